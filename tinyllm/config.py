@@ -1,0 +1,172 @@
+"""What the user asked for, and where each setting came from. Files are read, never written."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyllm.errors import ConfigError, suggest
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value and where it came from (`TINYLLM_BACKEND`, `tinyllm.toml`, `default`)."""
+
+    value: Any
+    source: str
+
+
+KNOWN: dict[str, tuple[str, type, Any, str]] = {
+    "backend": ("TINYLLM_BACKEND", str, None, "backend, `name:device`, or per op `linear=torch,*=mlx`; unset: the best available"),
+    "kernels": ("TINYLLM_KERNELS", str, "", "pinned kernels, `mlx/sdpa=scratch,torch/linear=fused`"),
+    "fast": ("TINYLLM_FAST", bool, False, "allow kernels that round activations or scales (exact=False)"),
+    "model": ("TINYLLM_MODEL", str, "smollm2", "the model that is used when none is named"),
+    "max_tokens": ("TINYLLM_MAX_TOKENS", int, 256, "tokens to generate when not said"),
+}
+"""Per setting: environment variable, type, default, meaning. `TINYLLM_CACHE` moves the folder of pulled models."""
+
+
+def user_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's own configuration file (it need not exist)."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "tinyllm" / "tinyllm.toml"
+    return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tinyllm" / "tinyllm.toml"
+
+
+def read_settings(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, Setting]:
+    """Every setting, from the environment, `./tinyllm.toml` or `[tool.tinyllm]` in `./pyproject.toml`, the user's file, or default.
+
+    Raises:
+        ConfigError: a malformed file (file and line), an unknown key, a value of the wrong type.
+    """
+    folder = folder or Path.cwd()
+    settings = {name: Setting(default, DEFAULT) for name, (_, _, default, _) in KNOWN.items()}
+    for source, table in reversed(list(_tables(folder, environ))):
+        for name, value in table.items():
+            settings[name] = Setting(value, source)
+    for name, (variable, kind, _, _) in KNOWN.items():
+        if environ.get(variable):
+            settings[name] = Setting(_from_text(variable, environ[variable], kind), variable)
+    return settings
+
+
+def _tables(folder: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The files in order of precedence, strongest first."""
+    own, project, user = folder / "tinyllm.toml", folder / "pyproject.toml", user_file(environ)
+    if own.is_file():
+        yield "tinyllm.toml", _checked(own, _parse(own))
+    elif project.is_file():
+        table = _parse(project).get("tool", {}).get("tinyllm", {})
+        if table:
+            yield "pyproject.toml [tool.tinyllm]", _checked(project, table)
+    if user.is_file():
+        yield str(user), _checked(user, _parse(user))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ConfigError(f"{path}:{line[1] if line else 1}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _checked(path: Path, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in table.items():
+        if name not in KNOWN:
+            raise ConfigError(f"{path}:{_line(path, name)}: unknown setting {name!r}.{suggest(name, KNOWN)}")
+        kind = KNOWN[name][1]
+        if type(value) is not kind:
+            raise ConfigError(f"{path}:{_line(path, name)}: {name}: expected {kind.__name__}, got {value!r}")
+    return table
+
+
+def _line(path: Path, key: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((n for n, text in enumerate(lines, 1) if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=|\s*\[{re.escape(key)}\]", text)), 1)
+
+
+def _from_text(variable: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            raise ConfigError(f"{variable}: expected 1 or 0, got {text!r}")
+        return text.lower() in ("1", "true", "yes", "on")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}: expected {kind.__name__}, got {text!r}") from error
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which backend runs what: a default `name` or `name:device`, and choices per op."""
+
+    default: str | None
+    per_op: tuple[tuple[str, str], ...] = ()
+    source: str = DEFAULT
+
+    def for_op(self, op: str) -> str | None:
+        """The backend (with device) asked for, for this op."""
+        return dict(self.per_op).get(op, self.default)
+
+
+def parse_selection(text: str, source: str) -> Selection:
+    """`torch`, `torch:cuda`, or `linear=torch,*=mlx`.
+
+    Raises:
+        ConfigError: a part without a name, or an op named twice.
+    """
+    default: str | None = None
+    per_op: dict[str, str] = {}
+    for part in (p.strip() for p in text.split(",")):
+        op, separator, backend = (x.strip() for x in part.partition("="))
+        if not separator:
+            op, backend = "*", op
+        if not op or not backend or (op == "*" and default) or op in per_op:
+            raise ConfigError(f"{source}: backend {text!r}: expected NAME, NAME:DEVICE or OP=NAME,...,*=NAME, each op once")
+        if op == "*":
+            default = backend
+        else:
+            per_op[op] = backend
+    return Selection(default, tuple(sorted(per_op.items())), source)
+
+
+def parse_pins(text: str, source: str) -> dict[tuple[str, str], str]:
+    """`mlx/sdpa=scratch,torch/linear=fused` as `{(backend, op): kernel}`."""
+    pins = {}
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        match = re.fullmatch(r"([\w-]+)/(\w+)\s*=\s*([\w-]+)", part)
+        if not match:
+            raise ConfigError(f"{source}: kernels: expected BACKEND/OP=KERNEL, got {part!r}")
+        pins[match[1], match[2]] = match[3]
+    return pins
+
+
+_selected: ContextVar[Selection | None] = ContextVar("tinyllm_backend", default=None)
+
+
+def selected() -> Selection | None:
+    """What the innermost `use_backend` of this context chose."""
+    return _selected.get()
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Choose the backend for a block: `with use_backend("torch"): ...`. Threads and tasks do not see one another's."""
+    token = _selected.set(parse_selection(backend, "use_backend"))
+    try:
+        yield
+    finally:
+        _selected.reset(token)

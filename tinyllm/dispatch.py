@@ -1,0 +1,168 @@
+"""One op call: check it, find its backend and kernel, convert what is numpy, run. Calls of a known form skip the deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyllm import config
+from tinyllm.backend import Backend
+from tinyllm.errors import InvalidInputError
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.registry import Registry
+from tinyllm.spec import ArrayType, Call, OpSpec
+from tinyllm.validation import Typed, check_call, check_names, quant_type
+
+MOST_PLANS = 4096
+"""Known call forms kept per op; past it all are forgotten, so that varying shapes cannot fill memory."""
+
+
+@dataclass
+class Plan:
+    """What was decided for calls of one form."""
+
+    call: Call
+    function: Callable[..., Any]
+    backend: Backend
+    convert: Mapping[str | int, Callable[[Any], Any]]
+    numpy_out: bool
+
+
+class Dispatcher:
+    """Runs calls of one op."""
+
+    def __init__(self, spec: OpSpec, registry: Registry) -> None:
+        self.spec = spec
+        self.registry = registry
+        self._plans: dict[Any, Plan] = {}
+
+    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> Any:
+        try:
+            key = (backend, config._selected.get(), tuple([_form(a) for a in args]), tuple([(n, _form(v)) for n, v in kwargs.items()]))
+            plan = self._plans.get(key)
+        except TypeError:  # something unhashable, such as a list: no array, and validation will say so
+            plan, key = None, None
+        if plan is None:
+            plan = self._decide(args, kwargs, backend)
+            if key is not None:
+                if len(self._plans) >= MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        if self.spec.check_values is not None:
+            self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
+        if plan.convert:
+            args = tuple(plan.convert[i](a) if i in plan.convert else a for i, a in enumerate(args))
+            kwargs = {n: plan.convert[n](v) if n in plan.convert else v for n, v in kwargs.items()}
+        result = plan.function(*args, **kwargs)
+        return _to_numpy(plan.backend, result) if plan.numpy_out else result
+
+    def _decide(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], argument: str | None) -> Plan:
+        spec = self.spec
+        given = check_names(spec, args, kwargs)
+        arrays = {i.name: given[i.name] for i in spec.inputs if given.get(i.name) is not None}
+        attributes = {a.name: given[a.name] for a in spec.attributes if a.name in given}
+        backend, native = self._backend(arrays, argument)
+        types = {name: self._type(name, value, backend) for name, value in arrays.items()}
+        call = check_call(spec, types, attributes, backend.device)
+        choice = self.registry.choose(call, backend)
+        positions: dict[str, str | int] = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
+        convert = {}
+        for i in spec.inputs:
+            if i.name in arrays:
+                step = _converter(i.host, arrays[i.name], backend)
+                prepare = choice.kernel.prepare_function() if choice.kernel and i.name in choice.kernel.prepares else None
+                if prepare:
+                    step = _then(step, prepare, f"{spec.name}.{i.name}")
+                if step:
+                    convert[positions.get(i.name, i.name)] = step
+        function = self.registry.function(choice)
+        if len(args) < len(spec.positional):  # positional inputs given by name: kernels take them by position or name alike
+            positions.clear()
+        return Plan(call, function, backend, convert, not native)
+
+    def _backend(self, arrays: Mapping[str, Any], argument: str | None) -> tuple[Backend, bool]:
+        """The backend of the native arrays; where all are numpy, the selected one. The flag says whether any is native."""
+        owners: dict[str, str] = {}
+        for name, value in arrays.items():
+            for part in value.arrays.values() if isinstance(value, QuantWeight) else (value,):
+                if not isinstance(part, (np.ndarray, np.generic)):
+                    owners[self._owner(name, part)] = name
+        if len(owners) > 1:
+            (a, first), (b, second) = list(owners.items())[:2]
+            raise InvalidInputError(f"{self.spec.name}: arrays of two libraries: {first} is of {a}, {second} of {b}")
+        selection = self.registry.select(argument) if argument or not owners else config.selected() or _setting(self.registry)
+        wanted = selection.for_op(self.spec.name) if selection else None
+        if not owners:
+            return self.registry.backend_for(self.spec.name, selection) if selection else self.registry.backend(self.registry.best()), False
+        owner = next(iter(owners))
+        if argument and wanted and wanted.partition(":")[0] != owner:
+            raise InvalidInputError(f"{self.spec.name}: backend {wanted!r} was asked for, but {owners[owner]} is an array of {owner}")
+        same = wanted and wanted.partition(":")[0] == owner
+        return self.registry.backend(wanted if wanted and same else owner), True
+
+    def _owner(self, name: str, value: Any) -> str:
+        for base in type(value).__mro__:
+            full = f"{base.__module__}.{base.__qualname__}"
+            for plugin in self.registry.plugins.backends.values():
+                if full in plugin.array_types:
+                    return plugin.name
+        raise InvalidInputError(f"{self.spec.name}: {name}: expected a numpy array or an array of a backend, got {type(value).__name__}")
+
+    def _type(self, name: str, value: Any, backend: Backend) -> Typed:
+        if isinstance(value, QuantWeight):
+            return quant_type(value)
+        dtype = str(value.dtype) if isinstance(value, (np.ndarray, np.generic)) else backend.dtype_name(value)
+        return ArrayType(tuple(value.shape), dtype)
+
+    def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        values = dict(zip((i.name for i in self.spec.positional), args, strict=False)) | dict(kwargs)
+        host = {}
+        for given in self.spec.inputs:
+            value = values.get(given.name)
+            if given.kind == "int" and value is not None:
+                host[given.name] = value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
+        return host
+
+
+def _setting(registry: Registry) -> config.Selection | None:
+    setting = registry.settings["backend"]
+    return config.parse_selection(setting.value, setting.source) if setting.value is not None else None
+
+
+def _form(value: Any) -> Any:
+    """All of an argument that decisions depend on."""
+    try:
+        return value.__class__, value.shape, value.dtype
+    except AttributeError:
+        if isinstance(value, QuantWeight):
+            return (value.scheme, value.bits, value.group_size, value.shape, *((k, _form(a)) for k, a in value.arrays.items()))
+        hash(value)
+        return value.__class__, value
+
+
+def _converter(host: bool, value: Any, backend: Backend) -> Callable[[Any], Any] | None:
+    if isinstance(value, QuantWeight):
+        if all(not isinstance(a, np.ndarray) for a in value.arrays.values()):
+            return None
+        return lambda weight: weight.with_arrays(
+            {k: backend.from_numpy(a) if isinstance(a, np.ndarray) else a for k, a in weight.arrays.items()}
+        )
+    is_numpy = isinstance(value, (np.ndarray, np.generic))
+    if host:
+        return None if is_numpy else backend.to_numpy
+    return (lambda array: backend.from_numpy(np.asarray(array))) if is_numpy else None
+
+
+def _then(first: Callable[[Any], Any] | None, prepare: Callable[[Any, tuple[str, ...]], Any], use: str) -> Callable[[Any], Any]:
+    return lambda value: prepare(first(value) if first else value, (use,))
+
+
+def _to_numpy(backend: Backend, result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_to_numpy(backend, r) for r in result)
+    if isinstance(result, QuantWeight):
+        return result.with_arrays({k: backend.to_numpy(a) for k, a in result.arrays.items()})
+    return None if result is None else backend.to_numpy(result)

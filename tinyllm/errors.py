@@ -1,0 +1,66 @@
+"""Every error that tinyllm raises on purpose, with the exit code the command line gives it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TinyllmError(Exception):
+    """Base of all errors raised on purpose. `exit_code` is what the command line ends with: 1 failure, 2 wrong call."""
+
+    exit_code = 1
+
+
+class InvalidInputError(TinyllmError, ValueError):
+    """An argument that the op, field or option does not take. Built by `invalid` so that all read alike."""
+
+    exit_code = 2
+
+
+class UnsupportedError(TinyllmError):
+    """A valid call that the chosen backend or kernel says it cannot run."""
+
+
+class UnknownNameError(TinyllmError, LookupError):
+    """A name (backend, op, kernel, model, setting) that nobody registered."""
+
+    exit_code = 2
+
+
+class BackendUnavailableError(TinyllmError):
+    """A known backend that cannot run here: library missing, device absent, plugin broken."""
+
+
+class PluginError(TinyllmError):
+    """A plugin that does not keep the contract."""
+
+
+class ConfigError(TinyllmError):
+    """A malformed configuration file or setting."""
+
+    exit_code = 2
+
+
+class ModelNotFoundError(TinyllmError):
+    """A model name or path that leads to no model."""
+
+    exit_code = 2
+
+
+class CheckpointError(TinyllmError):
+    """A checkpoint file that is truncated, corrupt, inconsistent or of a kind not understood."""
+
+
+def invalid(where: str, argument: str, expected: str, got: object) -> InvalidInputError:
+    """The one wording for bad input: `<op or field>: <argument>: expected <expected>, got <got>`."""
+    return InvalidInputError(f"{where}: {argument}: expected {expected}, got {got}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known name, otherwise the list of known names."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" Known: {', '.join(known)}." if known else ""

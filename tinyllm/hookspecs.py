@@ -1,0 +1,36 @@
+"""The whole plugin contract. A plugin is a module (entry-point group `tinyllm`) with any of these hooks, marked `hookimpl`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from tinyllm.backend import BackendPlugin, Kernel
+    from tinyllm.models.families import Family
+    from tinyllm.spec import OpSpec
+
+GROUP = "tinyllm"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def tinyllm_backends() -> list[BackendPlugin]:  # type: ignore[empty-body]
+    """Backends that this plugin brings."""
+
+
+@hookspec
+def tinyllm_ops() -> list[OpSpec]:  # type: ignore[empty-body]
+    """Op specs that this plugin adds to the catalogue."""
+
+
+@hookspec
+def tinyllm_kernels() -> list[Kernel]:  # type: ignore[empty-body]
+    """Kernels for this plugin's backends, or for somebody else's."""
+
+
+@hookspec
+def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
+    """Model families: how a `config.json` becomes a `DecoderConfig`."""

@@ -1,0 +1,203 @@
+"""load() and LLM: a model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.chat import Chat
+from tinyllm.engine.generation import generate
+from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.sampling import SamplingParams, TokenLogprob
+from tinyllm.engine.sequence import Piece, Sequence
+from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.graph.compose import compose
+from tinyllm.graph.program import Program
+from tinyllm.models.checkpoint import Checkpoint, check_tensors, open_checkpoint
+from tinyllm.models.chat_template import ChatTemplate
+from tinyllm.models.decoder import decoder
+from tinyllm.models.decoder_config import DecoderConfig
+from tinyllm.models.families import FAMILIES, decoder_config
+from tinyllm.models.sources import resolve
+from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.registry import Registry, default_registry
+
+Message = dict[str, Any]
+Prompt = str | list[int] | list[Message]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A reply. `finish_reason` is "stop" (stop token or string) or "length"; `logprobs` is None unless asked for."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    prompt_token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+
+
+def load(
+    model: str | Path | None = None,
+    backend: str | None = None,
+    *,
+    dtype: str | None = None,
+    fast: bool | None = None,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> LLM:
+    """Load a model and bind it to a backend.
+
+    Args:
+        model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say (`smollm2`).
+        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
+        dtype: of activations and unquantised weights; None: what suits the device.
+        fast: allow kernels that round activations or scales.
+        progress: told (weights bound, weights in all).
+
+    Raises:
+        ModelNotFoundError, CheckpointError, UnknownNameError, BackendUnavailableError, UnsupportedError.
+    """
+    registry = registry or default_registry()
+    selection = registry.select(backend)
+    main = registry.backend(selection.default or registry.best())
+    checkpoint = open_checkpoint(resolve(str(model if model is not None else registry.settings["model"].value)))
+    config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
+    dtype = dtype or main.compute_dtype
+    if dtype not in main.dtypes:
+        raise invalid("load", "dtype", f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}", repr(dtype))
+    graph = decoder(config, registry.specs, dtype)
+    skipped = check_tensors(checkpoint, graph.tensors())
+    program = compose(graph, registry, selection, checkpoint, fast=fast, progress=progress)
+    return LLM(checkpoint, config, program, skipped)
+
+
+class LLM:
+    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword."""
+
+    def __init__(self, checkpoint: Checkpoint, config: DecoderConfig, program: Program, skipped_tensors: list[str]) -> None:
+        self.checkpoint = checkpoint
+        self.config = config
+        self.program = program
+        self.skipped_tensors = skipped_tensors
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        return self.checkpoint.tokenizer()
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """How messages become a prompt; None for a base model."""
+        return self.checkpoint.chat_template()
+
+    @cached_property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Every token that ends a reply, from config, generation config and tokenizer."""
+        return frozenset((*self.config.eos_token_ids, *self.tokenizer.eos_token_ids))
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a sequence, prompt and reply together."""
+        return self.config.max_position
+
+    def generate(self, prompt: Prompt | list[Prompt], *, raw: bool = False, **sampling: Any) -> Any:
+        """Answer a prompt; a list of prompts is answered in one batch and gives a list.
+
+        Args:
+            prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids. Text is put to a chat model as a user's
+                message, unless `raw`, which takes it as it is.
+            sampling: fields of `SamplingParams`.
+
+        Returns:
+            `Completion`, or a list of them.
+
+        Raises:
+            InvalidInputError: empty prompt, prompt longer than the context, a sampling setting out of range.
+        """
+        prompts, single = _as_batch(prompt)
+        sequences = [self.sequence(p, raw, sampling) for p in prompts]
+        pieces: list[list[Piece]] = [[] for _ in sequences]
+        for number, piece in generate(ModelRunner(self.program), sequences):
+            pieces[number].append(piece)
+        results = [_completion(s, p) for s, p in zip(sequences, pieces, strict=True)]
+        return results[0] if single else results
+
+    def stream(self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any) -> Iterator[Piece]:
+        """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first piece."""
+        sequence = self.sequence(prompt, raw, sampling)
+        return (piece for _, piece in generate(ModelRunner(self.program), [sequence], on_prefill))
+
+    def chat(self, system: str | None = None, messages: list[Message] | None = None) -> Chat:
+        """A conversation that keeps its history, and its keys and values between turns."""
+        if self.chat_template is None:
+            raise InvalidInputError("chat: this model has no chat template; use generate with raw=True")
+        return Chat(self, system, messages)
+
+    def logits(self, token_ids: list[int]) -> NDArray[np.float32]:
+        """Logits of every position, float32 `[L, V]`, computed in one step."""
+        ids = self._checked_ids(token_ids, self.context)
+        runner = ModelRunner(self.program, 1, len(ids))
+        return runner.step(make_step([Chunk(ids, 0, [0], all_logits=True)], len(ids)))
+
+    def encode(self, prompt: Prompt, raw: bool = False) -> list[int]:
+        """Token ids of a prompt as `generate` sees it."""
+        if isinstance(prompt, str):
+            if not prompt:
+                raise InvalidInputError("prompt: expected some text, got an empty prompt")
+            if raw or self.chat_template is None:
+                return self.tokenizer.encode(prompt, add_special_tokens=True)
+            prompt = [{"role": "user", "content": prompt}]
+        if not isinstance(prompt, list) or not prompt:
+            raise invalid("prompt", "prompt", "text, chat messages or token ids, not empty", repr(prompt))
+        if all(isinstance(p, dict) for p in prompt):
+            if self.chat_template is None:
+                raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
+            return self.tokenizer.encode(self.chat_template.render(prompt))  # type: ignore[arg-type]
+        return [int(t) for t in prompt] if all(isinstance(t, (int, np.integer)) for t in prompt) else _refuse(prompt)
+
+    def sequence(self, prompt: Prompt, raw: bool, sampling: dict[str, Any]) -> Sequence:
+        """A checked request."""
+        try:
+            params = SamplingParams(**sampling)
+        except TypeError as error:
+            known = ", ".join(SamplingParams.__dataclass_fields__)
+            raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error
+        ids = self._checked_ids(self.encode(prompt, raw), self.context - 1)
+        return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context)
+
+    def _checked_ids(self, ids: list[int], most: int) -> list[int]:
+        if not len(ids):
+            raise InvalidInputError("prompt: expected at least one token, got none")
+        if len(ids) > most:
+            raise InvalidInputError(f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {self.context}")
+        for token in ids:
+            if not 0 <= token < self.config.vocab_size:
+                raise invalid("prompt", "token id", f"0 to {self.config.vocab_size - 1}", token)
+        return list(ids)
+
+
+def _refuse(prompt: list[Any]) -> list[int]:
+    kinds = sorted({type(p).__name__ for p in prompt})
+    raise invalid("prompt", "prompt", "text, chat messages or token ids", f"a list of {', '.join(kinds)}")
+
+
+def _as_batch(prompt: Any) -> tuple[list[Any], bool]:
+    """(prompts, whether it was a single one): a list of texts or of lists is a batch."""
+    if isinstance(prompt, list) and prompt and all(isinstance(p, (str, list)) for p in prompt):
+        return prompt, False
+    return [prompt], True
+
+
+def _completion(sequence: Sequence, pieces: list[Piece]) -> Completion:
+    logprobs = None if sequence.params.logprobs is None else [entry for p in pieces for entry in p.logprobs]
+    text = "".join(p.text for p in pieces)
+    return Completion(text, list(sequence.generated), str(sequence.finish_reason), list(sequence.prompt), logprobs)

@@ -1,0 +1,211 @@
+"""From (op, backend, call) to the kernel that runs, and an explanation of the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from tinyllm import config
+from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
+from tinyllm.catalogue import CATALOGUE
+from tinyllm.config import Selection, Setting
+from tinyllm.errors import BackendUnavailableError, PluginError, TinyllmError, UnknownNameError, UnsupportedError, suggest
+from tinyllm.plugins import Plugins, load_plugins
+from tinyllm.reference import reference_function
+from tinyllm.spec import ArrayType, Call, OpSpec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel that was looked at. `reason` is empty if it can run the call, otherwise why not."""
+
+    kernel: Kernel
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs an op: a kernel, or (kernel None) the reference on the backend's namespace."""
+
+    op: str
+    backend: Backend
+    kernel: Kernel | None
+    candidates: tuple[Candidate, ...]
+    why: str
+
+    @property
+    def id(self) -> str:
+        """`torch/sdpa:fused`, or `numpy/gelu:reference`."""
+        return self.kernel.id if self.kernel else f"{self.backend.name}/{self.op}:reference"
+
+
+class Registry:
+    """Plugins, settings and loaded backends. One is made for the process (`default_registry`); more can live beside it."""
+
+    def __init__(self, plugins: Plugins | None = None, settings: Mapping[str, Setting] | None = None) -> None:
+        self.plugins = load_plugins(CATALOGUE) if plugins is None else plugins
+        self.settings = dict(config.read_settings() if settings is None else settings)
+        self._probes: dict[str, Probe] = {}
+        self._backends: dict[tuple[str, str | None], Backend] = {}
+        self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        kernels = self.settings["kernels"]
+        self.pins = config.parse_pins(kernels.value, kernels.source)
+        self._check_pins(kernels.source)
+
+    @property
+    def specs(self) -> Mapping[str, OpSpec]:
+        """The catalogue with the ops that plugins added."""
+        return self.plugins.ops
+
+    def spec(self, op: str) -> OpSpec:
+        """The spec of an op, or an error with the nearest name."""
+        if op not in self.specs:
+            raise UnknownNameError(f"unknown op {op!r}.{suggest(op, self.specs)}")
+        return self.specs[op]
+
+    def probe(self, name: str) -> Probe:
+        """What a backend's probe found, looked up once."""
+        if name not in self._probes:
+            try:
+                self._probes[name] = self._plugin(name).probe()
+            except TinyllmError:
+                raise
+            except Exception as error:  # noqa: BLE001  a plugin's probe may raise anything
+                self._probes[name] = Probe(False, f"probe failed: {type(error).__name__}: {error}")
+        return self._probes[name]
+
+    def _plugin(self, name: str) -> BackendPlugin:
+        if name in self.plugins.backends:
+            return self.plugins.backends[name]
+        if name in self.plugins.broken:
+            error = self.plugins.broken[name]
+            raise BackendUnavailableError(f"backend {name!r}: its plugin is broken: {type(error).__name__}: {error}") from error
+        raise UnknownNameError(f"unknown backend {name!r}.{suggest(name, self.plugins.backends)}")
+
+    def backend(self, name: str) -> Backend:
+        """The loaded backend for `name` or `name:device`.
+
+        Raises:
+            UnknownNameError: nobody registered it. BackendUnavailableError: it cannot run here; says what to install.
+        """
+        name, _, device = name.partition(":")
+        key = (name, device or None)
+        if key not in self._backends:
+            plugin, probe = self._plugin(name), self.probe(name)
+            if not probe.available:
+                hint = f"; install it with: {plugin.install}" if plugin.install else ""
+                raise BackendUnavailableError(f"backend {name!r} is not available: {probe.reason}{hint}")
+            if device and device not in probe.devices:
+                raise BackendUnavailableError(f"backend {name!r} has no device {device!r} here (devices: {', '.join(probe.devices)})")
+            try:
+                loaded = plugin.load(device or None)
+            except ImportError as error:
+                raise BackendUnavailableError(f"backend {name!r} failed to load: {error}") from error
+            self._backends[key] = self._backends.setdefault((name, loaded.device), loaded)
+        return self._backends[key]
+
+    def select(self, argument: str | None = None) -> Selection:
+        """Argument, then `use_backend`, then settings, then the best available."""
+        if argument is not None:
+            return config.parse_selection(argument, "argument")
+        chosen = config.selected()
+        if chosen is not None:
+            return chosen
+        setting = self.settings["backend"]
+        if setting.value is not None:
+            return config.parse_selection(setting.value, setting.source)
+        return Selection(self.best(), (), "best available")
+
+    def best(self) -> str:
+        """The available backend with the highest score."""
+        probes = {name: self.probe(name) for name in self.plugins.backends}
+        available = [name for name, probe in probes.items() if probe.available]
+        if not available:
+            raise BackendUnavailableError("no backend is available; install one with: pip install 'tinyllm[torch]'")
+        return max(available, key=lambda name: probes[name].score)
+
+    def backend_for(self, op: str, selection: Selection) -> Backend:
+        """The backend a selection gives to an op."""
+        for name, _ in selection.per_op:
+            if name not in self.specs:
+                raise UnknownNameError(f"{selection.source}: unknown op {name!r}.{suggest(name, self.specs)}")
+        return self.backend(selection.for_op(op) or self.best())
+
+    def kernels(self, backend: str, op: str) -> list[Kernel]:
+        """Kernels of a backend for an op, highest priority first."""
+        found = [k for k in self.plugins.kernels if k.backend == backend and k.op == op]
+        return sorted(found, key=lambda k: -k.priority)
+
+    def choose(self, call: Call, backend: Backend, kernel: str | None = None, fast: bool | None = None) -> Choice:
+        """The kernel for a call: named, pinned, or the highest priority that supports it; the reference if there is no kernel at all.
+
+        Raises:
+            UnsupportedError: a dtype or call that nothing on this backend runs, with each reason.
+            PluginError: two kernels of one priority both support it.
+        """
+        spec = self.spec(call.op)
+        self._check_dtypes(call, backend)
+        found = self.kernels(backend.name, call.op)
+        fast = self.settings["fast"].value if fast is None else fast
+        pin = kernel or self.pins.get((backend.name, call.op))
+        candidates = tuple(Candidate(k, _reason(k, call, fast or pin == k.name)) for k in found)
+        if pin:
+            return self._pinned(pin, call, backend, candidates)
+        fitting = [c.kernel for c in candidates if not c.reason]
+        if not fitting and not found:
+            if backend.xp is None:
+                raise UnsupportedError(f"{call.op}: backend {backend.name!r} has no kernel for it and no namespace for references")
+            return Choice(call.op, backend, None, candidates, "no kernel of its own: runs by the op's reference")
+        if not fitting:
+            reasons = "; ".join(f"{c.kernel.id}: {c.reason}" for c in candidates)
+            raise UnsupportedError(f"{spec.name}: no kernel of backend {backend.name!r} supports this call ({reasons})")
+        if len(fitting) > 1 and fitting[0].priority == fitting[1].priority:
+            raise PluginError(f"{spec.name}: kernels {fitting[0].id} and {fitting[1].id} have the same priority {fitting[0].priority}; pin one")
+        return Choice(call.op, backend, fitting[0], candidates, f"highest priority ({fitting[0].priority}) that supports the call")
+
+    def _pinned(self, pin: str, call: Call, backend: Backend, candidates: Iterable[Candidate]) -> Choice:
+        candidates = tuple(candidates)
+        if pin == "reference" and backend.xp is not None:
+            return Choice(call.op, backend, None, candidates, "pinned")
+        for candidate in candidates:
+            if candidate.kernel.name == pin:
+                if candidate.reason:
+                    raise UnsupportedError(f"{call.op}: pinned kernel {candidate.kernel.id} does not support this call: {candidate.reason}")
+                return Choice(call.op, backend, candidate.kernel, candidates, "pinned")
+        names = [c.kernel.name for c in candidates]
+        raise UnknownNameError(f"{call.op}: backend {backend.name!r} has no kernel {pin!r}.{suggest(pin, names)}")
+
+    def function(self, choice: Choice) -> Callable[..., Any]:
+        """The function behind a choice: loaded and its signature checked once."""
+        key = (choice.id, id(choice.backend))
+        if key not in self._functions:
+            spec = self.spec(choice.op)
+            self._functions[key] = choice.kernel.function(spec) if choice.kernel else reference_function(spec, choice.backend)
+        return self._functions[key]
+
+    def _check_dtypes(self, call: Call, backend: Backend) -> None:
+        for name, given in call.inputs.items():
+            if isinstance(given, ArrayType) and given.dtype.startswith(("float", "bfloat")) and given.dtype not in backend.dtypes:
+                supported = ", ".join(sorted(backend.dtypes))
+                raise UnsupportedError(f"{call.op}: {name}: backend {backend.name}:{backend.device} has no {given.dtype} (it has {supported})")
+
+    def _check_pins(self, source: str) -> None:
+        for backend, op in self.pins:
+            self.spec(op)
+            if backend not in self.plugins.backends:
+                raise UnknownNameError(f"{source}: kernels: unknown backend {backend!r}.{suggest(backend, self.plugins.backends)}")
+
+
+def _reason(kernel: Kernel, call: Call, inexact_allowed: bool) -> str:
+    if not kernel.exact and not inexact_allowed:
+        return "rounds activations or scales: needs --fast or its name"
+    answer = kernel.supports(call) if kernel.supports else True
+    return "" if answer is True else str(answer or "not supported")
+
+
+@cache
+def default_registry() -> Registry:
+    """The registry of this process: all installed plugins, and the settings as they stood at first use."""
+    return Registry()

@@ -1,0 +1,193 @@
+"""OpSpec: everything that is said about an op, said once. Validation, tests, benchmarks and docs are derived from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+SPEC_VERSION = 1
+"""Raised when a change to specs or kernels breaks plugins; a plugin states the version it was written for."""
+
+Dim = int | str
+"""A size: a number, or in a graph the name of a size that changes from step to step (`"T"`)."""
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """Shape and dtype name of an array."""
+
+    shape: tuple[Dim, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class QuantType:
+    """What a `QuantWeight` looks like from outside."""
+
+    shape: tuple[Dim, ...]
+    scheme: str
+    bits: int
+    group_size: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}{self.bits}/{self.group_size}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An array argument. `shape` is a pattern such as `"*B L D"`: `*B` is any number of leading axes (groups of one name
+    broadcast), a name is a size bound at its first use, a number is itself.
+
+    kind: "T" float, all inputs of kind T of one dtype; "float" any float; "int" any integer; "bool"; "mask" bool or any
+    float; "quant" a `QuantWeight`; "weight" an array of kind T or a `QuantWeight`.
+    host: indices that kernels want as numpy arrays, wherever the other inputs live.
+    """
+
+    name: str
+    shape: str
+    kind: str = "T"
+    optional: bool = False
+    host: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A plain argument. `check(value)` gives None if it is fine, otherwise what was expected."""
+
+    name: str
+    default: Any
+    check: Callable[[Any], str | None]
+    about: str = ""
+
+
+REQUIRED = inspect.Parameter.empty
+"""The default of an attribute that must be given."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output: its shape pattern, and its dtype (`"T"` or a dtype name)."""
+
+    name: str
+    shape: str
+    dtype: str = "T"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as seen before any data is touched: what `supports`, `check`, `flops` and `bytes` are given."""
+
+    op: str
+    inputs: Mapping[str, ArrayType | QuantType | None]
+    attributes: Mapping[str, Any]
+    dims: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def shape(self, name: str) -> tuple[Any, ...]:
+        """Shape of an input that is present."""
+        given = self.inputs[name]
+        if given is None:
+            raise KeyError(name)
+        return given.shape
+
+    def dtype(self, name: str) -> str:
+        """Dtype name of an input; of a `QuantWeight`, its scheme."""
+        given = self.inputs[name]
+        return given.dtype if isinstance(given, ArrayType) else given.scheme if given else "none"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a test input is made: `make(rng)` gives float64, integer or bool numpy, or a `QuantWeight`; `shape` for costs."""
+
+    shape: tuple[int, ...]
+    make: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A valid call. `id` reads like `B2,Hq4,L3,causal`; tier is "smoke", "full", "model" or "bench"."""
+
+    id: str
+    inputs: Mapping[str, Draw]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    tier: str = "smoke"
+    decision: int | None = None
+    """The numbered decision of the op semantics that this case shows."""
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """An invalid call and the error it must give, before any backend sees it."""
+
+    id: str
+    inputs: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    error: type[Exception]
+    match: str
+    decision: int | None = None
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An op. Kernels and references take the inputs that are not optional by position, all else by keyword.
+
+    reference(xp, *inputs, **attributes): the formula over the functions of `reference_profile`, computed in the dtype that
+        its inputs come in (the caller casts). numpy in float64 makes it the oracle.
+    check(call): conditions between arguments, raising `InvalidInputError`; may return further dims for the outputs.
+    check_values(call, values): conditions on data (indices in range), on host arrays, at each call.
+    flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
+    scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to; None means |output|.
+    tolerance: the factor c in `|a - r| <= c * eps(dtype) * scale`.
+    consumes: inputs that the op may overwrite.
+    """
+
+    name: str
+    summary: str
+    formula: str
+    source: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    reference: Callable[..., Any]
+    flops: Callable[[Call], int]
+    attributes: tuple[Attribute, ...] = ()
+    cases: tuple[Case, ...] = ()
+    bad_inputs: tuple[BadInput, ...] = ()
+    check: Callable[[Call], Mapping[str, Any] | None] | None = None
+    check_values: Callable[[Call, Mapping[str, Any]], None] | None = None
+    bytes: Callable[[Call], int] | None = None
+    scale: Callable[..., Any] | None = None
+    tolerance: float = 4.0
+    consumes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Names other libraries use, and what to write instead."""
+
+    @cached_property
+    def positional(self) -> tuple[Input, ...]:
+        """Inputs that must be given."""
+        return tuple(i for i in self.inputs if not i.optional)
+
+    @cached_property
+    def keyword(self) -> tuple[Input, ...]:
+        """Inputs that may be left out; given by keyword."""
+        return tuple(i for i in self.inputs if i.optional)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature of the public callable and of every kernel."""
+        kinds = inspect.Parameter
+        positional = [kinds(i.name, kinds.POSITIONAL_OR_KEYWORD) for i in self.positional]
+        keyword = [kinds(i.name, kinds.KEYWORD_ONLY, default=None) for i in self.keyword]
+        plain = [kinds(a.name, kinds.KEYWORD_ONLY, default=a.default) for a in self.attributes]
+        return inspect.Signature(positional + keyword + plain)
