@@ -1,0 +1,30 @@
+"""Finds stop strings in a stream of text pieces, also across their borders."""
+
+from __future__ import annotations
+
+
+class StopStrings:
+    """Holds back text that may turn out to begin a stop string."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.found = False
+
+    def push(self, piece: str) -> str:
+        """Text that is safe to show. `found` turns True at the first stop string, which is never shown."""
+        if not self._stops:
+            return piece
+        text = self._held + piece
+        hits = [i for i in (text.find(s) for s in self._stops) if i >= 0]
+        if hits:
+            self.found, self._held = True, ""
+            return text[: min(hits)]
+        keep = max((n for s in self._stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """What was held back and is now known to be plain text."""
+        held, self._held = self._held, ""
+        return held

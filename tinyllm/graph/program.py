@@ -1,0 +1,126 @@
+"""A bound graph: flat calls over numbered slots, with nothing left to decide or check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyllm.backend import Backend
+from tinyllm.graph.graph import State
+
+if TYPE_CHECKING:
+    from tinyllm.graph.bind import Report
+
+Pages = dict[str, Any]
+"""Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: `function(*sources) -> targets`."""
+
+    op: str
+    name: str
+    function: Callable[..., Any]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    backend: Backend
+    traceable: bool
+    several: bool
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Where a state's pages live."""
+
+    state: State
+    backend: Backend
+
+
+class Program:
+    """What runs at each step. Made by `bind`."""
+
+    def __init__(
+        self,
+        steps: list[Step],
+        constants: Mapping[int, Any],
+        size: int,
+        inputs: Mapping[str, int],
+        states: Mapping[str, int],
+        updates: Mapping[str, int],
+        outputs: list[tuple[int, Backend]],
+        allocations: Mapping[str, Allocation],
+        report: Report,
+    ) -> None:
+        self.steps = steps
+        self.report = report
+        self._inputs, self._states, self._updates, self._outputs = inputs, states, updates, outputs
+        self._allocations = allocations
+        self._backends = list({id(s.backend): s.backend for s in steps}.values())
+        self._template: list[Any] = [None] * size
+        for slot, value in constants.items():
+            self._template[slot] = value
+        kept = {slot for slot, _ in outputs} | set(updates.values()) | set(constants)
+        self._calls = [(s.function, s.sources, s.targets if s.several else s.targets[0], dead)
+                       for s, dead in zip(steps, _last_uses(steps, kept), strict=True)]  # fmt: skip
+
+    def allocate(self, pages: int, page_size: int) -> Pages:
+        """Zeroed pages for every state: `[pages, *page_shape]`."""
+        return {
+            name: a.backend.zeros((pages, *(page_size if d == "page" else int(d) for d in a.state.page_shape)), a.state.dtype)
+            for name, a in self._allocations.items()
+        }
+
+    def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
+        """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""
+        grown: Pages = {}
+        for name, allocation in self._allocations.items():
+            old = allocation.backend.to_numpy(state.pop(name))
+            index = allocation.state.page_shape.index("page") + 1
+            shape = [pages, *old.shape[1:]]
+            shape[index] = page_size
+            new = np.zeros(shape, old.dtype)
+            new[tuple(slice(0, n) for n in old.shape)] = old
+            grown[name] = allocation.backend.from_numpy(new)
+        return grown
+
+    def __call__(self, inputs: Mapping[str, np.ndarray], state: Pages) -> tuple[list[np.ndarray], Pages]:
+        """One step. `state` is emptied: its pages are written in place, and only the returned one holds them."""
+        values = self._template.copy()
+        for name, slot in self._inputs.items():
+            values[slot] = inputs[name]
+        for name, slot in self._states.items():
+            values[slot] = state.pop(name)
+        with ExitStack() as contexts:
+            for backend in self._backends:
+                contexts.enter_context(backend.step_context())
+            for function, sources, targets, dead in self._calls:
+                result = function(*[values[i] for i in sources])
+                if isinstance(targets, int):
+                    values[targets] = result
+                else:
+                    for slot, part in zip(targets, result, strict=True):
+                        values[slot] = part
+                del result
+                for slot in dead:
+                    values[slot] = None
+            updated = {name: values[slot] for name, slot in self._updates.items()}
+            for backend in self._backends:
+                owned = [a for n, a in updated.items() if self._allocations[n].backend is backend]
+                backend.synchronize(*owned, *(values[slot] for slot, home in self._outputs if home is backend))
+            return [backend.to_numpy(values[slot]) for slot, backend in self._outputs], updated
+
+
+def _last_uses(steps: list[Step], kept: set[int]) -> list[tuple[int, ...]]:
+    """Per step the slots that nobody reads afterwards."""
+    dead: list[tuple[int, ...]] = []
+    needed = set(kept)
+    for step in reversed(steps):
+        touched = {*step.sources, *step.targets}
+        dead.append(tuple(sorted(touched - needed)))
+        needed |= touched
+    return dead[::-1]
