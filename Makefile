@@ -1,0 +1,43 @@
+# The two commands of the README are `make demo` and `make test`; everything lives in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= Why is the sky blue? Answer in two sentences.
+
+.PHONY: demo test install install-demo bench lint docs clean
+
+demo: install-demo  ## install, fetch the model, answer a prompt
+	$(BIN)/tinyllm pull smollm2
+	$(BIN)/tinyllm generate "$(PROMPT)" --max-tokens 100
+
+test: install  ## the whole test suite
+	$(BIN)/tinyllm pull smollm2
+	$(BIN)/python -m pytest
+
+bench: install  ## speed of ops, and of the model against its peers
+	$(BIN)/python -m pytest --benchmark-only
+	$(BIN)/tinyllm bench model --against transformers,mlx-lm
+
+lint: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: install  ## docs/ops.md from the op specs
+	$(BIN)/python -m tinyllm.catalogue.docs docs/ops.md
+
+install: $(VENV)/.dev  ## everything that developing needs
+install-demo: $(VENV)/.demo  ## what the demo needs
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[torch,mlx]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks
