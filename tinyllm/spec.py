@@ -148,7 +148,8 @@ class OpSpec:
     check_values(call, values): conditions on data (indices in range), on host arrays, at each call.
     flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
     scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to; None means |output|.
-    tolerance: the factor c in `|a - r| <= c * eps(dtype) * scale`.
+    inner_scale(the same): the size that errors of the inner dtype are relative to: float32, for float64 inputs float64. None: 0.
+    tolerance: the factor c in `|a - r| <= c * (eps(dtype) * scale + eps(inner dtype) * inner_scale)`; 0 means exact.
     consumes: inputs that the op may overwrite.
     """
 
@@ -167,6 +168,7 @@ class OpSpec:
     check_values: Callable[[Call, Mapping[str, Any]], None] | None = None
     bytes: Callable[[Call], int] | None = None
     scale: Callable[..., Any] | None = None
+    inner_scale: Callable[..., Any] | None = None
     tolerance: float = 4.0
     consumes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 
 
 def _flops(call: Call) -> int:
-    return 2 * prod(call.shape("x")) * call.shape("weight")[0]
+    return int(2 * prod(call.shape("x")) * call.shape("weight")[0])
 
 
 def _case(rows: tuple[int, ...], n: int, k: int, bias: bool = False, tier: str = "smoke", name: str = "") -> Case:

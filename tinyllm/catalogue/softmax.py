@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinyllm.catalogue.draws import constant, normal
 from tinyllm.checks import integer
 from tinyllm.errors import InvalidInputError, invalid
@@ -24,6 +26,14 @@ def _check(call: Call) -> None:
         raise invalid("softmax", "axis", f"an axis of an array with {rank} axes", axis)
 
 
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The rounding of x - max(x) grows with its size and passes through exp as a relative error, of a term and of their sum."""
+    axis = attributes.get("axis", -1)
+    below = np.max(inputs["x"], axis=axis, keepdims=True, initial=-np.inf) - inputs["x"]
+    errors = np.where(outputs > 0, outputs * (1 + below), 0.0)
+    return errors + outputs * np.sum(errors, axis=axis, keepdims=True)
+
+
 def _flops(call: Call) -> int:
     size = 1
     for n in call.shape("x"):
@@ -42,6 +52,7 @@ softmax = OpSpec(
     reference=_reference,
     check=_check,
     flops=_flops,
+    scale=_scale,
     cases=(
         Case("5", {"x": normal(5)}),
         Case("3x7", {"x": normal(3, 7, scale=4.0)}),
