@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sequence import Piece
+from tinyllm.engine.sequence import Piece, Sequence
 
 if TYPE_CHECKING:
     from tinyllm.llm import LLM
@@ -20,8 +20,10 @@ class Chat:
         self._llm = llm
         self._runner = ModelRunner(llm.program)
         self._cached: list[int] = []
+        self.prompt_tokens = 0
+        """Tokens of the last prompt, history included."""
         self.reused = 0
-        """Tokens of the last prompt whose keys and values were there already."""
+        """How many of them had their keys and values there already."""
         self.messages: list[dict[str, Any]] = list(messages or [])
         if system is not None:
             self.set_system(system)
@@ -39,18 +41,23 @@ class Chat:
         """The whole reply to a message."""
         return "".join(piece.text for piece in self.stream(text, **sampling))
 
-    def stream(self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any) -> Iterator[Piece]:
+    def stream(self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any) -> Generator[Piece]:
         """Piece by piece; closing the iterator keeps what was said so far."""
         messages = [*self.messages, {"role": "user", "content": text}]
         sequence = self._llm.sequence(messages, False, sampling)
         known = [] if self._runner.empty else self._cached
-        same = next((i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b), min(len(known), len(sequence.prompt)))
+        same = next(
+            (i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b), min(len(known), len(sequence.prompt))
+        )
+        self.prompt_tokens = len(sequence.prompt)
         sequence.cached = self.reused = min(same, len(sequence.prompt) - 1)
-        self.messages = messages
-        return self._run(sequence, on_prefill)
+        return self._run(messages, sequence, on_prefill)
 
-    def _run(self, sequence: Any, on_prefill: Callable[[int, int], None] | None) -> Iterator[Piece]:
+    def _run(
+        self, messages: list[dict[str, Any]], sequence: Sequence, on_prefill: Callable[[int, int], None] | None
+    ) -> Generator[Piece]:
         reply: list[str] = []
+        self.messages = messages
         try:
             for _, piece in generate(self._runner, [sequence], on_prefill):
                 reply.append(piece.text)

@@ -20,8 +20,8 @@ from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoint import Checkpoint, check_tensors, open_checkpoint
 from tinyllm.models.chat_template import ChatTemplate
+from tinyllm.models.checkpoint import Checkpoint, check_tensors, open_checkpoint
 from tinyllm.models.decoder import decoder
 from tinyllm.models.decoder_config import DecoderConfig
 from tinyllm.models.families import FAMILIES, decoder_config
@@ -158,11 +158,16 @@ class LLM:
             prompt = [{"role": "user", "content": prompt}]
         if not isinstance(prompt, list) or not prompt:
             raise invalid("prompt", "prompt", "text, chat messages or token ids, not empty", repr(prompt))
-        if all(isinstance(p, dict) for p in prompt):
-            if self.chat_template is None:
-                raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
-            return self.tokenizer.encode(self.chat_template.render(prompt))  # type: ignore[arg-type]
-        return [int(t) for t in prompt] if all(isinstance(t, (int, np.integer)) for t in prompt) else _refuse(prompt)
+        messages = [p for p in prompt if isinstance(p, dict)]
+        ids = [int(p) for p in prompt if isinstance(p, (int, np.integer)) and not isinstance(p, bool)]
+        if len(ids) == len(prompt):
+            return ids
+        if len(messages) != len(prompt):
+            kinds = sorted({type(p).__name__ for p in prompt})
+            raise invalid("prompt", "prompt", "text, chat messages or token ids", f"a list of {', '.join(kinds)}")
+        if self.chat_template is None:
+            raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
+        return self.tokenizer.encode(self.chat_template.render(messages))
 
     def sequence(self, prompt: Prompt, raw: bool, sampling: dict[str, Any]) -> Sequence:
         """A checked request."""
@@ -183,11 +188,6 @@ class LLM:
             if not 0 <= token < self.config.vocab_size:
                 raise invalid("prompt", "token id", f"0 to {self.config.vocab_size - 1}", token)
         return list(ids)
-
-
-def _refuse(prompt: list[Any]) -> list[int]:
-    kinds = sorted({type(p).__name__ for p in prompt})
-    raise invalid("prompt", "prompt", "text, chat messages or token ids", f"a list of {', '.join(kinds)}")
 
 
 def _as_batch(prompt: Any) -> tuple[list[Any], bool]:

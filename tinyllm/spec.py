@@ -92,6 +92,8 @@ class Call:
     attributes: Mapping[str, Any]
     dims: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    bound: bool = False
+    """The weights are a bound program's: packing them is paid once, and not at every call."""
 
     def shape(self, name: str) -> tuple[Any, ...]:
         """Shape of an input that is present."""

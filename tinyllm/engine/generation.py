@@ -14,7 +14,9 @@ PAGE_STEP = 256
 """Pages grow by this many tokens, so that a pool is not moved at every token."""
 
 
-def generate(runner: ModelRunner, sequences: list[Sequence], on_prefill: Callable[[int, int], None] | None = None) -> Iterator[tuple[int, Piece]]:
+def generate(
+    runner: ModelRunner, sequences: list[Sequence], on_prefill: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[int, Piece]]:
     """Yield (index of the sequence, piece) as tokens come, until all are finished.
 
     Sequence i uses page i; where it says it is cached, that page holds its first `cached` keys.

@@ -116,5 +116,5 @@ def log_probability(logits: Logits, token_id: int, alternatives: int) -> TokenLo
     wide = logits.astype(np.float64)
     top = wide.max()
     total = top + np.log(np.exp(wide - top).sum())
-    best = np.argsort(-wide, kind="stable")[:alternatives] if alternatives else []
+    best = np.argsort(-wide, kind="stable")[:alternatives]
     return TokenLogprob(token_id, float(wide[token_id] - total), tuple((int(i), float(wide[i] - total)) for i in best))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -104,6 +104,7 @@ class _Binder:
             backend = self.registry.backend_for(node.op, self.selection)
             types = {i: self._type(node, i, name) for i, name in node.inputs.items()}
             call = check_call(spec, types, node.attributes, backend.device)
+            call = replace(call, bound="weight" not in node.inputs or node.inputs["weight"] in self.graph.weights)
             self.choices[node.name] = self.registry.choose(call, backend, fast=self.fast)
             self.report.kernels[node.name] = self.choices[node.name].id
         self._check_states()
@@ -155,7 +156,7 @@ class _Binder:
         """The flat list of calls, with copies between backends made explicit and values freed after their last use."""
         slots, constants, copied = _Slots(), {}, set()
         steps: list[Step] = []
-        home: dict[str, str] = {name: HOST for name in self.graph.inputs}
+        home: dict[str, str] = dict.fromkeys(self.graph.inputs, HOST)
         backends = {c.backend.name: c.backend for c in self.choices.values()}
         for node in self.graph.nodes:
             choice, spec = self.choices[node.name], self.registry.spec(node.op)
@@ -190,6 +191,7 @@ class _Binder:
         several = len(node.outputs) > 1 or spec.outputs[0].shape.startswith("...")
         traceable = bool(choice.kernel and choice.kernel.traceable)
         call = partial(function, **attributes) if attributes else function
+        call = _prepared_here(call, spec, node, choice, self.graph)
         if keyword:
             call = _by_name(call, len(positional), tuple(keyword))
         arguments = (*positional, *(sources[k] for k in keyword))
@@ -211,6 +213,17 @@ class _Binder:
         return Program(steps, constants, len(slots.numbers), inputs, states, updates, outputs, allocations, self.report)
 
 
+def _prepared_here(call: Callable[..., Any], spec: OpSpec, node: Node, choice: Choice, graph: Graph) -> Callable[..., Any]:
+    """A kernel packs its weights; where a value of the graph stands in a weight's place, it is packed in the step itself."""
+    prepare = choice.kernel.prepare_function() if choice.kernel else None
+    names = choice.kernel.prepares if choice.kernel and prepare else ()
+    places = {n: i.name for n, i in enumerate(spec.positional) if i.name in names and node.inputs[i.name] not in graph.weights}
+    if not places or prepare is None:
+        return call
+    pack = prepare
+    return lambda *args, **kwargs: call(*(pack(a, (f"{spec.name}.{places[n]}",)) if n in places else a for n, a in enumerate(args)), **kwargs)
+
+
 def _by_name(function: Callable[..., Any], positional: int, names: tuple[str, ...]) -> Callable[..., Any]:
     """Give trailing arguments by keyword."""
     return lambda *args: function(*args[:positional], **dict(zip(names, args[positional:], strict=True)))
@@ -223,6 +236,7 @@ def _prepare(use: Use) -> Callable[[Any, tuple[str, ...]], Any] | None:
 
 def _copy(name: str, home: str, place: str, backends: Mapping[str, Backend], slots: _Slots) -> Step:
     """An explicit move of a value between host and backends."""
+    function: Callable[[Any], Any]
     if home == HOST:
         backend, function = backends[place], backends[place].from_numpy
     elif place == HOST:

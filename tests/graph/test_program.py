@@ -1,0 +1,195 @@
+"""Bound programs: right on every backend, in every way to cut a sequence into steps, with merged, packed and mixed weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.graph.tiny import CONFIG, Tensors, forward
+from tests.ops.harness import backends, registry
+from tinyllm.config import parse_selection
+from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.errors import UnsupportedError
+from tinyllm.graph.bind import bind
+from tinyllm.graph.compose import compose, optimise
+from tinyllm.graph.program import Program
+from tinyllm.models.decoder import decoder
+from tinyllm.models.decoder_config import DecoderConfig
+
+IDS = [3, 17, 42, 8, 60, 0, 5, 5, 31, 22]
+QUANTISED = ("_proj.weight", "embed_tokens")
+TOLERANCE = 2e-4  # float32 through two layers, logits of size 10
+
+
+def made(config: DecoderConfig = CONFIG, quantised: tuple[str, ...] = (), seed: int = 0) -> Tensors:
+    """Tensors of a config."""
+    return Tensors(decoder(config, registry().specs).tensors(), seed, quantised)
+
+
+def program(selection: str, config: DecoderConfig = CONFIG, tensors: Tensors | None = None, dtype: str = "float32") -> Program:
+    """The bound program of a config."""
+    graph = decoder(config, registry().specs, dtype)
+    return compose(graph, registry(), parse_selection(selection, "test"), tensors or made(config))
+
+
+def logits(bound: Program, ids: list[int], cuts: list[int], page_size: int = 16) -> np.ndarray:
+    """Logits of every position, computed in steps that end at `cuts`, in pages that are not in order."""
+    runner = ModelRunner(bound, 8, page_size)
+    pages = [5, 2, 7, 0][: -(-len(ids) // page_size)]
+    rows, start = [], 0
+    for end in [*cuts, len(ids)]:
+        if end > start:
+            rows.append(runner.step(make_step([Chunk(ids[start:end], start, pages, all_logits=True)], page_size)))
+        start = end
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("quantised", [(), QUANTISED], ids=["float", "quantised"])
+@pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
+def test_equals_the_model_written_out(backend: str, quantised: tuple[str, ...], tied: bool) -> None:
+    """Every backend gives the float64 model's logits."""
+    config = replace(CONFIG, tie_word_embeddings=tied)
+    tensors = made(config, quantised)
+    got = logits(program(backend, config, tensors), IDS, [])
+    np.testing.assert_allclose(got, forward(config, tensors, IDS), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("backend", backends())
+@given(cuts=st.lists(st.integers(1, len(IDS) - 1), max_size=9, unique=True).map(sorted), page_size=st.sampled_from([3, 4, 16]))
+@settings(max_examples=12, deadline=None)
+def test_prefill_chunks_and_decode_agree(backend: str, cuts: list[int], page_size: int) -> None:
+    """However a sequence is cut into steps and pages, its logits are the same."""
+    bound = _bound(backend)
+    np.testing.assert_allclose(logits(bound, IDS, cuts, page_size), logits(bound, IDS, []), atol=TOLERANCE, rtol=0)
+
+
+_PROGRAMS: dict[str, Program] = {}
+
+
+def _bound(backend: str) -> Program:
+    if backend not in _PROGRAMS:
+        _PROGRAMS[backend] = program(backend)
+    return _PROGRAMS[backend]
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_neighbours_do_not_matter(backend: str) -> None:
+    """A batch of a prefill, a chunk and a decode gives each sequence what it gets alone."""
+    bound = _bound(backend)
+    others = [[9, 9, 1], IDS[:6], [50]]
+    runner = ModelRunner(bound, 6, 8)
+    runner.step(make_step([Chunk(others[1][:4], 0, [4]), Chunk(IDS[:9], 0, [1, 3])], 8))
+    mixed = make_step([Chunk(others[0], 0, [0]), Chunk(others[1][4:], 4, [4]), Chunk([IDS[9]], 9, [1, 3]), Chunk(others[2], 0, [5])], 8)
+    got = runner.step(mixed)
+    alone = [logits(bound, ids, [])[-1] for ids in (others[0], others[1], IDS, others[2])]
+    np.testing.assert_allclose(got, np.stack(alone), atol=TOLERANCE, rtol=0)
+
+
+def test_projections_are_merged() -> None:
+    """q, k and v are one product, gate and up another; the originals are listed, and the result is as without merging."""
+    graph = decoder(CONFIG, registry().specs)
+    tensors = made()
+    merged = optimise(graph, tensors)
+    products = [n for n in merged.nodes if n.op == "linear"]
+    assert len(products) == 4 * CONFIG.num_layers + 1
+    assert [len(n.originals) for n in products[:4]] == [3, 0, 2, 0]
+    plain = bind(graph, registry(), parse_selection("numpy", "test"), tensors)
+    np.testing.assert_allclose(logits(_bound("numpy"), IDS, []), logits(plain, IDS, []), atol=TOLERANCE, rtol=0)
+
+
+def test_only_weights_of_one_form_are_merged() -> None:
+    """A quantised k among float q and v stays by itself; q and v are merged."""
+    tensors = made(quantised=("k_proj.weight",))
+    merged = optimise(decoder(CONFIG, registry().specs), tensors)
+    first = [(n.op, len(n.originals)) for n in merged.nodes if n.name.startswith("model.layers.0.self_attn") and "linear" in n.op]
+    assert first == [("linear", 2), ("quantized_linear", 0), ("linear", 0)]
+    got = logits(program("numpy", tensors=tensors), IDS, [])
+    np.testing.assert_allclose(got, forward(CONFIG, tensors, IDS), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
+def test_backends_mix_per_op() -> None:
+    """Ops on two backends are joined by explicit copies and give the same."""
+    bound = program("linear=torch,rms_norm=torch,*=numpy")
+    assert any(s.op == "copy" for s in bound.steps)
+    assert {i.partition("/")[0] for i in bound.report.kernels.values()} == {"numpy", "torch"}
+    np.testing.assert_allclose(logits(bound, IDS, [4]), forward(CONFIG, made(), IDS), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
+def test_pages_stay_on_one_backend() -> None:
+    """kv_append writes what paged_attention reads."""
+    with pytest.raises(UnsupportedError, match=r"must share a backend, got .*kv_append on torch.*paged_attention on numpy"):
+        program("kv_append=torch,*=numpy")
+
+
+def test_a_tied_weight_is_read_once_and_shared() -> None:
+    """The embedding and the head use one array where no kernel packs it."""
+    config = replace(CONFIG, tie_word_embeddings=True)
+    tensors = made(config)
+    bound = program("numpy", config, tensors)
+    assert tensors.reads.count("model.embed_tokens.weight") == 1
+    assert len(bound.report.second_copies) <= 1
+
+
+def test_a_step_owns_its_pages() -> None:
+    """The state handed in is emptied; the one handed back holds the pages."""
+    bound = _bound("numpy")
+    state = bound.allocate(1, 8)
+    names = set(state)
+    batch = make_step([Chunk([1, 2], 0, [0])], 8)
+    inputs = {k: v for k, v in vars(batch).items()} | {"positions": batch.positions[:, None]}
+    _, after = bound(inputs, state)
+    assert state == {} and set(after) == names
+    assert all(np.abs(after[n][0, :, :2]).min() > 0 and not after[n][0, :, 2:].any() for n in names)
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_pools_grow_and_keep_what_they_hold(backend: str) -> None:
+    """More pages and larger ones: the keys that were there stay."""
+    runner = ModelRunner(_bound(backend), 1, 6)
+    runner.step(make_step([Chunk(IDS[:6], 0, [0])], 6))
+    runner.reserve(3, 16)
+    got = runner.step(make_step([Chunk(IDS[6:], 6, [0], all_logits=True)], 16))
+    np.testing.assert_allclose(got, logits(_bound(backend), IDS, [])[6:], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("backend", [b for b in backends() if b != "numpy"])
+def test_16_bit_models_run(backend: str) -> None:
+    """bfloat16 activations and weights: near the float64 model, and float32 logits out."""
+    got = logits(program(backend, dtype="bfloat16"), IDS, [5])
+    assert got.dtype == np.float32
+    wanted = forward(CONFIG, made(), IDS)
+    assert np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_wrong_shapes_are_named() -> None:
+    """A tensor that does not fit its node."""
+    tensors = made()
+    tensors.arrays["model.norm.weight"] = np.ones(63, np.float32)
+    with pytest.raises(UnsupportedError, match=r"model.norm.weight: expected shape \[64\], got \[63\]"):
+        program("numpy", tensors=tensors)
+
+
+def test_compiled_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that compiles gets whole runs of traceable calls, weights as arguments, and nothing that reads Python values."""
+    backend = registry().backend("numpy")
+    regions = []
+
+    def compiled(function):  # type: ignore[no-untyped-def]
+        regions.append(function)
+        return function
+
+    monkeypatch.setattr(backend, "compile", compiled)
+    kernels = [replace(k, traceable=k.op not in ("kv_append", "paged_attention")) for k in registry().plugins.kernels]
+    monkeypatch.setattr(registry().plugins, "kernels", kernels)
+    bound = program("numpy")
+    monkeypatch.undo()
+    assert len(regions) > 0 and any(s.op == "region" for s in bound.steps)
+    np.testing.assert_allclose(logits(bound, IDS, [3]), logits(_bound("numpy"), IDS, []), atol=TOLERANCE, rtol=0)

@@ -1,0 +1,103 @@
+"""A tiny random decoder, and the same model written out plainly in float64 as its judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyllm.models.decoder_config import DecoderConfig
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.rope_scaling import RopeScaling
+from tinyllm.spec import ArrayType, QuantType
+
+CONFIG = DecoderConfig(
+    family="llama", vocab_size=61, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
+    max_position=128, rms_norm_eps=1e-5, rope_theta=10000.0, rope_scaling=RopeScaling(), qkv_bias=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `bind` asks of a tensor."""
+
+    type: ArrayType | QuantType
+
+
+class Tensors:
+    """Random tensors of the right shapes, as a weight source. `quantised` names those to keep as affine, 4 bits, groups of 32."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], seed: int = 0, quantised: tuple[str, ...] = ()) -> None:
+        rng = np.random.default_rng(seed)
+        self.arrays: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            scale = 0.2 if len(shape) > 1 else 1.0
+            value = rng.standard_normal(shape).astype(np.float32) * np.float32(scale)
+            self.arrays[name] = quantise(value) if any(q in name for q in quantised) else value
+        self.reads: list[str] = []
+
+    def info(self, name: str) -> Info:
+        """Shape and kind of a tensor."""
+        value = self.arrays[name]
+        if isinstance(value, QuantWeight):
+            return Info(QuantType(value.shape, value.scheme, value.bits, value.group_size))
+        return Info(ArrayType(value.shape, str(value.dtype)))
+
+    def read(self, name: str) -> Any:
+        """The tensor."""
+        self.reads.append(name)
+        return self.arrays[name]
+
+    def plain(self, name: str) -> np.ndarray:
+        """The tensor in float64, dequantised."""
+        from tinyllm.models.quantized import dequantize
+
+        value = self.arrays[name]
+        return (dequantize(value) if isinstance(value, QuantWeight) else value).astype(np.float64)
+
+
+def quantise(value: np.ndarray) -> QuantWeight:
+    """Affine, 4 bits, groups of 32, by the op of that name."""
+    from tinyllm import ops
+
+    made: QuantWeight = ops.quantize(value, bits=4, group_size=32, backend="numpy")
+    return made
+
+
+def forward(config: DecoderConfig, tensors: Tensors, ids: list[int]) -> np.ndarray:
+    """Logits `[L, V]` of one sequence, in float64, nothing shared with the code under test."""
+    w = tensors.plain
+    x = w("model.embed_tokens.weight")[ids]
+    length, dim, groups = len(ids), config.head_dim, config.num_heads // config.num_kv_heads
+    angle = np.arange(length)[:, None] * config.rope_theta ** (-np.arange(0, dim, 2) / dim)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.rms_norm_eps) * w(name)
+
+    def rotate(x: np.ndarray) -> np.ndarray:
+        a, b = x[..., : dim // 2], x[..., dim // 2 :]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+    for layer in range(config.num_layers):
+        p = f"model.layers.{layer}."
+        h = norm(x, p + "input_layernorm.weight")
+        q, k, v = (
+            (h @ w(f"{p}self_attn.{n}_proj.weight").T + (w(f"{p}self_attn.{n}_proj.bias") if config.qkv_bias else 0)).reshape(
+                length, -1, dim
+            )
+            for n in "qkv"
+        )
+        q, k = rotate(q), np.repeat(rotate(k), groups, 1)
+        scores = np.einsum("lhd,shd->hls", q, k) / np.sqrt(dim)
+        scores = np.where(np.tril(np.ones((length, length), bool)), scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        out = np.einsum("hls,shd->lhd", weights, np.repeat(v, groups, 1)).reshape(length, -1)
+        x = x + out @ w(p + "self_attn.o_proj.weight").T
+        h = norm(x, p + "post_attention_layernorm.weight")
+        gate = h @ w(p + "mlp.gate_proj.weight").T
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ w(p + "mlp.up_proj.weight").T)) @ w(p + "mlp.down_proj.weight").T
+    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    return norm(x, "model.norm.weight") @ w(head).T

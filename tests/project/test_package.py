@@ -1,0 +1,68 @@
+"""What is shipped: the wheel has every package and its data, and the core keeps to its layers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = [p for p in (ROOT / "tinyllm").rglob("*.py")]
+BACKENDS = {p.name: list(p.rglob("*.py")) for p in (ROOT / "backends").glob("tinyllm_*") if p.is_dir()}
+ALLOWED_IN_CORE = ("tinyllm/bench/contenders.py",)
+"""Peers are measured there; they are imported inside the functions that run them."""
+
+
+def _imports(path: Path) -> set[str]:
+    """Every module that a file imports, at any depth of it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_imports_no_array_library_and_no_backend(path: Path) -> None:
+    """numpy only, and no backend by name."""
+    if str(path.relative_to(ROOT)) in ALLOWED_IN_CORE:
+        pytest.skip("measures peers")
+    roots = {name.partition(".")[0] for name in _imports(path)}
+    assert not roots & {"torch", "mlx", "jax", "tests", *BACKENDS}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_imports_no_other(name: str) -> None:
+    """Backends know the core, themselves and their own library."""
+    library = name.removeprefix("tinyllm_")
+    strangers = {"torch", "mlx", "tests", *BACKENDS} - {name, library}
+    for path in BACKENDS[name]:
+        assert not {i.partition(".")[0] for i in _imports(path)} & strangers, path.name
+
+
+@pytest.mark.slow
+def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
+    """Built and unpacked elsewhere, it has all packages, data and entry points, and an op runs."""
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("tinyllm-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    sources = [p.relative_to(ROOT) for p in CORE] + [p.relative_to(ROOT / "backends") for files in BACKENDS.values() for p in files]
+    assert {s.as_posix() for s in sources} <= names
+    assert {"tinyllm/py.typed", "tinyllm/bench/text.txt"} <= names
+    code = "import numpy as np, tinyllm; print(tinyllm.__file__); print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert str(tmp_path) in ran.stdout and "[0.25, 0.25, 0.25, 0.25]" in ran.stdout

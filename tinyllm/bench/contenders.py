@@ -1,0 +1,132 @@
+"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own (`worker.py`)."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from tinyllm.errors import UnknownNameError, suggest
+
+Timing = tuple[float, float]
+"""Seconds for the prefill up to its first token, and for the tokens after it."""
+
+
+class Contender(ABC):
+    """A loaded model that can be timed at batch 1, greedy."""
+
+    threads = 0
+
+    @abstractmethod
+    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+        """Prefill `prompt` into an empty cache and take its first token, then decode `new_tokens` more."""
+
+
+class Tinyllm(Contender):
+    """tinyllm on one backend, through the same steps that `llm.generate` takes."""
+
+    def __init__(self, model: str, backend: str, fast: bool) -> None:
+        from tinyllm.engine.model_runner import ModelRunner
+        from tinyllm.llm import load
+
+        self.llm = load(model, backend, fast=fast)
+        self.runner = ModelRunner(self.llm.program)
+
+    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+        from tinyllm.engine.step_batch import Chunk, make_step
+
+        self.runner.reserve(1, len(prompt) + new_tokens + 1)
+        start = time.perf_counter()
+        token = int(self.runner.step(make_step([Chunk(prompt, 0, [0])], self.runner.page_size))[0].argmax())
+        middle = time.perf_counter()
+        for place in range(len(prompt), len(prompt) + new_tokens):
+            token = int(self.runner.step(make_step([Chunk([token], place, [0])], self.runner.page_size))[0].argmax())
+        return middle - start, time.perf_counter() - middle
+
+
+class Transformers(Contender):
+    """transformers on torch, from the same GGUF file or folder."""
+
+    def __init__(self, model: Path, dtype: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        where = (
+            {"pretrained_model_name_or_path": model.parent, "gguf_file": model.name}
+            if model.is_file()
+            else {"pretrained_model_name_or_path": model}
+        )
+        self.model = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype)).eval()
+
+    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+        import torch
+
+        with torch.inference_mode():
+            start = time.perf_counter()
+            out = self.model(torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
+            token = out.logits[:, -1].argmax(-1, keepdim=True)
+            middle = time.perf_counter()
+            for _ in range(new_tokens):
+                out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
+                token = out.logits[:, -1].argmax(-1, keepdim=True)
+            token.item()
+            return middle - start, time.perf_counter() - middle
+
+
+class MlxLm(Contender):
+    """mlx-lm in float32, from a folder in Hugging Face form."""
+
+    def __init__(self, folder: Path, mkl: bool) -> None:
+        if mkl:
+            from tinyllm_mlx.mkl import preload_mkl
+
+            preload_mkl()
+        from mlx_lm import load as mlx_load
+
+        self.model = mlx_load(str(folder))[0]
+
+    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+        import mlx.core as mx
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache = make_prompt_cache(self.model)
+        start = time.perf_counter()
+        # all but the last token first, as its own generate does: only the last one needs the head
+        self.model(mx.array([prompt[:-1]]), cache=cache)
+        mx.eval([c.state for c in cache])
+        token = mx.argmax(self.model(mx.array([prompt[-1:]]), cache=cache)[:, -1], axis=-1)
+        mx.eval(token)
+        middle = time.perf_counter()
+        for _ in range(new_tokens):
+            token = mx.argmax(self.model(token[None], cache=cache)[:, -1], axis=-1)
+            mx.eval(token)
+        return middle - start, time.perf_counter() - middle
+
+
+PEERS: dict[str, tuple[str, ...]] = {
+    "transformers": ("transformers:float32", "transformers:bfloat16"),
+    "mlx-lm": ("mlx-lm:mkl", "mlx-lm:as-shipped"),
+}
+"""What `--against NAME` brings in."""
+
+
+def peers_named(against: str) -> list[str]:
+    """The contenders behind `transformers,mlx-lm`."""
+    names = [n.strip() for n in against.split(",") if n.strip()]
+    for name in names:
+        if name not in PEERS:
+            raise UnknownNameError(f"--against: unknown peer {name!r}.{suggest(name, PEERS)}")
+    return [contender for name in names for contender in PEERS[name]]
+
+
+def make(contender: str, model: Path, folder: Path | None) -> Contender:
+    """`tinyllm:torch`, `tinyllm:torch:fast`, `transformers:bfloat16`, `mlx-lm:mkl`, `mlx-lm:as-shipped`."""
+    kind, _, rest = contender.partition(":")
+    if kind == "tinyllm":
+        backend, _, mode = rest.partition(":")
+        return Tinyllm(str(model), backend, mode == "fast")
+    if kind == "transformers":
+        return Transformers(model, rest)
+    if folder is None:
+        raise UnknownNameError(f"{contender}: needs the model as a folder in Hugging Face form")
+    return MlxLm(folder, rest == "mkl")

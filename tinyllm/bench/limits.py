@@ -1,0 +1,55 @@
+"""What this machine can do at most, measured on the spot: reading memory, and multiplying float32 matrices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from tinyllm.backend import Backend
+
+
+@dataclass(frozen=True)
+class Limits:
+    """GB/s read from memory past the caches, and float32 GFLOP/s: the roof that ops are held against."""
+
+    gb_s: float
+    gflop_s: float
+
+
+def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[float]:
+    """Seconds per call, `rounds` times after one that is not counted; short calls are repeated until `least` seconds pass."""
+    run()
+    start = time.perf_counter()
+    run()
+    repeat = max(1, int(least / max(time.perf_counter() - start, 1e-9)))
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        times.append((time.perf_counter() - start) / repeat)
+    return times
+
+
+def measure_limits(backend: Backend, linear: Callable[..., object]) -> Limits:
+    """The best this backend's library reaches here.
+
+    Args:
+        linear: the backend's `linear` on native arrays: one row against a large weight reads memory, many rows compute.
+    """
+    rng = np.random.default_rng(0)
+    large = backend.from_numpy(rng.standard_normal((16384, 4096), dtype=np.float32))
+    row = backend.from_numpy(rng.standard_normal((1, 4096), dtype=np.float32))
+    square = backend.from_numpy(rng.standard_normal((1024, 1024), dtype=np.float32))
+
+    def done(*arrays: object) -> None:
+        backend.synchronize(linear(*arrays))
+
+    with backend.step_context():
+        read = median(timed(lambda: done(row, large), 5))
+        compute = median(timed(lambda: done(square, square), 7))
+    return Limits(16384 * 4096 * 4 / read / 1e9, 2 * 1024**3 / compute / 1e9)
