@@ -1,0 +1,151 @@
+"""Tiny checkpoints of every kind that the readers know, made with random weights, and the real model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyllm.models import sources
+
+# Every byte as its own token, a few merges, and two control tokens: enough for a byte-level tokenizer.
+MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "1 2", "Ġ Ġ"]
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The real SmolLM2 file, brought once into the cache folder."""
+    return sources.pull("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> Any:
+    """The real SmolLM2 as a checkpoint."""
+    from tinyllm.models.checkpoint import open_checkpoint
+
+    return open_checkpoint(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def smollm2_transformers(smollm2_path: Path) -> Any:
+    """transformers' tokenizer of the same file, the outside judge."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
+
+
+def byte_level_vocabulary() -> list[str]:
+    """Tokens of the tiny byte-level vocabulary: 256 bytes, the merges' results, `<|im_start|>` and `<|im_end|>`."""
+    from tinyllm.models.token_text import byte_alphabet
+
+    return [*byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES), "<|im_start|>", "<|im_end|>"]
+
+
+def write_gguf(
+    path: Path,
+    architecture: str = "llama",
+    tensors: dict[str, Any] | None = None,
+    keys: dict[str, Any] | None = None,
+    drop: tuple[str, ...] = (),
+    pre: str | None = "smollm",
+) -> Path:
+    """A whole tiny model as GGUF. `tensors` are added (an array, or a pair of raw bytes and type), `keys` override or are added."""
+    import gguf
+
+    heads, kv_heads, head_dim, hidden, inner, layers = 4, 2, 16, 64, 96, 2
+    tokens = byte_level_vocabulary()
+    random = np.random.default_rng(5)
+    base: dict[str, Any] = {
+        "context_length": 128,
+        "embedding_length": hidden,
+        "block_count": layers,
+        "feed_forward_length": inner,
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.freq_base": 10000.0,
+        "rope.dimension_count": head_dim,
+    } | (keys or {})
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in base.items():
+        full = key if "tokenizer." in key or key.startswith(("general.", "split.")) else f"{architecture}.{key}"
+        if key not in drop:
+            _write_key(writer, full, value)
+    if "tokenizer.ggml.model" not in base:
+        writer.add_tokenizer_model("gpt2")
+        if pre is not None:
+            writer.add_tokenizer_pre(pre)
+        writer.add_token_list(tokens)
+        writer.add_token_merges(MERGES)
+        writer.add_token_types([1] * (len(tokens) - 2) + [3, 3])
+        writer.add_bos_token_id(len(tokens) - 2)
+        writer.add_eos_token_id(len(tokens) - 1)
+    shapes = {"token_embd.weight": (len(tokens), hidden), "output_norm.weight": (hidden,)}
+    for layer in range(layers):
+        shapes |= {
+            f"blk.{layer}.attn_norm.weight": (hidden,),
+            f"blk.{layer}.attn_q.weight": (heads * head_dim, hidden),
+            f"blk.{layer}.attn_k.weight": (kv_heads * head_dim, hidden),
+            f"blk.{layer}.attn_v.weight": (kv_heads * head_dim, hidden),
+            f"blk.{layer}.attn_output.weight": (hidden, heads * head_dim),
+            f"blk.{layer}.ffn_norm.weight": (hidden,),
+            f"blk.{layer}.ffn_gate.weight": (inner, hidden),
+            f"blk.{layer}.ffn_up.weight": (inner, hidden),
+            f"blk.{layer}.ffn_down.weight": (hidden, inner),
+        }
+    made: dict[str, Any] = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    for name, value in (made | (tensors or {})).items():
+        if isinstance(value, tuple):
+            writer.add_tensor(name, value[0], raw_dtype=value[1])
+        else:
+            writer.add_tensor(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_key(writer: Any, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_folder("llama" or "qwen2", **config)` writes a random model in Hugging Face form by transformers' own `save_pretrained`."""
+    import torch
+    import transformers
+
+    def make(family: str, dtype: str = "float32", shard: str = "50GB", **config: Any) -> Path:
+        sizes = {
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+        }
+        kind, model = {
+            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+            "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+        }[family]
+        torch.manual_seed(3)
+        made = model(kind(**sizes | config)).to(getattr(torch, dtype))
+        folder = tmp_path_factory.mktemp(family)
+        made.save_pretrained(folder, max_shard_size=shard)
+        return folder
+
+    return make

@@ -1,0 +1,194 @@
+"""GGUF: what is read, and that corrupt files are refused in one line that names what is wrong, before memory is taken."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.models.conftest import write_gguf
+from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoint import open_checkpoint
+from tinyllm.models.families import decoder_config
+from tinyllm.models.gguf import TENSOR_TYPES, GgufFile
+from tinyllm.models.quantized import dequantize
+from tinyllm.quant_weight import QuantWeight
+
+
+def header(keys: int = 0, tensors: int = 0, version: int = 3, body: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + body
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def tensor(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+BILLIONS = 5_000_000_000
+PAD = b"\0" * 4096
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "empty"),
+    "magic": (b"GGML" + PAD, "magic: expected b'GGUF'"),
+    "short": (b"GGUF\3", "version: expected 4 bytes"),
+    "version": (header(version=1), "expected GGUF version 2 or 3, got 1"),
+    "future": (header(version=4), "got 4"),
+    "big endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+    "tensor count": (header(tensors=BILLIONS, body=PAD), f"tensor count: got {BILLIONS}"),
+    "key count": (header(keys=BILLIONS, body=PAD), f"metadata count: got {BILLIONS}"),
+    "string": (header(keys=1, body=struct.pack("<Q", BILLIONS) + PAD), f"metadata key: string 0 of 1: expected {BILLIONS} bytes"),
+    "array": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 4, BILLIONS) + PAD), f"a: expected {4 * BILLIONS} bytes"),
+    "strings": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 8, BILLIONS) + PAD), f"a: got {BILLIONS}"),
+    "nested": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1) + PAD), "'a': nested arrays"),
+    "value type": (header(keys=1, body=text("a") + struct.pack("<I", 13) + PAD), "'a': unknown value type 13"),
+    "twice": (header(keys=2, body=(text("a") + struct.pack("<II", 4, 1)) * 2 + PAD), "'a' is there twice"),
+    "utf-8": (header(keys=1, body=struct.pack("<Q", 1) + b"\xff" + PAD), "expected UTF-8"),
+    "alignment": (header(keys=1, body=text("general.alignment") + struct.pack("<II", 4, 3) + PAD), "expected a power of two, got 3"),
+    "tensor type": (header(tensors=1, body=tensor("w", (4,), 99, 0) + PAD), "'w': unknown tensor type 99"),
+    "dimensions": (header(tensors=1, body=tensor("w", (1,) * 9, 0, 0) + PAD), "'w': expected 1 to 4 dimensions, got 9"),
+    "offset": (header(tensors=1, body=tensor("w", (4,), 0, 1 << 40) + PAD), "'w': expected 16 bytes at offset"),
+    "size": (header(tensors=1, body=tensor("w", (BILLIONS, BILLIONS, 8), 0, 0) + PAD), f"'w': expected {4 * BILLIONS**2 * 8} bytes"),
+    "unaligned": (header(tensors=1, body=tensor("w", (4,), 0, 4) + PAD), "aligned to 32, got 4"),
+    "row": (header(tensors=1, body=tensor("w", (33,), 2, 0) + PAD), "multiple of 32 elements for Q4_0"),
+    "no elements": (header(tensors=1, body=tensor("w", (0,), 0, 0) + PAD), "got shape \\[0\\]"),
+    "overlap": (header(tensors=2, body=tensor("v", (64,), 0, 0) + tensor("w", (64,), 0, 32) + PAD), "'v' and 'w' overlap"),
+    "two tensors": (header(tensors=2, body=tensor("w", (8,), 0, 0) + tensor("w", (8,), 0, 32) + PAD), "'w' is there twice"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_corrupt_files_are_refused_by_name(tmp_path: Path, case: str) -> None:
+    data, message = BAD_FILES[case]
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        GgufFile(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_is_a_checkpoint_error_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    good = tmp_path / "good.gguf"
+    if not good.exists():
+        write_gguf(good)
+    damaged = bytearray(good.read_bytes())
+    if data.draw(st.booleans(), "cut"):
+        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 3))):
+        if damaged:
+            damaged[data.draw(st.integers(0, min(len(damaged), 9000) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(damaged)
+    try:
+        checkpoint = open_checkpoint(path)
+        for name in checkpoint.tensor_names():
+            checkpoint.read(name)
+        checkpoint.tokenizer()
+        checkpoint.chat_template()
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+
+
+def test_sizes_of_tensor_types_are_those_of_ggml() -> None:
+    ours = {name: (block, size) for name, block, size in TENSOR_TYPES.values()}
+    theirs = {kind.name: sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert {name: theirs[name] for name in ours} == ours
+    assert all(gguf.GGMLQuantizationType(number).name == entry[0] for number, entry in TENSOR_TYPES.items())
+
+
+def unpermuted(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """The other way round from llama.cpp's converter, which swaps `[heads, 2, D/2]` to `[heads, D/2, 2]`."""
+    return rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def test_arrays_are_read_only_views_with_hugging_face_names_and_rows(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    checkpoint = open_checkpoint(path)
+    raw = {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors}
+    value = checkpoint.read("model.layers.1.self_attn.v_proj.weight")
+    assert np.array_equal(value, raw["blk.1.attn_v.weight"])
+    assert not value.flags.writeable
+    assert value.base is not None
+    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.q_proj.weight"), unpermuted(raw["blk.0.attn_q.weight"], 4))
+    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.k_proj.weight"), unpermuted(raw["blk.0.attn_k.weight"], 2))
+    assert "lm_head.weight" not in checkpoint.tensor_names()
+    assert checkpoint.config["tie_word_embeddings"] is True
+    with pytest.raises(CheckpointError, match=r"no tensor 'nope'"):
+        checkpoint.read("nope")
+
+
+def test_qwen2_keeps_its_rows_and_biases(tmp_path: Path) -> None:
+    biases = {f"blk.{layer}.attn_{part}.bias": np.arange(64 if part == "q" else 32, dtype=np.float32) for layer in (0, 1) for part in "qkv"}
+    path = write_gguf(tmp_path / "m.gguf", "qwen2", biases | {"output.weight": np.ones((267, 64), np.float32)}, pre="qwen2")
+    checkpoint = open_checkpoint(path)
+    raw = {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors}
+    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.q_proj.weight"), raw["blk.0.attn_q.weight"])
+    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.k_proj.bias"), np.arange(32))
+    config = decoder_config(checkpoint.config)
+    assert config.qkv_bias
+    assert not config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+def test_every_kind_keeps_its_numbers_through_the_row_order(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(2).standard_normal((64, 64)).astype(np.float32)
+    wanted = gguf.GGMLQuantizationType[kind]
+    raw = gguf.quants.quantize(values, wanted)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors={"blk.0.attn_q.weight": (raw, wanted)}))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    got = checkpoint.read(name)
+    info = checkpoint.info(name)
+    assert info.shape == (64, 64)
+    if isinstance(got, QuantWeight):
+        assert info.dtype == got.describe()
+        got = dequantize(got)
+    else:
+        assert got.dtype == (np.float16 if kind == "F16" else ml_dtypes.bfloat16)
+        assert info.dtype == got.dtype.name
+    assert np.array_equal(np.asarray(got, np.float32), unpermuted(gguf.quants.dequantize(raw, wanted), 4))
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ4_NL"])
+def test_other_quantisations_come_as_float32(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.GGML_QUANT_SIZES[wanted]
+    columns = 256
+    raw = np.random.default_rng(3).integers(0, 60, (64, columns // block * size), np.uint8)
+    keys = {"embedding_length": columns, "attention.key_length": 16, "attention.value_length": 16}
+    tensors = {"token_embd.weight": np.zeros((267, columns), np.float32), "blk.0.attn_q.weight": (raw, wanted)}
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors=tensors, keys=keys))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert np.array_equal(checkpoint.read(name), unpermuted(gguf.quants.dequantize(raw, wanted), 4), equal_nan=True)
+    assert checkpoint.info(name).dtype == "float32"
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(CheckpointError, match="python -m pip install gguf"):
+        checkpoint.read(name)
+
+
+def test_the_real_file_dequantises_as_ggml_says(smollm2_path: Path) -> None:
+    checkpoint = open_checkpoint(smollm2_path)
+    stored = {t.name: t for t in gguf.GGUFReader(smollm2_path).tensors}
+    for ours, theirs, heads in [
+        ("model.layers.7.mlp.down_proj.weight", "blk.7.ffn_down.weight", None),
+        ("model.layers.29.self_attn.q_proj.weight", "blk.29.attn_q.weight", 9),
+        ("model.layers.0.self_attn.k_proj.weight", "blk.0.attn_k.weight", 3),
+        ("model.embed_tokens.weight", "token_embd.weight", None),
+    ]:
+        weight = checkpoint.read(ours)
+        assert isinstance(weight, QuantWeight)
+        expected = gguf.quants.dequantize(stored[theirs].data, stored[theirs].tensor_type)
+        assert np.array_equal(dequantize(weight), expected if heads is None else unpermuted(expected, heads))
+    assert len(checkpoint.tensor_names()) == 272
+    assert checkpoint.config["rms_norm_eps"] == 1e-5

@@ -1,0 +1,343 @@
+"""Tokenizers: equal to transformers' on the same files, exact pieces when streamed, and bad vocabularies refused by name."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from tests.models.conftest import MERGES, byte_level_vocabulary, write_gguf
+from tinyllm.errors import CheckpointError, InvalidInputError
+from tinyllm.models.checkpoint import open_checkpoint
+from tinyllm.models.gguf import GgufFile
+from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
+from tinyllm.models.token_text import byte_alphabet, byte_level
+from tinyllm.models.tokenizer import Tokenizer, tokenizer_from_folder
+
+TEXTS = [
+    "",
+    " ",
+    "Hello, world!",
+    "  two  spaces   three\t\ttabs\n\n\nlines \r\n end ",
+    "def f(x):\n    return x**2 + 0x1F  # comment\n",
+    "it's we'll they'VE I'm 'quoted'",
+    "12345 67.89 1,000,000 v2.0.1 3rd",
+    "naïve café Straße ÀÉÎÕÜ ŁÓDŹ",
+    "Привет, мир! Ελληνικά עברית العربية हिन्दी",
+    "你好，世界。こんにちは 안녕하세요",
+    "🙂👍🏽👨‍👩‍👧‍👦🇩🇪 ✈️",
+    "e\u0301 vs é, \u200b zero \ufeff width \x00 \x7f",
+    "<|im_start|>user\nhi<|im_end|>\n<|endoftext|><|im_st art|>",
+    '{"key": [1, 2.5, null], "s": "a\\"b"}',
+    "http://example.org/a?b=c&d=%20#frag",
+    "a" * 300,
+    "\U0010ffff\ud7ff\ue000",
+]
+WORDS = st.text(st.characters(exclude_categories=["Cs", "N"]), max_size=40)
+MIXED = st.lists(st.one_of(WORDS, st.sampled_from(["<|im_start|>", "\n", "'ll", "  x", "Hello", "🙂", "你好"])), max_size=8).map("".join)
+
+
+@pytest.fixture(scope="module")
+def ours(smollm2: Any) -> Tokenizer:
+    return smollm2.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def theirs(smollm2_transformers: Any) -> Any:
+    return smollm2_transformers
+
+
+@pytest.fixture(scope="module")
+def smollm_pipeline(smollm2_path: Path) -> tokenizers.Tokenizer:
+    """SmolLM2's published pipeline (digits alone, then GPT-2's cut) over the file's vocabulary, made by the tokenizers package alone."""
+    keys = GgufFile(smollm2_path).metadata
+    vocab = {token: index for index, token in enumerate(keys["tokenizer.ggml.tokens"])}
+    made = tokenizers.Tokenizer(models.BPE(vocab, [tuple(merge.split(" ")) for merge in keys["tokenizer.ggml.merges"]]))
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(token, normalized=False) for token in list(vocab)[:17]])
+    return made
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_equal_transformers(ours: Tokenizer, theirs: Any, text: str) -> None:
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text, add_special_tokens=False)
+    assert ours.encode(text, add_special_tokens=True) == theirs.encode(text)
+    assert ours.decode(ids, skip_special_tokens=False) == text
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@given(text=MIXED)
+@settings(max_examples=400, deadline=None)
+def test_any_text_equals_transformers(ours: Tokenizer, theirs: Any, text: str) -> None:
+    assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+
+
+@given(text=st.text(max_size=60))
+@settings(max_examples=400, deadline=None)
+def test_any_text_equals_the_published_pipeline(ours: Tokenizer, smollm_pipeline: tokenizers.Tokenizer, text: str) -> None:
+    """Digits too: transformers' reading of the file does not cut them apart, which shows after runs of spaces and beyond ASCII."""
+    ids = ours.encode(text)
+    assert ids == smollm_pipeline.encode(text).ids
+    lost = {byte for char, byte in byte_alphabet().items() if ours.token_id(char) is None}  # SmolLM2 has no token for some bytes
+    if not lost & set(text.encode()):
+        assert ours.decode(ids, skip_special_tokens=False) == text
+
+
+@given(ids=st.lists(st.integers(0, 49151), max_size=40), skip=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_any_ids_decode_as_in_transformers_and_stream_alike(ours: Tokenizer, theirs: Any, ids: list[int], skip: bool) -> None:
+    whole = ours.decode(ids, skip_special_tokens=skip)
+    assert whole == theirs.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
+    stream = ours.stream(skip_special_tokens=skip)
+    assert "".join([stream.push(token) for token in ids]) + stream.finish() == whole
+    assert b"".join(map(ours.token_bytes, ids)).decode(errors="replace") == ours.decode(ids, skip_special_tokens=False)
+
+
+def test_a_stream_never_breaks_a_character(ours: Tokenizer) -> None:
+    ids = ours.encode("👨‍👩‍👧 ok 你")
+    stream = ours.stream()
+    pieces = [stream.push(token) for token in ids]
+    assert "" in pieces
+    assert "\ufffd" not in "".join(pieces)
+    half = ours.stream()
+    half.push(ids[0])
+    assert set(half.finish()) == {"\ufffd"}
+
+
+def test_facts_of_the_real_tokenizer(ours: Tokenizer) -> None:
+    assert ours.vocab_size == 49152
+    assert ours.eos_token_ids == (2,)
+    assert ours.bos_token_id == 1
+    assert ours.is_special(2)
+    assert not ours.is_special(300)
+    assert ours.token_bytes(ours.encode(" the")[0]) == b" the"
+    assert ours.token_bytes(10**6) == b""
+    assert ours.token_bytes(-1) == b""
+    assert ours.decode([10**6]) == ""
+    assert len(ours.encode("1234")) == 4
+    assert ours.token_id("<|im_end|>") == 2
+    assert ours.token_id("no such token") is None
+
+
+@pytest.mark.parametrize(("text", "message"), [(7, "expected a string, got int"), ("a\ud800", "lone surrogate at character 1")])
+def test_what_is_no_text_is_refused(ours: Tokenizer, text: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        ours.encode(text)
+
+
+CUTS: dict[str, Any] = {
+    "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+}
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "qwen2", "llama-bpe", "default", "smollm", None])
+@given(text=st.text(max_size=40))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_pre_tokenizer_loses_no_text(tmp_path: Path, pre: str | None, text: str) -> None:
+    path = tmp_path / "m.gguf"
+    if not path.exists():
+        write_gguf(path, pre=pre)
+    made = tokenizer_from_gguf(GgufFile(path))
+    expected = unicodedata.normalize("NFC", text) if pre == "qwen2" else text
+    got = made.decode(made.encode(text), skip_special_tokens=False)
+    # tokenizers and Python may know different versions of Unicode, hence normalised on both sides
+    assert got == text or unicodedata.normalize("NFC", got) == expected
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "pieces"),
+    [
+        ("gpt-2", "ab 123's  x", ["ab", " 123", "'s", " ", " x"]),
+        ("smollm", "ab 123's  x", ["ab", " ", "1", "2", "3", "'s", " ", " x"]),
+        ("qwen2", "ab 1234'S  x\n\n(y)", ["ab", " ", "1", "2", "3", "4", "'S", " ", " x", "\n\n", "(y", ")"]),
+        ("llama-bpe", "ab 1234'S  x\n\n(y)", ["ab", " ", "123", "4", "'S", " ", " x", "\n\n", "(y", ")"]),
+        ("default", "ab 1234's, x", ["ab", " ", "123", "4", "'", "s", ",", " x"]),
+    ],
+)
+def test_cuts_are_those_of_the_models(tmp_path: Path, pre: str, text: str, pieces: list[str]) -> None:
+    made = tokenizer_from_gguf(GgufFile(write_gguf(tmp_path / "m.gguf", pre=pre)))
+    cut = [piece for piece, _ in made._backend.pre_tokenizer.pre_tokenize_str(text)]
+    assert [byte_level(piece) for piece in cut] == [piece.encode() for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"tokenizer.ggml.pre": "smolm"}, r"got 'smolm'\. Did you mean 'smollm'"),
+        ({"tokenizer.ggml.model": "rwkv"}, r"tokenizer\.ggml\.model: expected gpt2 or llama, got 'rwkv'"),
+        ({"tokenizer.ggml.tokens": []}, "tokenizer.ggml.tokens: expected a list of strings"),
+        ({"tokenizer.ggml.tokens": ["a", "a"]}, "each token once, got 'a' twice"),
+        ({"tokenizer.ggml.token_type": [1, 2]}, "tokenizer.ggml.token_type: expected 267 numbers"),
+        ({"tokenizer.ggml.merges": ["a zz"]}, "two tokens that make a third, got 'a zz'"),
+        ({"tokenizer.ggml.merges": ["a"]}, "two tokens that make a third, got 'a'"),
+        ({"tokenizer.ggml.eos_token_id": 267}, "eos_token_id: expected an id below 267, got 267"),
+        ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token: expected true or false"),
+    ],
+)
+def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    file = GgufFile(write_gguf(tmp_path / "m.gguf"))
+    file.metadata |= keys
+    if len(keys.get("tokenizer.ggml.tokens", ())) == 2:
+        file.metadata.pop("tokenizer.ggml.token_type")
+    with pytest.raises(CheckpointError, match=message):
+        tokenizer_from_gguf(file)
+
+
+FIRST = [("smollm", None, 0), ("smollm", True, 1), ("llama-bpe", None, 1), ("llama-bpe", False, 0)]
+
+
+@pytest.mark.parametrize(("pre", "flag", "expected"), FIRST)
+def test_the_first_token_follows_the_file(tmp_path: Path, pre: str, flag: bool | None, expected: int) -> None:
+    file = GgufFile(write_gguf(tmp_path / "m.gguf", pre=pre))
+    if flag is not None:
+        file.metadata["tokenizer.ggml.add_bos_token"] = flag
+    made = tokenizer_from_gguf(file)
+    assert made.encode("hello", add_special_tokens=True) == [265] * expected + made.encode("hello")
+
+
+def test_user_defined_tokens_stay_whole_and_are_spoken(tmp_path: Path) -> None:
+    file = GgufFile(write_gguf(tmp_path / "m.gguf"))
+    file.metadata["tokenizer.ggml.token_type"][-2] = 4
+    made = tokenizer_from_gguf(file)
+    assert made.encode("a<|im_start|>b")[1] == 265
+    assert made.decode([265, 266]) == "<|im_start|>"
+
+
+# Sentencepiece
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdeh", "▁a", "ab", "he", "▁ab", "cd", "▁▁", "ea", "hea"]
+SCORES = [0.0] * 259 + [-20.0] * 7 + [-2.0, -1.0, -3.0, -5.0, -4.0, -8.0, -6.0, -7.0]
+SPM_KEYS: dict[str, Any] = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": PIECES,
+    "tokenizer.ggml.scores": SCORES,
+    "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 15,
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": 2,
+    "tokenizer.ggml.unknown_token_id": 0,
+}
+
+
+def sentencepiece_by_definition(text: str) -> list[int]:
+    """Joins, again and again, the leftmost of the neighbours whose whole scores best; what is left unknown goes by bytes."""
+    ids = {piece: index for index, piece in enumerate(PIECES)}
+    symbols = list(("▁" + text.replace(" ", "▁")) if text else "")
+    while True:
+        wholes = [symbols[i] + symbols[i + 1] for i in range(len(symbols) - 1)]
+        scores = [SCORES[ids[whole]] if whole in ids else float("-inf") for whole in wholes]
+        if not scores or max(scores) == float("-inf"):
+            break
+        best = scores.index(max(scores))
+        symbols[best : best + 2] = [wholes[best]]
+    out: list[int] = []
+    for symbol in symbols:
+        out += [ids[symbol]] if symbol in ids else [ids[f"<0x{byte:02X}>"] for byte in symbol.encode()]
+    return out
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("spm") / "m.gguf"
+    table = {"token_embd.weight": np.zeros((len(PIECES), 64), np.float32)}
+    return tokenizer_from_gguf(GgufFile(write_gguf(path, keys=SPM_KEYS, tensors=table)))
+
+
+@given(text=st.text(st.sampled_from(" abcdehzé🙂"), max_size=30))
+@settings(max_examples=300, deadline=None)
+def test_sentencepiece_encodes_by_its_definition(sentencepiece: Tokenizer, text: str) -> None:
+    ids = sentencepiece.encode(text)
+    assert ids == sentencepiece_by_definition(text)
+    assert sentencepiece.decode(ids) == text
+    assert sentencepiece.encode(text, add_special_tokens=True) == [1, *ids]
+
+
+@given(ids=st.lists(st.integers(0, len(PIECES) - 1), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_sentencepiece_streams_what_it_decodes(sentencepiece: Tokenizer, ids: list[int]) -> None:
+    stream = sentencepiece.stream()
+    assert "".join([stream.push(token) for token in ids]) + stream.finish() == sentencepiece.decode(ids)
+
+
+@given(text=st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_sentencepiece_decodes_as_the_tokenizers_package_does(sentencepiece: Tokenizer, text: str) -> None:
+    ids = sentencepiece.encode(text)
+    assert sentencepiece.decode(ids) == sentencepiece._backend.decode(ids)
+
+
+# Folders
+
+
+def folder_tokenizer(folder: Path, **settings_: Any) -> Path:
+    import json
+
+    made = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(byte_level_vocabulary())}, [tuple(m.split(" ")) for m in MERGES]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.normalizer = normalizers.NFC()
+    made.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    made.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 265)])
+    made.enable_truncation(4)
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings_))
+    return folder
+
+
+def test_a_folder_gives_its_special_and_stop_tokens(tmp_path: Path) -> None:
+    folder_tokenizer(tmp_path, bos_token={"content": "<|im_start|>"}, eos_token="<|im_end|>")
+    made = tokenizer_from_folder(tmp_path, {"eos_token_id": 3, "bos_token_id": 9}, {"eos_token_id": [266, 4]})
+    assert made.bos_token_id == 265
+    assert made.eos_token_ids == (266, 4, 3)
+    plain = made.encode("hello world 12 hello")
+    assert len(plain) > 4  # the file's truncation is off
+    assert made.encode("hello world 12 hello", add_special_tokens=True) == [265, *plain]
+    folder_tokenizer(tmp_path, bos_token="<|im_start|>", add_bos_token=False)
+    assert tokenizer_from_folder(tmp_path, {}, {}).encode("hello", add_special_tokens=True) == made.encode("hello")
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"bos_token": 3}, "bos_token: expected a token, got 3"),
+        ({"eos_token": "nope"}, "eos_token: expected a token of the vocabulary, got 'nope'"),
+        ({"add_bos_token": 1}, "add_bos_token: expected true or false, got 1"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(tmp_path: Path, settings_: dict[str, Any], message: str) -> None:
+    folder_tokenizer(tmp_path, **settings_)
+    with pytest.raises(CheckpointError, match=message):
+        tokenizer_from_folder(tmp_path, {}, {})
+
+
+def test_missing_and_broken_tokenizers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected a readable tokenizer\.json"):
+        tokenizer_from_folder(tmp_path, {}, {})
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="expected a tokenizer of the tokenizers package"):
+        tokenizer_from_folder(tmp_path, {}, {})
+    tokenizers.Tokenizer(models.BPE({"a": 0}, [])).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="decoder: expected a byte-level or sentencepiece one"):
+        tokenizer_from_folder(tmp_path, {}, {})
+
+
+def test_a_saved_transformers_tokenizer_is_read_alike(tmp_path: Path, theirs: Any) -> None:
+    theirs.save_pretrained(tmp_path)
+    made = tokenizer_from_folder(tmp_path, {}, {})
+    text = "def f(x):\n    return 'naïve' <|im_end|> 🙂"
+    assert made.encode(text) == theirs.encode(text, add_special_tokens=False)
+    assert made.eos_token_ids == (2,)
+
+
+def test_open_checkpoint_gives_the_tokenizer(smollm2_path: Path) -> None:
+    assert open_checkpoint(smollm2_path).tokenizer().encode("hi") == [6004]

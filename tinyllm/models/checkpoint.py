@@ -1,0 +1,140 @@
+"""What every checkpoint gives, whatever its file format: a config, named tensors and a tokenizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from tinyllm.errors import CheckpointError, ModelNotFoundError
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec import ArrayType, QuantType
+
+if TYPE_CHECKING:
+    from tinyllm.models.chat_template import ChatTemplate
+    from tinyllm.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor without its numbers: what `read` will give, and its bytes in the file."""
+
+    type: ArrayType | QuantType
+    nbytes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis."""
+        return tuple(int(size) for size in self.type.shape)
+
+    @property
+    def dtype(self) -> str:
+        """A numpy dtype name, or `affine4/32` for 4 bits in groups of 32."""
+        kind = self.type
+        return kind.dtype if isinstance(kind, ArrayType) else f"{kind.scheme}{kind.bits}/{kind.group_size}"
+
+
+class Checkpoint(ABC):
+    """A model on disk. Tensor names are Hugging Face's (`model.layers.0.self_attn.q_proj.weight`) in every format.
+
+    `config` and `generation_config` have the form of `config.json` and `generation_config.json`. Nothing is read before it is asked for.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+
+    @abstractmethod
+    def tensor_names(self) -> tuple[str, ...]:
+        """All tensors, in the order of the file."""
+
+    @abstractmethod
+    def info(self, name: str) -> TensorInfo:
+        """Shape, dtype and size of a tensor. Raises `CheckpointError` for a name that is not there."""
+
+    @abstractmethod
+    def read(self, name: str) -> NDArray[Any] | QuantWeight:
+        """A tensor: a read-only array (a view on the file where the format allows; bfloat16 by `ml_dtypes`) or a `QuantWeight`.
+
+        Raises `CheckpointError` for a name that is not there.
+        """
+
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that came with the model. Raises `CheckpointError` where there is none."""
+
+    @abstractmethod
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template that came with the model, or None."""
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A folder in Hugging Face form, a `.safetensors` file inside one, or a `.gguf` file.
+
+    Raises `ModelNotFoundError` where there is nothing, `CheckpointError` for a file that cannot be understood.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelNotFoundError(f"{path}: no such file or folder")
+    if path.suffix == ".gguf":
+        from tinyllm.models.gguf_checkpoint import GgufCheckpoint
+
+        return GgufCheckpoint(path)
+    if path.is_dir() or path.suffix == ".safetensors":
+        from tinyllm.models.safetensors import SafetensorsCheckpoint
+
+        return SafetensorsCheckpoint(path)
+    raise CheckpointError(f"{path}: expected a folder, a .gguf or a .safetensors file, got {path.suffix or 'a file without ending'}")
+
+
+def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
+
+    Harmless are `*rotary_emb.inv_freq`, which follows from the config, and the `lm_head.weight` of a model whose head is tied.
+    Raises `CheckpointError` naming missing and other surplus tensors, and shapes expected and got.
+    """
+    there = checkpoint.tensor_names()
+    surplus = [name for name in there if name not in expected]
+    tied = "lm_head.weight" not in expected and "model.embed_tokens.weight" in expected
+    skipped = [name for name in surplus if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")]
+    present = set(there)
+    problems = []
+    if missing := [name for name in expected if name not in present]:
+        problems.append(f"missing {_some(missing)}")
+    if unknown := [name for name in surplus if name not in skipped]:
+        problems.append(f"surplus {_some(unknown)}")
+    shapes = ((name, shape, checkpoint.info(name).shape) for name, shape in expected.items() if name in present)
+    if wrong := [f"{name} (expected {list(want)}, got {list(got)})" for name, want, got in shapes if tuple(want) != got]:
+        problems.append(f"wrong shape {_some(wrong)}")
+    if problems:
+        raise CheckpointError(f"{checkpoint.path}: tensors do not fit the config: {'; '.join(problems)}")
+    return skipped
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The array with its write flag off."""
+    array.flags.writeable = False
+    return array
+
+
+def missing_tensor(checkpoint: Checkpoint, name: str) -> CheckpointError:
+    """The error for a tensor that a checkpoint does not hold."""
+    return CheckpointError(f"{checkpoint.path}: no tensor {name!r}")
+
+
+def elements(shape: Iterable[int]) -> int:
+    """How many elements a shape has; exact, as Python integers do not overflow."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _some(names: list[str], limit: int = 6) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
