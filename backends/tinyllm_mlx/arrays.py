@@ -1,0 +1,57 @@
+"""What the kernels share."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import mlx.core as mx
+import numpy as np
+
+LOWEST = float(np.finfo(np.float32).min)
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def widen(x: mx.array) -> mx.array:
+    """A float array in float32."""
+    return x if x.dtype == mx.float32 else x.astype(mx.float32)
+
+
+def on_cpu() -> bool:
+    """Whether work goes to the CPU now."""
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
+def for_product(x: mx.array) -> mx.array:
+    """A factor of a matrix product. The GPU accumulates 16-bit products in float32; the CPU's are exact only when widened, and fast."""
+    return widen(x) if on_cpu() else x
+
+
+_E64, _64TH = mx.array(math.exp(64)), mx.array(1 / 64)  # arrays: a Python number becomes one at each call, which takes longer
+
+
+def _exp_by_power(x: mx.array) -> mx.array:
+    # On x86 mx.exp takes 12 ns an element, mx.power 4.5. The base e^64 makes the product exact (1/64 is a power of two) and
+    # divides the rounding of the base by 64: the result is good to 0.8 ulp.
+    return mx.power(_E64, x * _64TH)
+
+
+exp = mx.exp if mx.metal.is_available() else _exp_by_power
+"""e^x of a float32 array."""
+
+
+def row_sums(x: mx.array) -> mx.array:
+    """Sums `[..., 1]` along the last axis, as a product with ones: on the CPU 4 times faster than `mx.sum`, which also adds one
+    after the other and so loses digits in long rows."""
+    return x @ _column(x.shape[-1], 1.0)
+
+
+def row_means(x: mx.array) -> mx.array:
+    """Means `[..., 1]` along the last axis."""
+    n = x.shape[-1]
+    return x @ _column(n, 1 / max(n, 1))
+
+
+@lru_cache(maxsize=64)
+def _column(n: int, value: float) -> mx.array:
+    return mx.array(np.full((n, 1), value, np.float32))

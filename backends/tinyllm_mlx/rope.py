@@ -1,0 +1,61 @@
+"""Rotary position embeddings from sin, cos and a rotation of pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.rope_scaling import RopeScaling
+from tinyllm_mlx.arrays import widen
+
+
+def rope_angles(
+    positions: mx.array, *, inv_freq: mx.array | None = None, dims: int | None = None, base: float = 10000.0,
+    scaling: RopeScaling | None = None, position_scale: float = 1.0,
+) -> tuple[mx.array, mx.array]:  # fmt: skip
+    """cos and sin of position times frequency, in float32."""
+    if inv_freq is None:
+        inv_freq = mx.array(inverse_frequencies(dims or 0, base, scaling).tolist())
+    angles = (positions.astype(mx.float32) * position_scale)[..., None] * inv_freq.astype(mx.float32)
+    factor = attention_factor(scaling)
+    cos, sin = mx.cos(angles), mx.sin(angles)
+    return (cos, sin) if factor == 1 else (cos * factor, sin * factor)
+
+
+_SIGN = mx.array([-1.0, 1.0])
+_SIGN_OF_HALF = _SIGN[:, None]
+mx.eval(_SIGN_OF_HALF)
+
+
+def rope_rotate(x: mx.array, cos: mx.array, sin: mx.array, *, traditional: bool = False) -> mx.array:
+    """(a, b) to (a cos - b sin, b cos + a sin) for every pair: x cos plus x, its pairs swapped, times (-sin, sin)."""
+    pairs = cos.shape[-1]
+    turned = widen(x[..., : 2 * pairs])
+    if traditional:
+        split = turned.reshape(*turned.shape[:-1], pairs, 2)
+        swapped, cos, sin = split[..., ::-1], cos[..., None], sin[..., None] * _SIGN
+    else:
+        split = turned.reshape(*turned.shape[:-1], 2, pairs)
+        swapped, cos, sin = split[..., ::-1, :], cos[..., None, :], sin[..., None, :] * _SIGN_OF_HALF
+    turned = (split * cos + swapped * sin).reshape(turned.shape).astype(x.dtype)
+    return turned if 2 * pairs == x.shape[-1] else mx.concatenate([turned, x[..., 2 * pairs :]], axis=-1)
+
+
+def rope(
+    x: mx.array, *, offset: Any = None, positions: mx.array | None = None, inv_freq: mx.array | None = None, dims: int | None = None,
+    base: float = 10000.0, scaling: RopeScaling | None = None, traditional: bool = False, position_scale: float = 1.0,
+) -> mx.array:  # fmt: skip
+    """Angles of the positions along axis -2, then the rotation."""
+    if positions is None:
+        positions = mx.arange(x.shape[-2])
+        if offset is not None:
+            positions = mx.array(offset)[..., None].astype(mx.int32) + positions
+    if inv_freq is None and dims is None:
+        dims = x.shape[-1]
+    cos, sin = rope_angles(positions, inv_freq=inv_freq, dims=dims, base=base, scaling=scaling, position_scale=position_scale)
+    if cos.ndim == 3:  # positions for each entry of the first axis
+        shape = (cos.shape[0], *(1,) * (x.ndim - 3), *cos.shape[1:])
+        cos, sin = cos.reshape(shape), sin.reshape(shape)
+    return rope_rotate(x, cos, sin, traditional=traditional)

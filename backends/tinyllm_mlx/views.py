@@ -1,0 +1,23 @@
+"""Ops that only look at an array in another way."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import mlx.core as mx
+
+
+def split(x: mx.array, *, sizes: tuple[int, ...]) -> tuple[mx.array, ...]:
+    """Parts along the last axis."""
+    return tuple(x[..., end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+
+def split_heads(x: mx.array, *, heads: tuple[int, ...]) -> tuple[mx.array, ...]:
+    """Groups of heads along a new axis before the last."""
+    split_x = x.reshape(*x.shape[:-1], sum(heads), x.shape[-1] // sum(heads))
+    return tuple(split_x[..., end - size : end, :] for size, end in zip(heads, accumulate(heads), strict=True))
+
+
+def merge_heads(x: mx.array) -> mx.array:
+    """The last two axes as one."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

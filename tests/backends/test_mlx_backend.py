@@ -1,0 +1,108 @@
+"""What the op cases do not show of the mlx backend: crossing from and to numpy, memory that is shared or written in place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+
+from tinyllm_mlx import linear, quantized  # noqa: E402
+from tinyllm_mlx.arrays import exp  # noqa: E402
+from tinyllm_mlx.backend import MlxBackend  # noqa: E402
+from tinyllm_mlx.paged_attention import kv_append, runs  # noqa: E402
+
+from tinyllm.errors import UnsupportedError  # noqa: E402
+from tinyllm.quant_weight import QuantWeight  # noqa: E402
+
+
+@pytest.fixture
+def backend() -> MlxBackend:
+    return MlxBackend("cpu")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.int32, np.int8, np.uint32, bool])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3)])
+def test_numpy_round_trip(backend: MlxBackend, dtype: type, shape: tuple[int, ...]) -> None:
+    array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
+    native = backend.from_numpy(array)
+    back = backend.to_numpy(native)
+    assert backend.dtype_name(native) == str(array.dtype) == str(back.dtype)
+    assert back.shape == shape and not back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+
+
+def test_float64_is_refused(backend: MlxBackend) -> None:
+    with pytest.raises(UnsupportedError, match="float64"):
+        backend.from_numpy(np.ones(3))
+
+
+def test_probe_imports_no_array_library() -> None:
+    code = "import sys, tinyllm_mlx as t; t.tinyllm_backends()[0].probe(); t.tinyllm_kernels(); sys.exit('mlx.core' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_exp_is_exact_to_an_ulp(backend: MlxBackend) -> None:
+    x = np.linspace(-80, 80, 10001).astype(np.float32)
+    wanted = np.exp(x.astype(np.float64))
+    assert np.max(np.abs(backend.to_numpy(exp(mx.array(x))) - wanted) / wanted) < 2**-23
+    assert backend.to_numpy(exp(mx.array([-mx.inf, 0.0, mx.inf]))).tolist() == [0, 1, np.inf]
+
+
+@pytest.mark.parametrize(
+    "slots, wanted",
+    [([], []), ([5], [(0, 1)]), ([2, 3, 4, 5], [(0, 2), (2, 4)]), ([0, 1, 7, 6], [(0, 2), (2, 3), (3, 4)])],
+)
+def test_runs_end_at_page_borders(slots: list[int], wanted: list[tuple[int, int]]) -> None:
+    assert runs(np.array(slots, np.int64), 4) == wanted
+
+
+def test_append_writes_in_place(backend: MlxBackend) -> None:
+    """A copy of the pool would show as twice its memory."""
+    pages, new = backend.zeros((64, 4, 256, 64), "float32"), mx.ones((1, 4, 64))
+    values = backend.zeros((64, 4, 256, 64), "float32")
+    mx.eval(new)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for slot in range(5):
+        pages, values = kv_append(pages, values, new, new, np.array([slot]))
+        mx.eval(pages, values)
+    assert mx.get_peak_memory() - before < pages.nbytes / 2
+
+
+def _weight(rows: int, columns: int, bits: int) -> QuantWeight:
+    w = mx.random.normal((rows, columns), key=mx.random.key(0))
+    return quantized.quantize(w, bits=bits, group_size=32)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_packing_is_that_of_mlx(bits: int) -> None:
+    weight = _weight(5, 64, bits)
+    a = weight.arrays
+    wanted = mx.dequantize(a["q"], a["scales"], a["biases"], group_size=32, bits=bits)
+    assert mx.allclose(quantized.dequantize(weight), wanted, rtol=1e-6, atol=1e-6)
+    values = (mx.arange(96, dtype=mx.uint32) * 7 % 2**bits).reshape(1, 96)
+    assert mx.array_equal(quantized.unpack_bits(quantized.pack_bits(values, bits), bits, 96), values)
+
+
+@pytest.mark.parametrize("shape", [(96, 32), (32, 96)])
+def test_tied_weights_share_one_packed_form(shape: tuple[int, int]) -> None:
+    ids, x = mx.array([[3, 0], [31, 3]]), mx.ones((2, shape[1]))
+    weight = _weight(*shape, 4)
+    plain = quantized.dequantize(weight)
+    packed = quantized.prepare(weight, ("quantized_embedding.weight", "quantized_linear.weight"))
+    assert isinstance(packed, linear.Matrix) and packed.array.nbytes == plain.nbytes
+    assert mx.array_equal(quantized.quantized_embedding(ids, packed), plain[ids])
+    assert mx.allclose(quantized.quantized_linear(x, packed), x @ plain.T, atol=1e-5)
+    tied = linear.prepare(plain.astype(mx.float16), ("embedding.weight", "linear.weight"))
+    assert linear.embedding(ids, tied).dtype == mx.float16
+    assert mx.array_equal(linear.embedding(ids, tied), plain.astype(mx.float16)[ids])
+
+
+def test_rows_alone_stay_packed() -> None:
+    weight = _weight(8, 32, 4)
+    assert quantized.prepare(weight, ("quantized_embedding.weight",)) is weight
