@@ -18,22 +18,20 @@ def reference_function(spec: OpSpec, backend: Backend) -> Callable[..., Any]:
     """A function with the op's signature that computes the reference on `backend.xp`."""
     xp = backend.xp
 
-    def by_reference(*args: Any, **kwargs: Any) -> Any:
-        values = [*args, *(kwargs[i.name] for i in spec.keyword if kwargs.get(i.name) is not None)]
-        dtype = _result_dtype(spec, backend, args)
-        accumulate = xp.float64 if any(_dtype(backend, v) == "float64" for v in values) else xp.float32
+    inputs = {i.name: i for i in spec.inputs}
 
-        def widen(name: str, value: Any) -> Any:
-            if value is None:
-                return None
+    def by_reference(*args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip((i.name for i in spec.positional), args, strict=False)), **kwargs}
+        dtype = _result_dtype(spec, backend, given)
+        accumulate = xp.float64 if any(_dtype(backend, given.get(n)) == "float64" for n in inputs) else xp.float32
+
+        def widen(value: Any) -> Any:
             if isinstance(value, QuantWeight):
-                return value.with_arrays({k: widen(k, a) for k, a in value.arrays.items()})
+                return value.with_arrays({k: widen(a) for k, a in value.arrays.items()})
             return xp.astype(value, accumulate) if _dtype(backend, value) in FLOATS else xp.asarray(value)
 
-        names = [i.name for i in spec.positional]
-        widened = [widen(n, a) for n, a in zip(names, args, strict=True)]
-        keyword = {n: widen(n, v) if n in {i.name for i in spec.keyword} else v for n, v in kwargs.items()}
-        result = spec.reference(xp, *widened, **keyword)
+        ready = {n: v if n not in inputs or inputs[n].host or v is None else widen(v) for n, v in given.items()}
+        result = spec.reference(xp, *[ready.pop(i.name) for i in spec.positional], **ready)
         return _narrow(spec, backend, result, dtype, kwargs)
 
     return by_reference
@@ -45,10 +43,10 @@ def _dtype(backend: Backend, value: Any) -> str:
     return backend.dtype_name(value)
 
 
-def _result_dtype(spec: OpSpec, backend: Backend, args: tuple[Any, ...]) -> str:
-    for given, value in zip(spec.positional, args, strict=True):
-        if given.kind in ("T", "weight") and not isinstance(value, QuantWeight):
-            return _dtype(backend, value)
+def _result_dtype(spec: OpSpec, backend: Backend, given: Mapping[str, Any]) -> str:
+    for i in spec.positional:
+        if i.kind in ("T", "weight") and not isinstance(given[i.name], QuantWeight):
+            return _dtype(backend, given[i.name])
     return "float32"
 
 
@@ -60,9 +58,10 @@ def _narrow(spec: OpSpec, backend: Backend, result: Any, dtype: str, attributes:
 
 
 def _narrow_one(spec: OpSpec, index: int, backend: Backend, value: Any, dtype: str, attributes: Mapping[str, Any]) -> Any:
-    wanted = spec.outputs[index].dtype
-    if isinstance(value, QuantWeight) or wanted == "quant":
-        return value
+    wanted = spec.outputs[min(index, len(spec.outputs) - 1)].dtype  # the last may stand for several
+    if isinstance(value, QuantWeight):
+        scales = "float16" if dtype in ("float16", "bfloat16") else "float32"
+        return value.with_arrays({k: a if k == "q" else backend.astype(a, scales) for k, a in value.arrays.items()})
     if wanted.startswith("="):
         default = next(a.default for a in spec.attributes if a.name == wanted[1:])
         wanted = attributes.get(wanted[1:], default)

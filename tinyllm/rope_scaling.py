@@ -37,3 +37,20 @@ class RopeScaling:
             raise invalid("rope", "scaling.factor", "a number above 0", self.factor)
         if self.kind in ("llama3", "yarn") and not self.original_max_position:
             raise invalid("rope", "scaling.original_max_position", f"a positive integer for {self.kind}", self.original_max_position)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How `mha` turns its queries and keys: the settings of the op `rope` in one value. `dims` None: all of a head."""
+
+    dims: int | None = None
+    base: float = 10000.0
+    scaling: RopeScaling | None = None
+    traditional: bool = False
+    position_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.dims is not None and (self.dims <= 0 or self.dims % 2):
+            raise invalid("rope", "dims", "a positive even number", self.dims)
+        if not self.base > 1:
+            raise invalid("rope", "base", "a number above 1", self.base)

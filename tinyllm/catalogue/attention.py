@@ -73,7 +73,7 @@ def visible(xp: Any, length: int, keys: int, causal: bool, window: int | None, e
         return None
     key = xp.expand_dims(xp.arange(keys), axis=0)
     distance = xp.expand_dims(xp.arange(length), axis=1) + ((keys if end is None else end) - length) - key
-    seen = None if end is None else xp.logical_and(key < end, distance == distance)
+    seen = None if end is None else key < end
     if causal:
         seen = distance >= 0 if seen is None else xp.logical_and(seen, distance >= 0)
     if window is not None:
@@ -122,8 +122,9 @@ def attend(
 
 
 def attend_groups(
-    xp: Any, q: Any, k: Any, v: Any, *, scale: float | None, softcap: float | None, additive: Any = None, seen: Any = None, sinks: Any = None
-) -> tuple[Any, Any]:
+    xp: Any, q: Any, k: Any, v: Any, *, scale: float | None, softcap: float | None,
+    additive: Any = None, seen: Any = None, sinks: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
     """`attend` where kv head j of `[*B, Hkv, S, D]` serves query heads `j*G .. (j+1)*G-1` of `[*B, Hq, L, D]`; sinks `[Hq]`.
 
     The groups get an axis of their own along which K and V broadcast, so nothing is copied.
@@ -143,7 +144,7 @@ def attend_groups(
         scale=scale, softcap=softcap, additive=by_group(additive), seen=by_group(seen),
         sinks=None if sinks is None else xp.reshape(sinks, (kv_heads, groups, 1, 1)),
     )  # fmt: skip
-    return tuple(xp.reshape(a, (*a.shape[:-4], heads, *a.shape[-2:])) for a in (y, weights))  # type: ignore[return-value]
+    return tuple(xp.reshape(a, (*a.shape[:-4], heads, *a.shape[-2:])) for a in (y, weights))
 
 
 def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
@@ -172,5 +173,5 @@ def error_scale(q: Any, k: Any, v: Any, scale: float | None) -> Any:
 
 def attention_flops(call: Call, scores: tuple[Any, ...], head_dim: int, value_dim: int) -> int:
     """Two matrix products over the scores; about half of them where causal."""
-    full = 2 * prod(scores) * (head_dim + value_dim)
+    full: int = 2 * prod(scores) * (head_dim + value_dim)
     return full // 2 if call.attributes.get("causal") and len(scores) > 1 and scores[-2] > 1 else full

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyllm import ops
+from tinyllm.catalogue.kv_append import kv_append
+from tinyllm.catalogue.paged_attention import paged_attention
+from tinyllm.catalogue.sdpa import sdpa
+from tinyllm.errors import InvalidInputError
+from tinyllm.spec import ArrayType
+from tinyllm.validation import check_call, output_types
+
+HEADS, KV_HEADS, DIM, VALUE_DIM = 4, 2, 8, 5
+settings = st.fixed_dictionaries({"window": st.none() | st.integers(1, 9), "softcap": st.none() | st.floats(1, 20)})
+lengths = st.lists(st.integers(1, 20), min_size=1, max_size=4)
+
+
+class Sequence:
+    """Queries, keys and values of a whole sequence, and what plain attention makes of them."""
+
+    def __init__(self, length, seed, **given):
+        rng = np.random.default_rng(seed)
+        self.length = length
+        self.q, self.k, self.v = (rng.standard_normal((length, h, d)) for h, d in ((HEADS, DIM), (KV_HEADS, DIM), (KV_HEADS, VALUE_DIM)))
+        q, k, v = (np.swapaxes(a, 0, 1) for a in (self.q, self.k, self.v))
+        groups = HEADS // KV_HEADS
+        y = sdpa.reference(np, q, np.repeat(k, groups, axis=0), np.repeat(v, groups, axis=0), causal=True, **given)
+        self.expected = np.swapaxes(y, 0, 1)
+
+
+class Cache:
+    """A pool whose pages are handed out in a shuffled order; what was never written is NaN."""
+
+    def __init__(self, page, sequences, seed):
+        self.page = page
+        counts = [-(-s.length // page) for s in sequences]
+        order = np.random.default_rng(seed).permutation(sum(counts) + 1)
+        self.table = np.full((len(counts), max(counts)), -1)
+        for b, count in enumerate(counts):
+            self.table[b, :count] = order[sum(counts[:b]) : sum(counts[: b + 1])]
+        self.k = np.full((len(order), KV_HEADS, page, DIM), np.nan)
+        self.v = np.full((len(order), KV_HEADS, page, VALUE_DIM), np.nan)
+
+    def slots(self, b, first, last):
+        places = np.arange(first, last)
+        return self.table[b, places // self.page] * self.page + places % self.page
+
+    def step(self, sequences, ranges, **given):
+        """New tokens `first .. last - 1` of each sequence, written and attended to; the outputs sequence by sequence."""
+        pieces = [(b, s, *r) for b, (s, r) in enumerate(zip(sequences, ranges, strict=True))]
+        q, k, v = (np.concatenate([getattr(s, name)[first:last] for _, s, first, last in pieces]) for name in "qkv")
+        slots = np.concatenate([self.slots(b, first, last) for b, _, first, last in pieces])
+        self.k, self.v = kv_append.reference(np, self.k, self.v, k, v, slots)
+        starts = np.cumsum([0, *(last - first for _, _, first, last in pieces)])
+        ends = np.array([last for *_, last in pieces])
+        y = paged_attention.reference(np, q, self.k, self.v, starts, ends, self.table, **given)
+        return np.split(y, starts[1:-1])
+
+
+@given(lengths=lengths, page=st.sampled_from([1, 3, 4, 32]), cuts=st.integers(0, 2**32), given_settings=settings)
+def test_prefill_chunks_and_decode_give_what_plain_attention_gives(lengths, page, cuts, given_settings):
+    """However each sequence is cut into steps, alone or in a crowd, on small pages or on one large page."""
+    rng = np.random.default_rng(cuts)
+    sequences = [Sequence(length, cuts + b, **given_settings) for b, length in enumerate(lengths)]
+    cache, done, got = Cache(page, sequences, cuts), [0] * len(lengths), [[] for _ in lengths]
+    while done != lengths:
+        ends = [int(rng.integers(d, length + 1)) for d, length in zip(done, lengths, strict=True)]
+        ends = [e if any(np.subtract(ends, done)) else length for e, length in zip(ends, lengths, strict=True)]
+        for parts, y in zip(got, cache.step(sequences, zip(done, ends, strict=True), **given_settings), strict=True):
+            parts.append(y)
+        done = ends
+    for sequence, parts in zip(sequences, got, strict=True):
+        np.testing.assert_allclose(np.concatenate(parts), sequence.expected, atol=1e-12)
+
+
+def test_sinks_take_part():
+    sinks = np.array([0.0, 1.0, -1.0, 2.0])
+    sequence = Sequence(9, 1, sinks=sinks)
+    (y,) = Cache(4, [sequence], 1).step([sequence], [(0, 9)], sinks=sinks)
+    np.testing.assert_allclose(y, sequence.expected, atol=1e-12)
+
+
+@given(page=st.integers(1, 5), count=st.integers(1, 5), data=st.data())
+def test_append_writes_its_slots_and_nothing_else(page, count, data):
+    slots = np.array(data.draw(st.lists(st.integers(0, page * count - 1), unique=True)), np.int32)
+    rng = np.random.default_rng(0)
+    pages = [rng.standard_normal((count, KV_HEADS, page, d)) for d in (DIM, VALUE_DIM)]
+    tokens = [rng.standard_normal((len(slots), KV_HEADS, d)) for d in (DIM, VALUE_DIM)]
+    for before, new, after in zip(pages, tokens, kv_append.reference(np, *pages, *tokens, slots), strict=True):
+        expected = before.copy()
+        for t, slot in enumerate(slots):
+            expected[slot // page, :, slot % page] = new[t]
+        np.testing.assert_array_equal(after, expected)
+
+
+def test_tokens_of_other_sequences_are_not_seen():
+    sequences = [Sequence(5, 1), Sequence(6, 2)]
+    cache = Cache(4, sequences, 0)
+    first, second = cache.step(sequences, [(0, 5), (0, 6)])
+    sequences[1] = Sequence(6, 3)
+    again, changed = Cache(4, sequences, 0).step(sequences, [(0, 5), (0, 6)])
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(second - changed).max() > 0.1
+
+
+def test_sizes_known_by_name_only():
+    def numbers(*shape):
+        return ArrayType(shape, "int32")
+
+    pages = ArrayType(("P", 3, "page", 64), "float32")
+    types = {"q": ArrayType(("T", 9, 64), "float32"), "k_pages": pages, "v_pages": pages, "q_start": numbers("B1"),
+             "kv_len": numbers("B"), "block_table": numbers("B", "M")}  # fmt: skip
+    assert output_types(paged_attention, check_call(paged_attention, types, {}))[0].shape == ("T", 9, 64)
+    token = ArrayType(("T", 3, 64), "float32")
+    call = check_call(kv_append, {"k_pages": pages, "v_pages": pages, "k": token, "v": token, "slots": numbers("T")}, {})
+    assert [t.shape for t in output_types(kv_append, call)] == [("P", 3, "page", 64)] * 2
+    with pytest.raises(InvalidInputError, match="q: expected a number of heads"):
+        check_call(paged_attention, types | {"q": ArrayType(("T", 8, 64), "float32")}, {})
+
+
+def test_what_the_table_holds_is_checked_at_each_call_of_one_form():
+    """The second call has the form of the first, and other numbers."""
+    q, pages = np.zeros((1, 4, 8), np.float32), np.zeros((2, 2, 4, 8), np.float32)
+    starts, length = np.array([0, 1]), np.array([3])
+    ops.paged_attention(q, pages, pages, starts, length, np.array([[1, -1]]), backend="numpy")
+    with pytest.raises(InvalidInputError, match="block_table"):
+        ops.paged_attention(q, pages, pages, starts, length, np.array([[2, -1]]), backend="numpy")
+
+
+def test_cost_counts_the_pages_of_the_table_and_not_the_pool():
+    def call(pool):
+        pages, numbers = ArrayType((pool, 3, 64, 64), "float32"), {"q_start": (2,), "kv_len": (1,), "block_table": (1, 8)}
+        types = {"q": ArrayType((1, 9, 64), "float32"), "k_pages": pages, "v_pages": pages}
+        return check_call(paged_attention, types | {n: ArrayType(s, "int32") for n, s in numbers.items()}, {})
+
+    assert paged_attention.bytes(call(8)) == paged_attention.bytes(call(1000)) == 4 * (2 * 9 * 64 + 2 * 3 * 64 * 512)
+    assert paged_attention.flops(call(8)) == 4 * 9 * 512 * 64

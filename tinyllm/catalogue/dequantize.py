@@ -1,0 +1,100 @@
+"""dequantize: the float matrix that a quantised weight stands for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.catalogue.draws import normal, quantised
+from tinyllm.catalogue.packing import check_quantised, dequantized, magnitude
+from tinyllm.catalogue.quantize import BITS
+from tinyllm.checks import choice
+from tinyllm.errors import InvalidInputError
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec import FLOATS, Attribute, BadInput, Call, Case, Draw, Input, OpSpec, Output
+
+DTYPE = Attribute("dtype", "float32", choice(*FLOATS), "of the output; computed in float32 and rounded once")
+
+
+def _reference(xp: Any, weight: QuantWeight, *, dtype: str = "float32") -> Any:
+    return dequantized(xp, weight)
+
+
+def _check(call: Call) -> None:
+    check_quantised("dequantize", call)
+
+
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    return magnitude(inputs["weight"])
+
+
+def permuted(rows: int, columns: int, **settings: Any) -> Draw:
+    """A quantised weight whose columns are stored in another order than the inputs."""
+    plain = quantised(rows, columns, **settings)
+
+    def make(rng: Any) -> QuantWeight:
+        weight: QuantWeight = plain.make(rng)
+        return weight.with_arrays({**weight.arrays, "permutation": rng.permutation(columns).astype(np.int32)})
+
+    return Draw(plain.shape, make)
+
+
+def wide(rows: int, columns: int, **settings: Any) -> Draw:
+    """A quantised weight with float32 scales and biases that float16 does not hold."""
+    plain = quantised(rows, columns, **settings)
+
+    def make(rng: Any) -> QuantWeight:
+        weight: QuantWeight = plain.make(rng)
+        factor = np.float32(1 / 3)
+        return weight.with_arrays({k: a if k == "q" else a.astype(np.float32) * factor for k, a in weight.arrays.items()})
+
+    return Draw(plain.shape, make)
+
+
+def stacked(count: int, rows: int, columns: int, **settings: Any) -> Draw:
+    """A stack of quantised weights, as experts are."""
+    plain = quantised(rows, columns, **settings)
+
+    def make(rng: Any) -> QuantWeight:
+        parts: list[QuantWeight] = [plain.make(rng) for _ in range(count)]
+        arrays = {k: np.stack([p.arrays[k] for p in parts]) for k in parts[0].arrays}
+        return replace(parts[0], arrays=arrays, shape=(count, rows, columns))
+
+    return Draw((count, rows, columns), make)
+
+
+dequantize = OpSpec(
+    name="dequantize",
+    summary="The float matrix that a quantised weight stands for.",
+    formula="w = scale * q + bias (int8: w = scale * q), scale and bias those of the group",
+    source="Jacob et al. 2018, arXiv:1712.05877; format as MLX's mlx.core.dequantize",
+    inputs=(Input("weight", "*B N K", "quant"),),
+    attributes=(DTYPE,),
+    outputs=(Output("w", "*B N K", "=dtype"),),
+    reference=_reference,
+    check=_check,
+    flops=lambda call: 2 * prod(call.shape("weight")),
+    scale=_scale,
+    notes=("Computed in float32 and rounded once, whatever the dtype of the scales.",),
+    cases=(
+        *(Case(f"2x96,affine{bits}/32", {"weight": quantised(2, 96, bits=bits)}) for bits in BITS),
+        Case("3x64,int8/32", {"weight": quantised(3, 64, scheme="int8", bits=8)}),
+        Case("3x16,affine4/8", {"weight": quantised(3, 16, group_size=8)}),
+        Case("2x64,float32 scales", {"weight": wide(2, 64)}),
+        Case("2x64,permuted", {"weight": permuted(2, 64)}),
+        Case("3x2x64,stacked", {"weight": stacked(3, 2, 64)}),
+        Case("2x64,to float16", {"weight": quantised(2, 64)}, {"dtype": "float16"}),
+        Case("2x64,to bfloat16", {"weight": quantised(2, 64)}, {"dtype": "bfloat16"}),
+        Case("0x64", {"weight": quantised(0, 64)}, decision=20),
+        Case("33x1536,affine4/32", {"weight": quantised(33, 1536)}, tier="full"),
+        Case("16x1024,affine3/128", {"weight": quantised(16, 1024, bits=3, group_size=128)}, tier="full"),
+        Case("prefill:1536x576,affine4/32", {"weight": quantised(1536, 576)}, tier="bench"),
+    ),
+    bad_inputs=(
+        BadInput("an array", {"weight": normal(2, 64)}, {}, InvalidInputError, "dequantize: weight: expected a QuantWeight"),
+        BadInput("dtype int8", {"weight": quantised(2, 64)}, {"dtype": "int8"}, InvalidInputError, "dequantize: dtype"),
+    ),
+)
