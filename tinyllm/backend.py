@@ -6,6 +6,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +101,12 @@ class Backend(ABC):
         """Versions and what was found, for `tinyllm doctor`."""
         return {}
 
-    def step_context(self) -> Any:
-        """A context manager that a bound program's step runs in (an inference mode, a stream)."""
-        from contextlib import nullcontext
-
+    def step_context(self) -> AbstractContextManager[Any]:
+        """What binding and each step of a bound program run in (an inference mode, a stream)."""
         return nullcontext()
+
+    call_context: Callable[[], AbstractContextManager[Any]] | None = None
+    """What a single op call runs in, where the library would otherwise take another device than this backend's."""
 
 
 Supports = Callable[[Call], bool | str]
@@ -120,12 +122,11 @@ class Kernel:
         supports: True, or the reason why this kernel does not run such a call. Touches no data.
         priority: the highest that supports the call runs; two of one priority are an error.
         prepare: the packed form of a weight input, made once when a program is bound: `prepare(weight, uses)`, weight a
-            native array or a `QuantWeight` of native arrays, uses the inputs it serves (`("quantized_linear.weight",)`).
-            What it returns is what the function gets for that input.
+            native array or a `QuantWeight` of native arrays, uses the inputs it serves (`("quantized_linear.weight",)`);
+            empty outside a program, where the form is used once. What it returns is what the function gets for that input.
         prepares: the inputs that `prepare` packs.
         traceable: may stand in a region that `Backend.compile` compiles.
         exact: False where activations or scales are rounded: never a default, chosen by name or by `--fast`.
-        delegates: this kernel hands the work to a ready-made operator of its library.
     """
 
     backend: str

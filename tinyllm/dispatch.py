@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ class Plan:
     call: Call
     function: Callable[..., Any]
     backend: Backend
-    convert: Mapping[str | int, Callable[[Any], Any]]
+    convert: tuple[tuple[Any, Callable[[Any], Any]], ...]
+    """Per argument to convert, its position or name, and what converts it."""
     numpy_out: bool
 
 
@@ -38,10 +40,16 @@ class Dispatcher:
         self.spec = spec
         self.registry = registry
         self._plans: dict[Any, Plan] = {}
+        self._integers = tuple(i.name for i in spec.keyword if i.kind == "int")
+        self._attributes = frozenset(a.name for a in spec.attributes)
 
-    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> Any:
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None) -> Any:
+        """`kwargs` is the caller's to give away: it is changed."""
+        for name in self._integers:  # a plain number is an array without axes, so that one plan serves all numbers
+            if type(kwargs.get(name)) is int:
+                kwargs[name] = np.asarray(kwargs[name])
         try:
-            key = (backend, config._selected.get(), tuple([_form(a) for a in args]), tuple([(n, _form(v)) for n, v in kwargs.items()]))
+            key: Any = self._key(args, kwargs, backend)
             plan = self._plans.get(key)
         except TypeError:  # something unhashable, such as a list: no array, and validation will say so
             plan, key = None, None
@@ -54,10 +62,25 @@ class Dispatcher:
         if self.spec.check_values is not None:
             self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
         if plan.convert:
-            args = tuple(plan.convert[i](a) if i in plan.convert else a for i, a in enumerate(args))
-            kwargs = {n: plan.convert[n](v) if n in plan.convert else v for n, v in kwargs.items()}
-        result = plan.function(*args, **kwargs)
+            given = list(args)
+            for place, step in plan.convert:
+                if type(place) is int:
+                    given[place] = step(given[place])
+                else:
+                    kwargs[place] = step(kwargs[place])
+            result = plan.function(*given, **kwargs)
+        else:
+            result = plan.function(*args, **kwargs)
         return _to_numpy(plan.backend, result) if plan.numpy_out else result
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> tuple[Any, ...]:
+        """All that decisions depend on."""
+        parts = [backend, config._selected.get()]
+        for value in args:
+            parts.append(_form(value))
+        for name, value in kwargs.items():
+            parts += (name, _plain(value) if name in self._attributes else _form(value))
+        return tuple(parts)
 
     def _decide(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], argument: str | None) -> Plan:
         spec = self.spec
@@ -68,20 +91,20 @@ class Dispatcher:
         types = {name: self._type(name, value, backend) for name, value in arrays.items()}
         call = check_call(spec, types, attributes, backend.device)
         choice = self.registry.choose(call, backend)
-        positions: dict[str, str | int] = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
-        convert = {}
+        positions = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
+        convert: list[tuple[Any, Callable[[Any], Any]]] = []
         for i in spec.inputs:
             if i.name in arrays:
                 step = _converter(i.host, arrays[i.name], backend)
                 prepare = choice.kernel.prepare_function() if choice.kernel and i.name in choice.kernel.prepares else None
                 if prepare:
-                    step = _then(step, prepare, f"{spec.name}.{i.name}")
+                    step = _then(step, prepare)
                 if step:
-                    convert[positions.get(i.name, i.name)] = step
+                    convert.append((positions.get(i.name, i.name), step))
         function = self.registry.function(choice)
-        if len(args) < len(spec.positional):  # positional inputs given by name: kernels take them by position or name alike
-            positions.clear()
-        return Plan(call, function, backend, convert, not native)
+        if backend.call_context is not None:
+            function = _inside(backend.call_context, function)
+        return Plan(call, function, backend, tuple(convert), not native)
 
     def _backend(self, arrays: Mapping[str, Any], argument: str | None) -> tuple[Backend, bool]:
         """The backend of the native arrays; where all are numpy, the selected one. The flag says whether any is native."""
@@ -117,7 +140,7 @@ class Dispatcher:
         dtype = str(value.dtype) if isinstance(value, (np.ndarray, np.generic)) else backend.dtype_name(value)
         return ArrayType(tuple(value.shape), dtype)
 
-    def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         values = dict(zip((i.name for i in self.spec.positional), args, strict=False)) | dict(kwargs)
         host = {}
         for given in self.spec.inputs:
@@ -133,14 +156,20 @@ def _setting(registry: Registry) -> config.Selection | None:
 
 
 def _form(value: Any) -> Any:
-    """All of an argument that decisions depend on."""
+    """What decisions depend on in an array, a `QuantWeight`, or whatever was given in its place."""
     try:
         return value.__class__, value.shape, value.dtype
     except AttributeError:
         if isinstance(value, QuantWeight):
             return (value.scheme, value.bits, value.group_size, value.shape, *((k, _form(a)) for k, a in value.arrays.items()))
-        hash(value)
-        return value.__class__, value
+        return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A plain argument with its class: 1, 1.0 and True are equal and not the same."""
+    if value.__class__ is tuple:
+        return tuple, tuple([_plain(v) for v in value])
+    return value.__class__, value
 
 
 def _converter(host: bool, value: Any, backend: Backend) -> Callable[[Any], Any] | None:
@@ -150,14 +179,23 @@ def _converter(host: bool, value: Any, backend: Backend) -> Callable[[Any], Any]
         return lambda weight: weight.with_arrays(
             {k: backend.from_numpy(a) if isinstance(a, np.ndarray) else a for k, a in weight.arrays.items()}
         )
-    is_numpy = isinstance(value, (np.ndarray, np.generic))
     if host:
-        return None if is_numpy else backend.to_numpy
-    return (lambda array: backend.from_numpy(np.asarray(array))) if is_numpy else None
+        return None if isinstance(value, (np.ndarray, np.generic)) else backend.to_numpy
+    if isinstance(value, np.generic):
+        return lambda number: backend.from_numpy(np.asarray(number))
+    return backend.from_numpy if isinstance(value, np.ndarray) else None
 
 
-def _then(first: Callable[[Any], Any] | None, prepare: Callable[[Any, tuple[str, ...]], Any], use: str) -> Callable[[Any], Any]:
-    return lambda value: prepare(first(value) if first else value, (use,))
+def _then(first: Callable[[Any], Any] | None, prepare: Callable[[Any, tuple[str, ...]], Any]) -> Callable[[Any], Any]:
+    return lambda value: prepare(first(value) if first else value, ())
+
+
+def _inside(context: Callable[[], AbstractContextManager[Any]], function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return run
 
 
 def _to_numpy(backend: Backend, result: Any) -> Any:

@@ -14,7 +14,7 @@ from tinyllm.config import Selection, Setting
 from tinyllm.errors import BackendUnavailableError, PluginError, TinyllmError, UnknownNameError, UnsupportedError, suggest
 from tinyllm.plugins import Plugins, load_plugins
 from tinyllm.reference import reference_function
-from tinyllm.spec import ArrayType, Call, OpSpec
+from tinyllm.spec import FLOATS, ArrayType, Call, OpSpec
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ class Registry:
             reasons = "; ".join(f"{c.kernel.id}: {c.reason}" for c in candidates)
             raise UnsupportedError(f"{spec.name}: no kernel of backend {backend.name!r} supports this call ({reasons})")
         if len(fitting) > 1 and fitting[0].priority == fitting[1].priority:
-            raise PluginError(f"{spec.name}: kernels {fitting[0].id} and {fitting[1].id} have the same priority {fitting[0].priority}; pin one")
+            raise PluginError(
+                f"{spec.name}: kernels {fitting[0].id} and {fitting[1].id} have the same priority {fitting[0].priority}; pin one"
+            )
         return Choice(call.op, backend, fitting[0], candidates, f"highest priority ({fitting[0].priority}) that supports the call")
 
     def _pinned(self, pin: str, call: Call, backend: Backend, candidates: Iterable[Candidate]) -> Choice:
@@ -186,10 +188,13 @@ class Registry:
         return self._functions[key]
 
     def _check_dtypes(self, call: Call, backend: Backend) -> None:
-        for name, given in call.inputs.items():
-            if isinstance(given, ArrayType) and given.dtype.startswith(("float", "bfloat")) and given.dtype not in backend.dtypes:
+        """Of the inputs, and of outputs whose dtype the caller chose."""
+        wanted = {n: t.dtype for n, t in call.inputs.items() if isinstance(t, ArrayType)}
+        chosen = [o.dtype[1:] for o in self.spec(call.op).outputs if o.dtype.startswith("=")]
+        for name, dtype in (wanted | {n: call.attributes[n] for n in chosen}).items():
+            if dtype in FLOATS and dtype not in backend.dtypes:
                 supported = ", ".join(sorted(backend.dtypes))
-                raise UnsupportedError(f"{call.op}: {name}: backend {backend.name}:{backend.device} has no {given.dtype} (it has {supported})")
+                raise UnsupportedError(f"{call.op}: {name}: backend {backend.name}:{backend.device} has no {dtype} (it has {supported})")
 
     def _check_pins(self, source: str) -> None:
         for backend, op in self.pins:

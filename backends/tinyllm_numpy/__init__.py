@@ -1,9 +1,10 @@
-"""The numpy backend: always there, and the plainest to read."""
+"""The numpy backend: always there, and the plainest to read. What runs a model has kernels, all else is by reference."""
 
 from __future__ import annotations
 
-from tinyllm.backend import Backend, BackendPlugin, Probe
+from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.hookspecs import hookimpl
+from tinyllm.spec import Call
 
 
 def _probe() -> Probe:
@@ -20,3 +21,39 @@ def _load(device: str | None) -> Backend:
 def tinyllm_backends() -> list[BackendPlugin]:
     """numpy itself."""
     return [BackendPlugin("numpy", _probe, _load)]
+
+
+def _known_scheme(call: Call) -> bool | str:
+    return call.dtype("weight") in ("affine", "int8") or f"knows schemes affine and int8, not {call.dtype('weight')}"
+
+
+def _dense(call: Call) -> bool | str:
+    """What `dense` packs is float32, and packing is worth it only where it is paid once."""
+    if not call.bound:
+        return "packing at each call costs more than it gives"
+    wide = "float64" in (call.attributes.get("dtype"), call.dtype("x") if "x" in call.inputs else None)
+    return "packs weights as float32" if wide else _known_scheme(call)
+
+
+def _own(op: str, module: str, *, prepare: str | None = None) -> Kernel:
+    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=f"tinyllm_numpy.{prepare}" if prepare else None)
+
+
+@hookimpl
+def tinyllm_kernels() -> list[Kernel]:
+    """`own`: plain numpy, without the copies of the reference. `dense`: a quantised weight unpacked once, then BLAS."""
+    quantised = [
+        kernel
+        for op in ("quantized_linear", "quantized_embedding")
+        for kernel in (
+            Kernel("numpy", op, "dense", f"tinyllm_numpy.quantized:{op}", _dense, 1, "tinyllm_numpy.quantized:prepare"),
+            Kernel("numpy", op, "packed", f"tinyllm_numpy.quantized:{op}_packed", _known_scheme),
+        )
+    ]
+    return [
+        _own("linear", "linear", prepare="linear:prepare"),
+        _own("embedding", "linear", prepare="linear:prepare"),
+        *(_own(op, "pointwise") for op in ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")),
+        *(_own(op, "pages") for op in ("kv_append", "paged_attention")),
+        *quantised,
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tinyllm.backend import Backend
@@ -25,6 +26,13 @@ class NumpyBackend(Backend):
 
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.zeros(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+    def astype(self, array: Any, dtype: str) -> np.ndarray:
+        """The array itself where it has that dtype: arrays are not written to, so that nobody sees it."""
+        return np.asarray(array).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
 
     def synchronize(self, *arrays: Any) -> None:
         """numpy computes at once."""

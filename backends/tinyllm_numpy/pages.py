@@ -1,0 +1,71 @@
+"""The paged cache: rows written in place, and attention over views of pages."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from tinyllm_numpy.widen import widen
+
+
+def kv_append(k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _write(k_pages, k, slots), _write(v_pages, v, slots)
+
+
+def _write(pages: np.ndarray, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    if not pages.flags.writeable:
+        pages = pages.copy()
+    number, place = np.divmod(slots, pages.shape[2])
+    pages[number, :, place] = rows
+    return pages
+
+
+def paged_attention(
+    q: np.ndarray, k_pages: np.ndarray, v_pages: np.ndarray, q_start: np.ndarray, kv_len: np.ndarray, block_table: np.ndarray, *,
+    sinks: np.ndarray | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
+) -> np.ndarray:  # fmt: skip
+    y = np.empty((*q.shape[:2], v_pages.shape[-1]), q.dtype)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    for row, (first, last), length in zip(block_table, pairwise(q_start.tolist()), kv_len.tolist(), strict=True):
+        if first < last:
+            begin = 0 if window is None else max(0, length - (last - first) + 1 - window)  # no query looks further back
+            k, v = (widen(_read(pages, row, begin, length)) for pages in (k_pages, v_pages))
+            y[first:last] = _attend(widen(q[first:last]) * factor, k, v, sinks, window, softcap)
+    return y
+
+
+def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """Keys or values `begin` to `end - 1` of a sequence, `[Hkv, S, D]`: a view where one page holds them."""
+    size = pages.shape[2]
+    first, last = begin // size, -(-end // size)
+    if last - first == 1:
+        view: np.ndarray = pages[row[first], :, begin - first * size : end - first * size]
+        return view
+    own: np.ndarray = pages[row[first:last]].swapaxes(0, 1).reshape(pages.shape[1], -1, pages.shape[3])
+    return own[:, begin - first * size : end - first * size]
+
+
+def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, sinks: np.ndarray | None, window: int | None, softcap: float | None) -> np.ndarray:
+    """Scaled q `[L, Hq, D]` against `[Hkv, S, D]`: the queries of a kv head are rows of one product, so that keys are read once."""
+    length, heads, dim = q.shape
+    kv_heads, keys, _ = k.shape
+    groups = heads // kv_heads
+    rows = q.reshape(length, kv_heads, groups, dim).transpose(1, 2, 0, 3).reshape(kv_heads, groups * length, dim)
+    scores = (rows @ k.swapaxes(1, 2)).reshape(kv_heads, groups, length, keys)
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    if length > 1 or window is not None:
+        distance = np.arange(keys - length, keys)[:, None] - np.arange(keys)
+        scores[..., (distance < 0) if window is None else (distance < 0) | (distance >= window)] = -np.inf
+    top = scores.max(axis=-1, keepdims=True)
+    if sinks is not None:
+        sinks = widen(sinks).reshape(kv_heads, groups, 1, 1)
+        top = np.maximum(top, sinks)
+    scores -= top
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks - top)
+    y: np.ndarray = (scores.reshape(kv_heads, groups * length, keys) @ v).reshape(kv_heads, groups, length, v.shape[-1]) / total
+    return y.transpose(2, 0, 1, 3).reshape(length, heads, v.shape[-1])

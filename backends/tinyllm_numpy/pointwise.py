@@ -1,0 +1,59 @@
+"""Ops of a row or an element: results are written in place where the reference would make an array for each step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyllm_numpy.widen import widen
+
+
+def add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    total: np.ndarray = x + y
+    return total
+
+
+def swiglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    wide = widen(gate)
+    y = np.negative(wide)
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and gate / inf the 0 it should be
+        np.exp(y, out=y)
+    y += 1
+    passed: np.ndarray = wide / y * widen(up)
+    return passed.astype(gate.dtype, copy=False)
+
+
+def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
+    if x.shape[-1] == 0:  # the mean of nothing
+        return x
+    wide = widen(x)
+    square = np.vecdot(wide, wide)[..., None]
+    y: np.ndarray = wide / np.sqrt(square / x.shape[-1] + eps)
+    y *= widen(weight)
+    return y.astype(x.dtype, copy=False)
+
+
+def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional: bool = False) -> np.ndarray:
+    pairs = cos.shape[-1]
+    wide, y = widen(x), np.empty_like(x)
+    first, second = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if traditional else (slice(0, pairs), slice(pairs, 2 * pairs))
+    a, b = wide[..., first], wide[..., second]
+    y[..., first] = a * cos - b * sin
+    y[..., second] = b * cos + a * sin
+    y[..., 2 * pairs :] = x[..., 2 * pairs :]
+    return y
+
+
+def split(x: np.ndarray, *, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    ends = np.cumsum(sizes).tolist()
+    return tuple(x[..., end - size : end] for end, size in zip(ends, sizes, strict=True))
+
+
+def split_heads(x: np.ndarray, *, heads: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    total = sum(heads)
+    by_head = x.reshape(*x.shape[:-1], total, x.shape[-1] // total)
+    ends = np.cumsum(heads).tolist()
+    return tuple(by_head[..., end - count : end, :] for end, count in zip(ends, heads, strict=True))
+
+
+def merge_heads(x: np.ndarray) -> np.ndarray:
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

@@ -1,0 +1,25 @@
+"""Settings of the machine that runs the tests must not change what they find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tinyllm.config import KNOWN
+
+
+def pytest_configure() -> None:
+    """Before any registry is made: no setting comes from the environment or from the user's file."""
+    for variable, *_ in KNOWN.values():
+        os.environ.pop(variable, None)
+    os.environ["XDG_CONFIG_HOME"] = os.devnull
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Iterator[pytest.MonkeyPatch]:
+    """An empty folder as the working directory, and a user folder inside it."""
+    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path) + "/config")
+    yield monkeypatch

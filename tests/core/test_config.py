@@ -1,0 +1,142 @@
+"""Settings: who outranks whom, and errors that name the file and line."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.core.fakes import colour, registry
+from tinyllm import config
+from tinyllm.config import Selection, parse_pins, parse_selection, read_settings, use_backend
+from tinyllm.errors import ConfigError
+from tinyllm.registry import Registry
+
+COLOURS = ("red", "blue", "green", "grey", "pink", "white")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A working folder, and an environment whose user folder is beside it."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "user" / "tinyllm").mkdir(parents=True)
+    return tmp_path / "work", {"XDG_CONFIG_HOME": str(tmp_path / "user")}
+
+
+@pytest.fixture(autouse=True)
+def _linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config.sys, "platform", "linux")  # the user's file lies elsewhere on a Mac
+
+
+def _chosen(folder: Path, environ: dict[str, str], argument: str | None = None) -> str:
+    plugins = registry(*(colour(c) for c in COLOURS)).plugins
+    asked = Registry(plugins, read_settings(folder, environ))
+    return asked.backend_for("softmax", asked.select(argument)).name
+
+
+def test_precedence(machine: tuple[Path, dict[str, str]]) -> None:
+    """best < user file < [tool.tinyllm] < ./tinyllm.toml < TINYLLM_BACKEND < use_backend < argument: each added one wins."""
+    folder, environ = machine
+    assert _chosen(folder, environ) == "numpy"  # the highest score
+    (folder.parent / "user" / "tinyllm" / "tinyllm.toml").write_text('backend = "white"')
+    assert _chosen(folder, environ) == "white"
+    (folder / "pyproject.toml").write_text('[tool.tinyllm]\nbackend = "pink"')
+    assert _chosen(folder, environ) == "pink"
+    (folder / "tinyllm.toml").write_text('backend = "grey"')
+    assert _chosen(folder, environ) == "grey"
+    environ["TINYLLM_BACKEND"] = "green"
+    assert _chosen(folder, environ) == "green"
+    with use_backend("blue"):
+        assert _chosen(folder, environ) == "blue"
+        assert _chosen(folder, environ, "red") == "red"
+    assert _chosen(folder, environ) == "green"
+
+
+def test_sources_are_told(machine: tuple[Path, dict[str, str]]) -> None:
+    folder, environ = machine
+    (folder / "tinyllm.toml").write_text("max_tokens = 7\nfast = true")
+    environ["TINYLLM_MAX_TOKENS"] = "9"
+    settings = read_settings(folder, environ)
+    assert (settings["max_tokens"].value, settings["max_tokens"].source) == (9, "TINYLLM_MAX_TOKENS")
+    assert (settings["fast"].value, settings["fast"].source) == (True, "tinyllm.toml")
+    assert settings["model"].source == config.DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('backend = "numpy"\nfast = = 1', 2, "not valid TOML"),
+        ('fast = true\n\nbackand = "numpy"', 3, "unknown setting 'backand'. Did you mean 'backend'"),
+        ('model = "x"\nmax_tokens = "many"', 2, "max_tokens: expected int, got 'many'"),
+        ("max_tokens = true", 1, "max_tokens: expected int, got True"),
+        ("fast = 1", 1, "fast: expected bool, got 1"),
+    ],
+)
+def test_malformed_file(machine: tuple[Path, dict[str, str]], text: str, line: int, words: str) -> None:
+    """File, line, and what is wrong; the file stays as it was."""
+    folder, environ = machine
+    path = folder / "tinyllm.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_settings(folder, environ)
+    assert str(caught.value).startswith(f"{path}:{line}: ") and words in str(caught.value)
+    assert path.read_text() == text
+
+
+def test_a_project_file_that_is_not_text(machine: tuple[Path, dict[str, str]]) -> None:
+    folder, environ = machine
+    (folder / "pyproject.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_settings(folder, environ)
+
+
+@pytest.mark.parametrize(("variable", "text"), [("TINYLLM_FAST", "maybe"), ("TINYLLM_MAX_TOKENS", "1.5")])
+def test_malformed_variable(machine: tuple[Path, dict[str, str]], variable: str, text: str) -> None:
+    folder, environ = machine
+    with pytest.raises(ConfigError, match=f"{variable}: expected"):
+        read_settings(folder, environ | {variable: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "selection"),
+    [
+        ("torch", Selection("torch")),
+        ("torch:cuda", Selection("torch:cuda")),
+        (" linear = torch , * = mlx ", Selection("mlx", (("linear", "torch"),))),
+        ("sdpa=mlx,linear=torch:cpu", Selection(None, (("linear", "torch:cpu"), ("sdpa", "mlx")))),
+    ],
+)
+def test_selection(text: str, selection: Selection) -> None:
+    assert parse_selection(text, config.DEFAULT) == selection
+
+
+@pytest.mark.parametrize("text", ["", ",", "linear=", "=torch", "torch,mlx", "linear=torch,linear=mlx", "*=a,*=b"])
+def test_malformed_selection(text: str) -> None:
+    with pytest.raises(ConfigError, match="argument: backend"):
+        parse_selection(text, "argument")
+
+
+def test_pins() -> None:
+    assert parse_pins("mlx/sdpa=scratch, torch/linear = fused", "x") == {("mlx", "sdpa"): "scratch", ("torch", "linear"): "fused"}
+    for text in ("sdpa=scratch", "mlx/sdpa", "mlx/sdpa=", "mlx/sdpa=a=b"):
+        with pytest.raises(ConfigError, match="x: kernels: expected BACKEND/OP=KERNEL"):
+            parse_pins(text, "x")
+
+
+def test_use_backend_is_seen_by_its_own_thread_alone() -> None:
+    seen: list[Selection | None] = []
+    with use_backend("red"):
+        thread = threading.Thread(target=lambda: seen.append(config.selected()))
+        thread.start()
+        thread.join()
+        assert config.selected() == Selection("red", (), "use_backend")
+    assert seen == [None]
+
+
+def test_use_backend_nests_and_ends_with_its_block() -> None:
+    with use_backend("red"):
+        with pytest.raises(RuntimeError), use_backend("blue"):
+            raise RuntimeError
+        assert config.selected() == Selection("red", (), "use_backend")
+    assert config.selected() is None

@@ -1,0 +1,90 @@
+"""The judge can say no: every kind of mistake that a kernel may make is found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.ops.compare import wrong
+from tests.ops.harness import Example, example, registry, run
+from tinyllm.quant_weight import QuantWeight
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+def _right(op: str, case: str) -> tuple[Example, Any]:
+    """A case, and what the reference gives in float32."""
+    tested = example(op, case, "float32")
+    backend = registry().backend("numpy")
+    outputs = run(tested, backend, None, tested.native(backend))
+    assert wrong(tested, outputs) == ""
+    return tested, outputs[0]
+
+
+def _one_element(y: Any) -> Any:
+    y = y.copy()
+    y[1, 500] *= 1 + 100 * EPS
+    return y
+
+
+def _nan(y: Any) -> Any:
+    y = y.copy()
+    y[0, 0] = np.nan
+    return y
+
+
+MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "one element of 4000": (_one_element, r"error of \S+ eps \(allowed 4\) at \(1, 500\).*; 1 of 4000 are off"),
+    "all a little": (lambda y: y * np.float32(1 + 100 * EPS), r"\d{4} of 4000 are off"),
+    "NaN": (_nan, r"nan at \(0, 0\) where the reference has"),
+    "infinite": (lambda y: y / np.float32(0), r"inf at \(0, 0\)"),
+    "dtype": (lambda y: y.astype(np.float64), r"float64\[4, 1000\] instead of float32\[4, 1000\]"),
+    "shape": (lambda y: y[:2], r"float32\[2, 1000\] instead of float32\[4, 1000\]"),
+    "zeros": (lambda y: y * 0, "error of"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_mistakes_are_found(mistake: str) -> None:
+    tested, y = _right("softmax", "4x1000")
+    spoil, words = MISTAKES[mistake]
+    with np.errstate(all="ignore"):
+        message = wrong(tested, (spoil(y),))
+    assert re.search(words, message), message
+
+
+def test_a_mean_error_within_the_elementwise_bound_is_found() -> None:
+    """Every element off by nearly the tolerance in one direction is no rounding."""
+    tested, y = _right("softmax", "4x1000")
+    unit = tested.scales[0] * EPS
+    assert "mean error" in wrong(tested, ((tested.expected[0] + 3 * unit).astype(np.float32),))
+    assert wrong(tested, (y,)) == ""
+
+
+def test_an_output_too_many_is_found() -> None:
+    tested, y = _right("softmax", "4x1000")
+    assert "2 outputs, the spec says 1" in wrong(tested, (y, y))
+
+
+def test_quantised_mistakes_are_found() -> None:
+    """A level beside the right one, scales in the wrong dtype, another scheme, and no QuantWeight at all."""
+    tested, weight = _right("quantize", registry().spec("quantize").cases[2].id)
+    q = weight.arrays["q"].copy()
+    q[0, 0] ^= 1
+    assert "dequantised: error" in wrong(tested, (weight.with_arrays({**weight.arrays, "q": q}),))
+    scales = weight.arrays["scales"].astype(np.float64)
+    assert "array scales: float64" in wrong(tested, (weight.with_arrays({**weight.arrays, "scales": scales}),))
+    other = QuantWeight("int8", weight.arrays, weight.bits, weight.group_size, weight.shape)
+    assert "scheme 'int8' instead of 'affine'" in wrong(tested, (other,))
+    assert "ndarray instead of a QuantWeight" in wrong(tested, (q,))
+
+
+def test_exact_ops_allow_no_error() -> None:
+    """Ops that only move numbers have tolerance 0."""
+    spec = next(s for s in registry().specs.values() if s.tolerance == 0 and len(s.outputs) == 1 and s.cases[0].inputs)
+    tested, y = _right(spec.name, spec.cases[0].id)
+    assert wrong(tested, (y * np.float32(1 + EPS),))

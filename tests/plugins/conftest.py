@@ -1,0 +1,43 @@
+"""Third-party packages, installed for a test as an installer would: files and a `.dist-info` on the path, found by entry point."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tinyllm.config import read_settings
+from tinyllm.registry import Registry
+
+PACKAGES = Path(__file__).parent / "packages"
+
+
+def write_package(name: str, site: Path) -> None:
+    """Put a package of `packages/` and its metadata into a folder, as `pip install --target` does."""
+    shutil.copytree(PACKAGES / name, site / name)
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[tinyllm]\n{name} = {name}\n")
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
+    """`install("quick_linear", TINYLLM_KERNELS="...")`: a registry of all that is installed, these packages too, with these settings."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    installed: list[str] = []
+
+    def installing(*names: str, **environ: str) -> Registry:
+        for name in names:
+            write_package(name, tmp_path)
+            installed.append(name)
+        importlib.invalidate_caches()
+        return Registry(settings=read_settings(tmp_path, environ | {"XDG_CONFIG_HOME": str(tmp_path)}))
+
+    yield installing
+    for module in [m for m in sys.modules if m.partition(".")[0] in installed]:
+        del sys.modules[module]
