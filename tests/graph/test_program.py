@@ -144,7 +144,7 @@ def test_a_step_owns_its_pages() -> None:
     state = bound.allocate(1, 8)
     names = set(state)
     batch = make_step([Chunk([1, 2], 0, [0])], 8)
-    inputs = {k: v for k, v in vars(batch).items()} | {"positions": batch.positions[:, None]}
+    inputs = vars(batch) | {"positions": batch.positions[:, None]}
     _, after = bound(inputs, state)
     assert state == {} and set(after) == names
     assert all(np.abs(after[n][0, :, :2]).min() > 0 and not after[n][0, :, 2:].any() for n in names)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CORE = [p for p in (ROOT / "tinyllm").rglob("*.py")]
+CORE = list((ROOT / "tinyllm").rglob("*.py"))
 BACKENDS = {p.name: list(p.rglob("*.py")) for p in (ROOT / "backends").glob("tinyllm_*") if p.is_dir()}
 ALLOWED_IN_CORE = ("tinyllm/bench/contenders.py",)
 """Peers are measured there; they are imported inside the functions that run them."""
@@ -61,7 +61,8 @@ def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
     sources = [p.relative_to(ROOT) for p in CORE] + [p.relative_to(ROOT / "backends") for files in BACKENDS.values() for p in files]
     assert {s.as_posix() for s in sources} <= names
     assert {"tinyllm/py.typed", "tinyllm/bench/text.txt"} <= names
-    code = "import numpy as np, tinyllm; print(tinyllm.__file__); print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
+    run = "print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
+    code = f"import numpy as np, tinyllm; print(tinyllm.__file__); {run}"
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

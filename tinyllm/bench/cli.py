@@ -71,10 +71,10 @@ def ops_command(
     if as_json:
         print(json.dumps({"timings": [asdict(t) for t in timings], "not_run": [t for t in found if not isinstance(t, OpTiming)]}))
         return
-    rows = [
-        [f"{t.op} {t.case}", t.kernel, f"{t.seconds * 1e6:.1f}", f"{t.slowest * 1e6:.1f}", f"{t.gb_s:.2f}", f"{t.gflop_s:.1f}", f"{t.limit:.0%}"]
-        for t in timings
-    ]
+    rows = []
+    for t in timings:
+        figures = [f"{1e6 * t.seconds:.1f}", f"{1e6 * t.slowest:.1f}", f"{t.gb_s:.2f}", f"{t.gflop_s:.1f}", f"{t.limit:.0%}"]
+        rows.append([f"{t.op} {t.case}", t.kernel, *figures])
     _show("Ops (median)", ["op", "kernel", "us", "slowest us", "GB/s", "GFLOP/s", "of limit"], rows)
     for row in found:
         if not isinstance(row, OpTiming):

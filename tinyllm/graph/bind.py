@@ -145,10 +145,10 @@ class _Binder:
         for use in users:
             forms.setdefault((use.choice.backend.name, _prepare(use)), []).append(use)
         for (place, prepare), sharing in forms.items():
-            native = to_native(source, sharing[0].choice.backend, self.graph.dtype)
-            if prepare is not None:
-                native = prepare(native, tuple(u.name for u in sharing))
-            self.weights[weight.name, place, prepare] = native
+            backend = sharing[0].choice.backend
+            with backend.step_context():
+                native = to_native(source, backend, self.graph.dtype)
+                self.weights[weight.name, place, prepare] = native if prepare is None else prepare(native, tuple(u.name for u in sharing))
         if len(forms) > 1:
             self.report.second_copies.append(f"{weight.name}: " + ", ".join(u[0].choice.id for u in forms.values()))
 
@@ -217,11 +217,11 @@ def _prepared_here(call: Callable[..., Any], spec: OpSpec, node: Node, choice: C
     """A kernel packs its weights; where a value of the graph stands in a weight's place, it is packed in the step itself."""
     prepare = choice.kernel.prepare_function() if choice.kernel else None
     names = choice.kernel.prepares if choice.kernel and prepare else ()
-    places = {n: i.name for n, i in enumerate(spec.positional) if i.name in names and node.inputs[i.name] not in graph.weights}
+    places = {n for n, i in enumerate(spec.positional) if i.name in names and node.inputs[i.name] not in graph.weights}
     if not places or prepare is None:
         return call
     pack = prepare
-    return lambda *args, **kwargs: call(*(pack(a, (f"{spec.name}.{places[n]}",)) if n in places else a for n, a in enumerate(args)), **kwargs)
+    return lambda *args, **kwargs: call(*(pack(a, ()) if n in places else a for n, a in enumerate(args)), **kwargs)
 
 
 def _by_name(function: Callable[..., Any], positional: int, names: tuple[str, ...]) -> Callable[..., Any]:
