@@ -15,6 +15,9 @@ def pytest_configure() -> None:
     for variable, *_ in KNOWN.values():
         os.environ.pop(variable, None)
     os.environ["XDG_CONFIG_HOME"] = os.devnull
+    # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 @pytest.fixture

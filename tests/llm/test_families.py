@@ -48,8 +48,8 @@ def checkpoint(variant: str, folder: Path, dtype: str = "float32", **save: Any) 
     return getattr(transformers, f"{kind}ForCausalLM").from_pretrained(folder, dtype="float32").eval()
 
 
-@pytest.mark.parametrize("backend", backends())
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("backend", backends())
 def test_logits_and_greedy_tokens(variant: str, backend: str, tmp_path: Path) -> None:
     """Logits of a prompt, and the tokens of a greedy continuation, are transformers'."""
     judge = checkpoint(variant, tmp_path)

@@ -52,8 +52,8 @@ def judged(smollm2: Path, judge: Any) -> dict[tuple[str, bool], list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", backends())
 @pytest.mark.parametrize(("text", "raw"), PROMPTS)
+@pytest.mark.parametrize("backend", backends())
 def test_greedy_tokens_are_those_of_transformers(text: str, raw: bool, backend: str, smollm2: Path, judged: Any) -> None:
     """48 greedy tokens, or fewer where the reply ends, are the same on each backend and in transformers."""
     reply = llm(backend, smollm2).generate(text, raw=raw, max_tokens=LENGTH)

@@ -1,0 +1,25 @@
+"""Ops on single elements."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tinyllm_torch.widen import narrow, widen
+
+
+def silu(x: torch.Tensor) -> torch.Tensor:
+    return F.silu(widen(x)).to(x.dtype)
+
+
+def gelu(x: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
+    return F.gelu(widen(x), approximate=approximate).to(x.dtype)
+
+
+def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    gated, up = F.silu(widen(gate)), widen(up)
+    return narrow(gated.mul_(up) if gated.shape == up.shape else gated * up, gate.dtype)
+
+
+def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x + y

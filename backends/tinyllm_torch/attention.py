@@ -1,0 +1,164 @@
+"""sdpa and gqa: `scratch` from matrix products, `fused` on PyTorch's operator."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tinyllm_torch.widen import for_product, widen
+
+Tensor = torch.Tensor
+
+
+def sdpa_scratch(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, sinks: Tensor | None = None, scale: float | None = None,
+    causal: bool = False, window: int | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    additive, seen = masks(q, k, mask, causal=causal, window=window)
+    y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
+    return y.to(q.dtype)
+
+
+def gqa_scratch(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
+    sinks: Tensor | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    additive, seen = masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
+    y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
+    return y.to(q.dtype)
+
+
+def sdpa_fused(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, sinks: Tensor | None = None, scale: float | None = None,
+    causal: bool = False, window: int | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Declined before it comes here: softcap and sinks."""
+    return _fused(q, k, v, scale, causal, window, mask)
+
+
+def gqa_fused(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
+    sinks: Tensor | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Declined before it comes here: softcap and sinks."""
+    return _fused(q, k, v, scale, causal, window, mask, key_mask, kv_lengths)
+
+
+def masks(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None, *,
+    causal: bool, window: int | None,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """What is added to the scores, and which keys are seen (None: all), both broadcastable to the scores."""
+    end = None if kv_lengths is None else torch.as_tensor(kv_lengths, device=q.device)[..., None, None, None]
+    parts = visible(q.shape[-2], k.shape[-2], causal, window, end, q.device)
+    additive = None
+    if mask is not None:
+        additive = None if mask.dtype is torch.bool else mask
+        parts.append(mask if additive is None else mask > -math.inf)
+    if key_mask is not None:
+        parts.append(key_mask[..., None, None, :])
+    if not parts:
+        return additive, None
+    seen = parts[0]
+    for part in parts[1:]:
+        seen = seen & part
+    return additive, seen
+
+
+def visible(length: int, keys: int, causal: bool, window: int | None, end: Tensor | None, device: torch.device) -> list[Tensor]:
+    """Conditions on positions, the last query standing on the last key, or on key `end - 1`."""
+    if not causal and window is None and end is None:
+        return []
+    key = torch.arange(keys, device=device)
+    query = torch.arange(length, device=device).unsqueeze(-1) + ((keys if end is None else end) - length)
+    parts = [] if end is None else [key < end]
+    if causal:
+        parts.append(key <= query)
+    if window is not None:
+        parts.append(key > query - window)
+        if not causal:
+            parts.append(key < query + window)
+    return parts
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, softcap: float | None = None, additive: Tensor | None = None,
+    seen: Tensor | None = None, sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Output and weights. Heads of k and v may be fewer than those of q; sinks `[Hq]`."""
+    scores = _product(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.mT)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if additive is not None:
+        scores = scores + additive.to(scores.dtype)
+    if seen is not None:
+        scores = torch.where(seen, scores, -math.inf)
+        v = _clean(v, seen, q.shape)
+    if scores.shape[-1] == 0:
+        return scores.new_zeros((*scores.shape[:-1], v.shape[-1])), scores
+    top = scores.amax(-1, keepdim=True)
+    if sinks is not None:
+        sinks = sinks.to(scores.dtype)[..., None, None]
+        top = torch.maximum(top, sinks)
+    top = top.masked_fill(top == -math.inf, 0)  # a row that sees nothing
+    weights = (scores - top).exp_()
+    total = weights.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + (sinks - top).exp_()
+    weights.div_(total.masked_fill(total == 0, 1))
+    return _product(weights, v), weights
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b`; where a has more heads, those of a group are rows of one product, so that b is neither copied nor read twice."""
+    if a.ndim < 3 or a.ndim != b.ndim or a.shape[-3] <= b.shape[-3]:
+        return a @ b
+    heads, groups, rows = b.shape[-3], a.shape[-3] // b.shape[-3], a.shape[-2]
+    y = a.reshape(*a.shape[:-3], heads, groups * rows, a.shape[-1]) @ b
+    return y.view(*y.shape[:-3], heads * groups, rows, y.shape[-1])
+
+
+def _clean(x: Tensor, seen: Tensor, q_shape: Any) -> Tensor:
+    """Keys or values that no query sees may be NaN, which a weight of 0 would not keep out."""
+    used = seen.any(-2)
+    if used.ndim > 1 and x.ndim > 2 and used.shape[-2] > x.shape[-3]:
+        used = used.view(*used.shape[:-2], x.shape[-3], -1, used.shape[-1]).any(-2)
+    return torch.where(used.unsqueeze(-1), x, 0)
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None, mask: Tensor | None = None,
+    key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
+) -> Tensor:  # fmt: skip
+    dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
+    q, k, v = for_product(q), for_product(k), for_product(v)
+    square = causal and length in (1, keys) and mask is None and key_mask is None and kv_lengths is None and window is None
+    additive, seen = (None, None) if square else masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
+    if seen is None:
+        return dot_product_attention(q, k, v, scale=scale, is_causal=square and length > 1).to(dtype)
+    bias = seen if additive is None else torch.where(seen, additive.to(q.dtype), -math.inf)
+    y = dot_product_attention(q, _clean(k, seen, q.shape), _clean(v, seen, q.shape), scale=scale, mask=bias)
+    return torch.where(seen.any(-1, keepdim=True), y, 0).to(dtype)
+
+
+def dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None, mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
+    """PyTorch's operator, which is fast for 4 axes. A row that sees nothing gives NaN; `is_causal` is right for L = S only."""
+    grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3]
+    if mask is not None and mask.ndim > 4:
+        mask = mask.expand(*q.shape[:-1], k.shape[-2]).flatten(0, -4)
+    y = F.scaled_dot_product_attention(
+        _four_axes(q), _four_axes(k), _four_axes(v), attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=grouped
+    )
+    return y if q.ndim == 4 else y.reshape(*q.shape[:-1], v.shape[-1])
+
+
+def _four_axes(x: Tensor) -> Tensor:
+    return x[(None,) * (4 - x.ndim)] if x.ndim < 4 else x.flatten(0, -4)

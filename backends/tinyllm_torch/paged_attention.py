@@ -1,0 +1,106 @@
+"""kv_append and paged_attention: rows written in place, and attention over views of pages."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tinyllm_torch.attention import attend, visible
+from tinyllm_torch.backend import READ_ONLY
+from tinyllm_torch.widen import for_product, narrow, widen
+
+Tensor = torch.Tensor
+
+FEW = 8
+"""Up to so many runs of slots are copied one by one, more of them by index."""
+
+
+def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.ndarray) -> tuple[Tensor, Tensor]:
+    k_pages, v_pages = _own(k_pages), _own(v_pages)
+    runs = _runs(slots, k_pages.shape[2])
+    if runs is None:
+        numbers, places = (torch.from_numpy(part).to(k.device) for part in np.divmod(slots.astype(np.int64), k_pages.shape[2]))
+        k_pages[numbers, :, places] = k
+        v_pages[numbers, :, places] = v
+    else:
+        for page, place, first, count in runs:
+            for pages, rows in ((k_pages, k), (v_pages, v)):
+                if count == 1:
+                    pages[page, :, place] = rows[first]
+                else:
+                    pages[page, :, place : place + count] = rows[first : first + count].transpose(0, 1)
+    return k_pages, v_pages
+
+
+def _own(pages: Tensor) -> Tensor:
+    """Consumed pages are written to, but for those on a read-only numpy array."""
+    return pages.clone() if hasattr(pages, READ_ONLY) else pages
+
+
+def _runs(slots: np.ndarray, page_size: int) -> list[tuple[int, int, int, int]] | None:
+    """(page, place, first token, tokens) of neighbouring slots in one page; None where there are many."""
+    count = len(slots)
+    if count == 1:
+        return [(*divmod(int(slots[0]), page_size), 0, 1)]
+    if count == 0:
+        return []
+    breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % page_size == 0)) + 1
+    if len(breaks) >= FEW:
+        return None
+    borders = pairwise([0, *breaks.tolist(), count])
+    return [(*divmod(int(slots[first]), page_size), first, last - first) for first, last in borders]
+
+
+def paged_attention(
+    q: Tensor, k_pages: Tensor, v_pages: Tensor, q_start: np.ndarray, kv_len: np.ndarray, block_table: np.ndarray, *,
+    sinks: Tensor | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Sequence by sequence, each on views of its own pages."""
+    starts, outputs = q_start.tolist(), []
+    for b, keys in enumerate(kv_len.tolist()):
+        length = starts[b + 1] - starts[b]
+        if not length:
+            continue
+        first = 0 if window is None else max(0, keys - length + 1 - window)  # no query looks further back
+        own = q.narrow(0, starts[b], length).unsqueeze(0).transpose(1, 2)
+        k, v = _read(k_pages, block_table[b], first, keys), _read(v_pages, block_table[b], first, keys)
+        if sinks is None and softcap is None:
+            y = _fused(own, k, v, scale, window)
+        else:
+            seen = _visible(length, keys - first, window, q.device)
+            y = attend(widen(own), widen(k), widen(v), scale=scale, softcap=softcap, seen=seen, sinks=sinks)[0]
+        outputs.append(narrow(y, q.dtype).transpose(1, 2).squeeze(0))
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat(outputs) if outputs else q.new_zeros((*q.shape[:2], v_pages.shape[-1]))
+
+
+def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:
+    """Keys or values `begin` to `end - 1` of a sequence, `[1, Hkv, S, D]`: a view where one page holds them."""
+    size = pages.shape[2]
+    first, last = begin // size, -(-end // size)
+    if last - first == 1:
+        own = pages.narrow(0, int(row[first]), 1)
+    else:
+        numbers = torch.from_numpy(row[first:last].astype(np.int64)).to(pages.device)
+        own = pages.index_select(0, numbers).transpose(0, 1).reshape(1, pages.shape[1], (last - first) * size, pages.shape[3])
+    return own.narrow(2, begin - first * size, end - begin)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None) -> Tensor:
+    """PyTorch's operator; its `is_causal` is right where there are as many queries as keys."""
+    length, keys = q.shape[2], k.shape[2]
+    masked = length > 1 and (length < keys or (window is not None and window < keys))
+    mask = _visible(length, keys, window, q.device) if masked else None
+    return F.scaled_dot_product_attention(
+        for_product(q), for_product(k), for_product(v), mask, is_causal=length > 1 and not masked, scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+
+
+def _visible(length: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    parts = visible(length, keys, True, window, None, device)
+    return parts[0] if len(parts) == 1 else parts[0] & parts[1]

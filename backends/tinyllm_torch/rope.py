@@ -1,0 +1,77 @@
+"""rope, rope_angles, rope_rotate."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.rope_scaling import RopeScaling
+from tinyllm_torch.widen import narrow, widen
+
+
+def rope(
+    x: torch.Tensor, *, offset: torch.Tensor | None = None, positions: torch.Tensor | None = None, inv_freq: torch.Tensor | None = None,
+    dims: int | None = None, base: float = 10000.0, scaling: RopeScaling | None = None, traditional: bool = False,
+    position_scale: float = 1.0,
+) -> torch.Tensor:  # fmt: skip
+    if positions is None:
+        positions = torch.arange(x.shape[-2], device=x.device)
+        if offset is not None:
+            positions = offset.long().unsqueeze(-1) + positions
+    if inv_freq is None and dims is None:
+        dims = x.shape[-1]
+    wide = widen(x)
+    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale, wide.dtype)
+    if cos.ndim == 3:  # a row of positions for each entry of the first axis
+        shape = (cos.shape[0], *(1,) * (x.ndim - 3), *cos.shape[1:])
+        cos, sin = cos.view(shape), sin.view(shape)
+    return rotate(wide, cos, sin, traditional).to(x.dtype)
+
+
+def rope_angles(
+    positions: torch.Tensor, *, inv_freq: torch.Tensor | None = None, dims: int | None = None, base: float = 10000.0,
+    scaling: RopeScaling | None = None, position_scale: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32)
+
+
+def angles(
+    positions: torch.Tensor, inv_freq: torch.Tensor | None, dims: int | None, base: float, scaling: RopeScaling | None,
+    position_scale: float, dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """cos and sin `[*P, R]` in `dtype`, from angles in the finest dtype there is: at large positions float32 is off."""
+    finest = torch.float32 if positions.device.type == "mps" else torch.float64
+    frequencies = _frequencies(dims or 0, base, scaling, finest, positions.device) if inv_freq is None else inv_freq.to(finest)
+    turned = (positions.to(finest) * position_scale).unsqueeze(-1) * frequencies
+    factor = attention_factor(scaling)
+    cos, sin = torch.cos(turned), torch.sin(turned)
+    if factor != 1.0:
+        cos, sin = cos * factor, sin * factor
+    return cos.to(dtype), sin.to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _frequencies(dims: int, base: float, scaling: RopeScaling | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):  # one that autograd may keep
+        return torch.tensor(inverse_frequencies(dims, base, scaling).tolist(), dtype=dtype, device=device)
+
+
+def rope_rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, traditional: bool = False) -> torch.Tensor:
+    wide = widen(x)
+    return narrow(rotate(wide, narrow(cos, wide.dtype), narrow(sin, wide.dtype), traditional), x.dtype)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, traditional: bool) -> torch.Tensor:
+    """The first 2R dims of x turned, the two of a pair being an axis of their own: both times cos in one call."""
+    pairs = cos.shape[-1]
+    whole = x.shape[-1] == 2 * pairs
+    axis, shape = (-1, (pairs, 2)) if traditional else (-2, (2, pairs))
+    halves: torch.Tensor = torch.unflatten(x if whole else x[..., : 2 * pairs], -1, shape)
+    a, b = halves.unbind(axis)
+    turned = halves * cos.unsqueeze(axis)
+    turned.select(axis, 0).addcmul_(b, sin, value=-1)
+    turned.select(axis, 1).addcmul_(a, sin)
+    turned = turned.flatten(-2)
+    return turned if whole else torch.cat((turned, x[..., 2 * pairs :]), -1)

@@ -1,0 +1,19 @@
+"""split, split_heads, merge_heads: views wherever strides allow."""
+
+from __future__ import annotations
+
+import torch
+
+
+def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    return torch.split_with_sizes(x, sizes, -1)
+
+
+def split_heads(x: torch.Tensor, *, heads: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    total = sum(heads)
+    by_head = x.reshape(*x.shape[:-1], total, x.shape[-1] // total)
+    return (by_head,) if len(heads) == 1 else torch.split_with_sizes(by_head, heads, -2)
+
+
+def merge_heads(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(-2)
