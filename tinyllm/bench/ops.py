@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from statistics import median
 from typing import Any
@@ -67,7 +67,7 @@ def make_call(spec: OpSpec, case: Case, device: str) -> tuple[Call, dict[str, An
         value = draw.make(rng)
         values[name] = value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
     types = {n: quant_type(v) if isinstance(v, QuantWeight) else _type(v) for n, v in values.items()}
-    return check_call(spec, types, case.attributes, device), values
+    return replace(check_call(spec, types, case.attributes, device), bound=True), values
 
 
 def _type(value: np.ndarray) -> Any:

@@ -16,10 +16,10 @@ class StopStrings:
         if not self._stops:
             return piece
         text = self._held + piece
-        hits = [i for i in (text.find(s) for s in self._stops) if i >= 0]
-        if hits:
+        hits = [(start + len(s), start) for s in self._stops if (start := text.find(s)) >= 0]
+        if hits:  # the one that is complete first wins, so that it does not matter how the text is cut into pieces
             self.found, self._held = True, ""
-            return text[: min(hits)]
+            return text[: min(hits)[1]]
         keep = max((n for s in self._stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

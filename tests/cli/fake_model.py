@@ -1,0 +1,47 @@
+"""The command line with a model that needs no numbers; `python -m tests.cli.fake_model ARGS` runs it as a process of its own.
+
+`FAKE_DELAY` (seconds) makes each step slow, `FAKE_LOAD` the loading.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.engine.fakes import VOCABULARY, FakeProgram, FakeTokenizer
+from tests.graph.tiny import CONFIG
+from tinyllm import llm
+from tinyllm.cli import session
+from tinyllm.cli.main import main
+from tinyllm.cli.output import note
+from tinyllm.models.chat_template import ChatTemplate
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
+CONTEXT = 400
+
+
+def fake_llm(delay: float = 0.0) -> llm.LLM:
+    """A model whose reply depends on every character of the prompt."""
+    checkpoint: Any = SimpleNamespace(
+        path=Path("fake.gguf"), tokenizer=FakeTokenizer, chat_template=lambda: ChatTemplate({"default": TEMPLATE}, {})
+    )
+    program: Any = FakeProgram(delay)
+    return llm.LLM(checkpoint, replace(CONFIG, vocab_size=VOCABULARY, max_position=CONTEXT, eos_token_ids=(0,)), program, [])
+
+
+def load_fake(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> llm.LLM:
+    """In place of `load_model`."""
+    if seconds := float(os.environ.get("FAKE_LOAD", "0")):
+        note("loading")
+        time.sleep(seconds)
+    return fake_llm(float(os.environ.get("FAKE_DELAY", "0")))
+
+
+if __name__ == "__main__":
+    session.load_model = load_fake
+    sys.exit(main())

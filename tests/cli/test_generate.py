@@ -1,0 +1,80 @@
+"""`tinyllm generate`: what goes where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.fake_model import fake_llm
+
+
+def test_reply_on_stdout_and_speed_on_stderr(cli: Cli, fake: None) -> None:
+    result = cli("generate", "hello", "-n", "12")
+    assert result.code == 0
+    assert result.out == fake_llm().generate("hello", max_tokens=12).text + "\n"
+    assert result.err.count("\n") == 1
+    prompt = len(fake_llm().encode("hello"))
+    assert result.err.startswith(f"prompt {prompt} tokens, ") and "reply 12 tokens, " in result.err and "fake:cpu" in result.err
+
+
+def test_json_is_one_object(cli: Cli, fake: None) -> None:
+    result = cli("generate", "hello", "-n", "5", "--json")
+    found = json.loads(result.out)
+    expected = fake_llm().generate("hello", max_tokens=5)
+    assert list(found) == ["text", "token_ids", "finish_reason", "prompt_tokens", "completion_tokens", "prefill_tok_s", "decode_tok_s",
+                           "backend", "model"]  # fmt: skip
+    assert (found["text"], found["token_ids"], found["finish_reason"]) == (expected.text, expected.token_ids, "length")
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (len(expected.prompt_token_ids), 5)
+    assert found["prefill_tok_s"] > 0 and found["decode_tok_s"] > 0
+    assert (found["backend"], found["model"], result.err) == ("fake:cpu", "smollm2", "")
+
+
+def test_one_token_has_no_decode_speed(cli: Cli, fake: None) -> None:
+    assert json.loads(cli("generate", "hello", "-n", "1", "--json").out)["decode_tok_s"] is None
+
+
+@pytest.mark.parametrize("stdin", [b"hello", b"hello\n", b"hello\r\n"])
+def test_prompt_from_stdin(cli: Cli, fake: None, stdin: bytes) -> None:
+    assert cli("generate", "-", "-n", "8", stdin=stdin).out == cli("generate", "hello", "-n", "8").out
+
+
+def test_raw_and_system_change_the_prompt(cli: Cli, fake: None) -> None:
+    llm = fake_llm()
+    assert cli("generate", "hi", "-n", "9", "--raw").out == llm.generate("hi", raw=True, max_tokens=9).text + "\n"
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
+    assert cli("generate", "hi", "-n", "9", "--system", "be kind").out == llm.generate(messages, max_tokens=9).text + "\n"
+
+
+@pytest.mark.parametrize(("options", "settings"), [
+    (["--temperature", "0.9", "--seed", "5"], {"temperature": 0.9, "seed": 5}),
+    (["--temperature", "3", "--seed", "5", "--top-k", "4"], {"temperature": 3.0, "seed": 5, "top_k": 4}),
+    (["--temperature", "3", "--seed", "5", "--top-p", "0.5"], {"temperature": 3.0, "seed": 5, "top_p": 0.5}),
+    (["--temperature", "3", "--seed", "5", "--min-p", "0.4"], {"temperature": 3.0, "seed": 5, "min_p": 0.4}),
+    (["--repetition-penalty", "9"], {"repetition_penalty": 9.0}),
+])  # fmt: skip
+def test_sampling_options_arrive(cli: Cli, fake: None, options: list[str], settings: dict[str, float]) -> None:
+    out = cli("generate", "hello", "-n", "30", *options).out
+    assert out == fake_llm().generate("hello", max_tokens=30, **settings).text + "\n"
+    bare = {k: v for k, v in settings.items() if k in ("temperature", "seed") and len(settings) > 2}
+    assert out != fake_llm().generate("hello", max_tokens=30, **bare).text + "\n"
+
+
+def test_stop_may_be_repeated(cli: Cli, fake: None) -> None:
+    text = fake_llm().generate("hello", max_tokens=30).text
+    first, second = text[20:23], text[9:12]
+    assert cli("generate", "hello", "-n", "30", "--stop", first, "--stop", second).out == text[: text.index(second)] + "\n"
+
+
+def test_settings_give_the_number_of_tokens(cli: Cli, fake: None, clean_environment: pytest.MonkeyPatch) -> None:
+    Path("tinyllm.toml").write_text("max_tokens = 7\n")
+    assert json.loads(cli("generate", "hello", "--json").out)["completion_tokens"] == 7
+    assert json.loads(cli("generate", "hello", "--json", "-n", "3").out)["completion_tokens"] == 3
+
+
+def test_the_real_model_answers(cli: Cli, smollm2: Path) -> None:
+    found = json.loads(cli("generate", "What is the capital of France?", "-n", "12", "--json", "-m", str(smollm2)).out)
+    assert "Paris" in found["text"]
+    assert found["completion_tokens"] == len(found["token_ids"]) <= 12

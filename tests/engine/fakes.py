@@ -1,0 +1,82 @@
+"""A model without numbers: it writes tokens into pages and reads them back, so that a token in a wrong place changes the reply."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sequence import Sequence
+from tinyllm.models.token_text import TextStream
+
+VOCABULARY = 128
+STOP = 0
+NOWHERE = -1
+
+
+class FakeTokenizer:
+    """A token is a character of ASCII; 0 ends a reply."""
+
+    eos_token_ids = (STOP,)
+    vocab_size = VOCABULARY
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return [ord(c) % VOCABULARY for c in text]
+
+    def stream(self) -> TextStream:
+        return TextStream(lambda token: bytes([token]), False)
+
+
+@dataclass
+class FakeProgram:
+    """What `ModelRunner` asks of a program. The logits of a row depend on all tokens of its sequence so far, as its pages hold them."""
+
+    delay: float = 0.0
+    stop_after: int | None = None
+    sizes: list[int] = field(default_factory=list)
+    """Tokens of each step."""
+    steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
+
+    def allocate(self, pages: int, page_size: int) -> dict[str, Any]:
+        return {"pages": np.full((pages, page_size), NOWHERE)}
+
+    def grow(self, state: dict[str, Any], pages: int, page_size: int) -> dict[str, Any]:
+        old = state.pop("pages")
+        new = self.allocate(pages, page_size)
+        new["pages"][: old.shape[0], : old.shape[1]] = old
+        return new
+
+    def __call__(self, inputs: Mapping[str, np.ndarray], state: dict[str, Any]) -> tuple[list[np.ndarray], dict[str, Any]]:
+        time.sleep(self.delay)
+        pool = state.pop("pages")
+        pool.reshape(-1)[inputs["slots"]] = inputs["tokens"]
+        self.sizes.append(len(inputs["tokens"]))
+        rows = []
+        for row in inputs["logit_rows"]:
+            sequence = int(np.searchsorted(inputs["q_start"], row, side="right")) - 1
+            length = int(inputs["positions"][row, 0]) + 1
+            held = pool[inputs["block_table"][sequence]].reshape(-1)[:length]
+            if NOWHERE in held or length > inputs["kv_len"][sequence]:
+                raise IndexError("a key that nobody wrote was read")
+            rows.append(self.logits(held))
+        return [np.stack(rows)], {"pages": pool}
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """Any function of the whole sequence that mixes it well; lower-case letters are likely, so that replies can be read."""
+        noise = np.random.default_rng(zlib.crc32(np.asarray(tokens, np.int64).tobytes())).standard_normal(VOCABULARY)
+        noise[ord("a") : ord("z") + 1] += 8
+        if self.stop_after is not None and len(tokens) >= self.stop_after:
+            noise[STOP] += 50
+        return noise.astype(np.float32)
+
+
+def sequence(prompt: str, limit: int = 1000, **sampling: Any) -> Sequence:
+    """A request for the fake model."""
+    tokenizer: Any = FakeTokenizer()
+    return Sequence(tokenizer.encode(prompt), SamplingParams(**sampling), tokenizer, frozenset({STOP}), limit)

@@ -1,0 +1,133 @@
+"""Sampling against plain definitions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tinyllm.engine.sampling import SamplingParams, log_probability, sample
+from tinyllm.errors import InvalidInputError
+
+shares = st.floats(0.01, 0.99)
+rows = st.lists(st.integers(-400, 400), min_size=1, max_size=24, unique=True).map(lambda r: np.array(r, np.float32) / 50)
+
+
+def noise(seed: int, position: int) -> float:
+    """The number between 0 and 1 that decides."""
+    return float(np.random.Generator(np.random.Philox(key=[seed, position])).random())
+
+
+def plainly(logits: Any, u: float, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> int:
+    """The definition: temperature, the k likeliest, the smallest set that reaches p of what is left, those near the best; then draw."""
+    weights = {i: math.exp((float(x) - float(max(logits))) / temperature) for i, x in enumerate(logits)}
+    order = sorted(weights, key=lambda i: -weights[i])
+    kept = order[:top_k]
+    if top_p is not None:
+        total, reached = math.fsum(weights[i] for i in kept), 0.0
+        for count, i in enumerate(kept, 1):
+            reached += weights[i]
+            assume(abs(reached - top_p * total) > 1e-9 * total or count == len(kept))
+            if reached >= top_p * total:
+                kept = kept[:count]
+                break
+    kept = [i for i in kept if not min_p or weights[i] >= min_p * weights[order[0]]]
+    total, reached = math.fsum(weights[i] for i in kept), 0.0
+    for i in sorted(kept):
+        reached += weights[i]
+        assume(abs(reached - u * total) > 1e-9 * total)
+        if reached > u * total:
+            return i
+    return max(kept)
+
+
+@settings(deadline=None)
+@given(rows, st.floats(0.05, 5), st.none() | st.integers(1, 30), st.none() | shares, st.none() | shares, st.integers(0, 9))
+def test_filters_are_as_defined(logits: Any, temperature: float, top_k: Any, top_p: Any, min_p: Any, seed: int) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    for position in range(4):
+        expected = plainly(logits, noise(seed, position), temperature, top_k, top_p, min_p)
+        assert sample(logits, params, seed, position) == expected
+
+
+@settings(deadline=None)
+@given(rows)
+def test_greedy_is_the_largest(logits: Any) -> None:
+    assert sample(logits, SamplingParams(), seed=1, position=2) == int(np.argmax(logits))
+    assert sample(logits, SamplingParams(temperature=1.0, top_k=1), seed=1, position=2) == int(np.argmax(logits))
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    assert sample(np.array([0, 3, 3, 1], np.float32), SamplingParams(), 0, 0) == 1
+
+
+def test_noise_depends_on_seed_and_position_alone() -> None:
+    logits, params = np.zeros(1000, np.float32), SamplingParams(temperature=1.0)
+    grid = {(s, p): sample(logits, params, s, p) for s in range(20) for p in range(20)}
+    again = {(s, p): sample(logits, params, s, p) for s, p in sorted(grid, reverse=True)}
+    assert grid == again
+    assert len(set(grid.values())) > 250  # 400 draws of 1000 hit about 330
+    assert all(token == int(noise(s, p) * 1000) for (s, p), token in grid.items())
+
+
+def test_frequencies_follow_probabilities() -> None:
+    probabilities = np.array([0.5, 0.25, 0.15, 0.1])
+    logits, params = np.log(probabilities).astype(np.float32), SamplingParams(temperature=1.0)
+    draws = 4000
+    counts = np.bincount([sample(logits, params, 3, p) for p in range(draws)], minlength=4)
+    assert ((counts - draws * probabilities) ** 2 / (draws * probabilities)).sum() < 16.3  # chi-square, 3 degrees of freedom, 0.1 %
+
+
+def test_temperature_sharpens_and_flattens() -> None:
+    logits = np.array([2.0, 1.0, 0.0], np.float32)
+    shares = []
+    for temperature in (0.2, 1.0, 20.0):
+        params = SamplingParams(temperature=temperature)
+        shares.append(sum(sample(logits, params, 0, p) == 0 for p in range(1000)) / 1000)
+    assert shares[0] > 0.97 and 0.6 < shares[1] < 0.73 and 0.3 < shares[2] < 0.42
+
+
+def test_top_p_over_more_tokens_than_are_sorted_at_first() -> None:
+    logits = np.linspace(0, 1e-3, 5000).astype(np.float32)[::-1].copy()
+    drawn = {sample(logits, SamplingParams(temperature=1.0, top_p=0.5), 0, p) for p in range(3000)}
+    assert 2400 < max(drawn) < 2510
+
+
+def test_extreme_temperatures_stay_finite() -> None:
+    logits = np.array([100.0, -100.0, 99.0], np.float32)
+    assert sample(logits, SamplingParams(temperature=1e-6), 0, 0) == 0
+    assert {sample(logits, SamplingParams(temperature=1e6), 0, p) for p in range(60)} == {0, 1, 2}
+
+
+def test_repetition_penalty_pushes_down_what_was_said() -> None:
+    params = SamplingParams(repetition_penalty=2.0)
+    logits = np.array([4.0, 3.0, -1.0], np.float32)
+    assert sample(logits, params, 0, 0, seen=[0]) == 1
+    assert sample(logits, params, 0, 0, seen=[0, 0, 0, 1]) == 0  # once, however often it was said: 2 against 1.5
+    assert sample(np.array([-1.0, -1.5], np.float32), params, 0, 0, seen=[0]) == 1  # below 0 it multiplies
+    assert sample(logits, params, 0, 0) == 0
+    assert logits.tolist() == [4.0, 3.0, -1.0]
+
+
+def test_log_probabilities_are_those_of_the_model() -> None:
+    probabilities = np.array([0.1, 0.6, 0.3])
+    entry = log_probability((np.log(probabilities) + 7).astype(np.float32), 2, 2)
+    assert entry.token_id == 2
+    assert entry.logprob == pytest.approx(math.log(0.3), abs=1e-6)
+    assert [t for t, _ in entry.top] == [1, 2]
+    assert [p for _, p in entry.top] == pytest.approx([math.log(0.6), math.log(0.3)], abs=1e-6)
+    assert log_probability(np.zeros(3, np.float32), 0, 0).top == ()
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("temperature", -0.1), ("temperature", math.nan), ("temperature", "hot"),
+    ("top_p", 0), ("top_p", 1.01), ("top_k", 0), ("top_k", 2.0), ("min_p", -0.1), ("min_p", 1.1), ("repetition_penalty", 0),
+    ("repetition_penalty", math.inf), ("seed", -1), ("logprobs", -1), ("stop", ("",)), ("stop", (3,)),
+])  # fmt: skip
+def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInputError, match=name):
+        SamplingParams(**{name: value})

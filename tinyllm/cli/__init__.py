@@ -1,0 +1,1 @@
+"""The `tinyllm` command, a module per sub-command."""

@@ -1,0 +1,76 @@
+"""Puts the commands together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from tinyllm import __version__
+from tinyllm.bench.cli import app as bench
+from tinyllm.cli.backends import backends
+from tinyllm.cli.chat import chat
+from tinyllm.cli.config import config
+from tinyllm.cli.doctor import doctor
+from tinyllm.cli.generate import generate
+from tinyllm.cli.models import models
+from tinyllm.cli.ops import ops
+from tinyllm.cli.pull import pull
+from tinyllm.cli.which import which
+
+COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    generate: (
+        'tinyllm generate "Why is the sky blue?"',
+        'tinyllm generate "Write a haiku." --temperature 0.8 --top-p 0.95 --seed 7',
+        'git diff | tinyllm generate - --system "Summarise this change in one line."',
+        'tinyllm generate "def fibonacci(n):" --raw -n 64 --stop "def "',
+        'tinyllm generate "Name three fruits." -b torch --json',
+    ),
+    chat: ("tinyllm chat", 'tinyllm chat -b mlx --system "You answer in one sentence."'),
+    pull: ("tinyllm pull", "tinyllm pull smollm2", "tinyllm pull HuggingFaceTB/SmolLM2-360M-Instruct"),
+    models: ("tinyllm models", "tinyllm models --json"),
+    backends: ("tinyllm backends", "TINYLLM_BACKEND=torch tinyllm backends"),
+    which: ("tinyllm which sdpa", "tinyllm which linear -b torch --dtype bfloat16"),
+    ops: ("tinyllm ops", "tinyllm ops | cut -f1"),
+    config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
+    doctor: ("tinyllm doctor", "tinyllm doctor --json"),
+}
+"""Each command with the examples that its help shows."""
+
+app = typer.Typer(
+    name="tinyllm",
+    help="Run language models through a registry of ops: write a backend, prove it op by op, serve a real model on it.",
+    epilog="Start with: tinyllm generate \"Why is the sky blue?\"",
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tinyllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere. TINYLLM_DEBUG=1 does the same.")] = False,
+) -> None:
+    """`--debug` is taken out by `main`, and stands here for the help."""
+
+
+def _examples(lines: tuple[str, ...]) -> str:
+    """Typer joins the lines of a paragraph, so that each example is one of its own."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+for function, lines in COMMANDS.items():
+    app.command(epilog=_examples(lines))(function)
+app.add_typer(bench, name="bench")
+
+
+def command() -> Any:
+    """The whole command line as one object."""
+    return get_command(app)

@@ -1,0 +1,148 @@
+"""`tinyllm chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.cli import options
+from tinyllm.cli.output import note, say
+
+if TYPE_CHECKING:
+    from tinyllm.chat import Chat
+
+HELP = """\
+/reset        forget what was said
+/system TEXT  set the system message (without TEXT: show it)
+/save FILE    write the conversation as JSON
+/exit         leave (so does Ctrl-D)
+Ctrl-C stops a reply."""
+NAMES = ("reset", "system", "save", "exit", "help")
+
+
+def chat(
+    model: options.ModelName = None,
+    backend: options.BackendName = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.Penalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    system: options.System = None,
+    fast: options.Fast = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Talk to a model.
+
+    /help lists what can be done; Ctrl-C stops a reply, Ctrl-D leaves.
+    """
+    from tinyllm.cli.session import backend_name, checked, load_model
+
+    sampling = checked(
+        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop}
+    )  # fmt: skip
+    llm = load_model(model, backend, dtype, fast)
+    ran_on = backend_name(llm)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if terminal:
+        note(f"{llm.checkpoint.path.name} on {ran_on}. /help shows the commands.")
+    converse(llm.chat(system), sampling, ran_on, terminal)
+
+
+def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal: bool) -> None:
+    """Read lines and answer them until the end of input or `/exit`."""
+    from tinyllm.errors import TinyllmError
+
+    if terminal:
+        import readline  # noqa: F401  editing and history of `input`
+    while True:
+        try:
+            line = _read(terminal)
+        except EOFError:
+            if terminal:
+                say("\n")
+            return
+        except KeyboardInterrupt:
+            if not terminal:
+                raise
+            note("\n(Ctrl-D or /exit leaves)")
+            continue
+        try:
+            if line.startswith("/"):
+                if not _obey(conversation, line):
+                    return
+            elif line.strip():
+                _answer(conversation, line, sampling, ran_on)
+        except TinyllmError as error:  # such as a conversation that outgrew the context: the talk goes on
+            note(f"error: {error}")
+
+
+def _read(terminal: bool) -> str:
+    """A line of input; a prompt is only shown to people."""
+    if terminal:
+        return input("> ")
+    from tinyllm.cli.session import decode
+
+    data = sys.stdin.buffer.readline()
+    if not data:
+        raise EOFError
+    return decode(data, "stdin").rstrip("\r\n")
+
+
+def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str) -> None:
+    """Stream a reply. Ctrl-C breaks it off; what was said so far stays in the history."""
+    from tinyllm.cli.meter import Meter
+
+    with closing(conversation.stream(text, **sampling)) as pieces:
+        meter = Meter(conversation.prompt_tokens, conversation.reused)
+        try:
+            for piece in meter.watch(pieces):
+                say(piece.text)
+        except KeyboardInterrupt:
+            say(" [stopped]")
+    say("\n")
+    note(meter.line(ran_on))
+
+
+def _obey(conversation: Chat, line: str) -> bool:
+    """Carry out a `/command`; False to leave."""
+    from tinyllm.errors import InvalidInputError, UnknownNameError, suggest
+
+    name, _, argument = line[1:].strip().partition(" ")
+    argument = argument.strip()
+    if name == "exit":
+        return False
+    if name == "help":
+        note(HELP)
+    elif name == "reset":
+        conversation.reset()
+        note("forgotten")
+    elif name == "system":
+        if argument:
+            conversation.set_system(argument)
+        first = conversation.messages[0] if conversation.messages else {"role": ""}
+        note(f"system: {first['content']}" if first["role"] == "system" else "no system message")
+    elif name == "save":
+        if not argument:
+            raise InvalidInputError("/save: expected the name of a file")
+        _save(conversation, Path(argument).expanduser())
+    else:
+        raise UnknownNameError(f"unknown command /{name}.{suggest(name, NAMES)}")
+    return True
+
+
+def _save(conversation: Chat, path: Path) -> None:
+    from tinyllm.errors import InvalidInputError
+
+    try:
+        path.write_text(json.dumps(conversation.messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"/save: {path}: cannot be written: {error.strerror}") from error
+    note(f"saved {len(conversation.messages)} messages to {path}")

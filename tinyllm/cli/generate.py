@@ -1,0 +1,64 @@
+"""`tinyllm generate`: one prompt, one reply."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tinyllm.cli import options
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from stdin.")],
+    model: options.ModelName = None,
+    backend: options.BackendName = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.Penalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    system: options.System = None,
+    fast: options.Fast = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
+) -> None:
+    """Answer a prompt.
+
+    The reply streams to stdout; a line about speed goes to stderr.
+    """
+    from tinyllm.cli.meter import Meter
+    from tinyllm.cli.output import note, print_json, say
+    from tinyllm.cli.session import backend_name, checked, load_model, model_name, read_prompt
+    from tinyllm.errors import InvalidInputError
+
+    if raw and system is not None:
+        raise InvalidInputError("generate: --raw and --system exclude one another: raw text has no system message")
+    sampling = checked(
+        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop}
+    )  # fmt: skip
+    text = read_prompt(prompt)
+    llm = load_model(model, backend, dtype, fast)
+    request: Any = text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    ids = llm.encode(request, raw)
+    meter = Meter(len(ids))
+    reply = []
+    for piece in meter.watch(llm.stream(ids, **sampling)):
+        reply.append(piece.text)
+        if not as_json:
+            say(piece.text)
+    ran_on = backend_name(llm)
+    if as_json:
+        print_json(
+            {"text": "".join(reply), "token_ids": meter.token_ids, "finish_reason": meter.finish_reason, "prompt_tokens": len(ids),
+             "completion_tokens": len(meter.token_ids), "prefill_tok_s": meter.prefill_rate, "decode_tok_s": meter.decode_rate,
+             "backend": ran_on, "model": model_name(model)}
+        )  # fmt: skip
+    else:
+        say("\n")
+        note(meter.line(ran_on))

@@ -1,0 +1,80 @@
+"""Where the `tinyllm` command starts, and where every error becomes one line and an exit code.
+
+Typer and the commands are imported inside `main`, so that Ctrl-C is caught while they load as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code: 0, 1 for a failure, 2 for a wrong call, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = _take_debug(arguments) or os.environ.get("TINYLLM_DEBUG", "0") not in ("", "0")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        _close_stdout()
+        return 1
+    except Exception as error:  # the one place where whatever went wrong becomes a line for the user
+        if debug:
+            raise
+        return _report(error)
+    if code == INTERRUPTED:
+        print("\ninterrupted", file=sys.stderr)
+    return code
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    """Remove `--debug`, which may stand anywhere, so that it can be added to the end of the command that failed."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [a for a in arguments[:end] if a != "--debug"]
+    found = len(options) < end
+    arguments[:end] = options
+    return found
+
+
+def _run(arguments: list[str]) -> int:
+    from tinyllm.cli.app import command
+
+    if isinstance(sys.stdout, TextIOWrapper):  # a reply must not stop at a character that the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="replace")
+    code = command().main(arguments or ["--help"], prog_name="tinyllm", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong, in one line."""
+    import typer
+
+    from tinyllm.errors import TinyllmError
+
+    if isinstance(error, typer.TyperException):
+        message, code = error.format_message(), error.exit_code
+    elif isinstance(error, TinyllmError):
+        message, code = str(error), error.exit_code
+    else:
+        message, code = f"{type(error).__name__}: {error} (this is a bug, or this machine's; run again with --debug)", 1
+    if message.strip():  # empty where a group without a command has printed its help
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _close_stdout() -> None:
+    """Point stdout to nowhere, so that Python's own flush at exit does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

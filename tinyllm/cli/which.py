@@ -1,0 +1,119 @@
+"""`tinyllm which OP`: which kernel runs an op, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyllm.cli import options
+
+if TYPE_CHECKING:
+    from tinyllm.backend import Backend
+    from tinyllm.registry import Registry
+    from tinyllm.spec import Call, Case, OpSpec
+
+
+def which(
+    op: options.OpName,
+    backend: options.BackendName = None,
+    case: Annotated[str | None, typer.Option("--case", metavar="ID", help="The case of the op's spec to ask about.")] = None,
+    dtype: options.Dtype = None,
+    fast: options.Fast = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show the kernels of an op, and which one runs and why.
+
+    A typical call is made from the op's spec, and put to the selected backend: as a single call, and as part of
+    a model, where packing weights pays.
+    """
+    from tinyllm.cli.output import note, print_json, print_table
+    from tinyllm.registry import default_registry
+
+    registry = default_registry()
+    spec = registry.spec(op)
+    selection = registry.select(backend)
+    home = registry.backend_for(op, selection)
+    example = find_case(spec, case)
+    call = make_call(spec, example, dtype or home.compute_dtype, home)
+    verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, bound=True), home, fast)]
+    kernels = [k for name in registry.plugins.backends for k in registry.kernels(name, op)]
+    rows = [
+        {"kernel": k.id, "priority": k.priority, "exact": k.exact, "single_call": verdicts[0].of(k.id), "in_a_model": verdicts[1].of(k.id)}
+        for k in kernels
+    ]
+    types = {name: str(given) for name, given in call.inputs.items() if given is not None}
+    where = f"{home.name}:{home.device}"
+    if as_json:
+        attributes = {name: repr(value) for name, value in example.attributes.items()}
+        print_json({"op": op, "backend": where, "source": selection.source, "case": example.id, "inputs": types, "attributes": attributes,
+                    "single_call": asdict(verdicts[0]), "in_a_model": asdict(verdicts[1]), "kernels": rows})  # fmt: skip
+        return
+    given = ", ".join([f"{n} {t}" for n, t in types.items()] + [f"{k}={v}" for k, v in example.attributes.items()])
+    note(f"{op}({given}) on {where} ({selection.source})")
+    print_table(["kernel", "priority", "exact", "single call", "in a model"], [tuple(row.values()) for row in rows])
+    for label, verdict in zip(("single call", "in a model"), verdicts, strict=True):
+        note(f"{label}: {verdict.runs or 'nothing'} runs: {verdict.why}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which kernel runs a call (None: nothing does) and why; per kernel that was looked at, why it does not."""
+
+    runs: str | None
+    why: str
+    reasons: dict[str, str]
+
+    def of(self, kernel: str) -> str:
+        """What is to be said of one kernel."""
+        if kernel == self.runs:
+            return "runs"
+        if kernel not in self.reasons:
+            return "another backend" if self.runs else ""
+        return self.reasons[kernel] or "another comes first"
+
+
+def judge(registry: Registry, call: Call, backend: Backend, fast: bool | None) -> Verdict:
+    """The registry's choice for a call."""
+    from tinyllm.errors import UnsupportedError
+
+    try:
+        choice = registry.choose(call, backend, fast=fast)
+    except UnsupportedError as error:
+        return Verdict(None, str(error), {})
+    return Verdict(choice.id, choice.why, {c.kernel.id: c.reason for c in choice.candidates})
+
+
+def find_case(spec: OpSpec, wanted: str | None) -> Case:
+    """The case asked for, otherwise one of benchmark size, as a model would call the op."""
+    from tinyllm.errors import UnknownNameError, suggest
+
+    if not spec.cases:
+        raise UnknownNameError(f"{spec.name}: its spec has no case to make a call from")
+    if wanted is None:
+        return next((c for c in spec.cases if c.tier == "bench"), spec.cases[0])
+    cases = {c.id: c for c in spec.cases}
+    if wanted not in cases:
+        raise UnknownNameError(f"{spec.name}: unknown case {wanted!r}.{suggest(wanted, cases)}")
+    return cases[wanted]
+
+
+def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
+    """The checked call of a case, its floats in `dtype`."""
+    import numpy as np
+
+    from tinyllm.quant_weight import QuantWeight
+    from tinyllm.spec import FLOATS, ArrayType
+    from tinyllm.validation import check_call, quant_type
+
+    generator = np.random.default_rng(0)
+    types: dict[str, Any] = {}
+    for name, draw in case.inputs.items():
+        value = draw.make(generator)
+        if isinstance(value, QuantWeight):
+            types[name] = quant_type(value)
+        else:
+            own = str(np.asarray(value).dtype)
+            types[name] = ArrayType(tuple(np.shape(value)), dtype if own in FLOATS else own)
+    return check_call(spec, types, case.attributes, backend.device)
