@@ -86,7 +86,7 @@ class Backend(ABC):
 
         return self.from_numpy(self.to_numpy(array).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
 
-    def synchronize(self, *arrays: Any) -> None:
+    def synchronize(self, *arrays: Any) -> None:  # noqa: B027  a default: nothing to wait for
         """Return when the arrays are computed."""
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any] | None:

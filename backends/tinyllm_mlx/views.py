@@ -7,9 +7,10 @@ from itertools import accumulate
 import mlx.core as mx
 
 
-def split(x: mx.array, *, sizes: tuple[int, ...]) -> tuple[mx.array, ...]:
-    """Parts along the last axis."""
-    return tuple(x[..., end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+def split(x: mx.array, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[mx.array, ...]:
+    """Parts along an axis."""
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*before, slice(end - size, end), ...)] for size, end in zip(sizes, accumulate(sizes), strict=True))
 
 
 def split_heads(x: mx.array, *, heads: tuple[int, ...]) -> tuple[mx.array, ...]:

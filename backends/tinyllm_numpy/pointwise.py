@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 
 from tinyllm_numpy.widen import widen
@@ -43,9 +45,9 @@ def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional:
     return y
 
 
-def split(x: np.ndarray, *, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    ends = np.cumsum(sizes).tolist()
-    return tuple(x[..., end - size : end] for end, size in zip(ends, sizes, strict=True))
+def split(x: np.ndarray, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[np.ndarray, ...]:
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*before, slice(start, end), ...)] for start, end in pairwise(accumulate(sizes, initial=0)))
 
 
 def split_heads(x: np.ndarray, *, heads: tuple[int, ...]) -> tuple[np.ndarray, ...]:

@@ -28,8 +28,8 @@ def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.
     else:
         for page, place, first, count in runs:
             for pages, rows in ((k_pages, k), (v_pages, v)):
-                if count == 1:
-                    pages[page, :, place] = rows[first]
+                if count == 1:  # several times faster than indexing
+                    pages.select(0, page).select(1, place).copy_(rows[first])
                 else:
                     pages[page, :, place : place + count] = rows[first : first + count].transpose(0, 1)
     return k_pages, v_pages
@@ -59,6 +59,8 @@ def paged_attention(
     sinks: Tensor | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Sequence by sequence, each on views of its own pages."""
+    if q.shape[0] == len(kv_len) == 1 and kv_len[0] <= k_pages.shape[2] and sinks is None and softcap is None and window is None:
+        return _decode(q, k_pages, v_pages, int(kv_len[0]), int(block_table[0, 0]), scale)
     starts, outputs = q_start.tolist(), []
     for b, keys in enumerate(kv_len.tolist()):
         length = starts[b + 1] - starts[b]
@@ -76,6 +78,15 @@ def paged_attention(
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else q.new_zeros((*q.shape[:2], v_pages.shape[-1]))
+
+
+def _decode(q: Tensor, k_pages: Tensor, v_pages: Tensor, keys: int, page: int, scale: float | None) -> Tensor:
+    """One query of one sequence in one page: the step that is taken for every token, with nothing between it and the operator."""
+    k, v = (pages.narrow(0, page, 1).narrow(2, 0, keys) for pages in (k_pages, v_pages))
+    y = F.scaled_dot_product_attention(
+        for_product(q).unsqueeze(2), for_product(k), for_product(v), scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return narrow(y, q.dtype).squeeze(2)
 
 
 def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:

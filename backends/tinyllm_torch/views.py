@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 
-def split(x: torch.Tensor, *, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    return torch.split_with_sizes(x, sizes, -1)
+def split(x: torch.Tensor, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[torch.Tensor, ...]:
+    return torch.split_with_sizes(x, sizes, axis)
 
 
 def split_heads(x: torch.Tensor, *, heads: tuple[int, ...]) -> tuple[torch.Tensor, ...]:

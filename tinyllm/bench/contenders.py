@@ -78,9 +78,9 @@ class MlxLm(Contender):
 
     def __init__(self, folder: Path, mkl: bool) -> None:
         if mkl:
-            from tinyllm_mlx.mkl import preload_mkl
+            from tinyllm_mlx import mkl as preloaded
 
-            preload_mkl()
+            preloaded.preload()
         from mlx_lm import load as mlx_load
 
         self.model = mlx_load(str(folder))[0]

@@ -13,7 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
+import numpy as np
+
 from tinyllm.errors import TinyllmError
+from tinyllm.models.checkpoint import open_checkpoint
+from tinyllm.models.quantized import dequantize
+from tinyllm.quant_weight import QuantWeight
 
 
 @dataclass
@@ -101,31 +106,31 @@ def _reported(result: Result) -> Iterator[None]:
     """A contender that fails is reported and does not stop the others."""
     try:
         yield
-    except (TinyllmError, OSError, subprocess.SubprocessError) as error:
+    except (TinyllmError, OSError, ImportError, subprocess.SubprocessError) as error:
         result.error = str(error)
 
 
 def _as_folder(model: Path, folder: Path) -> None:
-    """The model as float32 safetensors in Hugging Face form, which mlx-lm reads; written by transformers."""
+    """The model as float32 safetensors in Hugging Face form, which mlx-lm reads."""
     if model.is_dir():
         folder.symlink_to(model)
         return
-    script = (
-        "import sys, transformers as t\n"
-        "where = dict(pretrained_model_name_or_path=sys.argv[1], gguf_file=sys.argv[2])\n"
-        "t.AutoModelForCausalLM.from_pretrained(**where, dtype='float32').save_pretrained(sys.argv[3])\n"
-        "t.AutoTokenizer.from_pretrained(**where).save_pretrained(sys.argv[3])\n"
-    )
-    command = [sys.executable, "-c", script, str(model.parent), model.name, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise TinyllmError(f"transformers could not write a folder: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    from safetensors.numpy import save_file
+    from transformers import AutoTokenizer
+
+    checkpoint = open_checkpoint(model)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(checkpoint.config), encoding="utf-8")
+    tensors = {}
+    for name in checkpoint.tensor_names():
+        tensor = checkpoint.read(name)
+        tensors[name] = dequantize(tensor) if isinstance(tensor, QuantWeight) else np.array(tensor, np.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "mlx"})
+    AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 
 
 def perplexity(model: Path, backend: str, fast: bool) -> float:
     """Perplexity of the bench text, in windows of 512 tokens: what `--fast` costs."""
-    import numpy as np
-
     from tinyllm.llm import load
 
     llm = load(model, backend, fast=fast)

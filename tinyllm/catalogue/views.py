@@ -1,4 +1,4 @@
-"""split, split_heads, merge_heads: the last axis cut, folded and unfolded; no number changes."""
+"""split, split_heads, merge_heads: an axis cut, folded and unfolded; no number changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from tinyllm.catalogue.draws import integers, normal
+from tinyllm.checks import integer
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec import REQUIRED, Attribute, BadInput, Call, Case, Input, OpSpec, Output
 
@@ -25,16 +26,19 @@ def _borders(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(pairwise(accumulate(sizes, initial=0)))
 
 
-def _split_reference(xp: Any, x: Any, *, sizes: tuple[int, ...]) -> tuple[Any, ...]:
-    return tuple(x[..., start:end] for start, end in _borders(sizes))
+def _split_reference(xp: Any, x: Any, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[Any, ...]:
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*before, slice(start, end), ...)] for start, end in _borders(sizes))
 
 
 def _split_check(call: Call) -> dict[str, Any]:
-    *lead, width = call.shape("x")
-    sizes = call.attributes["sizes"]
-    if sum(sizes) != width:
-        raise invalid("split", "sizes", f"sizes that sum to {width}", f"{sizes}, which sum to {sum(sizes)}")
-    return {"parts": tuple((*lead, n) for n in sizes)}
+    shape, sizes, axis = call.shape("x"), call.attributes["sizes"], call.attributes["axis"]
+    if not -len(shape) <= axis < len(shape):
+        raise invalid("split", "axis", f"an axis of an array with {len(shape)} axes", axis)
+    place = axis % len(shape)
+    if sum(sizes) != shape[place]:
+        raise invalid("split", "sizes", f"sizes that sum to {shape[place]}", f"{sizes}, which sum to {sum(sizes)}")
+    return {"parts": tuple((*shape[:place], n, *shape[place + 1 :]) for n in sizes)}
 
 
 def _split_heads_reference(xp: Any, x: Any, *, heads: tuple[int, ...]) -> tuple[Any, ...]:
@@ -69,11 +73,14 @@ def _x(*shape: int) -> dict[str, Any]:
 
 split = OpSpec(
     name="split",
-    summary="Cuts the last axis into parts of given sizes.",
+    summary="Cuts an axis into parts of given sizes.",
     formula="y_i = x[..., s_i : s_i + sizes_i]",
     source="the merged projections of a decoder, taken apart again",
     inputs=(Input("x", "*B N"),),
-    attributes=(Attribute("sizes", REQUIRED, sizes_tuple(0), "a size for each part; they sum to N"),),
+    attributes=(
+        Attribute("sizes", REQUIRED, sizes_tuple(0), "a size for each part; they sum to the axis"),
+        Attribute("axis", -1, integer(), "the axis that is cut"),
+    ),
     outputs=(Output("parts", "...parts"),),
     reference=_split_reference,
     check=_split_check,
@@ -88,12 +95,15 @@ split = OpSpec(
         Case("2x4,0+4", _x(2, 4), {"sizes": (0, 4)}, decision=20),
         Case("0x4,1+3", _x(0, 4), {"sizes": (1, 3)}, decision=20),
         Case("3x0,0", _x(3, 0), {"sizes": (0,)}, decision=20),
+        Case("2x5x4,3+2,axis-2", _x(2, 5, 4), {"sizes": (3, 2), "axis": -2}),
+        Case("3x4,1+2,axis0", _x(3, 4), {"sizes": (1, 2), "axis": 0}),
         Case("33x65,32+33", _x(33, 65), {"sizes": (32, 33)}, tier="full"),
         Case("decode:1x3072,1536+1536", _x(1, 3072), {"sizes": (1536, 1536)}, tier="bench"),
         Case("prefill:128x3072,1536+1536", _x(128, 3072), {"sizes": (1536, 1536)}, tier="bench"),
     ),
     bad_inputs=(
         BadInput("sum differs", _x(2, 7), {"sizes": (3, 3)}, InvalidInputError, "split: sizes: expected sizes that sum to 7"),
+        BadInput("axis out of range", _x(2, 7), {"sizes": (2,), "axis": 2}, InvalidInputError, "split: axis: expected an axis"),
         BadInput("no sizes given", _x(2, 7), {}, InvalidInputError, "split: sizes must be given"),
         BadInput("empty", _x(2, 0), {"sizes": ()}, InvalidInputError, "split: sizes: expected a tuple of integers"),
         BadInput("a list", _x(2, 7), {"sizes": [3, 4]}, InvalidInputError, "split: sizes: expected a tuple of integers"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tinyllm.config import Selection
 from tinyllm.graph.bind import WeightSource, bind
-from tinyllm.graph.fuse import merge_projections, use_quantized
+from tinyllm.graph.fuse import merge_projections, merge_rotations, use_quantized
 from tinyllm.graph.graph import Graph
 from tinyllm.graph.program import Program
 from tinyllm.registry import Registry
@@ -14,7 +14,7 @@ from tinyllm.spec import QuantType
 
 
 def optimise(graph: Graph, source: WeightSource) -> Graph:
-    """The same model as the checkpoint stores it: quantised ops where its tensors are, projections of one input merged."""
+    """The same model as the checkpoint stores it: quantised ops where its tensors are, projections and rotations merged."""
 
     def form(name: str) -> str:
         kind = source.info(name).type
@@ -23,7 +23,7 @@ def optimise(graph: Graph, source: WeightSource) -> Graph:
         return str(kind.dtype)
 
     graph = use_quantized(graph, lambda name: name in graph.weights and isinstance(source.info(name).type, QuantType))
-    return merge_projections(graph, form)
+    return merge_rotations(merge_projections(graph, form))
 
 
 def compose(

@@ -1,4 +1,4 @@
-"""Passes over a graph: merge projections that read the same input, and use quantised ops where weights are quantised."""
+"""Passes over a graph: use quantised ops, merge projections that read the same input, turn queries and keys together."""
 
 from __future__ import annotations
 
@@ -76,6 +76,38 @@ def _merge(graph: Graph, members: list[Node], users: list[Node]) -> Graph:
         elif node.name not in dropped:
             nodes.append(node)
     return replace(graph, nodes=tuple(nodes), weights=_used(weights, nodes), types=types)
+
+
+def merge_rotations(graph: Graph) -> Graph:
+    """Turn the queries and keys of a layer in one `rope_rotate`: they come side by side from one `split_heads`."""
+    readers = graph.consumers()
+    for node in graph.nodes:
+        if node.op != "split_heads" or len(node.outputs) < 3:
+            continue
+        q, k, *rest = node.outputs
+        users = [readers.get(name, []) for name in (q, k)]
+        turned = [u[0] for u in users if len(u) == 1 and u[0].op == "rope_rotate"]
+        if len(turned) == 2 and _same_turn(*turned):
+            graph = _turn_together(graph, node, turned, rest)
+    return graph
+
+
+def _same_turn(q: Node, k: Node) -> bool:
+    return q.attributes == k.attributes and all(q.inputs[n] == k.inputs[n] for n in ("cos", "sin"))
+
+
+def _turn_together(graph: Graph, node: Node, turned: list[Node], rest: list[str]) -> Graph:
+    heads = node.attributes["heads"]
+    q, k = turned
+    both, result = f"{node.outputs[0]}+{node.outputs[1]}", f"{q.outputs[0]}+{k.outputs[0]}"
+    kind = graph.types[node.outputs[0]]
+    joined = ArrayType((*kind.shape[:-2], heads[0] + heads[1], kind.shape[-1]), kind.dtype)
+    split = replace(node, outputs=(both, *rest), attributes={"heads": (heads[0] + heads[1], *heads[2:])})
+    rotate = replace(q, name=result, inputs={**q.inputs, "x": both}, outputs=(result,), originals=(q, k))
+    apart = Node(result + ".split", "split", {"x": result}, (q.outputs[0], k.outputs[0]), {"sizes": heads[:2], "axis": -2})
+    replaced = {node.name: (split,), q.name: (rotate, apart), k.name: ()}
+    nodes = tuple(new for old in graph.nodes for new in replaced.get(old.name, (old,)))
+    return replace(graph, nodes=nodes, types={**graph.types, both: joined, result: joined})
 
 
 def _used(weights: Mapping[str, Weight], nodes: list[Node]) -> dict[str, Weight]:
