@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional:
 
 
 def split(x: np.ndarray, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[np.ndarray, ...]:
-    before = (slice(None),) * (axis % x.ndim)
+    before: tuple[Any, ...] = (slice(None),) * (axis % x.ndim)
     return tuple(x[(*before, slice(start, end), ...)] for start, end in pairwise(accumulate(sizes, initial=0)))
 
 

@@ -14,7 +14,7 @@ from tests.ops.harness import backends, registry
 from tinyllm.config import parse_selection
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
-from tinyllm.errors import UnsupportedError
+from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
 from tinyllm.graph.compose import compose, optimise
 from tinyllm.graph.program import Program
@@ -123,6 +123,20 @@ def test_backends_mix_per_op() -> None:
 
 
 @pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
+def test_linear_means_quantised_weights_too() -> None:
+    """`linear=torch` runs every product on torch, however its weight is stored."""
+    bound = program("linear=torch,*=numpy", tensors=made(quantised=("_proj.weight",)))
+    on_torch = {i for i in bound.report.kernels.values() if i.startswith("torch/")}
+    assert {i.partition(":")[0] for i in on_torch} == {"torch/linear", "torch/quantized_linear"}
+
+
+def test_an_op_that_the_model_does_not_have_is_refused() -> None:
+    """A choice that would do nothing is an error, not a shrug."""
+    with pytest.raises(InvalidInputError, match="test: gelu: expected an op of this model .*linear"):
+        program("gelu=numpy,*=numpy")
+
+
+@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
 def test_pages_stay_on_one_backend() -> None:
     """kv_append writes what paged_attention reads."""
     with pytest.raises(UnsupportedError, match=r"must share a backend, got .*kv_append on torch.*paged_attention on numpy"):
@@ -173,7 +187,7 @@ def test_wrong_shapes_are_named() -> None:
     """A tensor that does not fit its node."""
     tensors = made()
     tensors.arrays["model.norm.weight"] = np.ones(63, np.float32)
-    with pytest.raises(UnsupportedError, match=r"model.norm.weight: expected shape \[64\], got \[63\]"):
+    with pytest.raises(CheckpointError, match=r"model.norm.weight: expected shape \[64\], got \[63\]"):
         program("numpy", tensors=tensors)
 
 

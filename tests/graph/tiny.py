@@ -49,6 +49,9 @@ class Tensors:
         self.reads.append(name)
         return self.arrays[name]
 
+    def release(self) -> None:
+        """All stays in memory."""
+
     def plain(self, name: str) -> np.ndarray:
         """The tensor in float64, dequantised."""
         from tinyllm.models.quantized import dequantize

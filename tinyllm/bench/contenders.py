@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from tinyllm.errors import UnknownNameError, suggest
 
@@ -56,7 +57,8 @@ class Transformers(Contender):
             if model.is_file()
             else {"pretrained_model_name_or_path": model}
         )
-        self.model = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype)).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype))
+        self.model = model.eval()
 
     def measure(self, prompt: list[int], new_tokens: int) -> Timing:
         import torch

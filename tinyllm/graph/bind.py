@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyllm.backend import Backend
 from tinyllm.config import Selection
-from tinyllm.errors import UnsupportedError
+from tinyllm.errors import CheckpointError, UnsupportedError, invalid
 from tinyllm.graph.graph import Graph, Node, Weight
 from tinyllm.graph.program import Allocation, Program, Step
 from tinyllm.graph.regions import compile_regions
@@ -31,6 +31,9 @@ class WeightSource(Protocol):
 
     def read(self, name: str) -> Any:
         """The tensor: a float numpy array or a `QuantWeight` of numpy arrays."""
+
+    def release(self) -> None:
+        """What was read is packed by now: memory that can be had again may go."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def bind(
 
     Raises:
         UnsupportedError: no kernel for a node, or `kv_append` and its attention on two backends.
-        InvalidInputError: a weight that does not fit its node.
+        CheckpointError: a weight that does not fit its node.
+        InvalidInputError: a backend was named for an op that the graph does not have.
     """
     binder = _Binder(graph, registry, selection, source, fast)
     binder.choose_kernels()
@@ -99,15 +103,27 @@ class _Binder:
 
     def choose_kernels(self) -> None:
         """A kernel for each node, from the symbolic types of its inputs."""
+        self._check_selection()
         for node in self.graph.nodes:
             spec = self.registry.spec(node.op)
-            backend = self.registry.backend_for(node.op, self.selection)
+            backend = self.registry.backend_for(self._asked_as(node.op), self.selection)
             types = {i: self._type(node, i, name) for i, name in node.inputs.items()}
             call = check_call(spec, types, node.attributes, backend.device)
             call = replace(call, bound="weight" not in node.inputs or node.inputs["weight"] in self.graph.weights)
             self.choices[node.name] = self.registry.choose(call, backend, fast=self.fast)
             self.report.kernels[node.name] = self.choices[node.name].id
         self._check_states()
+
+    def _asked_as(self, op: str) -> str:
+        """The name under which a user chose a backend for an op: `linear=torch` means quantised weights too."""
+        named = {name for name, _ in self.selection.per_op}
+        return op if op in named else op.removeprefix("quantized_")
+
+    def _check_selection(self) -> None:
+        there = {node.op for node in self.graph.nodes}
+        for name, _ in self.selection.per_op:
+            if name not in there and f"quantized_{name}" not in there:
+                raise invalid(self.selection.source, name, f"an op of this model ({', '.join(sorted(there))})", "one it does not have")
 
     def _type(self, node: Node, input_name: str, name: str) -> ArrayType | QuantType:
         if name in self.graph.weights and node.op.startswith("quantized_") and input_name == "weight":
@@ -121,9 +137,9 @@ class _Binder:
         origin = {new: old for old, new in self.graph.updates.items()}
         for name in self.graph.states:
             users = [n for n in self.graph.nodes if name in {origin.get(v, v) for v in n.inputs.values()}]
-            backends = {self.choices[n.name].backend.name for n in users}
+            backends = {place(self.choices[n.name].backend) for n in users}
             if len(backends) > 1:
-                ops = ", ".join(f"{n.op} on {self.choices[n.name].backend.name}" for n in users)
+                ops = ", ".join(f"{n.op} on {place(self.choices[n.name].backend)}" for n in users)
                 raise UnsupportedError(f"state {name}: kv_append and its attention must share a backend, got {ops}")
 
     def load_weights(self, progress: Callable[[int, int], None]) -> None:
@@ -135,20 +151,21 @@ class _Binder:
                     uses.setdefault(name, []).append(Use(node, input_name, self.choices[node.name]))
         for done, (name, users) in enumerate(uses.items(), 1):
             self._load(self.graph.weights[name], users)
+            self.source.release()
             progress(done, len(uses))
 
     def _load(self, weight: Weight, users: list[Use]) -> None:
         source = merge([self.source.read(t) for t in weight.tensors])
         if tuple(source.shape) != weight.shape:
-            raise UnsupportedError(f"weight {weight.name}: expected shape {list(weight.shape)}, got {list(source.shape)}")
+            raise CheckpointError(f"weight {weight.name}: expected shape {list(weight.shape)}, got {list(source.shape)}")
         forms: dict[tuple[str, Any], list[Use]] = {}
         for use in users:
-            forms.setdefault((use.choice.backend.name, _prepare(use)), []).append(use)
-        for (place, prepare), sharing in forms.items():
+            forms.setdefault((place(use.choice.backend), _prepare(use)), []).append(use)
+        for (where, prepare), sharing in forms.items():
             backend = sharing[0].choice.backend
             with backend.step_context():
                 native = to_native(source, backend, self.graph.dtype)
-                self.weights[weight.name, place, prepare] = native if prepare is None else prepare(native, tuple(u.name for u in sharing))
+                self.weights[weight.name, where, prepare] = native if prepare is None else prepare(native, tuple(u.name for u in sharing))
         if len(forms) > 1:
             self.report.second_copies.append(f"{weight.name}: " + ", ".join(u[0].choice.id for u in forms.values()))
 
@@ -157,29 +174,29 @@ class _Binder:
         slots, constants, copied = _Slots(), {}, set()
         steps: list[Step] = []
         home: dict[str, str] = dict.fromkeys(self.graph.inputs, HOST)
-        backends = {c.backend.name: c.backend for c in self.choices.values()}
+        backends = {place(c.backend): c.backend for c in self.choices.values()}
         for node in self.graph.nodes:
             choice, spec = self.choices[node.name], self.registry.spec(node.op)
-            backend, host_inputs = choice.backend, {i.name for i in spec.inputs if i.host}
+            here, host_inputs = place(choice.backend), {i.name for i in spec.inputs if i.host}
             sources: dict[str, int] = {}
             for input_name, name in node.inputs.items():
                 if name in self.graph.weights:
                     use = Use(node, input_name, choice)
-                    key = (name, backend.name, _prepare(use))
-                    slot = slots.of(f"{name} {id(key[2])}", backend.name)
+                    key = (name, here, _prepare(use))
+                    slot = slots.of(f"{name} {id(key[2])}", here)
                     constants[slot] = self.weights[key]
                 else:
                     if name in self.graph.states:
-                        home[name] = backend.name
-                    place = HOST if input_name in host_inputs else backend.name
-                    slot = slots.of(name, place)
-                    if home[name] != place and slot not in copied:
+                        home[name] = here
+                    needed = HOST if input_name in host_inputs else here
+                    slot = slots.of(name, needed)
+                    if home[name] != needed and slot not in copied:
                         copied.add(slot)
-                        steps.append(_copy(name, home[name], place, backends, slots))
+                        steps.append(_copy(name, home[name], needed, backends, slots))
                 sources[input_name] = slot
             for output in node.outputs:
-                home[output] = backend.name
-            targets = tuple(slots.of(o, backend.name) for o in node.outputs)
+                home[output] = here
+            targets = tuple(slots.of(o, here) for o in node.outputs)
             steps.append(self._step(node, spec, choice, sources, targets))
         return self._program(steps, constants, slots, home, backends)
 
@@ -234,17 +251,22 @@ def _prepare(use: Use) -> Callable[[Any, tuple[str, ...]], Any] | None:
     return kernel.prepare_function() if kernel and use.input in kernel.prepares else None
 
 
-def _copy(name: str, home: str, place: str, backends: Mapping[str, Backend], slots: _Slots) -> Step:
+def place(backend: Backend) -> str:
+    """Where a backend's arrays live: two devices of one library are two places."""
+    return f"{backend.name}:{backend.device}"
+
+
+def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], slots: _Slots) -> Step:
     """An explicit move of a value between host and backends."""
     function: Callable[[Any], Any]
     if home == HOST:
-        backend, function = backends[place], backends[place].from_numpy
-    elif place == HOST:
+        backend, function = backends[needed], backends[needed].from_numpy
+    elif needed == HOST:
         backend, function = backends[home], backends[home].to_numpy
     else:
-        backend = backends[place]
+        backend = backends[needed]
         function = _chain(backends[home].to_numpy, backend.from_numpy)
-    return Step("copy", f"{name} {home}->{place}", function, (slots.of(name, home),), (slots.of(name, place),), backend, False, False)
+    return Step("copy", f"{name} {home}->{needed}", function, (slots.of(name, home),), (slots.of(name, needed),), backend, False, False)
 
 
 def _chain(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -259,6 +281,8 @@ def merge(parts: list[Any]) -> Any:
     if not quantised:
         return np.concatenate(parts)
     first = quantised[0]
+    if any("permutation" in p.arrays for p in quantised):
+        raise UnsupportedError("merged weights: columns in an order of their own cannot be stacked")
     arrays = {name: np.concatenate([p.arrays[name] for p in quantised]) for name in first.arrays}
     return QuantWeight(first.scheme, arrays, first.bits, first.group_size, (sum(p.shape[0] for p in quantised), *first.shape[1:]))
 

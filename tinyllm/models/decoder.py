@@ -56,7 +56,8 @@ def _layer(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch, rows
     attended = _linear(g, "self_attn.o_proj", attended, config.hidden_size, config.num_heads * config.head_dim, config.o_bias)
     x = g.add(x, attended)
     normed = g.rms_norm(x, g.weight("post_attention_layernorm.weight", (config.hidden_size,)), eps=config.rms_norm_eps)
-    return g.add(x, _mlp(g, config, normed))
+    out: Value = g.add(x, _mlp(g, config, normed))
+    return out
 
 
 def _attention(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch) -> Value:
@@ -70,7 +71,9 @@ def _attention(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch) 
         k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
         g.update(k_state, k_pages)
         g.update(v_state, v_pages)
-        return g.merge_heads(g.paged_attention(q, k_pages, v_pages, batch.q_start, batch.kv_len, batch.block_table))
+        attended: Value = g.paged_attention(q, k_pages, v_pages, batch.q_start, batch.kv_len, batch.block_table)
+        merged: Value = g.merge_heads(attended)
+        return merged
 
 
 def _mlp(g: GraphBuilder, config: DecoderConfig, x: Value) -> Value:
@@ -82,4 +85,5 @@ def _mlp(g: GraphBuilder, config: DecoderConfig, x: Value) -> Value:
 
 def _linear(g: GraphBuilder, name: str, x: Value, n: int, k: int, bias: bool) -> Value:
     with g.scope(name):
-        return g.linear(x, g.weight("weight", (n, k)), bias=g.weight("bias", (n,)) if bias else None)
+        product: Value = g.linear(x, g.weight("weight", (n, k)), bias=g.weight("bias", (n,)) if bias else None)
+        return product
