@@ -57,8 +57,8 @@ class Transformers(Contender):
             if model.is_file()
             else {"pretrained_model_name_or_path": model}
         )
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype))
-        self.model = model.eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype))
+        self.model = loaded.eval()
 
     def measure(self, prompt: list[int], new_tokens: int) -> Timing:
         import torch

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -35,21 +36,22 @@ def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[fl
     return times
 
 
-def measure_limits(backend: Backend, linear: Callable[..., object]) -> Limits:
+def measure_limits(backend: Backend, product: Callable[[Any, Any], Callable[[], Any]]) -> Limits:
     """The best this backend's library reaches here.
 
     Args:
-        linear: the backend's `linear` on native arrays: one row against a large weight reads memory, many rows compute.
+        product: makes a call of the backend's `linear` on native arrays, the weight packed: one row against a large weight
+            reads memory, many rows compute.
     """
     rng = np.random.default_rng(0)
     large = backend.from_numpy(rng.standard_normal((16384, 4096), dtype=np.float32))
     row = backend.from_numpy(rng.standard_normal((1, 4096), dtype=np.float32))
     square = backend.from_numpy(rng.standard_normal((1024, 1024), dtype=np.float32))
 
-    def done(*arrays: object) -> None:
-        backend.synchronize(linear(*arrays))
+    def seconds(x: Any, weight: Any, rounds: int) -> float:
+        call = product(x, weight)
+        return median(timed(lambda: backend.synchronize(call()), rounds))
 
     with backend.step_context():
-        read = median(timed(lambda: done(row, large), 5))
-        compute = median(timed(lambda: done(square, square), 7))
+        read, compute = seconds(row, large, 5), seconds(square, square, 7)
     return Limits(16384 * 4096 * 4 / read / 1e9, 2 * 1024**3 / compute / 1e9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from statistics import median
@@ -14,8 +14,8 @@ from tinyllm.backend import Backend
 from tinyllm.bench.limits import Limits, measure_limits, timed
 from tinyllm.errors import UnsupportedError
 from tinyllm.quant_weight import QuantWeight
-from tinyllm.registry import Registry
-from tinyllm.spec import Call, Case, OpSpec
+from tinyllm.registry import Choice, Registry
+from tinyllm.spec import ArrayType, Call, Case, OpSpec
 from tinyllm.validation import check_call, output_types, quant_type
 
 SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint32": 4, "bool": 1}
@@ -66,27 +66,24 @@ def make_call(spec: OpSpec, case: Case, device: str) -> tuple[Call, dict[str, An
     for name, draw in case.inputs.items():
         value = draw.make(rng)
         values[name] = value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
-    types = {n: quant_type(v) if isinstance(v, QuantWeight) else _type(v) for n, v in values.items()}
+    types = {n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(tuple(v.shape), str(v.dtype)) for n, v in values.items()}
     return replace(check_call(spec, types, case.attributes, device), bound=True), values
-
-
-def _type(value: np.ndarray) -> Any:
-    from tinyllm.spec import ArrayType
-
-    return ArrayType(tuple(value.shape), str(value.dtype))
 
 
 def prepared_call(registry: Registry, spec: OpSpec, case: Case, backend: Backend) -> tuple[Callable[[], Any], str]:
     """A call that runs the chosen kernel on packed weights, as a bound program would, and the kernel's id."""
     call, _ = make_call(spec, case, backend.device)
     choice = registry.choose(call, backend)
-    function = registry.function(choice)
-    values = native_inputs(spec, case, backend)
+    return _packed_call(registry, choice, native_inputs(spec, case, backend), case.attributes), choice.id
+
+
+def _packed_call(registry: Registry, choice: Choice, values: Mapping[str, Any], attributes: Mapping[str, Any]) -> Callable[[], Any]:
+    function, spec = registry.function(choice), registry.spec(choice.op)
     prepare = choice.kernel.prepare_function() if choice.kernel else None
-    if prepare and choice.kernel:
-        values = {n: prepare(v, (f"{spec.name}.{n}",)) if n in choice.kernel.prepares else v for n, v in values.items()}
-    args = [values.pop(i.name) for i in spec.positional]
-    return (lambda: function(*args, **values, **case.attributes)), choice.id
+    names = choice.kernel.prepares if choice.kernel and prepare else ()
+    packed = {n: prepare(v, (f"{spec.name}.{n}",)) if prepare and n in names else v for n, v in values.items()}
+    args = [packed.pop(i.name) for i in spec.positional]
+    return lambda: function(*args, **packed, **attributes)
 
 
 def bench_ops(
@@ -111,7 +108,8 @@ def _limits(registry: Registry, backend: Backend) -> Limits:
     spec = registry.spec("linear")
     case = next(c for c in spec.cases if c.tier == "bench")
     call, _ = make_call(spec, case, backend.device)
-    return measure_limits(backend, registry.function(registry.choose(call, backend)))
+    choice = registry.choose(call, backend)
+    return measure_limits(backend, lambda x, weight: _packed_call(registry, choice, {"x": x, "weight": weight}, {}))
 
 
 def _time(registry: Registry, spec: OpSpec, case: Case, backend: Backend, limits: Limits, rounds: int) -> OpTiming:

@@ -9,8 +9,8 @@ import typer
 from typer.main import get_command
 
 from tinyllm import __version__
-from tinyllm.bench.cli import app as bench
 from tinyllm.cli.backends import backends
+from tinyllm.cli.bench import app as bench
 from tinyllm.cli.chat import chat
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from tinyllm.cli.output import note, print_json, print_table
 
 app = typer.Typer(help="Measure speed: medians of several rounds, peers in the same run.", no_args_is_help=True)
 
@@ -21,6 +22,7 @@ Model = Annotated[str, typer.Option("--model", "-m", help="Folder, .gguf file, h
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on a terminal's stderr that says what is being measured."""
     from rich.console import Console
 
     with Console(stderr=True).status("starting") as status:
@@ -35,18 +37,6 @@ def _backends(named: str) -> list[str]:
     for name in names:
         registry.backend(name)
     return names
-
-
-def _show(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 @app.command("ops")
@@ -69,16 +59,16 @@ def ops_command(
         found = list(bench_ops(registry, _backends(backends), names, rounds, step))
     timings = sorted((t for t in found if isinstance(t, OpTiming)), key=lambda t: (t.op, t.case, t.seconds))
     if as_json:
-        print(json.dumps({"timings": [asdict(t) for t in timings], "not_run": [t for t in found if not isinstance(t, OpTiming)]}))
+        print_json({"timings": [asdict(t) for t in timings], "not_run": [t for t in found if not isinstance(t, OpTiming)]})
         return
     rows = []
     for t in timings:
         figures = [f"{1e6 * t.seconds:.1f}", f"{1e6 * t.slowest:.1f}", f"{t.gb_s:.2f}", f"{t.gflop_s:.1f}", f"{t.limit:.0%}"]
         rows.append([f"{t.op} {t.case}", t.kernel, *figures])
-    _show("Ops (median)", ["op", "kernel", "us", "slowest us", "GB/s", "GFLOP/s", "of limit"], rows)
+    print_table(["op", "kernel", "median us", "slowest us", "GB/s", "GFLOP/s", "of limit"], rows)
     for row in found:
         if not isinstance(row, OpTiming):
-            print(f"not run: {row[0]} {row[1]} on {row[2]}: {row[3]}")
+            note(f"not run: {row[0]} {row[1]} on {row[2]}: {row[3]}")
 
 
 @app.command("model")
@@ -115,21 +105,24 @@ def model_command(
             cost[name] = perplexity(path, name, False), perplexity(path, name, True)
     rows = [r.row() for r in results]
     if as_json:
-        print(json.dumps({"model": str(path), "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "rounds": rounds, "results": rows,
-                          "perplexity": {n: {"exact": a, "fast": b} for n, (a, b) in cost.items()}}))  # fmt: skip
+        print_json(
+            {"model": str(path), "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "rounds": rounds, "results": rows}
+            | {"perplexity": {name: {"exact": exact, "fast": rounded} for name, (exact, rounded) in cost.items()}}
+        )
         return
-    _show(f"{path.name}: prompt {prompt_tokens}, {new_tokens} tokens decoded, batch 1, median of {rounds} (tok/s)",
-          ["contender", "prefill", "range", "decode", "range"], [_speeds(r) for r in rows])  # fmt: skip
+    note(f"{path.name}: prompt {prompt_tokens}, {new_tokens} tokens decoded, batch 1, median of {rounds} rounds")
+    print_table(["contender", "prefill tok/s", "range", "decode tok/s", "range"], [_speeds(r) for r in rows if "error" not in r])
+    for row in rows:
+        if "error" in row:
+            note(f"did not run: {row['contender']}: {row['error']}")
     ratios = [line for kind in dict.fromkeys(p.partition(":")[0] for p in peers) for line in _ratios(rows, kind)]
     if ratios:
-        _show("Ratios", ["tinyllm against", "prefill", "decode"], ratios)
+        print_table(["against", "prefill ratio", "decode ratio"], ratios)
     for name, (exact, rounded) in cost.items():
         print(f"perplexity on {name}: {exact:.4f} exact, {rounded:.4f} with --fast ({rounded / exact - 1:+.2%})")
 
 
 def _speeds(row: dict[str, Any]) -> list[str]:
-    if "error" in row:
-        return [row["contender"], f"did not run: {row['error']}", "", "", ""]
     cells = [row["contender"]]
     for kind in ("prefill", "decode"):
         cells += [f"{row[kind]['median']:.1f}", f"{row[kind]['min']:.1f}-{row[kind]['max']:.1f}"]
@@ -173,13 +166,12 @@ def start_command(
     with _progress() as step:
         found = measure(commands(path, _backends(backends), against.split(","), tokens), rounds, step)
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
         return
     peer = found.get("transformers")
     rows = []
     for name, figures in found.items():
         ratios = [f"{figures[k] / peer[k]:.2f}" for k in ("seconds", "peak_mb")] if peer else []
         rows.append([name, f"{figures['seconds']:.2f}", f"{figures['peak_mb']:.0f}", *ratios])
-    _show(
-        f"{path.name}: {tokens} token(s), median of {rounds}", ["command", "s", "peak MB", *(["s ratio", "MB ratio"] if peer else [])], rows
-    )
+    note(f"{path.name}: whole commands, {tokens} token(s), median of {rounds} rounds")
+    print_table(["command", "seconds", "peak MB", *(["time ratio", "memory ratio"] if peer else [])], rows)

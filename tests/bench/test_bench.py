@@ -1,0 +1,85 @@
+"""The benches: every op is timed on what would run in a model, peers are named, and what fails is reported beside the rest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.llm.test_families import checkpoint
+from tests.ops.harness import backends, registry
+from tinyllm.bench.contenders import peers_named
+from tinyllm.bench.model import Result, measure, perplexity
+from tinyllm.bench.ops import OpTiming, bench_ops, call_bytes, make_call, prepared_call
+from tinyllm.bench.start import commands, run
+from tinyllm.cli.bench import app
+from tinyllm.errors import TinyllmError, UnknownNameError
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("op", list(registry().specs))
+def test_every_op_has_something_to_time(op: str, backend: str) -> None:
+    """Each bench case runs on its chosen kernel, with a cost that is not nothing."""
+    spec = registry().spec(op)
+    case = next(c for c in spec.cases if c.tier == "bench")
+    run_once, kernel = prepared_call(registry(), spec, case, registry().backend(backend))
+    run_once()
+    call, values = make_call(spec, case, "cpu")
+    assert kernel.startswith(f"{backend}/{op}:")
+    assert call_bytes(spec, call, values) + spec.flops(call) > 0 or op in ("split", "split_heads", "merge_heads")
+
+
+def test_ops_are_held_against_the_machine() -> None:
+    """A timing has a share of the machine's limit, and the shares of reading and computing are both measured."""
+    (first, *_) = [t for t in bench_ops(registry(), ["numpy"], ["linear"], 2, lambda text: None) if isinstance(t, OpTiming)]
+    assert first.seconds > 0 and first.slowest >= first.seconds and first.gb_s > 0 and first.gflop_s > 0 and first.limit > 0
+
+
+def test_ops_print_json() -> None:
+    """`--json` prints one object that a script can read."""
+    ran = CliRunner().invoke(app, ["ops", "--ops", "silu", "--backends", "numpy", "--rounds", "1", "--json"])
+    assert ran.exit_code == 0, ran.output
+    timings = json.loads(ran.stdout)["timings"]
+    assert {t["op"] for t in timings} == {"silu"} and all(t["seconds"] > 0 for t in timings)
+
+
+def test_unknown_peers_are_refused() -> None:
+    """With the nearest name."""
+    with pytest.raises(UnknownNameError, match=r"unknown peer 'transformer'. Did you mean 'transformers'"):
+        peers_named("transformer")
+
+
+@pytest.mark.slow
+def test_a_contender_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Its error stands in its row; the others are measured."""
+    checkpoint("llama", tmp_path)
+    failed, ran = measure(["tinyllm:nowhere", "tinyllm:numpy"], tmp_path, list(range(3, 20)), 4, 2, lambda text: None)
+    assert failed.error and "unknown backend 'nowhere'" in failed.error
+    assert ran.error is None and len(ran.prefill) == len(ran.decode) == 2 and min(ran.prefill + ran.decode) > 0
+
+
+def test_rows_show_medians() -> None:
+    """One slow round does not count for more than it is."""
+    row = Result("x", [1.0, 3.0, 100.0], [2.0]).row()
+    assert row["prefill"] == {"median": 3.0, "min": 1.0, "max": 100.0} and row["decode"]["median"] == 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("torch" not in backends(), reason="needs kernels that round")
+def test_fast_kernels_hardly_change_perplexity(smollm2: Path) -> None:
+    """Under one part in a thousand, and the text is one that the model can predict."""
+    exact, fast = perplexity(smollm2, "torch", False), perplexity(smollm2, "torch", True)
+    assert 5 < exact < 60 and abs(fast / exact - 1) < 1e-3
+
+
+def test_whole_commands_are_timed_and_their_failures_told() -> None:
+    """Seconds and peak megabytes of a process; one that fails gives its last line."""
+    seconds, peak = run([sys.executable, "-c", "x = bytearray(50_000_000)"])
+    assert seconds > 0 and peak > 50
+    with pytest.raises(TinyllmError, match=r"SystemExit|the last line"):
+        run([sys.executable, "-c", "import sys; print('first', file=sys.stderr); sys.exit('the last line')"])
+    found = commands(Path("m.gguf"), ["numpy", "torch"], ["transformers"], 1)
+    assert list(found) == ["tinyllm generate --backend numpy", "tinyllm generate --backend torch", "transformers"]
