@@ -40,7 +40,7 @@ class BackendPlugin:
         load: gives the `Backend` for a device name (None: the default device).
         array_types: full names of the library's array class (`torch.Tensor`), so that native arrays find their backend.
         install: what a user runs to get the library.
-        spec_version: the `SPEC_VERSION` this plugin was written for.
+        spec_version: the `SPEC_VERSION` this backend was written for; state the number.
     """
 
     name: str
@@ -127,6 +127,7 @@ class Kernel:
         prepares: the inputs that `prepare` packs.
         traceable: may stand in a region that `Backend.compile` compiles.
         exact: False where activations or scales are rounded: never a default, chosen by name or by `--fast`.
+        spec_version: the `SPEC_VERSION` this kernel was written for; state the number.
     """
 
     backend: str
@@ -139,6 +140,7 @@ class Kernel:
     prepares: tuple[str, ...] = ("weight",)
     traceable: bool = True
     exact: bool = True
+    spec_version: int = SPEC_VERSION
 
     @property
     def id(self) -> str:
@@ -147,13 +149,21 @@ class Kernel:
 
     def function(self, spec: OpSpec) -> Callable[..., Any]:
         """The function itself, its signature checked against the spec."""
-        function: Callable[..., Any] = resolve(self.load, self.id) if isinstance(self.load, str) else self.load()
+        function = resolve(self.load, self.id) if isinstance(self.load, str) else self._loaded(self.load)
+        if not callable(function):
+            raise PluginError(f"{self.id}: load: expected a function, got {function!r}")
         try:
             signature = inspect.signature(function)
         except ValueError:  # a builtin without one: the conformance tests judge it
             return function
         _check_signature(self.id, spec, signature)
         return function
+
+    def _loaded(self, load: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        try:
+            return load()
+        except Exception as error:  # a plugin's function may raise anything
+            raise PluginError(f"{self.id}: load failed: {type(error).__name__}: {error}") from error
 
     def prepare_function(self) -> Callable[[Any, tuple[str, ...]], Any] | None:
         """The `prepare` function, imported."""
@@ -165,17 +175,22 @@ def resolve(path: str, owner: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"{owner}: cannot load {path!r}: {error}") from error
+    except Exception as error:  # a plugin's import may raise anything
+        raise PluginError(f"{owner}: cannot load {path!r}: {type(error).__name__}: {error}") from error
     return function
 
 
 def _check_signature(kernel: str, spec: OpSpec, signature: inspect.Signature) -> None:
-    wanted = spec.signature.parameters
-    given = signature.parameters
-    open_keywords = any(p.kind is p.VAR_KEYWORD for p in given.values())
-    missing = [] if open_keywords else [name for name in wanted if name not in given]
+    """Callers give required inputs by position or by name, all else by name, and leave out what has a default."""
+    wanted, given = spec.signature.parameters, signature.parameters
+    kinds = {p.kind for p in given.values()}
+    order = [n for n, p in given.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    required = [i.name for i in spec.positional]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        required = required[: len(order)]
+    named = [n for n, p in given.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    missing = [] if inspect.Parameter.VAR_KEYWORD in kinds else [n for n in wanted if n not in named]
+    defaults = [n for n in named if n in wanted and given[n].default != wanted[n].default]
     surplus = [n for n, p in given.items() if n not in wanted and p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    defaults = [n for n in given if n in wanted and given[n].default is not given[n].empty and given[n].default != wanted[n].default]
-    if missing or surplus or defaults:
+    if order[: len(required)] != required or missing or defaults or surplus:
         raise PluginError(f"{kernel}: signature {signature} does not match {spec.name}{spec.signature}")

@@ -47,7 +47,7 @@ def read_settings(folder: Path | None = None, environ: Mapping[str, str] = os.en
     """Every setting, from the environment, `./tinyllm.toml` or `[tool.tinyllm]` in `./pyproject.toml`, the user's file, or default.
 
     Raises:
-        ConfigError: a malformed file (file and line), an unknown key, a value of the wrong type.
+        ConfigError: a malformed file (file and line), an unknown key, a value of the wrong type or out of range.
     """
     folder = folder or Path.cwd()
     settings = {name: Setting(default, DEFAULT) for name, (_, _, default, _) in KNOWN.items()}
@@ -66,36 +66,65 @@ def _tables(folder: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Map
     if own.is_file():
         yield "tinyllm.toml", _checked(own, _parse(own))
     elif project.is_file():
-        table = _parse(project).get("tool", {}).get("tinyllm", {})
+        table = _parse(project)
+        for key in (("tool",), ("tool", "tinyllm")):
+            table = table.get(key[-1], {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{project}:{_line(project, key)}: {'.'.join(key)}: expected a table, got {table!r}")
         if table:
-            yield "pyproject.toml [tool.tinyllm]", _checked(project, table)
+            yield "pyproject.toml [tool.tinyllm]", _checked(project, table, ("tool", "tinyllm"))
     if user.is_file():
         yield str(user), _checked(user, _parse(user))
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        line = re.search(r"line (\d+)", str(error))
-        raise ConfigError(f"{path}:{line[1] if line else 1}: not valid TOML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        told = re.search(r"\(at line (\d+)", str(error))  # otherwise "(at end of document)"
+        raise ConfigError(f"{path}:{told[1] if told else len(text.splitlines())}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _checked(path: Path, table: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(path: Path, table: Mapping[str, Any], inside: tuple[str, ...] = ()) -> Mapping[str, Any]:
     for name, value in table.items():
+        where = f"{path}:{_line(path, (*inside, name))}"
         if name not in KNOWN:
-            raise ConfigError(f"{path}:{_line(path, name)}: unknown setting {name!r}.{suggest(name, KNOWN)}")
-        kind = KNOWN[name][1]
-        if type(value) is not kind:
-            raise ConfigError(f"{path}:{_line(path, name)}: {name}: expected {kind.__name__}, got {value!r}")
+            raise ConfigError(f"{where}: unknown setting {name!r}.{suggest(name, KNOWN)}")
+        if type(value) is not KNOWN[name][1]:
+            raise ConfigError(f"{where}: {name}: expected {KNOWN[name][1].__name__}, got {value!r}")
+        _check_range(f"{where}: {name}", value)
     return table
 
 
-def _line(path: Path, key: str) -> int:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((n for n, text in enumerate(lines, 1) if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=|\s*\[{re.escape(key)}\]", text)), 1)
+def _check_range(where: str, value: Any) -> None:
+    if type(value) is int and value < 1:
+        raise ConfigError(f"{where}: expected an integer of at least 1, got {value}")
+
+
+def _line(path: Path, key: tuple[str, ...]) -> int:
+    """The line that sets a key. Other tables may have a key of its name, so what stands above the line must parse without it."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    named = [n for n, text in enumerate(lines) if key[-1] in text]
+    return next((n + 1 for n in reversed(named) if _parses_without("\n".join(lines[:n]), key)), 1)
+
+
+def _parses_without(text: str, key: tuple[str, ...]) -> bool:
+    try:
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    for part in key:
+        if part not in table:
+            return True
+        table = table[part]
+    return False
 
 
 def _from_text(variable: str, text: str, kind: type) -> Any:
@@ -104,9 +133,11 @@ def _from_text(variable: str, text: str, kind: type) -> Any:
             raise ConfigError(f"{variable}: expected 1 or 0, got {text!r}")
         return text.lower() in ("1", "true", "yes", "on")
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError as error:
         raise ConfigError(f"{variable}: expected {kind.__name__}, got {text!r}") from error
+    _check_range(variable, value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -118,24 +149,28 @@ class Selection:
     source: str = DEFAULT
 
     def for_op(self, op: str) -> str | None:
-        """The backend (with device) asked for, for this op."""
-        return dict(self.per_op).get(op, self.default)
+        """The backend (with device) asked for, for this op; `linear` means `quantized_linear` too, where that has no entry."""
+        chosen = dict(self.per_op)
+        return chosen.get(op) or chosen.get(op.removeprefix("quantized_")) or self.default
 
 
 def parse_selection(text: str, source: str) -> Selection:
     """`torch`, `torch:cuda`, or `linear=torch,*=mlx`.
 
     Raises:
-        ConfigError: a part without a name, or an op named twice.
+        ConfigError: no text, a part without a name, or an op named twice.
     """
+    wrong = ConfigError(f"{source}: backend {text!r}: expected NAME, NAME:DEVICE or OP=NAME,...,*=NAME, each op once")
+    if not isinstance(text, str):
+        raise wrong
     default: str | None = None
     per_op: dict[str, str] = {}
     for part in (p.strip() for p in text.split(",")):
         op, separator, backend = (x.strip() for x in part.partition("="))
         if not separator:
             op, backend = "*", op
-        if not op or not backend or (op == "*" and default) or op in per_op:
-            raise ConfigError(f"{source}: backend {text!r}: expected NAME, NAME:DEVICE or OP=NAME,...,*=NAME, each op once")
+        if not op or not all(backend.split(":")) or (op == "*" and default) or op in per_op:
+            raise wrong
         if op == "*":
             default = backend
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from tinyllm import config
 from tinyllm.backend import Backend
 from tinyllm.errors import InvalidInputError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import QuantWeight, check_quant_weight
 from tinyllm.registry import Registry
 from tinyllm.spec import ArrayType, Call, OpSpec
 from tinyllm.validation import Typed, check_call, check_names, quant_type
@@ -116,12 +116,12 @@ class Dispatcher:
         if len(owners) > 1:
             (a, first), (b, second) = list(owners.items())[:2]
             raise InvalidInputError(f"{self.spec.name}: arrays of two libraries: {first} is of {a}, {second} of {b}")
-        selection = self.registry.select(argument) if argument or not owners else config.selected() or _setting(self.registry)
-        wanted = selection.for_op(self.spec.name) if selection else None
         if not owners:
-            return self.registry.backend_for(self.spec.name, selection) if selection else self.registry.backend(self.registry.best()), False
+            return self.registry.backend_for(self.spec.name, self.registry.select(argument)), False
+        selection = self.registry.asked(argument)
+        wanted = selection.for_op(self.spec.name) if selection else None
         owner = next(iter(owners))
-        if argument and wanted and wanted.partition(":")[0] != owner:
+        if argument is not None and wanted and wanted.partition(":")[0] != owner:
             raise InvalidInputError(f"{self.spec.name}: backend {wanted!r} was asked for, but {owners[owner]} is an array of {owner}")
         same = wanted and wanted.partition(":")[0] == owner
         return self.registry.backend(wanted if wanted and same else owner), True
@@ -136,6 +136,7 @@ class Dispatcher:
 
     def _type(self, name: str, value: Any, backend: Backend) -> Typed:
         if isinstance(value, QuantWeight):
+            check_quant_weight(self.spec.name, name, value, backend)
             return quant_type(value)
         dtype = str(value.dtype) if isinstance(value, (np.ndarray, np.generic)) else backend.dtype_name(value)
         return ArrayType(tuple(value.shape), dtype)
@@ -148,11 +149,6 @@ class Dispatcher:
             if given.kind == "int" and value is not None:
                 host[given.name] = value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
         return host
-
-
-def _setting(registry: Registry) -> config.Selection | None:
-    setting = registry.settings["backend"]
-    return config.parse_selection(setting.value, setting.source) if setting.value is not None else None
 
 
 def _form(value: Any) -> Any:

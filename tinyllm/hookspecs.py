@@ -1,4 +1,7 @@
-"""The whole plugin contract. A plugin is a module (entry-point group `tinyllm`) with any of these hooks, marked `hookimpl`."""
+"""The whole plugin contract. A plugin is a module (entry-point group `tinyllm`) with any of these hooks, marked `hookimpl`.
+
+It may state `tinyllm_spec_version = 1`, the `tinyllm.spec.SPEC_VERSION` it was written for, and is kept out where that is another.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ def tinyllm_ops() -> list[OpSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def tinyllm_kernels() -> list[Kernel]:  # type: ignore[empty-body]
-    """Kernels for this plugin's backends, or for somebody else's."""
+    """Kernels for this plugin's backends, or for somebody else's that is registered."""
 
 
 @hookspec
 def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
-    """Model families: how a `config.json` becomes a `DecoderConfig`."""
+    """Model families: how a `config.json` becomes a `DecoderConfig`. Each `model_type` has one family; GGUF files do not come here."""

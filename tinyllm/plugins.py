@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
 from tinyllm import hookspecs
 from tinyllm.backend import BackendPlugin, Kernel
 from tinyllm.errors import PluginError, suggest
+from tinyllm.models.families import FAMILIES, Family
 from tinyllm.spec import SPEC_VERSION, OpSpec
-
-if TYPE_CHECKING:
-    from tinyllm.models.families import Family
 
 
 @dataclass
@@ -66,28 +64,57 @@ def _check_hook_names(module: Any) -> None:
             raise PluginError(f"unknown hook {name!r}.{suggest(name, known)}")
 
 
-def _results(manager: pluggy.PluginManager, module: Any, hook: str) -> list[Any]:
+def check_fields(owner: str, value: Any, **kinds: type) -> None:
+    """Nobody type-checks a plugin: a field of another kind raises `PluginError` here, by its name, and not later where it is used."""
+    for name, kind in kinds.items():
+        got = getattr(value, name, None)
+        if not isinstance(got, kind):
+            raise PluginError(f"{owner}: {name}: expected {kind.__name__}, got {got!r}")
+
+
+def _results(manager: pluggy.PluginManager, module: Any, hook: str, kind: type, **fields: type) -> list[Any]:
+    """What a module's hook gives, each of the class it should be of and with a name."""
     implementations = getattr(manager.hook, hook).get_hookimpls()
-    return [item for impl in implementations if impl.plugin is module for item in impl.function() or ()]
+    found = [item for impl in implementations if impl.plugin is module for item in impl.function() or ()]
+    for item in found:
+        if not isinstance(item, kind):
+            raise PluginError(f"{hook}: expected {kind.__name__} objects, got {item!r}")
+        check_fields(f"{hook}: {kind.__name__} {getattr(item, 'name', None)!r}", item, name=str, **fields)
+    return found
+
+
+def _check_version(what: str, version: int) -> None:
+    if version != SPEC_VERSION:
+        raise PluginError(f"{what} was written for spec version {version}, this is version {SPEC_VERSION}")
 
 
 def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> None:
     """Everything of one plugin, or nothing: it is checked as a whole before any of it counts."""
-    backends, ops, kernels, families = (
-        _results(manager, module, f"tinyllm_{kind}") for kind in ("backends", "ops", "kernels", "families")
-    )
+    _check_version("the plugin", getattr(module, "tinyllm_spec_version", SPEC_VERSION))
+    backends = _results(manager, module, "tinyllm_backends", BackendPlugin, array_types=tuple)
+    ops = _results(manager, module, "tinyllm_ops", OpSpec)
+    kernels = _results(manager, module, "tinyllm_kernels", Kernel, backend=str, op=str, priority=int, prepares=tuple)
+    families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
     for backend in backends:
-        if backend.spec_version != SPEC_VERSION:
-            raise PluginError(f"backend {backend.name!r} was written for spec version {backend.spec_version}, this is version {SPEC_VERSION}")
-        if backend.name in plugins.backends:
-            raise PluginError(f"backend {backend.name!r} is already provided by another plugin")
-    for op in ops:
-        if op.name in plugins.ops:
-            raise PluginError(f"op {op.name!r} is already in the catalogue")
+        _check_version(f"backend {backend.name!r}", backend.spec_version)
+    for kernel in kernels:
+        _check_version(f"kernel {kernel.id}", kernel.spec_version)
+    _check_new("backend", [b.name for b in backends], plugins.backends, "provided by another plugin")
+    _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
+    known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
+    _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
     plugins.backends.update((b.name, b) for b in backends)
     plugins.ops.update((o.name, o) for o in ops)
     plugins.kernels += kernels
     plugins.families += families
+
+
+def _check_new(kind: str, names: list[str], taken: Container[str], how: str) -> None:
+    for number, name in enumerate(names):
+        if name in taken:
+            raise PluginError(f"{kind} {name!r} is already {how}")
+        if name in names[:number]:
+            raise PluginError(f"{kind} {name!r} is brought twice")
 
 
 def _check_kernels(plugins: Plugins) -> None:
@@ -95,11 +122,21 @@ def _check_kernels(plugins: Plugins) -> None:
     seen: set[str] = set()
     kept = []
     for kernel in plugins.kernels:
-        if kernel.op not in plugins.ops:
-            plugins.broken[kernel.id] = PluginError(f"kernel {kernel.id}: unknown op {kernel.op!r}.{suggest(kernel.op, plugins.ops)}")
-        elif kernel.id in seen:
-            plugins.broken[kernel.id] = PluginError(f"kernel {kernel.id} is registered twice")
+        wrong = "registered twice" if kernel.id in seen else _wrong_names(kernel, plugins)
+        if wrong:
+            plugins.broken[kernel.id] = PluginError(f"kernel {kernel.id}: {wrong}")
         else:
             kept.append(kernel)
         seen.add(kernel.id)
     plugins.kernels = kept
+
+
+def _wrong_names(kernel: Kernel, plugins: Plugins) -> str:
+    """The first name in a kernel that nobody knows, or nothing."""
+    if kernel.op not in plugins.ops:
+        return f"unknown op {kernel.op!r}.{suggest(kernel.op, plugins.ops)}"
+    if kernel.backend not in plugins.backends and kernel.backend not in plugins.broken:  # a broken plugin is told already
+        return f"unknown backend {kernel.backend!r}.{suggest(kernel.backend, plugins.backends)}"
+    inputs = [i.name for i in plugins.ops[kernel.op].inputs]
+    unknown = [n for n in kernel.prepares if n not in inputs] if kernel.prepare is not None else []
+    return f"prepares: {kernel.op} has no input {unknown[0]!r}.{suggest(str(unknown[0]), inputs)}" if unknown else ""

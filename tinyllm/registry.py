@@ -12,7 +12,7 @@ from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.config import Selection, Setting
 from tinyllm.errors import BackendUnavailableError, PluginError, TinyllmError, UnknownNameError, UnsupportedError, suggest
-from tinyllm.plugins import Plugins, load_plugins
+from tinyllm.plugins import Plugins, check_fields, load_plugins
 from tinyllm.reference import reference_function
 from tinyllm.spec import FLOATS, ArrayType, Call, OpSpec
 
@@ -48,7 +48,8 @@ class Registry:
         self.plugins = load_plugins(CATALOGUE) if plugins is None else plugins
         self.settings = dict(config.read_settings() if settings is None else settings)
         self._probes: dict[str, Probe] = {}
-        self._backends: dict[tuple[str, str | None], Backend] = {}
+        self._backends: dict[str, Backend] = {}
+        self._checked: set[Selection] = set()
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         kernels = self.settings["kernels"]
         self.pins = config.parse_pins(kernels.value, kernels.source)
@@ -68,55 +69,75 @@ class Registry:
     def probe(self, name: str) -> Probe:
         """What a backend's probe found, looked up once."""
         if name not in self._probes:
+            plugin = self._plugin(name)
             try:
-                self._probes[name] = self._plugin(name).probe()
-            except TinyllmError:
-                raise
+                self._probes[name] = _checked_probe(plugin.probe())
             except Exception as error:  # noqa: BLE001  a plugin's probe may raise anything
                 self._probes[name] = Probe(False, f"probe failed: {type(error).__name__}: {error}")
         return self._probes[name]
 
-    def _plugin(self, name: str) -> BackendPlugin:
+    def _plugin(self, name: str, where: str = "") -> BackendPlugin:
         if name in self.plugins.backends:
             return self.plugins.backends[name]
         if name in self.plugins.broken:
             error = self.plugins.broken[name]
-            raise BackendUnavailableError(f"backend {name!r}: its plugin is broken: {type(error).__name__}: {error}") from error
-        raise UnknownNameError(f"unknown backend {name!r}.{suggest(name, self.plugins.backends)}")
+            raise BackendUnavailableError(f"{where}backend {name!r}: its plugin is broken: {type(error).__name__}: {error}") from error
+        raise UnknownNameError(f"{where}unknown backend {name!r}.{suggest(name, self.plugins.backends)}")
+
+    def _find(self, name: str, where: str = "") -> tuple[BackendPlugin, str | None]:
+        """The plugin and device behind `name` or `name:device`, both there; nothing is loaded. `where` begins the errors."""
+        name, separator, device = name.partition(":")
+        plugin, probe = self._plugin(name, where), self.probe(name)
+        if not probe.available:
+            hint = f"; install it with: {plugin.install}" if plugin.install else ""
+            raise BackendUnavailableError(f"{where}backend {name!r} is not available: {probe.reason}{hint}")
+        if separator and device not in probe.devices:
+            raise BackendUnavailableError(f"{where}backend {name!r} has no device {device!r} here (devices: {', '.join(probe.devices)})")
+        return plugin, device or None
 
     def backend(self, name: str) -> Backend:
         """The loaded backend for `name` or `name:device`.
 
         Raises:
             UnknownNameError: nobody registered it. BackendUnavailableError: it cannot run here; says what to install.
+            PluginError: its plugin gave something that is no such backend.
         """
-        name, _, device = name.partition(":")
-        key = (name, device or None)
-        if key not in self._backends:
-            plugin, probe = self._plugin(name), self.probe(name)
-            if not probe.available:
-                hint = f"; install it with: {plugin.install}" if plugin.install else ""
-                raise BackendUnavailableError(f"backend {name!r} is not available: {probe.reason}{hint}")
-            if device and device not in probe.devices:
-                raise BackendUnavailableError(f"backend {name!r} has no device {device!r} here (devices: {', '.join(probe.devices)})")
-            try:
-                loaded = plugin.load(device or None)
-            except ImportError as error:
-                raise BackendUnavailableError(f"backend {name!r} failed to load: {error}") from error
-            self._backends[key] = self._backends.setdefault((name, loaded.device), loaded)
-        return self._backends[key]
+        if name not in self._backends:
+            loaded = _load(*self._find(name))
+            self._backends[name] = self._backends.setdefault(f"{loaded.name}:{loaded.device}", loaded)
+        return self._backends[name]
 
     def select(self, argument: str | None = None) -> Selection:
-        """Argument, then `use_backend`, then settings, then the best available."""
+        """Argument, then `use_backend`, then settings, then the best available. Raises as `check` does."""
+        return self.asked(argument) or Selection(self.best(), (), "best available")
+
+    def asked(self, argument: str | None = None) -> Selection | None:
+        """What argument, `use_backend` or settings say, checked; None: nobody chose."""
+        setting, chosen = self.settings["backend"], config.selected()
         if argument is not None:
-            return config.parse_selection(argument, "argument")
-        chosen = config.selected()
+            chosen = config.parse_selection(argument, "argument")
+        elif chosen is None and setting.value is not None:
+            chosen = config.parse_selection(setting.value, setting.source)
         if chosen is not None:
-            return chosen
-        setting = self.settings["backend"]
-        if setting.value is not None:
-            return config.parse_selection(setting.value, setting.source)
-        return Selection(self.best(), (), "best available")
+            self.check(chosen)
+        return chosen
+
+    def check(self, selection: Selection) -> None:
+        """Every op, backend and device of a selection is there, used or not; looked at once.
+
+        Raises:
+            UnknownNameError: an op or backend that nobody registered. BackendUnavailableError: a backend or device that is not here.
+        """
+        if selection in self._checked:
+            return
+        where = f"{selection.source}: "
+        for op, name in selection.per_op:
+            if op not in self.specs:
+                raise UnknownNameError(f"{where}unknown op {op!r}.{suggest(op, self.specs)}")
+            self._find(name, where)
+        if selection.default is not None:
+            self._find(selection.default, where)
+        self._checked.add(selection)
 
     def best(self) -> str:
         """The available backend with the highest score."""
@@ -127,10 +148,8 @@ class Registry:
         return max(available, key=lambda name: probes[name].score)
 
     def backend_for(self, op: str, selection: Selection) -> Backend:
-        """The backend a selection gives to an op."""
-        for name, _ in selection.per_op:
-            if name not in self.specs:
-                raise UnknownNameError(f"{selection.source}: unknown op {name!r}.{suggest(name, self.specs)}")
+        """The backend a selection gives to an op. Raises as `check` and `backend` do."""
+        self.check(selection)
         return self.backend(selection.for_op(op) or self.best())
 
     def kernels(self, backend: str, op: str) -> list[Kernel]:
@@ -206,8 +225,35 @@ class Registry:
 def _reason(kernel: Kernel, call: Call, inexact_allowed: bool) -> str:
     if not kernel.exact and not inexact_allowed:
         return "rounds activations or scales: needs --fast or its name"
-    answer = kernel.supports(call) if kernel.supports else True
-    return "" if answer is True else str(answer or "not supported")
+    try:
+        answer = kernel.supports(call) if kernel.supports else True
+    except Exception as error:  # noqa: BLE001  a plugin's function may raise anything; other kernels go on working
+        return f"supports failed: {type(error).__name__}: {error}"
+    if not isinstance(answer, (bool, str)):
+        return f"supports gave {answer!r}, expected True or a reason"
+    return "" if answer is True else answer or "not supported"
+
+
+def _checked_probe(probe: Any) -> Probe:
+    if not isinstance(probe, Probe):
+        raise PluginError(f"expected a Probe, got {probe!r}")
+    check_fields("Probe", probe, available=bool, reason=str, score=int, devices=tuple)
+    return probe
+
+
+def _load(plugin: BackendPlugin, device: str | None) -> Backend:
+    try:
+        loaded = plugin.load(device)
+    except TinyllmError:
+        raise
+    except Exception as error:  # a plugin's load may raise anything
+        raise BackendUnavailableError(f"backend {plugin.name!r} failed to load: {type(error).__name__}: {error}") from error
+    if not isinstance(loaded, Backend):
+        raise PluginError(f"backend {plugin.name!r}: load: expected a Backend, got {loaded!r}")
+    check_fields(f"backend {plugin.name!r}", loaded, name=str, device=str)
+    if loaded.name != plugin.name:
+        raise PluginError(f"backend {plugin.name!r}: load gave a backend named {loaded.name!r}")
+    return loaded
 
 
 @cache

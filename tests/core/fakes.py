@@ -83,7 +83,7 @@ def backend_plugin(
     return BackendPlugin(name, lambda: probe, load, types, f"pip install {name}", version)
 
 
-def module(name: str, *, backends: Iterable[BackendPlugin] = (), kernels: Iterable[Kernel] = (), **others: Any) -> ModuleType:
+def module(name: str, *, backends: Iterable[Any] = (), kernels: Iterable[Any] = (), **others: Any) -> ModuleType:
     """A plugin module with these hooks; `others` are put in as they are."""
     made = ModuleType(name)
     made.tinyllm_backends = hookimpl(lambda: list(backends))  # type: ignore[attr-defined]

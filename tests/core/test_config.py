@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,9 @@ def test_sources_are_told(machine: tuple[Path, dict[str, str]]) -> None:
         ('model = "x"\nmax_tokens = "many"', 2, "max_tokens: expected int, got 'many'"),
         ("max_tokens = true", 1, "max_tokens: expected int, got True"),
         ("fast = 1", 1, "fast: expected bool, got 1"),
+        ("\n\nmax_tokens = -5", 3, "max_tokens: expected an integer of at least 1, got -5"),
+        ('fast = true\nmodel = """x\n', 2, "not valid TOML"),
+        ('fast = true\n[model]\nname = "x"', 2, "model: expected str, got {'name': 'x'}"),
     ],
 )
 def test_malformed_file(machine: tuple[Path, dict[str, str]], text: str, line: int, words: str) -> None:
@@ -84,14 +89,34 @@ def test_malformed_file(machine: tuple[Path, dict[str, str]], text: str, line: i
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("tool = 3", 1, "tool: expected a table, got 3"),
+        ('[tool]\nother = 1\ntinyllm = "x"', 3, "tool.tinyllm: expected a table, got 'x'"),
+        ('[tool.tinyllm-x]\nfast = true\n[tool]\ntinyllm = ""', 4, "tool.tinyllm: expected a table, got ''"),
+        ("[tool.x]\nbackend = 1\n[tool.tinyllm]\nbackend = 2\n[tool.y]\nbackend = 3", 4, "backend: expected str, got 2"),
+        ("[tool.x]\nlist = [\n'backend',\n]\n[tool]\ntinyllm.backend = 2", 6, "backend: expected str, got 2"),
+        ("[tool.tinyllm]\nfast = true\nbackend = [\n'backend',\n]", 3, "backend: expected str, got ['backend']"),
+    ],
+)
+def test_malformed_project_file(machine: tuple[Path, dict[str, str]], text: str, line: int, words: str) -> None:
+    """The line is that of our own table, whatever stands in the tables of others."""
+    folder, environ = machine
+    (folder / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_settings(folder, environ)
+    assert str(caught.value) == f"{folder / 'pyproject.toml'}:{line}: {words}"
+
+
 def test_a_project_file_that_is_not_text(machine: tuple[Path, dict[str, str]]) -> None:
     folder, environ = machine
-    (folder / "pyproject.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    (folder / "pyproject.toml").write_bytes(b"\n\xff\xfe")
+    with pytest.raises(ConfigError, match=r"pyproject.toml:2: not valid TOML"):
         read_settings(folder, environ)
 
 
-@pytest.mark.parametrize(("variable", "text"), [("TINYLLM_FAST", "maybe"), ("TINYLLM_MAX_TOKENS", "1.5")])
+@pytest.mark.parametrize(("variable", "text"), [("TINYLLM_FAST", "maybe"), ("TINYLLM_MAX_TOKENS", "1.5"), ("TINYLLM_MAX_TOKENS", "0")])
 def test_malformed_variable(machine: tuple[Path, dict[str, str]], variable: str, text: str) -> None:
     folder, environ = machine
     with pytest.raises(ConfigError, match=f"{variable}: expected"):
@@ -111,10 +136,20 @@ def test_selection(text: str, selection: Selection) -> None:
     assert parse_selection(text, config.DEFAULT) == selection
 
 
-@pytest.mark.parametrize("text", ["", ",", "linear=", "=torch", "torch,mlx", "linear=torch,linear=mlx", "*=a,*=b"])
-def test_malformed_selection(text: str) -> None:
-    with pytest.raises(ConfigError, match="argument: backend"):
+@pytest.mark.parametrize("text", [
+    "", ",", "linear=", "=torch", "torch,mlx", "linear=torch,linear=mlx", "*=a,*=b", "numpy:", ":cpu", "linear=torch:,*=numpy", 5, None,
+])  # fmt: skip
+def test_malformed_selection(text: Any) -> None:
+    with pytest.raises(ConfigError, match=f"argument: backend {re.escape(repr(text))}: expected NAME"):
         parse_selection(text, "argument")
+
+
+def test_a_selection_means_quantised_forms_too() -> None:
+    """An entry of their own goes before that of the plain op."""
+    chosen = parse_selection("linear=red,embedding=red,quantized_embedding=blue,*=grey", "x")
+    assert [chosen.for_op(op) for op in ("linear", "quantized_linear", "embedding", "quantized_embedding", "quantize")] == [
+        "red", "red", "red", "blue", "grey",
+    ]  # fmt: skip
 
 
 def test_pins() -> None:
@@ -132,6 +167,12 @@ def test_use_backend_is_seen_by_its_own_thread_alone() -> None:
         thread.join()
         assert config.selected() == Selection("red", (), "use_backend")
     assert seen == [None]
+
+
+def test_use_backend_of_nothing() -> None:
+    wrong: Any = None
+    with pytest.raises(ConfigError, match="use_backend: backend None: expected NAME"), use_backend(wrong):
+        pass
 
 
 def test_use_backend_nests_and_ends_with_its_block() -> None:

@@ -12,7 +12,7 @@ from tests.core.fakes import BlueBox, RedBox, backend_plugin, colour, module, re
 from tinyllm import dispatch
 from tinyllm.backend import Kernel
 from tinyllm.config import use_backend
-from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
+from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, UnsupportedError
 from tinyllm.ops import Op, make_ops
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.registry import Registry
@@ -53,6 +53,20 @@ def test_native_arrays_against_the_argument(ops: dict[str, Op]) -> None:
     with pytest.raises(InvalidInputError, match="softmax: backend 'blue' was asked for, but x is an array of red"):
         ops["softmax"](RedBox(X), backend="blue")
     assert type(ops["softmax"](RedBox(X), backend="red")) is RedBox
+
+
+@pytest.mark.parametrize("wrong", [5, 0, "", "red:", "nope"])
+def test_a_backend_that_is_none(ops: dict[str, Op], wrong: Any) -> None:
+    """Refused alike for numpy arrays and native ones."""
+    for x in (X, RedBox(X)):
+        with pytest.raises(TinyllmError, match=f"argument: .*backend {wrong!r}"):
+            ops["softmax"](x, backend=wrong)
+
+
+def test_a_selection_is_checked_beside_native_arrays_too(ops: dict[str, Op]) -> None:
+    """They outrank it, but a wrong name is told and not passed over."""
+    with use_backend("linear=nope,*=blue"), pytest.raises(UnknownNameError, match="use_backend: unknown backend 'nope'"):
+        ops["softmax"](RedBox(X))
 
 
 def test_arrays_of_two_libraries(ops: dict[str, Op]) -> None:

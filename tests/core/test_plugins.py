@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +13,11 @@ import pytest
 from tests.core.fakes import backend_plugin, box_softmax, colour, module, plugins, registry
 from tinyllm import hookspecs
 from tinyllm.backend import Kernel
-from tinyllm.errors import BackendUnavailableError, PluginError
+from tinyllm.errors import BackendUnavailableError, CheckpointError, PluginError
 from tinyllm.hookspecs import hookimpl
-from tinyllm.spec import SPEC_VERSION
+from tinyllm.models.decoder_config import DecoderConfig
+from tinyllm.models.families import FAMILIES, Family, decoder_config, llama
+from tinyllm.spec import SPEC_VERSION, OpSpec
 
 HOOKS = [name for name in dir(hookspecs) if name.startswith("tinyllm_")]
 DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
@@ -67,13 +70,105 @@ def test_misspelt_hook_parameter() -> None:
 
 def test_spec_version() -> None:
     """Both numbers are named."""
-    error = _error(module("torn", backends=[backend_plugin("blue", version=SPEC_VERSION + 1)]))
-    assert f"spec version {SPEC_VERSION + 1}, this is version {SPEC_VERSION}" in str(error)
+    kernel = Kernel("numpy", "softmax", "fast", lambda: box_softmax, spec_version=SPEC_VERSION + 1)
+    torn = {
+        "backend 'blue'": module("torn", backends=[backend_plugin("blue", version=SPEC_VERSION + 1)]),
+        "kernel numpy/softmax:fast": module("torn", kernels=[kernel]),
+        "the plugin": module("torn", tinyllm_ops=hookimpl(lambda: [_op("twice")]), tinyllm_spec_version=SPEC_VERSION + 1),
+    }
+    for what, plugin in torn.items():
+        error = _error(plugin)
+        assert str(error) == f"{what} was written for spec version {SPEC_VERSION + 1}, this is version {SPEC_VERSION}"
+    assert not plugins(module("fine", tinyllm_spec_version=SPEC_VERSION)).broken
 
 
 def test_op_of_a_taken_name() -> None:
     softmax = registry().spec("softmax")
     assert "'softmax' is already in the catalogue" in str(_error(module("torn", tinyllm_ops=hookimpl(lambda: [softmax]))))
+
+
+def _op(name: str) -> OpSpec:
+    return replace(registry().spec("softmax"), name=name)
+
+
+def _family(*model_types: str) -> Family:
+    return Family("mine", model_types, llama)
+
+
+def test_a_name_brought_twice_by_one_plugin() -> None:
+    blue = backend_plugin("blue")
+    assert str(_error(module("torn", backends=[blue, blue]))) == "backend 'blue' is brought twice"
+    assert str(_error(module("torn", tinyllm_ops=hookimpl(lambda: [_op("twice")] * 2)))) == "op 'twice' is brought twice"
+    torn = module("torn", tinyllm_families=hookimpl(lambda: [_family("gpt"), _family("neo", "gpt")]))
+    assert str(_error(torn)) == "model_type 'gpt' is brought twice"
+
+
+def test_family_of_a_taken_model_type() -> None:
+    """Taken by tinyllm itself or by another plugin: neither wins in silence."""
+    torn = module("torn", tinyllm_families=hookimpl(lambda: [_family("gpt", "llama")]))
+    assert str(_error(torn)) == "model_type 'llama' is already read by another family"
+    first, second = (module(name, tinyllm_families=hookimpl(lambda: [_family("gpt")])) for name in ("first", "second"))
+    assert str(_error(second, first)) == "model_type 'gpt' is already read by another family"
+    assert [f.model_types for f in plugins(first, second).families] == [("gpt",)]
+
+
+@pytest.mark.parametrize(
+    ("hook", "gives", "words"),
+    [
+        ("kernels", ["oops"], "tinyllm_kernels: expected Kernel objects, got 'oops'"),
+        ("families", ["x"], "tinyllm_families: expected Family objects, got 'x'"),
+        ("backends", [None], "tinyllm_backends: expected BackendPlugin objects, got None"),
+        ("ops", ["softmax"], "tinyllm_ops: expected OpSpec objects, got 'softmax'"),
+        ("kernels", 3, "'int' object is not iterable"),
+        ("kernels", [Kernel("numpy", "softmax", "fast", "a:b", priority=None)], "Kernel 'fast': priority: expected int, got None"),  # type: ignore[arg-type]
+        ("kernels", [Kernel("numpy", "linear", "fast", "a:b", prepares="weight")], "prepares: expected tuple, got 'weight'"),  # type: ignore[arg-type]
+        ("families", [Family("mine", "gpt", llama)], "Family 'mine': model_types: expected tuple, got 'gpt'"),  # type: ignore[arg-type]
+        ("backends", [replace(backend_plugin("blue"), array_types="numpy.ndarray")], "array_types: expected tuple, got 'numpy.ndarray'"),
+    ],
+)
+def test_a_hook_that_gives_something_else(hook: str, gives: Any, words: str) -> None:
+    assert words in str(_error(module("torn", **{f"tinyllm_{hook}": hookimpl(lambda: gives)})))
+
+
+def test_a_familys_error_has_its_cause() -> None:
+    """What a plugin's function raises by mistake is told as the plugin's; what it refuses stays as it says."""
+
+    def refuse(config: Any) -> Any:
+        raise CheckpointError("config: gate: expected none")
+
+    def decode(from_config: Any) -> DecoderConfig:
+        return decoder_config({"model_type": "gpt"}, (*FAMILIES, Family("mine", ("gpt",), from_config)))
+
+    with pytest.raises(PluginError, match="family 'mine': from_config failed: KeyError: 'n_layer'") as caught:
+        decode(lambda config: config["n_layer"])
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(PluginError, match="family 'mine': from_config: expected a DecoderConfig, got None"):
+        decode(lambda config: None)
+    with pytest.raises(CheckpointError, match="config: gate: expected none"):
+        decode(refuse)
+
+
+def test_kernel_for_an_unknown_backend() -> None:
+    found = plugins(module("torn", kernels=[Kernel("nunpy", "softmax", "fast", lambda: box_softmax)]))
+    assert str(found.broken["nunpy/softmax:fast"]) == "kernel nunpy/softmax:fast: unknown backend 'nunpy'. Did you mean 'numpy'?"
+    assert all(k.backend != "nunpy" for k in found.kernels)
+
+
+def test_kernel_for_the_backend_of_a_broken_plugin() -> None:
+    """One error for one cause."""
+    extra = module("extra", kernels=[Kernel("torn", "softmax", "fast", lambda: box_softmax)])
+    found = plugins(extra, found=[EntryPoint("torn", "no_such_module_anywhere", "tinyllm")])
+    assert list(found.broken) == ["torn"]
+
+
+def test_kernel_that_prepares_an_unknown_input() -> None:
+    def kernel(name: str, *prepares: str, **more: Any) -> Kernel:
+        return Kernel("numpy", "linear", name, "a:b", prepares=prepares, **more)
+
+    found = plugins(module("torn", kernels=[kernel("a", "weigth", prepare="a:b"), kernel("b", "weight", prepare="a:b"), kernel("c", "w")]))
+    assert [(name, str(error)) for name, error in found.broken.items()] == [
+        ("numpy/linear:a", "kernel numpy/linear:a: prepares: linear has no input 'weigth'. Did you mean 'weight'?")
+    ]
 
 
 def test_kernel_of_an_unknown_op() -> None:

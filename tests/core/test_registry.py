@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.core.fakes import backend_plugin, box_softmax, colour, module, registry
-from tinyllm.backend import Kernel
-from tinyllm.config import Selection
+from tests.core.fakes import BlueBox, BoxBackend, backend_plugin, box_softmax, colour, module, registry
+from tinyllm.backend import Kernel, Probe
+from tinyllm.config import Selection, parse_selection, use_backend
 from tinyllm.errors import BackendUnavailableError, InvalidInputError, PluginError, UnknownNameError, UnsupportedError
 from tinyllm.ops import make_ops
 from tinyllm.registry import Registry
@@ -117,13 +119,97 @@ def test_devices() -> None:
         asked.backend("red:tpu")
 
 
-def test_a_probe_that_raises_is_a_reason() -> None:
-    torn = backend_plugin("torn")
-    object.__setattr__(torn, "probe", lambda: 1 / 0)
-    asked = registry(module("torn", backends=[torn]))
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("linear=nope,*=numpy", UnknownNameError, "tinyllm.toml: unknown backend 'nope'"),
+        ("nope", UnknownNameError, "tinyllm.toml: unknown backend 'nope'"),
+        ("linaer=numpy", UnknownNameError, "tinyllm.toml: unknown op 'linaer'. Did you mean 'linear'"),
+        ("linear=numpy:gpu7,*=numpy", BackendUnavailableError, "tinyllm.toml: backend 'numpy' has no device 'gpu7' here"),
+        ("linear=red,*=numpy", BackendUnavailableError, "tinyllm.toml: backend 'red' is not available: its library is missing"),
+    ],
+)
+def test_every_name_in_a_selection_is_checked(text: str, error: type[Exception], words: str) -> None:
+    """Also those that the call at hand does not need: from settings, from a block and from the argument."""
+    asked = registry(colour("red", available=False), settings={"backend": text})
+    with pytest.raises(error, match=words):
+        asked.select()
+    with pytest.raises(error, match=words.replace("tinyllm.toml", "use_backend")), use_backend(text):
+        asked.select()
+    with pytest.raises(error, match=words.replace("tinyllm.toml", "argument")):
+        make_ops(asked)["softmax"](X, backend=text)
+    with pytest.raises(error, match=words.replace("tinyllm.toml", "test")):
+        asked.backend_for("softmax", parse_selection(text, "test"))
+
+
+def test_a_selection_is_checked_once_and_loads_nothing() -> None:
+    loads: list[str | None] = []
+    red = replace(backend_plugin("red"), load=lambda device: loads.append(device) or 1 / 0)  # type: ignore[func-returns-value]
+    asked = registry(module("red", backends=[red]))
+    looks: list[str] = []
+    find = asked._find
+    asked._find = lambda name, where="": looks.append(name) or find(name, where)  # type: ignore[method-assign, func-returns-value]
+    for _ in range(3):
+        assert asked.select("linear=red,*=numpy") == Selection("numpy", (("linear", "red"),), "argument")
+    assert (looks, loads) == (["red", "numpy"], [])
+
+
+def test_an_empty_device() -> None:
+    with pytest.raises(BackendUnavailableError, match="'numpy' has no device ''"):
+        registry().backend("numpy:")
+
+
+def _torn(**changes: Any) -> Registry:
+    return registry(module("torn", backends=[replace(backend_plugin("torn", score=99), **changes)]))
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: registry().spec("nope"), "UnknownNameError: unknown op 'nope'"),
+        (lambda: None, "PluginError: expected a Probe, got None"),
+        (lambda: Probe(True, "", score="high"), "PluginError: Probe: score: expected int, got 'high'"),  # type: ignore[arg-type]
+        (lambda: Probe(True, "", devices="cpu"), "PluginError: Probe: devices: expected tuple, got 'cpu'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_probe_that_fails_is_a_reason(probe: Any, words: str) -> None:
+    asked = _torn(probe=probe)
     assert asked.best() == "numpy"
-    with pytest.raises(BackendUnavailableError, match="probe failed: ZeroDivisionError"):
+    with pytest.raises(BackendUnavailableError, match=f"'torn' is not available: probe failed: {words}"):
         asked.backend("torn")
+
+
+class _Nameless(BoxBackend):
+    def __init__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("load", "error", "words"),
+    [
+        (lambda device: 1 / 0, BackendUnavailableError, "backend 'torn' failed to load: ZeroDivisionError: division by zero"),
+        (lambda device: None, PluginError, "backend 'torn': load: expected a Backend, got None"),
+        (lambda device: _Nameless(), PluginError, "backend 'torn': name: expected str, got None"),
+        (lambda device: BoxBackend("red", BlueBox), PluginError, "backend 'torn': load gave a backend named 'red'"),
+    ],
+)
+def test_a_backend_that_does_not_load(load: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        _torn(load=load).backend("torn")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError) == ("ZeroDivisionError" in words)
+
+
+def test_supports_that_fails_is_a_reason() -> None:
+    """Others run in its place, and the reason is told."""
+    failing = Kernel("red", "softmax", "failing", lambda: box_softmax, lambda call: 1 / 0, 9)  # type: ignore[arg-type, return-value]
+    asked = _red(failing, _kernel("vague", 8, None), _kernel("plain"))
+    choice = asked.choose(_call(asked, "red"), asked.backend("red"))
+    assert choice.id == "red/softmax:plain"
+    assert {c.kernel.name: c.reason for c in choice.candidates} == {
+        "failing": "supports failed: ZeroDivisionError: division by zero",
+        "vague": "supports gave None, expected True or a reason",
+        "plain": "",
+    }
 
 
 def test_dtype_that_a_backend_lacks() -> None:
@@ -149,12 +235,69 @@ def _surplus(x: Any, y: Any, *, axis: int = -1) -> Any: ...
 def _other_default(x: Any, *, axis: int = 0) -> Any: ...
 
 
-@pytest.mark.parametrize("function", [_no_axis, _surplus, _other_default])
+def _no_default(x: Any, *, axis: int) -> Any: ...
+
+
+def _another_name(y: Any, *, axis: int = -1) -> Any: ...
+
+
+def _by_position_alone(x: Any, /, *, axis: int = -1) -> Any: ...
+
+
+def _by_name_alone(*, x: Any, axis: int = -1) -> Any: ...
+
+
+def _axis_first(axis: int = -1, x: Any = None) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_no_axis, _surplus, _other_default, _no_default, _another_name, _by_position_alone, _by_name_alone, _axis_first],
+)
 def test_kernel_of_a_wrong_signature(function: Any) -> None:
     """Found when it is loaded: the message shows both signatures."""
     asked = _red(Kernel("red", "softmax", "torn", lambda: function))
     with pytest.raises(PluginError, match=r"red/softmax:torn: signature \(.*\).* does not match softmax\(x, \*, axis=-1\)"):
         make_ops(asked)["softmax"](X, backend="red")
+
+
+def test_kernel_with_swapped_inputs() -> None:
+    def linear(weight: Any, x: Any, *, bias: Any = None) -> Any: ...
+
+    with pytest.raises(PluginError, match=r"red/linear:torn: signature \(weight.* does not match linear\(x, weight, \*, bias=None\)"):
+        make_ops(_red(Kernel("red", "linear", "torn", lambda: linear)))["linear"](X, X, backend="red")
+
+
+@pytest.mark.parametrize("function", [lambda *args, **kwargs: args[0], lambda x, *, axis=-1, more=1: x, lambda x, axis=-1: x])
+def test_kernel_of_a_wider_signature(function: Any) -> None:
+    """What takes every call that the spec allows is taken."""
+    asked = _red(Kernel("red", "softmax", "wide", lambda: function))
+    np.testing.assert_array_equal(make_ops(asked)["softmax"](X, backend="red"), X)
+
+
+def test_every_kernel_here_has_the_signature_of_its_op() -> None:
+    asked = registry()
+    for kernel in asked.plugins.kernels:
+        kernel.function(asked.spec(kernel.op))
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        (lambda: 1 / 0, "load failed: ZeroDivisionError: division by zero"),
+        (lambda: None, "load: expected a function, got None"),
+    ],
+)
+def test_kernel_whose_load_fails(load: Any, words: str) -> None:
+    with pytest.raises(PluginError, match=f"red/softmax:torn: {words}"):
+        make_ops(_red(Kernel("red", "softmax", "torn", load)))["softmax"](X, backend="red")
+
+
+def test_kernel_whose_module_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn_kernels.py").write_text("raise RuntimeError('no such driver')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match="red/softmax:torn: cannot load 'torn_kernels:softmax': RuntimeError: no such driver"):
+        make_ops(_red(Kernel("red", "softmax", "torn", "torn_kernels:softmax")))["softmax"](X, backend="red")
 
 
 @pytest.mark.parametrize("path", ["no_such_module:softmax", "tinyllm_numpy.linear:no_such_function"])
@@ -164,8 +307,9 @@ def test_kernel_that_cannot_be_loaded(path: str) -> None:
 
 
 def test_a_kernel_for_a_backend_that_is_not_there_is_harmless() -> None:
+    """It is told (see test_plugins), and harms no other."""
     asked = registry(module("extra", kernels=[Kernel("absent", "softmax", "fast", lambda: box_softmax)]))
-    assert asked.plugins.broken == {}
+    assert list(asked.plugins.broken) == ["absent/softmax:fast"]
     with pytest.raises(UnknownNameError):
         make_ops(asked)["softmax"](X, backend="absent")
     with pytest.raises(InvalidInputError):

@@ -106,18 +106,13 @@ class _Binder:
         self._check_selection()
         for node in self.graph.nodes:
             spec = self.registry.spec(node.op)
-            backend = self.registry.backend_for(self._asked_as(node.op), self.selection)
+            backend = self.registry.backend_for(node.op, self.selection)
             types = {i: self._type(node, i, name) for i, name in node.inputs.items()}
             call = check_call(spec, types, node.attributes, backend.device)
             call = replace(call, bound="weight" not in node.inputs or node.inputs["weight"] in self.graph.weights)
             self.choices[node.name] = self.registry.choose(call, backend, fast=self.fast)
             self.report.kernels[node.name] = self.choices[node.name].id
         self._check_states()
-
-    def _asked_as(self, op: str) -> str:
-        """The name under which a user chose a backend for an op: `linear=torch` means quantised weights too."""
-        named = {name for name, _ in self.selection.per_op}
-        return op if op in named else op.removeprefix("quantized_")
 
     def _check_selection(self) -> None:
         there = {node.op for node in self.graph.nodes}
