@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,14 @@ def pytest_configure() -> None:
     # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct; fetched if it is not there."""
+    from tinyllm.models.sources import resolve
+
+    return resolve("smollm2")
 
 
 @pytest.fixture

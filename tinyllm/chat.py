@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sequence import Piece, Sequence
+from tinyllm.errors import InvalidInputError, invalid
 
 if TYPE_CHECKING:
     from tinyllm.llm import LLM
 
 
 class Chat:
-    """`chat.stream("Hello")` adds the message and streams the reply, which joins the history, also when it is broken off."""
+    """`chat.stream("Hello")` adds the message and streams the reply, which joins the history, also when it is broken off.
+
+    There is one set of pages, so there is one stream: a new one, `set_system` and `reset` close the one before.
+    """
 
     def __init__(self, llm: LLM, system: str | None = None, messages: list[dict[str, Any]] | None = None) -> None:
         self._llm = llm
         self._runner = ModelRunner(llm.program)
         self._cached: list[int] = []
+        self._live: Callable[[], Generator[Piece] | None] = lambda: None
         self.prompt_tokens = 0
         """Tokens of the last prompt, history included."""
         self.reused = 0
         """How many of them had their keys and values there already."""
-        self.messages: list[dict[str, Any]] = list(messages or [])
+        self.messages: list[dict[str, Any]] = _checked([] if messages is None else messages)
         if system is not None:
             self.set_system(system)
 
     def set_system(self, text: str) -> None:
         """Set or replace the system message."""
+        if not isinstance(text, str):
+            raise invalid("chat", "system", "a text", repr(text))
+        self._close()
         rest = self.messages[1:] if self.messages and self.messages[0]["role"] == "system" else self.messages
         self.messages = [{"role": "system", "content": text}, *rest]
 
     def reset(self) -> None:
         """Forget all but the system message."""
+        self._close()
         self.messages = [m for m in self.messages[:1] if m["role"] == "system"]
 
     def send(self, text: str, **sampling: Any) -> str:
@@ -42,26 +52,50 @@ class Chat:
         return "".join(piece.text for piece in self.stream(text, **sampling))
 
     def stream(self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any) -> Generator[Piece]:
-        """Piece by piece; closing the iterator keeps what was said so far."""
+        """Piece by piece; closing the iterator keeps what was said so far. Where nothing was said, the message is dropped as well."""
+        if not isinstance(text, str):
+            raise invalid("chat", "text", "a text", repr(text))
+        if not text:
+            raise InvalidInputError("prompt: expected some text, got an empty prompt")
+        params = self._llm.sampling(sampling)
+        self._close()
         messages = [*self.messages, {"role": "user", "content": text}]
-        sequence = self._llm.sequence(messages, False, sampling)
+        sequence = self._llm.sequence(messages, False, params)
         known = [] if self._runner.empty else self._cached
         same = next(
             (i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b), min(len(known), len(sequence.prompt))
         )
         self.prompt_tokens = len(sequence.prompt)
-        sequence.cached = self.reused = min(same, len(sequence.prompt) - 1)
-        return self._run(messages, sequence, on_prefill)
+        sequence.cached = self.reused = min(same, len(sequence.prompt) - 1)  # stays true: nobody else writes while this stream is live
+        stream = self._run(messages, sequence, on_prefill)
+        self._live = ref(stream)  # weak, so that a stream that is let go of closes at once
+        return stream
 
-    def _run(
-        self, messages: list[dict[str, Any]], sequence: Sequence, on_prefill: Callable[[int, int], None] | None
-    ) -> Generator[Piece]:
+    def _close(self) -> None:
+        """End the stream that is on its way; its reply so far joins the history."""
+        live = self._live()
+        if live is not None:
+            live.close()
+
+    def _run(self, messages: list[dict[str, Any]], sequence: Sequence, on_prefill: Callable[[int, int], None] | None) -> Generator[Piece]:
         reply: list[str] = []
-        self.messages = messages
+        before, self.messages = self.messages, messages
         try:
             for _, piece in generate(self._runner, [sequence], on_prefill):
                 reply.append(piece.text)
                 yield piece
         finally:
-            self.messages.append({"role": "assistant", "content": "".join(reply)})
+            if any(reply) or sequence.finish_reason:
+                self.messages.append({"role": "assistant", "content": "".join(reply)})
+            else:
+                self.messages = before
             self._cached = (sequence.prompt + sequence.generated)[: sequence.cached]
+
+
+def _checked(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, list):
+        raise invalid("chat", "messages", "a list of messages", f"{messages!r:.80}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise invalid("chat", f"messages[{index}]", "an object with a role", f"{message!r:.80}")
+    return list(messages)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.chat import Chat
+from tinyllm.checks import integer
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams, TokenLogprob
@@ -31,6 +32,7 @@ from tinyllm.registry import Registry, default_registry
 
 Message = dict[str, Any]
 Prompt = str | list[int] | list[Message]
+Batch = list[Prompt] | list[str] | list[list[int]] | list[list[Message]]
 Progress = Callable[[int, int], None]
 
 
@@ -77,17 +79,20 @@ def load(
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
     program = compose(graph, registry, selection, checkpoint, fast=fast, progress=progress)
-    return LLM(checkpoint, config, program, skipped)
+    return LLM(checkpoint, config, program, skipped, registry)
 
 
 class LLM:
-    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword."""
+    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is otherwise as the settings say."""
 
-    def __init__(self, checkpoint: Checkpoint, config: DecoderConfig, program: Program, skipped_tensors: list[str]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: DecoderConfig, program: Program, skipped_tensors: list[str], registry: Registry
+    ) -> None:
         self.checkpoint = checkpoint
         self.config = config
         self.program = program
         self.skipped_tensors = skipped_tensors
+        self.registry = registry
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -109,7 +114,13 @@ class LLM:
         """Most tokens of a sequence, prompt and reply together."""
         return self.config.max_position
 
-    def generate(self, prompt: Prompt | list[Prompt], *, raw: bool = False, **sampling: Any) -> Any:
+    @overload
+    def generate(self, prompt: Prompt, *, raw: bool = False, **sampling: Any) -> Completion: ...
+
+    @overload
+    def generate(self, prompt: Batch, *, raw: bool = False, **sampling: Any) -> list[Completion]: ...
+
+    def generate(self, prompt: Prompt | Batch, *, raw: bool = False, **sampling: Any) -> Completion | list[Completion]:
         """Answer a prompt; a list of prompts is answered in one batch and gives a list.
 
         Args:
@@ -121,10 +132,19 @@ class LLM:
             `Completion`, or a list of them.
 
         Raises:
-            InvalidInputError: empty prompt, prompt longer than the context, a sampling setting out of range.
+            InvalidInputError: empty prompt, prompt longer than the context (in a batch with its index), a sampling setting out of range.
+            TinyllmError: the model's logits are not finite.
         """
+        params = self.sampling(sampling)
         prompts, single = _as_batch(prompt)
-        sequences = [self.sequence(p, raw, sampling) for p in prompts]
+        sequences = []
+        for number, one in enumerate(prompts):
+            try:
+                sequences.append(self.sequence(one, raw, params))
+            except InvalidInputError as error:
+                if single:
+                    raise
+                raise InvalidInputError(f"prompts[{number}]: {str(error).removeprefix('prompt: ')}") from error
         pieces: list[list[Piece]] = [[] for _ in sequences]
         for number, piece in generate(ModelRunner(self.program), sequences):
             pieces[number].append(piece)
@@ -133,7 +153,7 @@ class LLM:
 
     def stream(self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any) -> Iterator[Piece]:
         """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first piece."""
-        sequence = self.sequence(prompt, raw, sampling)
+        sequence = self.sequence(prompt, raw, self.sampling(sampling))
         return (piece for _, piece in generate(ModelRunner(self.program), [sequence], on_prefill))
 
     def chat(self, system: str | None = None, messages: list[Message] | None = None) -> Chat:
@@ -156,38 +176,51 @@ class LLM:
             if raw or self.chat_template is None:
                 return self.tokenizer.encode(prompt, add_special_tokens=True)
             prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, list) or not prompt:
-            raise invalid("prompt", "prompt", "text, chat messages or token ids, not empty", repr(prompt))
+        if not isinstance(prompt, list):
+            raise _no_prompt(type(prompt).__name__)
+        if not prompt:
+            raise _no_prompt("an empty list")
         messages = [p for p in prompt if isinstance(p, dict)]
         ids = [int(p) for p in prompt if isinstance(p, (int, np.integer)) and not isinstance(p, bool)]
         if len(ids) == len(prompt):
             return ids
         if len(messages) != len(prompt):
-            kinds = sorted({type(p).__name__ for p in prompt})
-            raise invalid("prompt", "prompt", "text, chat messages or token ids", f"a list of {', '.join(kinds)}")
+            raise _no_prompt(f"a list of {', '.join(sorted({type(p).__name__ for p in prompt}))}")
+        if raw:  # a text that is not raw was made a message above
+            raise InvalidInputError("prompt: raw takes text or token ids, got chat messages, which need the chat template")
         if self.chat_template is None:
             raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
         return self.tokenizer.encode(self.chat_template.render(messages))
 
-    def sequence(self, prompt: Prompt, raw: bool, sampling: dict[str, Any]) -> Sequence:
-        """A checked request."""
+    def sampling(self, given: dict[str, Any]) -> SamplingParams:
+        """Checked settings; `max_tokens` is as the configuration says where it is not given."""
         try:
-            params = SamplingParams(**sampling)
+            return SamplingParams(**{"max_tokens": self.registry.settings["max_tokens"].value, **given})
         except TypeError as error:
             known = ", ".join(SamplingParams.__dataclass_fields__)
             raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error
+
+    def sequence(self, prompt: Prompt, raw: bool, params: SamplingParams) -> Sequence:
+        """A checked request."""
         ids = self._checked_ids(self.encode(prompt, raw), self.context - 1)
         return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context)
 
     def _checked_ids(self, ids: list[int], most: int) -> list[int]:
+        if not isinstance(ids, list | tuple | np.ndarray):
+            raise invalid("prompt", "token ids", "a list of integers", type(ids).__name__)
         if not len(ids):
             raise InvalidInputError("prompt: expected at least one token, got none")
         if len(ids) > most:
             raise InvalidInputError(f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {self.context}")
+        wrong = integer(0)
         for token in ids:
-            if not 0 <= token < self.config.vocab_size:
-                raise invalid("prompt", "token id", f"0 to {self.config.vocab_size - 1}", token)
-        return list(ids)
+            if wrong(token) or token >= self.config.vocab_size:
+                raise invalid("prompt", "token id", f"an integer from 0 to {self.config.vocab_size - 1}", repr(token))
+        return [int(token) for token in ids]
+
+
+def _no_prompt(got: str) -> InvalidInputError:
+    return InvalidInputError(f"prompt: expected text, or a list of chat messages or of token ids, got {got}")
 
 
 def _as_batch(prompt: Any) -> tuple[list[Any], bool]:

@@ -69,9 +69,9 @@ def test_rows_show_medians() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif("torch" not in backends(), reason="needs kernels that round")
-def test_fast_kernels_hardly_change_perplexity(smollm2: Path) -> None:
+def test_fast_kernels_hardly_change_perplexity(smollm2_path: Path) -> None:
     """Under one part in a thousand, and the text is one that the model can predict."""
-    exact, fast = perplexity(smollm2, "torch", False), perplexity(smollm2, "torch", True)
+    exact, fast = perplexity(smollm2_path, "torch", False), perplexity(smollm2_path, "torch", True)
     assert 5 < exact < 60 and abs(fast / exact - 1) < 1e-3
 
 

@@ -6,14 +6,12 @@ import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.cli.fake_model import load_fake
 from tinyllm.cli import session
 from tinyllm.cli.main import main
-from tinyllm.models.sources import resolve
 from tinyllm.registry import default_registry
 
 
@@ -50,9 +48,3 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake model in place of a real one."""
     monkeypatch.setattr(session, "load_model", load_fake)
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The GGUF of SmolLM2-135M-Instruct; fetched if it is not there."""
-    return resolve("smollm2")

@@ -20,6 +20,7 @@ from tinyllm.cli import session
 from tinyllm.cli.main import main
 from tinyllm.cli.output import note
 from tinyllm.models.chat_template import ChatTemplate
+from tinyllm.registry import default_registry
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
 CONTEXT = 400
@@ -31,7 +32,8 @@ def fake_llm(delay: float = 0.0) -> llm.LLM:
         path=Path("fake.gguf"), tokenizer=FakeTokenizer, chat_template=lambda: ChatTemplate({"default": TEMPLATE}, {})
     )
     program: Any = FakeProgram(delay)
-    return llm.LLM(checkpoint, replace(CONFIG, vocab_size=VOCABULARY, max_position=CONTEXT, eos_token_ids=(0,)), program, [])
+    config = replace(CONFIG, vocab_size=VOCABULARY, max_position=CONTEXT, eos_token_ids=(0,))
+    return llm.LLM(checkpoint, config, program, ["rope_freqs.weight"], default_registry())
 
 
 def load_fake(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> llm.LLM:

@@ -74,7 +74,21 @@ def test_settings_give_the_number_of_tokens(cli: Cli, fake: None, clean_environm
     assert json.loads(cli("generate", "hello", "--json", "-n", "3").out)["completion_tokens"] == 3
 
 
-def test_the_real_model_answers(cli: Cli, smollm2: Path) -> None:
-    found = json.loads(cli("generate", "What is the capital of France?", "-n", "12", "--json", "-m", str(smollm2)).out)
+def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
+    result = cli("generate", "hello", "-n", "5", "--verbose", "--json")
+    assert json.loads(result.out)["completion_tokens"] == 5
+    assert result.err.splitlines() == [
+        "kernels: 2",
+        "      2 fake/linear:fused",
+        "      1 fake/rms_norm:reference",
+        "weights held in a second form: 1",
+        "  embed: fake/embedding:rows, fake/linear:fused",
+        "tensors of the checkpoint that were skipped: 1",
+        "  rope_freqs.weight",
+    ]
+
+
+def test_the_real_model_answers(cli: Cli, smollm2_path: Path) -> None:
+    found = json.loads(cli("generate", "What is the capital of France?", "-n", "12", "--json", "-m", str(smollm2_path)).out)
     assert "Paris" in found["text"]
     assert found["completion_tokens"] == len(found["token_ids"]) <= 12

@@ -42,6 +42,10 @@ class FakeProgram:
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
     steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
+    report: Any = field(default_factory=lambda: SimpleNamespace(
+        kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},
+        second_copies=["embed: fake/embedding:rows, fake/linear:fused"],
+    ))  # fmt: skip
 
     def allocate(self, pages: int, page_size: int) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}

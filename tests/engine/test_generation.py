@@ -109,6 +109,22 @@ def test_prefill_is_reported_up_to_the_whole_prompt(monkeypatch: pytest.MonkeyPa
     assert told == [(10, 25), (20, 25), (25, 25)]
 
 
+def test_prefill_counts_prompt_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "PREFILL_CHUNK", 10)
+    told: list[tuple[int, int]] = []
+    short, long = sequence("abc", max_tokens=9), sequence("x" * 30, max_tokens=1)
+    run([short, long], on_prefill=lambda done, total: told.append((done, total)))
+    assert told == [(10, 33), (19, 33), (28, 33), (33, 33)]  # beside each decode step of the short one, nine of the long prompt
+
+
+def test_prefill_is_reported_before_the_first_piece() -> None:
+    order: list[str] = []
+    runner: Any = ModelRunner(FakeProgram())  # type: ignore[arg-type]
+    for _, piece in generation.generate(runner, [sequence("ab", max_tokens=1)], lambda done, total: order.append("prefill")):
+        order.append(piece.text)
+    assert order[0] == "prefill" and len(order) == 2
+
+
 def test_cached_prompt_is_not_computed_again() -> None:
     program = FakeProgram()
     runner: Any = ModelRunner(program)  # type: ignore[arg-type]
@@ -131,6 +147,24 @@ def test_a_step_that_fails_takes_its_pages_with_it() -> None:
     with pytest.raises(RuntimeError, match="broken off"):
         list(generation.generate(runner, [sequence("hello")]))
     assert runner.empty
+
+
+def test_a_pool_that_cannot_grow_is_given_up() -> None:
+    class Full(FakeProgram):
+        def grow(self, state: dict[str, Any], pages: int, page_size: int) -> dict[str, Any]:
+            state.pop("pages")
+            raise MemoryError("no room")
+
+    runner: Any = ModelRunner(Full())  # type: ignore[arg-type]
+    with pytest.raises(MemoryError, match="no room"):
+        run_on(runner, sequence("hello", max_tokens=600))
+    assert runner.empty
+    assert run_on(runner, sequence("hello", max_tokens=5)) == run([sequence("hello", max_tokens=5)])[0]
+
+
+def run_on(runner: Any, request: Sequence) -> str:
+    """The text of one request."""
+    return "".join(piece.text for _, piece in generation.generate(runner, [request]))
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.5])

@@ -127,7 +127,12 @@ def test_log_probabilities_are_those_of_the_model() -> None:
     ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("temperature", -0.1), ("temperature", math.nan), ("temperature", "hot"),
     ("top_p", 0), ("top_p", 1.01), ("top_k", 0), ("top_k", 2.0), ("min_p", -0.1), ("min_p", 1.1), ("repetition_penalty", 0),
     ("repetition_penalty", math.inf), ("seed", -1), ("logprobs", -1), ("stop", ("",)), ("stop", (3,)),
+    ("seed", 2**64), ("seed", 2**63), ("stop", None), ("stop", 5), ("stop", {"a": 1}), ("stop", (s for s in "ab")),
 ])  # fmt: skip
 def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
-    with pytest.raises(InvalidInputError, match=name):
+    with pytest.raises(InvalidInputError, match=f"sampling: {name}: expected"):
         SamplingParams(**{name: value})
+
+
+def test_the_largest_seed_draws() -> None:
+    assert sample(np.zeros(9, np.float32), SamplingParams(temperature=1.0), 2**63 - 1, 5) in range(9)

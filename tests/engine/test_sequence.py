@@ -10,6 +10,7 @@ import pytest
 from tests.engine.fakes import STOP, VOCABULARY, FakeTokenizer, sequence
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
+from tinyllm.errors import TinyllmError
 from tinyllm.models.token_text import TextStream
 
 
@@ -50,6 +51,25 @@ def test_characters_of_several_tokens_come_whole() -> None:
     first, second = (ord(c) - 128 for c in "é".encode().decode("latin-1"))
     texts = [request.advance(wanting(t)).text for t in (first, second, first)]
     assert texts == ["", "é", "�"]  # what is cut off at the end is shown as such
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}])
+def test_logits_that_are_no_numbers_give_no_token(value: float, settings: dict[str, float]) -> None:
+    request = sequence("abc", **settings)
+    logits = wanting(98)
+    logits[7] = value
+    with pytest.raises(TinyllmError, match=f"position 3: expected finite logits, got {value}"):
+        request.advance(logits)
+    assert request.generated == []
+
+
+def test_logits_of_minus_infinity_are_merely_never_taken() -> None:
+    logits = np.full(VOCABULARY, -np.inf, np.float32)
+    with pytest.raises(TinyllmError, match="got -inf"):
+        sequence("abc").advance(logits)
+    logits[98] = 0
+    assert sequence("abc", temperature=2.0).advance(logits).text == "b"
 
 
 def test_logprobs_come_when_asked_for() -> None:

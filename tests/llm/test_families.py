@@ -85,7 +85,7 @@ def test_token_ids_out_of_range_and_overlong_prompts(tmp_path: Path) -> None:
     """Named with both numbers, before anything runs."""
     checkpoint("llama", tmp_path)
     llm = load(tmp_path, "numpy", registry=registry())
-    with pytest.raises(InvalidInputError, match="expected 0 to 96, got 97"):
+    with pytest.raises(InvalidInputError, match="expected an integer from 0 to 96, got 97"):
         llm.logits([3, 97])
     with pytest.raises(InvalidInputError, match="has 300 tokens, at most 256"):
         llm.logits([3] * 300)

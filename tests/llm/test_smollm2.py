@@ -36,11 +36,11 @@ def llm(backend: str, path: Path) -> LLM:
 
 
 @pytest.fixture(scope="session")
-def judged(smollm2: Path, judge: Any) -> dict[tuple[str, bool], list[int]]:
+def judged(smollm2_path: Path, judge: Any) -> dict[tuple[str, bool], list[int]]:
     """transformers' greedy tokens for every prompt."""
     torch = pytest.importorskip("torch")
     found = {}
-    reader = llm("numpy", smollm2)
+    reader = llm("numpy", smollm2_path)
     for param in PROMPTS:
         text, raw = param.values
         ids = reader.encode(str(text), bool(raw))
@@ -54,19 +54,19 @@ def judged(smollm2: Path, judge: Any) -> dict[tuple[str, bool], list[int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("text", "raw"), PROMPTS)
 @pytest.mark.parametrize("backend", backends())
-def test_greedy_tokens_are_those_of_transformers(text: str, raw: bool, backend: str, smollm2: Path, judged: Any) -> None:
+def test_greedy_tokens_are_those_of_transformers(text: str, raw: bool, backend: str, smollm2_path: Path, judged: Any) -> None:
     """48 greedy tokens, or fewer where the reply ends, are the same on each backend and in transformers."""
-    reply = llm(backend, smollm2).generate(text, raw=raw, max_tokens=LENGTH)
+    reply = llm(backend, smollm2_path).generate(text, raw=raw, max_tokens=LENGTH)
     assert reply.token_ids == judged[text, raw]
     assert reply.finish_reason == ("length" if len(reply.token_ids) == LENGTH else "stop")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", backends())
-def test_logits_are_those_of_transformers(backend: str, smollm2: Path, judge: Any) -> None:
+def test_logits_are_those_of_transformers(backend: str, smollm2_path: Path, judge: Any) -> None:
     """Logits of every position agree within float32's rounding through 30 layers."""
     torch = pytest.importorskip("torch")
-    model = llm(backend, smollm2)
+    model = llm(backend, smollm2_path)
     ids = model.encode(CHAT["question"])
     with torch.inference_mode():
         wanted = judge(torch.tensor([ids])).logits[0].numpy()
@@ -76,18 +76,18 @@ def test_logits_are_those_of_transformers(backend: str, smollm2: Path, judge: An
 
 
 @pytest.mark.slow
-def test_a_batch_gives_what_each_gets_alone(smollm2: Path) -> None:
+def test_a_batch_gives_what_each_gets_alone(smollm2_path: Path) -> None:
     """Prompts of different lengths and endings in one batch."""
-    model = llm(backends()[-1], smollm2)
+    model = llm(backends()[-1], smollm2_path)
     prompts = [CHAT["question"], CHAT["french"], "Say hello."]
     together = model.generate(prompts, max_tokens=24)
     assert [r.token_ids for r in together] == [model.generate(p, max_tokens=24).token_ids for p in prompts]
 
 
 @pytest.mark.slow
-def test_a_chat_reuses_its_keys(smollm2: Path) -> None:
+def test_a_chat_reuses_its_keys(smollm2_path: Path) -> None:
     """The second turn computes only what is new, and says what a fresh conversation would."""
-    model = llm(backends()[-1], smollm2)
+    model = llm(backends()[-1], smollm2_path)
     chat = model.chat(system="You are terse.")
     chat.send("Name a colour.", max_tokens=16)
     second = chat.send("Name another.", max_tokens=16)
@@ -98,9 +98,9 @@ def test_a_chat_reuses_its_keys(smollm2: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_chat_goes_on_after_a_reply_is_broken_off(smollm2: Path) -> None:
+def test_a_chat_goes_on_after_a_reply_is_broken_off(smollm2_path: Path) -> None:
     """Closing the stream keeps what was said; the next turn is as if the reply had ended there."""
-    model = llm(backends()[-1], smollm2)
+    model = llm(backends()[-1], smollm2_path)
     chat = model.chat()
     pieces = chat.stream("Tell me a story.", max_tokens=40)
     said = "".join(next(pieces).text for _ in range(5))

@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyllm.models import sources
-
 # Every byte as its own token, a few merges, and two control tokens: enough for a byte-level tokenizer.
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "1 2", "Ġ Ġ"]
-
-
-@pytest.fixture(scope="session")
-def smollm2_path() -> Path:
-    """The real SmolLM2 file, brought once into the cache folder."""
-    return sources.pull("smollm2")
 
 
 @pytest.fixture(scope="session")

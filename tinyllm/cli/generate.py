@@ -26,6 +26,7 @@ def generate(
     fast: options.Fast = None,
     dtype: options.Dtype = None,
     as_json: options.Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say on stderr which kernels run and how the weights are held.")] = False,
 ) -> None:
     """Answer a prompt.
 
@@ -33,7 +34,7 @@ def generate(
     """
     from tinyllm.cli.meter import Meter
     from tinyllm.cli.output import note, print_json, say
-    from tinyllm.cli.session import backend_name, checked, load_model, model_name, read_prompt
+    from tinyllm.cli.session import backend_name, checked, describe, load_model, model_name, read_prompt
     from tinyllm.errors import InvalidInputError
 
     if raw and system is not None:
@@ -44,6 +45,8 @@ def generate(
     )  # fmt: skip
     text = read_prompt(prompt)
     llm = load_model(model, backend, dtype, fast)
+    if verbose:
+        note(describe(llm))
     request: Any = text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
     ids = llm.encode(request, raw)
     meter = Meter(len(ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.cli.output import download_bar, loading_line
@@ -29,15 +30,12 @@ def read_prompt(prompt: str) -> str:
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """Sampling settings, with `max_tokens` from the configuration where it was not given. Raises before a model is loaded."""
+    """The sampling settings that were given. Raises before a model is loaded."""
     from tinyllm.engine.sampling import SamplingParams
-    from tinyllm.registry import default_registry
 
-    if settings["max_tokens"] is None:
-        settings["max_tokens"] = default_registry().settings["max_tokens"].value
-    settings["stop"] = tuple(settings["stop"] or ())
-    SamplingParams(**settings)
-    return settings
+    given = {name: value for name, value in settings.items() if value is not None}
+    SamplingParams(**given)
+    return given
 
 
 def load_model(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> LLM:
@@ -65,3 +63,15 @@ def model_name(model: str | None) -> str:
 def backend_name(llm: LLM) -> str:
     """`torch:cpu`; several where ops are spread over backends."""
     return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in llm.program.steps))
+
+
+def describe(llm: LLM) -> str:
+    """What loading chose: the kernels with the calls each runs, weights held in a second form, and tensors that were skipped."""
+    report = llm.program.report
+    counts = Counter(report.kernels.values())
+    lists = {
+        "kernels": [f"{count:5} {kernel}" for kernel, count in sorted(counts.items())],
+        "weights held in a second form": report.second_copies,
+        "tensors of the checkpoint that were skipped": llm.skipped_tensors,
+    }
+    return "\n".join("\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in lists.items())

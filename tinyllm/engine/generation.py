@@ -20,13 +20,13 @@ def generate(
     """Yield (index of the sequence, piece) as tokens come, until all are finished.
 
     Sequence i uses page i; where it says it is cached, that page holds its first `cached` keys.
-    on_prefill: told (prompt tokens done, in all).
+    on_prefill: told (prompt tokens done, in all) after each step that did some, those of all sequences together.
     """
     for number, sequence in enumerate(sequences):
         sequence.pages = [number]
-    todo = sum(len(s.pending()) for s in sequences)
+    prompts = sum(s.prompt_left for s in sequences)
+    left = prompts
     running = list(enumerate(sequences))
-    done = 0
     while running:
         chunks, room = [], PREFILL_CHUNK
         for number, sequence in running:
@@ -36,14 +36,14 @@ def generate(
                 room -= len(tokens)
         _reserve(runner, len(sequences), chunks)
         logits = runner.step(make_step([Chunk(t, s.cached, s.pages) for _, s, t in chunks], runner.page_size))
-        for row, (number, sequence, tokens) in enumerate(chunks):
+        for _, sequence, tokens in chunks:
             sequence.cached += len(tokens)
-            done += len(tokens)
-            if sequence.pending():
-                continue
-            yield number, sequence.advance(logits[row])
-        if on_prefill and done <= todo:
-            on_prefill(done, todo)
+        before, left = left, sum(s.prompt_left for s in sequences)
+        if on_prefill and left < before:
+            on_prefill(prompts - left, prompts)
+        for row, (number, sequence, _) in enumerate(chunks):
+            if not sequence.pending():
+                yield number, sequence.advance(logits[row])
         running = [(n, s) for n, s in running if s.finish_reason is None]
 
 

@@ -20,7 +20,7 @@ class ModelRunner:
 
     @property
     def empty(self) -> bool:
-        """No pages are there: none were reserved yet, or a step was broken off."""
+        """No pages are there: none were reserved yet, or a step or a move of the pool was broken off."""
         return self._state is None
 
     def reserve(self, pages: int, page_size: int) -> None:
@@ -29,7 +29,8 @@ class ModelRunner:
             self._state = self.program.allocate(pages, page_size)
         elif pages > self.pages or page_size > self.page_size:
             pages, page_size = max(pages, self.pages), max(page_size, self.page_size)
-            self._state = self.program.grow(self._state, pages, page_size)
+            state, self._state = self._state, None  # a move that is broken off takes its pages with it, as a step does
+            self._state = self.program.grow(state, pages, page_size)
         else:
             return
         self.pages, self.page_size = pages, page_size

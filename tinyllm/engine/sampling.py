@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.checks import integer, number, optional
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import invalid
 
 Logits = NDArray[np.float32]
 
@@ -46,11 +46,10 @@ class SamplingParams:
         for name in ("top_p", "min_p"):
             if (getattr(self, name) or 0) > 1:
                 raise invalid("sampling", name, "a number of at most 1", getattr(self, name))
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if not all(isinstance(s, str) and s for s in self.stop):
-            raise InvalidInputError(f"sampling: stop: expected texts that are not empty, got {self.stop!r}")
-        object.__setattr__(self, "stop", tuple(self.stop))
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, (tuple, list)) or not all(isinstance(s, str) and s for s in stop):
+            raise invalid("sampling", "stop", "a text or a list of texts, none empty", repr(self.stop))
+        object.__setattr__(self, "stop", tuple(stop))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ import secrets
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tinyllm.engine.sampling import Logits, SamplingParams, TokenLogprob, log_probability, sample
 from tinyllm.engine.stop_strings import StopStrings
+from tinyllm.errors import TinyllmError
 from tinyllm.models.tokenizer import Tokenizer
 
 
@@ -51,6 +54,11 @@ class Sequence:
         """Tokens so far."""
         return len(self.prompt) + len(self.generated)
 
+    @property
+    def prompt_left(self) -> int:
+        """Prompt tokens whose keys are not in the cache yet."""
+        return max(0, len(self.prompt) - self.cached)
+
     def pending(self) -> list[int]:
         """Tokens whose keys are not in the cache yet."""
         if self.cached >= len(self.prompt):
@@ -58,7 +66,11 @@ class Sequence:
         return self.prompt[self.cached :] + self.generated
 
     def advance(self, logits: Logits) -> Piece:
-        """Take the next token from logits `[V]`, and the text it brings."""
+        """Take the next token from logits `[V]`, and the text it brings. Raises `TinyllmError` where the largest is no finite number."""
+        largest = logits.max()
+        if not np.isfinite(largest):  # the maximum is NaN where any is; a token of -inf is merely never taken
+            why = "a weight is broken, or values left the range of the dtype"
+            raise TinyllmError(f"generate: position {self.length}: expected finite logits, got {largest}; {why}")
         seen: SequenceOf[int] = self.prompt + self.generated if self._penalised else ()
         token = sample(logits, self.params, self.seed, self.length, seen)
         if token in self.stop_token_ids:

@@ -1,0 +1,92 @@
+"""What `LLM` and `Chat` take and refuse, on a model that needs no numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_overloads, get_type_hints
+
+import numpy as np
+import pytest
+
+from tests.cli.fake_model import CONTEXT, VOCABULARY, fake_llm
+from tinyllm.config import read_settings
+from tinyllm.errors import InvalidInputError
+from tinyllm.llm import LLM, Completion
+from tinyllm.registry import Registry
+
+IDS = "an integer from 0 to 127"
+KINDS = "expected text, or a list of chat messages or of token ids, got"
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(("prompt", "said"), [
+    ("", "expected some text, got an empty prompt"),
+    ([], f"{KINDS} an empty list"),
+    (None, f"{KINDS} NoneType"),
+    (7, f"{KINDS} int"),
+    ((1, 2), f"{KINDS} tuple"),
+    (np.array([1, 2]), f"{KINDS} ndarray"),
+    (USER, f"{KINDS} dict"),
+    ([1, "a"], f"{KINDS} a list of int, str"),
+    ([1, True], f"{KINDS} a list of bool, int"),
+    ([1, VOCABULARY], f"token id: expected {IDS}, got 128"),
+])  # fmt: skip
+def test_wrong_prompts_are_named(prompt: Any, said: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        fake_llm().generate(prompt)
+    assert str(error.value) == f"prompt: {said}"
+
+
+@pytest.mark.parametrize(("prompts", "said"), [
+    (["hi", ""], "prompts[1]: expected some text"),
+    (["x" * CONTEXT, "hi"], "prompts[0]: has "),
+    ([[1], [2], [3, VOCABULARY]], "prompts[2]: token id"),
+    ([[USER], [{"content": "x"}]], "prompts[1]: chat: messages[0]: expected an object with a role"),
+])  # fmt: skip
+def test_a_wrong_prompt_in_a_batch_is_named_by_its_index(prompts: Any, said: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        fake_llm().generate(prompts)
+    assert str(error.value).startswith(said)
+
+
+def test_a_wrong_setting_is_not_blamed_on_a_prompt() -> None:
+    with pytest.raises(InvalidInputError, match=r"^sampling: top_p"):
+        fake_llm().generate(["a", "b"], top_p=3)
+
+
+def test_raw_takes_no_messages() -> None:
+    llm = fake_llm()
+    with pytest.raises(InvalidInputError, match="raw takes text or token ids, got chat messages"):
+        llm.generate([USER], raw=True)
+    assert llm.generate([104, 105], raw=True, max_tokens=4) == llm.generate("hi", raw=True, max_tokens=4)
+
+
+@pytest.mark.parametrize("ids", [[1, 2.0], [1, True], ["a"], "ab", [1, -1], [1, None], np.array([1.0, 2.0]), [[1, 2]]])
+def test_logits_take_whole_numbers_alone(ids: Any) -> None:
+    with pytest.raises(InvalidInputError, match="prompt: token id"):
+        fake_llm().logits(ids)
+
+
+@pytest.mark.parametrize("ids", [None, 5, {1}])
+def test_logits_take_a_list(ids: Any) -> None:
+    with pytest.raises(InvalidInputError, match="prompt: token ids: expected a list of integers"):
+        fake_llm().logits(ids)
+
+
+def test_logits_take_arrays_of_whole_numbers() -> None:
+    expected = fake_llm().logits([1, 2, 3])
+    for ids in ((1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], np.uint8)):
+        np.testing.assert_array_equal(fake_llm().logits(ids), expected)  # type: ignore[arg-type]
+
+
+def test_settings_give_the_number_of_tokens() -> None:
+    llm = fake_llm()
+    llm.registry = Registry(settings=read_settings(Path("/nonexistent"), {"TINYLLM_MAX_TOKENS": "7", "XDG_CONFIG_HOME": "/nonexistent"}))
+    assert len(llm.generate("hello").token_ids) == 7
+    assert sum(len(piece.token_ids) for piece in llm.stream("hello")) == 7
+    assert len(llm.chat().send("hello")) == 7
+    assert len(llm.generate("hello", max_tokens=3).token_ids) == 3
+
+
+def test_a_type_checker_sees_one_completion_or_a_list() -> None:
+    assert [get_type_hints(o)["return"] for o in get_overloads(LLM.generate)] == [Completion, list[Completion]]
