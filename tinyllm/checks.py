@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 
 Check = Callable[[Any], str | None]
+LARGEST = 2**63 - 1
+"""Of an integer that array libraries take: a larger one would end in an error of theirs."""
 
 
 def integer(minimum: int | None = None) -> Check:
-    """A whole number, not a bool, of at least `minimum`."""
+    """A whole number of 64 bits, not a bool, of at least `minimum`."""
     expected = "an integer" if minimum is None else f"an integer of at least {minimum}"
 
     def check(value: Any) -> str | None:
-        fine = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        return None if fine and (minimum is None or value >= minimum) else expected
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (minimum is not None and value < minimum):
+            return expected
+        return None if abs(int(value)) <= LARGEST else f"{expected} within 64 bits"
 
     return check
 
@@ -31,7 +34,12 @@ def number(above: float | None = None, minimum: float | None = None) -> Check:
         expected += f" of at least {minimum:g}"
 
     def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            return expected
+        if isinstance(value, (int, np.integer)):
+            if abs(int(value)) > LARGEST:
+                return f"{expected}, a whole one within 64 bits"
+        elif not math.isfinite(value):
             return expected
         return None if (above is None or value > above) and (minimum is None or value >= minimum) else expected
 

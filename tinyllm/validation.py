@@ -145,9 +145,14 @@ def output_types(spec: OpSpec, call: Call) -> tuple[ArrayType, ...]:
                     shape += call.dims[name]
                 else:
                     shape.append(int(name) if name.isdigit() else call.dims[name])
-        dtype = call.dims["dtype of T"][1] if output.dtype == "T" else call.attributes[output.dtype[1:]] if output.dtype.startswith("=") else output.dtype
-        types.append(ArrayType(tuple(shape), dtype))
+        types.append(ArrayType(tuple(shape), _output_dtype(output.dtype, call)))
     return tuple(types)
+
+
+def _output_dtype(stated: str, call: Call) -> str:
+    if stated == "T":
+        return str(call.dims["dtype of T"][1])
+    return str(call.attributes[stated[1:]]) if stated.startswith("=") else stated
 
 
 def quant_type(weight: QuantWeight) -> QuantType:

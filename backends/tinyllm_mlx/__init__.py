@@ -8,6 +8,7 @@ from importlib import metadata
 
 from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.hookspecs import hookimpl
+from tinyllm.quant_weight import known_scheme
 from tinyllm_mlx import supports
 
 INSTALL = "pip install 'tinyllm[mlx]'"
@@ -85,7 +86,7 @@ PREPARE = {
     "quantized_linear": "quantized:prepare",
     "quantized_embedding": "quantized:prepare",
 }
-SUPPORTS = {"dequantize": supports.scheme, "quantized_linear": supports.scheme, "quantized_embedding": supports.scheme}
+SUPPORTS = dict.fromkeys(("dequantize", "quantized_linear", "quantized_embedding"), known_scheme)
 FAST = {
     "softmax": supports.no_empty_axis,
     "rms_norm": supports.no_empty_axis,

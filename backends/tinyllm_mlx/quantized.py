@@ -9,12 +9,10 @@ from __future__ import annotations
 import mlx.core as mx
 
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import SCHEMES, WORD, QuantWeight
 from tinyllm_mlx import linear
 from tinyllm_mlx.arrays import on_cpu, widen
 from tinyllm_mlx.linear import Matrix
-
-WORD = 32
 
 
 def pack_bits(values: mx.array, bits: int) -> mx.array:
@@ -64,8 +62,8 @@ def quantize(w: mx.array, *, bits: int = 4, group_size: int = 64, scheme: str = 
 def expand(weight: QuantWeight) -> mx.array:
     """`scale * q + bias` in float32, columns where the inputs are."""
     arrays, columns = weight.arrays, weight.shape[-1]
-    if weight.scheme not in ("affine", "int8"):
-        raise UnsupportedError(f"mlx: the scheme {weight.scheme!r} of a quantised weight is not known (known: affine, int8)")
+    if weight.scheme not in SCHEMES:
+        raise UnsupportedError(f"mlx: the scheme {weight.scheme!r} of a quantised weight is not known (known: {', '.join(SCHEMES)})")
     q: mx.array = arrays["q"] if weight.scheme == "int8" else unpack_bits(arrays["q"], weight.bits, columns)
     groups = (*q.shape[:-1], columns // weight.group_size, weight.group_size)
     values: mx.array = q.astype(mx.float32).reshape(groups) * arrays["scales"].astype(mx.float32)[..., None]
@@ -100,13 +98,7 @@ def quantized_embedding(ids: mx.array, weight: QuantWeight | Matrix, *, dtype: s
     """Rows, dequantised."""
     if isinstance(weight, Matrix):
         return linear.rows(ids, weight).astype(getattr(mx, dtype))
-    return expand(take_rows(weight, ids)).astype(getattr(mx, dtype))
-
-
-def take_rows(weight: QuantWeight, ids: mx.array) -> QuantWeight:
-    """Some rows of a weight, still quantised."""
-    arrays = {k: a if k == "permutation" else mx.take(a, ids, axis=0) for k, a in weight.arrays.items()}
-    return QuantWeight(weight.scheme, arrays, weight.bits, weight.group_size, (*ids.shape, weight.shape[-1]))
+    return expand(weight.rows(lambda array: mx.take(array, ids, axis=0), ids.shape)).astype(getattr(mx, dtype))
 
 
 def prepare_fast(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinyllm.quant_weight import known_scheme
 from tinyllm.spec import ArrayType, Call, QuantType
 
 
@@ -11,18 +12,11 @@ def no_empty_axis(call: Call) -> bool | str:
     return all(0 not in shape for shape in shapes) or "zero-length axes"
 
 
-def scheme(call: Call) -> bool | str:
-    """Weights of the core's own schemes."""
-    weight = call.inputs["weight"]
-    known = not isinstance(weight, QuantType) or weight.scheme in ("affine", "int8")
-    return known or f"scheme {call.dtype('weight')!r} is not known here"
-
-
 def quantized_product(call: Call) -> bool | str:
     """`mx.quantized_matmul`: it ends the process on zero-length axes."""
     weight = call.inputs["weight"]
-    if scheme(call) is not True or not isinstance(weight, QuantType):
-        return scheme(call)
+    if known_scheme(call) is not True or not isinstance(weight, QuantType):
+        return known_scheme(call)
     if weight.group_size not in (32, 64, 128):
         return "groups of 32, 64 or 128 only"
     return no_empty_axis(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.hookspecs import hookimpl
+from tinyllm.quant_weight import known_scheme
 from tinyllm.spec import Call
 
 
@@ -23,16 +24,12 @@ def tinyllm_backends() -> list[BackendPlugin]:
     return [BackendPlugin("numpy", _probe, _load)]
 
 
-def _known_scheme(call: Call) -> bool | str:
-    return call.dtype("weight") in ("affine", "int8") or f"knows schemes affine and int8, not {call.dtype('weight')}"
-
-
 def _dense(call: Call) -> bool | str:
     """What `dense` packs is float32, and packing is worth it only where it is paid once."""
     if not call.bound:
         return "packing at each call costs more than it gives"
     wide = "float64" in (call.attributes.get("dtype"), call.dtype("x") if "x" in call.inputs else None)
-    return "packs weights as float32" if wide else _known_scheme(call)
+    return "packs weights as float32" if wide else known_scheme(call)
 
 
 def _own(op: str, module: str, *, prepare: str | None = None) -> Kernel:
@@ -47,7 +44,7 @@ def tinyllm_kernels() -> list[Kernel]:
         for op in ("quantized_linear", "quantized_embedding")
         for kernel in (
             Kernel("numpy", op, "dense", f"tinyllm_numpy.quantized:{op}", _dense, 1, "tinyllm_numpy.quantized:prepare"),
-            Kernel("numpy", op, "packed", f"tinyllm_numpy.quantized:{op}_packed", _known_scheme),
+            Kernel("numpy", op, "packed", f"tinyllm_numpy.quantized:{op}_packed", known_scheme),
         )
     ]
     return [

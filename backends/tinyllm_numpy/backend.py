@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tinyllm.backend import Backend
+from tinyllm.dtypes import numpy_dtype
 
 
 class NumpyBackend(Backend):
@@ -22,17 +22,20 @@ class NumpyBackend(Backend):
         return array
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        return np.asarray(array)
+        """A view that cannot be written to, as of every backend: the array may be a weight or a page that others read."""
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        return view
 
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        return np.zeros(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        return np.zeros(shape, numpy_dtype(dtype))
 
     def astype(self, array: Any, dtype: str) -> np.ndarray:
         """The array itself where it has that dtype: arrays are not written to, so that nobody sees it."""
-        return np.asarray(array).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
+        return np.asarray(array).astype(numpy_dtype(dtype), copy=False)
 
     def synchronize(self, *arrays: Any) -> None:
         """numpy computes at once."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.hookspecs import hookimpl
+from tinyllm.quant_weight import known_scheme
 from tinyllm_torch import supports
 
 INSTALL = "pip install 'tinyllm[torch]'"
@@ -70,7 +71,7 @@ PLAIN = {
 }
 """The module of each op that has one kernel, `plain`."""
 
-SUPPORTS = {"dequantize": supports.scheme, "quantized_embedding": supports.scheme}
+SUPPORTS = {"dequantize": known_scheme, "quantized_embedding": known_scheme}
 
 
 def _kernel(op: str, name: str, path: str, check: supports.Check | None, priority: int, prepare: str = "", exact: bool = True) -> Kernel:
@@ -93,5 +94,5 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("quantized_linear", "packed", "linear:linear", supports.packed, 10, "quantized:prepare"),
         *(_kernel("quantized_linear", f"dense_{dtype}", "linear:linear_plain", supports.dense(dtype), 5, f"quantized:prepare_dense_{dtype}")
           for dtype in ("float16", "bfloat16", "float32")),
-        _kernel("quantized_linear", "scratch", "quantized:quantized_linear", supports.scheme, 0),
+        _kernel("quantized_linear", "scratch", "quantized:quantized_linear", known_scheme, 0),
     ]  # fmt: skip

@@ -81,6 +81,7 @@ def visible(length: int, keys: int, causal: bool, window: int | None, end: Tenso
     if causal:
         parts.append(key <= query)
     if window is not None:
+        window = min(window, length + keys)  # beyond it nothing changes, and sums of 64 bits do not overflow
         parts.append(key > query - window)
         if not causal:
             parts.append(key < query + window)
@@ -92,6 +93,9 @@ def attend(
     seen: Tensor | None = None, sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Output and weights. Heads of k and v may be fewer than those of q; sinks `[Hq]`."""
+    if not q.ndim == k.ndim == v.ndim:  # batch axes that one side lacks, ahead of its heads
+        axes = max(q.ndim, k.ndim, v.ndim)
+        q, k, v = (x[(None,) * (axes - x.ndim)] for x in (q, k, v))
     scores = _product(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.mT)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap

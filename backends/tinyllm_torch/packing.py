@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-WORD = 32
+from tinyllm.quant_weight import WORD
+
 EIGHT = 8
 """Values worked on together: 8 of them fill whole bytes, whatever their bits."""
 

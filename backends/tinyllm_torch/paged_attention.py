@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tinyllm.pages import runs
 from tinyllm_torch.attention import attend, visible
 from tinyllm_torch.backend import READ_ONLY
 from tinyllm_torch.widen import for_product, narrow, widen
@@ -20,38 +19,26 @@ FEW = 8
 
 def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.ndarray) -> tuple[Tensor, Tensor]:
     k_pages, v_pages = _own(k_pages), _own(v_pages)
-    runs = _runs(slots, k_pages.shape[2])
-    if runs is None:
-        numbers, places = (torch.from_numpy(part).to(k.device) for part in np.divmod(slots.astype(np.int64), k_pages.shape[2]))
+    page_size = k_pages.shape[2]
+    stretches = runs(slots, page_size)
+    if len(stretches) > FEW:
+        numbers, places = (torch.from_numpy(part).to(k.device) for part in np.divmod(slots.astype(np.int64), page_size))
         k_pages[numbers, :, places] = k
         v_pages[numbers, :, places] = v
     else:
-        for page, place, first, count in runs:
+        for first, end in stretches:
+            page, place = divmod(int(slots[first]), page_size)
             for pages, rows in ((k_pages, k), (v_pages, v)):
-                if count == 1:  # several times faster than indexing
+                if end - first == 1:  # several times faster than indexing
                     pages.select(0, page).select(1, place).copy_(rows[first])
                 else:
-                    pages[page, :, place : place + count] = rows[first : first + count].transpose(0, 1)
+                    pages[page, :, place : place + end - first] = rows[first:end].transpose(0, 1)
     return k_pages, v_pages
 
 
 def _own(pages: Tensor) -> Tensor:
     """Consumed pages are written to, but for those on a read-only numpy array."""
     return pages.clone() if hasattr(pages, READ_ONLY) else pages
-
-
-def _runs(slots: np.ndarray, page_size: int) -> list[tuple[int, int, int, int]] | None:
-    """(page, place, first token, tokens) of neighbouring slots in one page; None where there are many."""
-    count = len(slots)
-    if count == 1:
-        return [(*divmod(int(slots[0]), page_size), 0, 1)]
-    if count == 0:
-        return []
-    breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % page_size == 0)) + 1
-    if len(breaks) >= FEW:
-        return None
-    borders = pairwise([0, *breaks.tolist(), count])
-    return [(*divmod(int(slots[first]), page_size), first, last - first) for first, last in borders]
 
 
 def paged_attention(

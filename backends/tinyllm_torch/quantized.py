@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import SCHEMES, QuantWeight
 from tinyllm_torch import linear, packing
 from tinyllm_torch.widen import HALVES, widen
 
@@ -33,8 +33,8 @@ def quantize(w: torch.Tensor, *, bits: int = 4, group_size: int = 64, scheme: st
 def expand(weight: QuantWeight, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """`scale * q + bias`, computed in float32 or float64."""
     arrays = weight.arrays
-    if weight.scheme not in ("affine", "int8"):
-        raise UnsupportedError(f"torch: the scheme {weight.scheme!r} of a quantised weight is not known (known: affine, int8)")
+    if weight.scheme not in SCHEMES:
+        raise UnsupportedError(f"torch: the scheme {weight.scheme!r} of a quantised weight is not known (known: {', '.join(SCHEMES)})")
     q = packing.unpack(arrays["q"], weight.bits) if weight.scheme == "affine" else arrays["q"]
     values: torch.Tensor = q.to(dtype).contiguous()
     groups = values.view(*q.shape[:-1], q.shape[-1] // weight.group_size, weight.group_size)
@@ -52,11 +52,9 @@ def dequantize(weight: QuantWeight, *, dtype: str = "float32") -> torch.Tensor:
 
 def quantized_embedding(ids: torch.Tensor, weight: QuantWeight, *, dtype: str = "float32") -> torch.Tensor:
     """Only the rows asked for are expanded."""
-    rows = ids.reshape(-1).long()
-    arrays = {n: a if n == "permutation" else _signed(a).index_select(0, rows) for n, a in weight.arrays.items()}
-    columns = weight.shape[-1]
-    picked = QuantWeight(weight.scheme, arrays, weight.bits, weight.group_size, (rows.shape[0], columns))
-    return expand(picked).to(getattr(torch, dtype)).view(*ids.shape, columns)
+    flat = ids.reshape(-1).long()
+    rows = weight.rows(lambda array: _signed(array).index_select(0, flat), (len(flat),))
+    return expand(rows).to(getattr(torch, dtype)).view(*ids.shape, weight.shape[-1])
 
 
 def _signed(array: torch.Tensor) -> torch.Tensor:

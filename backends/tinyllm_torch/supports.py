@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from tinyllm.spec import Call, QuantType
+from tinyllm.quant_weight import known_scheme
+from tinyllm.spec import Call
 
 Check = Callable[[Call], bool | str]
-
-
-def scheme(call: Call) -> bool | str:
-    """Weights of the core's own schemes."""
-    weight = call.inputs["weight"]
-    known = not isinstance(weight, QuantType) or weight.scheme in ("affine", "int8")
-    return known or f"scheme {call.dtype('weight')!r} is not known here"
 
 
 @cache
@@ -41,7 +35,7 @@ def _float32_on_cpu(call: Call) -> bool | str:
         return "for float32 only"
     if 0 in call.shape("weight"):
         return "zero-length axes"
-    return scheme(call)
+    return known_scheme(call)
 
 
 def packed(call: Call) -> bool | str:
@@ -62,7 +56,7 @@ def dense(dtype: str) -> Check:
             return "keeps the matrix, which pays in a program only"
         given = call.dtype("x")
         wanted = "float32" if call.device == "cpu" and given in ("float16", "bfloat16") else given
-        return scheme(call) if wanted == dtype else f"for {dtype} only"
+        return known_scheme(call) if wanted == dtype else f"for {dtype} only"
 
     return check
 

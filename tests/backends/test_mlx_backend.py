@@ -14,7 +14,7 @@ mx = pytest.importorskip("mlx.core")
 from tinyllm_mlx import linear, quantized  # noqa: E402
 from tinyllm_mlx.arrays import exp  # noqa: E402
 from tinyllm_mlx.backend import MlxBackend  # noqa: E402
-from tinyllm_mlx.paged_attention import kv_append, runs  # noqa: E402
+from tinyllm_mlx.paged_attention import kv_append  # noqa: E402
 
 from tinyllm.errors import UnsupportedError  # noqa: E402
 from tinyllm.quant_weight import QuantWeight  # noqa: E402
@@ -51,14 +51,6 @@ def test_exp_is_exact_to_an_ulp(backend: MlxBackend) -> None:
     wanted = np.exp(x.astype(np.float64))
     assert np.max(np.abs(backend.to_numpy(exp(mx.array(x))) - wanted) / wanted) < 2**-23
     assert backend.to_numpy(exp(mx.array([-mx.inf, 0.0, mx.inf]))).tolist() == [0, 1, np.inf]
-
-
-@pytest.mark.parametrize(
-    "slots, wanted",
-    [([], []), ([5], [(0, 1)]), ([2, 3, 4, 5], [(0, 2), (2, 4)]), ([0, 1, 7, 6], [(0, 2), (2, 3), (3, 4)])],
-)
-def test_runs_end_at_page_borders(slots: list[int], wanted: list[tuple[int, int]]) -> None:
-    assert runs(np.array(slots, np.int64), 4) == wanted
 
 
 def test_append_writes_in_place(backend: MlxBackend) -> None:

@@ -71,6 +71,13 @@ def test_gqa(seed: int, kind: str) -> None:
     torch.testing.assert_close(gqa_fused(q, k, v, kv_lengths=lengths, **settings), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("function", [sdpa_scratch, sdpa_fused])
+def test_a_window_beyond_all_keys_hides_none(function: Any) -> None:
+    """Up to the largest that is taken: sums of 64 bits must not overflow."""
+    q = _normal(torch.Generator().manual_seed(0), 2, 5, 4)
+    torch.testing.assert_close(function(q, q, q, window=2**63 - 1), function(q, q, q))
+
+
 @pytest.mark.parametrize("page", [1, 3, 64])
 @pytest.mark.parametrize("window", [None, 1, 4])
 def test_a_cache_filled_bit_by_bit(page: int, window: int | None) -> None:

@@ -8,14 +8,12 @@ from tinyllm import ops
 from tinyllm.catalogue.dequantize import dequantize, permuted
 from tinyllm.catalogue.draws import quantised
 from tinyllm.catalogue.linear import linear
-from tinyllm.catalogue.packing import pack, unpack
-from tinyllm.catalogue.quantize import BITS, quantize
+from tinyllm.catalogue.packing import pack, unpack, unpacked
+from tinyllm.catalogue.quantize import quantize
 from tinyllm.catalogue.quantized_embedding import quantized_embedding
 from tinyllm.catalogue.quantized_linear import quantized_linear
 from tinyllm.errors import UnsupportedError
-from tinyllm.models.quantized import dequantize as dequantize_file
-from tinyllm.models.quantized import pack_bits
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import BITS, QuantWeight
 
 formats = pytest.mark.parametrize(("scheme", "bits"), [*(("affine", b) for b in BITS), ("int8", 8)])
 weights = st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).normal(size=(3, 96)) * 10.0 ** (seed % 7 - 3))
@@ -23,12 +21,11 @@ weights = st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).nor
 
 @given(bits=st.sampled_from(BITS), words=st.integers(1, 4), seed=st.integers(0, 99))
 def test_packing_is_the_bit_stream_of_the_format(bits, words, seed):
-    """Against a stream built bit by bit, and the reader's own packing."""
+    """Against a stream built bit by bit."""
     values = np.random.default_rng(seed).integers(0, 2**bits, (2, 32 * words))
     packed = pack(np, values, bits)
     streams = [sum(int(v) << (i * bits) for i, v in enumerate(row)) for row in values]
     assert [b"".join(w.tobytes() for w in row) for row in packed.astype("<u4")] == [s.to_bytes(4 * bits * words, "little") for s in streams]
-    np.testing.assert_array_equal(packed, pack_bits(values, bits))
     np.testing.assert_array_equal(unpack(np, packed, bits, values.shape[-1]), values)
 
 
@@ -99,19 +96,13 @@ def test_a_quantised_layer_is_the_layer_of_the_dequantised_weight(scheme, bits):
     np.testing.assert_array_equal(quantized_embedding.reference(np, ids, weight), w[ids])
 
 
-@formats
-def test_the_reader_of_files_says_the_same(scheme, bits):
-    weight = quantised(4, 96, bits=bits, scheme=scheme).make(np.random.default_rng(1))
-    np.testing.assert_array_equal(ops.dequantize(weight, backend="numpy"), dequantize_file(weight))
-
-
 def test_columns_stored_in_another_order():
     weight = permuted(3, 64).make(np.random.default_rng(2))
     order = weight.arrays["permutation"]
     plain = weight.with_arrays({k: a for k, a in weight.arrays.items() if k != "permutation"})
     stored, w = ops.dequantize(plain, backend="numpy"), ops.dequantize(weight, backend="numpy")
     assert all((w[:, order[k]] == stored[:, k]).all() for k in range(64))
-    np.testing.assert_array_equal(w, dequantize_file(weight))
+    np.testing.assert_array_equal(w, unpacked(weight))
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -56,6 +56,10 @@ def test_types_are_inferred_for_named_sizes():
     assert output_types(merge_heads, check_call(merge_heads, {"x": q}, {})) == (ArrayType(("T", 576), "float32"),)
 
 
+def test_the_formula_names_the_axis():
+    assert "axis" in split.formula
+
+
 def test_a_width_without_a_number_has_no_heads():
     with pytest.raises(InvalidInputError, match="split_heads: heads"):
         check_call(split_heads, {"x": ArrayType((2, "N"), "float32")}, {"heads": (2,)})

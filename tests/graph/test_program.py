@@ -132,7 +132,7 @@ def test_linear_means_quantised_weights_too() -> None:
 
 def test_an_op_that_the_model_does_not_have_is_refused() -> None:
     """A choice that would do nothing is an error, not a shrug."""
-    with pytest.raises(InvalidInputError, match="test: gelu: expected an op of this model .*linear"):
+    with pytest.raises(InvalidInputError, match=r"test: gelu: expected an op of this model .*linear"):
         program("gelu=numpy,*=numpy")
 
 

@@ -54,10 +54,10 @@ class Tensors:
 
     def plain(self, name: str) -> np.ndarray:
         """The tensor in float64, dequantised."""
-        from tinyllm.models.quantized import dequantize
+        from tinyllm.catalogue.packing import unpacked
 
         value = self.arrays[name]
-        return (dequantize(value) if isinstance(value, QuantWeight) else value).astype(np.float64)
+        return (unpacked(value) if isinstance(value, QuantWeight) else value).astype(np.float64)
 
 
 def quantise(value: np.ndarray) -> QuantWeight:

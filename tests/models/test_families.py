@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from tinyllm.errors import CheckpointError, TinyllmError
 from tinyllm.models.checkpoint import check_tensors, open_checkpoint
@@ -177,6 +180,23 @@ def test_missing_surplus_and_misshapen_tensors_are_named(tiny_folder: Callable[.
         check_tensors(checkpoint, {name: shape for name, shape in expected.items() if name != "model.norm.weight"})
     with pytest.raises(CheckpointError, match=r"wrong shape model.norm.weight \(expected \[65\], got \[64\]\)"):
         check_tensors(checkpoint, expected | {"model.norm.weight": (65,)})
+
+
+@pytest.mark.parametrize(("dtype", "advice"), [("int8", ""), ("bool", ""), ("uint16", ""), ("float64", ", cast to float32 before saving")])
+def test_tensors_that_are_no_floats_of_a_model_are_named(tiny_folder: Callable[..., Path], dtype: str, advice: str) -> None:
+    """Integers are no weights, and float64 would be narrowed in silence."""
+    folder = tiny_folder("llama")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(dtype)
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    expected = {name: checkpoint.info(name).shape for name in checkpoint.tensor_names()}
+    wanted = f"wrong dtype model.norm.weight (expected float16 or bfloat16 or float32, got {dtype}){advice}"
+    with pytest.raises(CheckpointError, match=re.escape(wanted) + "$"):
+        check_tensors(checkpoint, expected)
+    del tensors["model.norm.weight"]
+    save_file(tensors | {"model.rotary_emb.inv_freq": np.ones(8)}, folder / "model.safetensors")
+    assert check_tensors(open_checkpoint(folder), {name: expected[name] for name in tensors}) == ["model.rotary_emb.inv_freq"]
 
 
 def test_a_saved_folder_gives_the_config_it_was_made_with(tiny_folder: Callable[..., Path]) -> None:

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models.conftest import write_gguf
+from tinyllm.catalogue.packing import unpacked
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoint import open_checkpoint
 from tinyllm.models.families import decoder_config
 from tinyllm.models.gguf import TENSOR_TYPES, GgufFile
-from tinyllm.models.quantized import dequantize
 from tinyllm.quant_weight import QuantWeight
 
 
@@ -152,12 +152,21 @@ def test_every_kind_keeps_its_numbers_through_the_row_order(tmp_path: Path, kind
     info = checkpoint.info(name)
     assert info.shape == (64, 64)
     if isinstance(got, QuantWeight):
-        assert info.dtype == got.describe()
-        got = dequantize(got)
+        assert info.dtype == f"{got.scheme}{got.bits}/{got.group_size}"
+        got = unpacked(got)
     else:
         assert got.dtype == (np.float16 if kind == "F16" else ml_dtypes.bfloat16)
         assert info.dtype == got.dtype.name
     assert np.array_equal(np.asarray(got, np.float32), unpermuted(gguf.quants.dequantize(raw, wanted), 4))
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
+def test_a_quantised_vector_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    wanted = gguf.GGMLQuantizationType[kind]
+    raw = np.zeros(256 // gguf.GGML_QUANT_SIZES[wanted][0] * gguf.GGML_QUANT_SIZES[wanted][1], np.uint8)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors={"output_norm.weight": (raw, wanted)}))
+    with pytest.raises(CheckpointError, match=rf"output_norm\.weight: expected a matrix of {kind}, got shape \[256\]"):
+        checkpoint.read("model.norm.weight")
 
 
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ4_NL"])
@@ -189,6 +198,6 @@ def test_the_real_file_dequantises_as_ggml_says(smollm2_path: Path) -> None:
         weight = checkpoint.read(ours)
         assert isinstance(weight, QuantWeight)
         expected = gguf.quants.dequantize(stored[theirs].data, stored[theirs].tensor_type)
-        assert np.array_equal(dequantize(weight), expected if heads is None else unpermuted(expected, heads))
+        assert np.array_equal(unpacked(weight), expected if heads is None else unpermuted(expected, heads))
     assert len(checkpoint.tensor_names()) == 272
     assert checkpoint.config["rms_norm_eps"] == 1e-5

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from tinyllm.catalogue.packing import pack, unpacked
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoint import open_checkpoint
-from tinyllm.models.quantized import dequantize, pack_bits
 from tinyllm.models.safetensors import read_safetensors
 from tinyllm.quant_weight import QuantWeight
 
@@ -172,8 +172,8 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
         scales[0], biases[1] = 1e-9, 1e9  # beyond float16, so it must not be what they become
     wide = random.integers(0, 256, (6, 128))
     tensors = {
-        "a.weight": pack_bits(values, 4), "a.scales": scales, "a.biases": biases,
-        "b.weight": pack_bits(wide, 8), "b.scales": np.ones((6, 4), np.float16), "b.biases": np.zeros((6, 4), np.float16),
+        "a.weight": pack(np, values, 4), "a.scales": scales, "a.biases": biases,
+        "b.weight": pack(np, wide, 8), "b.scales": np.ones((6, 4), np.float16), "b.biases": np.zeros((6, 4), np.float16),
         "norm.weight": np.ones(4, np.float32),
     }  # fmt: skip
     settings_ = {"bits": 4, "group_size": 64, "b": {"bits": 8, "group_size": 32}, "norm": False}
@@ -189,11 +189,11 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
     assert sorted(checkpoint.tensor_names()) == ["a.weight", "b.weight", "norm.weight"]
     weight = checkpoint.read("a.weight")
     assert isinstance(weight, QuantWeight)
-    assert (weight.describe(), weight.shape) == ("affine4/64", (6, 128))
+    assert (weight.scheme, weight.bits, weight.group_size, weight.shape) == ("affine", 4, 64, (6, 128))
     assert (checkpoint.info("a.weight").dtype, checkpoint.info("a.weight").shape) == ("affine4/64", (6, 128))
     expected = values.reshape(6, 2, 64) * np.asarray(scales, np.float32)[..., None] + np.asarray(biases, np.float32)[..., None]
-    assert np.allclose(dequantize(weight), expected.reshape(6, 128), rtol=1e-6)
-    assert np.array_equal(dequantize(checkpoint.read("b.weight")), wide)
+    assert np.allclose(unpacked(weight), expected.reshape(6, 128), rtol=1e-6)
+    assert np.array_equal(unpacked(checkpoint.read("b.weight")), wide)
     assert "quantization" not in checkpoint.config
 
 
@@ -204,7 +204,10 @@ def test_mlx_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"a.weight": packed, "a.scales": scales}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"a\.scales: expected a\.weight and a\.biases beside it"):
         open_checkpoint(tmp_path)
-    for name, array in {"scales": np.ones((6, 3), np.float16), "weight": packed.astype(np.int32), "biases": scales[:2]}.items():
+    wrong = {"scales": np.ones((6, 3), np.float16), "weight": packed.astype(np.int32), "biases": scales.astype(np.int8)}
+    for name, array in (*wrong.items(), ("biases", scales[:2]), ("weight", packed[0]), ("weight", np.array(7, np.uint32))):
         save_file({"a.weight": packed, "a.scales": scales, "a.biases": scales} | {f"a.{name}": array}, tmp_path / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"a\.weight: "):
-            open_checkpoint(tmp_path).read("a.weight")
+        checkpoint = open_checkpoint(tmp_path)
+        assert checkpoint.info("a.weight").dtype == "affine4/64"
+        with pytest.raises(CheckpointError, match=r"a\.weight: [a-z_]+: expected "):
+            checkpoint.read("a.weight")

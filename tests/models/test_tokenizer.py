@@ -86,7 +86,8 @@ def test_any_text_equals_the_published_pipeline(ours: Tokenizer, smollm_pipeline
     """Digits too: transformers' reading of the file does not cut them apart, which shows after runs of spaces and beyond ASCII."""
     ids = ours.encode(text)
     assert ids == smollm_pipeline.encode(text).ids
-    lost = {byte for char, byte in byte_alphabet().items() if ours.token_id(char) is None}  # SmolLM2 has no token for some bytes
+    known = smollm_pipeline.get_vocab()
+    lost = {byte for char, byte in byte_alphabet().items() if char not in known}  # SmolLM2 has no token for some bytes
     if not lost & set(text.encode()):
         assert ours.decode(ids, skip_special_tokens=False) == text
 
@@ -116,15 +117,13 @@ def test_facts_of_the_real_tokenizer(ours: Tokenizer) -> None:
     assert ours.vocab_size == 49152
     assert ours.eos_token_ids == (2,)
     assert ours.bos_token_id == 1
-    assert ours.is_special(2)
-    assert not ours.is_special(300)
+    assert ours.encode("<|im_end|>") == [2]
+    assert ours.decode([2]) == ""
     assert ours.token_bytes(ours.encode(" the")[0]) == b" the"
     assert ours.token_bytes(10**6) == b""
     assert ours.token_bytes(-1) == b""
     assert ours.decode([10**6]) == ""
     assert len(ours.encode("1234")) == 4
-    assert ours.token_id("<|im_end|>") == 2
-    assert ours.token_id("no such token") is None
 
 
 @pytest.mark.parametrize(("text", "message"), [(7, "expected a string, got int"), ("a\ud800", "lone surrogate at character 1")])

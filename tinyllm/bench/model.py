@@ -15,9 +15,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from tinyllm.catalogue.packing import unpacked
 from tinyllm.errors import TinyllmError
 from tinyllm.models.checkpoint import open_checkpoint
-from tinyllm.models.quantized import dequantize
 from tinyllm.quant_weight import QuantWeight
 
 
@@ -124,7 +124,7 @@ def _as_folder(model: Path, folder: Path) -> None:
     tensors = {}
     for name in checkpoint.tensor_names():
         tensor = checkpoint.read(name)
-        tensors[name] = dequantize(tensor) if isinstance(tensor, QuantWeight) else np.array(tensor, np.float32)
+        tensors[name] = unpacked(tensor) if isinstance(tensor, QuantWeight) else np.array(tensor, np.float32)
     save_file(tensors, folder / "model.safetensors", {"format": "mlx"})
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 

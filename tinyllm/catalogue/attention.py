@@ -13,7 +13,7 @@ from tinyllm.spec import ArrayType, Attribute, Call
 
 SETTINGS = (
     Attribute("scale", None, optional(number()), "multiplies q.k; None: 1/sqrt(D)"),
-    Attribute("causal", False, boolean, "query i sees keys up to S - L + i: aligned to the end, as decoding needs (torch aligns to the start)"),
+    Attribute("causal", False, boolean, "query i sees keys up to S - L + i: aligned to the end, as decoding needs (torch: to the start)"),
     Attribute("window", None, optional(integer(1)), "keys seen, the query's own included; to both sides unless causal"),
     Attribute("softcap", None, optional(number(above=0)), "scores become c * tanh(score / c)"),
 )
@@ -31,7 +31,7 @@ NOTES = (
     "Bool masks: True = attend (torch's nn.MultiheadAttention means the opposite: pass `~mask`).",
     "A mask is `[L, S]` or has the full rank of the scores; it never enlarges the batch. Float masks are added in float32.",
     "`mask`, `causal` and `window` intersect; order: scale, softcap, additive mask, exclusions, sinks.",
-    "A row with nothing to attend to gives zeros. Keys that no query sees may hold NaN or inf; keys hidden from some queries must be finite.",
+    "A row with nothing to attend to gives zeros. Keys that no query sees may hold NaN or inf; those hidden from some must be finite.",
 )
 
 
@@ -85,8 +85,9 @@ def visible(xp: Any, length: int, keys: int, causal: bool, window: int | None, e
 
 
 def attend(
-    xp: Any, q: Any, k: Any, v: Any, *, scale: float | None, softcap: float | None, additive: Any = None, seen: Any = None, sinks: Any = None
-) -> tuple[Any, Any]:
+    xp: Any, q: Any, k: Any, v: Any, *, scale: float | None, softcap: float | None,
+    additive: Any = None, seen: Any = None, sinks: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
     """The formula, once: output `[*B, L, Dv]` and weights `[*B, L, S]`.
 
     additive: float mask, added after scale and softcap. seen: bool, broadcastable to the scores, False = excluded.

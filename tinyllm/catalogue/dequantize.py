@@ -9,22 +9,17 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.draws import normal, quantised
-from tinyllm.catalogue.packing import check_quantised, dequantized, magnitude
-from tinyllm.catalogue.quantize import BITS
+from tinyllm.catalogue.packing import dequantized, magnitude
 from tinyllm.checks import choice
 from tinyllm.errors import InvalidInputError
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.spec import FLOATS, Attribute, BadInput, Call, Case, Draw, Input, OpSpec, Output
+from tinyllm.quant_weight import BITS, QuantWeight
+from tinyllm.spec import FLOATS, Attribute, BadInput, Case, Draw, Input, OpSpec, Output
 
 DTYPE = Attribute("dtype", "float32", choice(*FLOATS), "of the output; computed in float32 and rounded once")
 
 
 def _reference(xp: Any, weight: QuantWeight, *, dtype: str = "float32") -> Any:
     return dequantized(xp, weight)
-
-
-def _check(call: Call) -> None:
-    check_quantised("dequantize", call)
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
@@ -75,7 +70,6 @@ dequantize = OpSpec(
     attributes=(DTYPE,),
     outputs=(Output("w", "*B N K", "=dtype"),),
     reference=_reference,
-    check=_check,
     flops=lambda call: 2 * prod(call.shape("weight")),
     scale=_scale,
     notes=("Computed in float32 and rounded once, whatever the dtype of the scales.",),

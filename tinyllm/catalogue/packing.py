@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import UnsupportedError, invalid
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.spec import Call, QuantType
-
-WORD = 32
+from tinyllm.errors import UnsupportedError
+from tinyllm.quant_weight import SCHEMES, WORD, QuantWeight
 
 
 def pack(xp: Any, values: Any, bits: int) -> Any:
@@ -63,7 +60,7 @@ def levels(xp: Any, weight: QuantWeight) -> Any:
         return xp.astype(unpack(xp, q, weight.bits, weight.shape[-1]), scales.dtype)
     if weight.scheme == "int8":
         return xp.astype(q, scales.dtype)
-    raise UnsupportedError(f"dequantize: the reference knows schemes affine and int8, not {weight.scheme!r}")
+    raise UnsupportedError(f"dequantize: the reference knows schemes {' and '.join(SCHEMES)}, not {weight.scheme!r}")
 
 
 def unpermute(xp: Any, weight: QuantWeight, values: Any) -> Any:
@@ -85,16 +82,16 @@ def dequantized(xp: Any, weight: QuantWeight) -> Any:
     return unpermute(xp, weight, values)
 
 
+def unpacked(weight: QuantWeight, dtype: Any = np.float32) -> np.ndarray:
+    """The matrix `[..., N, K]` that a weight of numpy arrays stands for, computed in float32 or float64."""
+    arrays = {name: a if a.dtype.kind in "iu" else a.astype(dtype) for name, a in weight.arrays.items()}
+    matrix: np.ndarray = dequantized(np, weight.with_arrays(arrays))
+    return matrix
+
+
 def magnitude(weight: QuantWeight) -> Any:
     """`|scale * q| + |bias|`, float64 in numpy: what the rounding errors of a dequantised number are relative to."""
     arrays = {name: np.asarray(a) if a.dtype.kind in "iu" else np.abs(np.asarray(a, np.float64)) for name, a in weight.arrays.items()}
     if weight.scheme == "int8":
         arrays["q"] = np.abs(arrays["q"].astype(np.int16))
     return dequantized(np, weight.with_arrays(arrays))
-
-
-def check_quantised(op: str, call: Call, name: str = "weight") -> None:
-    """Groups divide a row."""
-    weight = call.inputs[name]
-    if isinstance(weight, QuantType) and isinstance(weight.shape[-1], int) and weight.shape[-1] % weight.group_size:
-        raise invalid(op, name, f"a row length that groups of {weight.group_size} divide", weight.shape[-1])

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.draws import normal
-from tinyllm.catalogue.packing import WORD, pack, per_column
+from tinyllm.catalogue.packing import pack, per_column
 from tinyllm.checks import choice, integer
 from tinyllm.errors import InvalidInputError, invalid
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import BITS, SCHEMES, WORD, QuantWeight
 from tinyllm.spec import Attribute, BadInput, Call, Case, Draw, Input, OpSpec, Output
-
-BITS = (2, 3, 4, 5, 6, 8)
 
 
 def _reference(xp: Any, w: Any, *, bits: int = 4, group_size: int = 64, scheme: str = "affine") -> QuantWeight:
@@ -84,7 +82,7 @@ quantize = OpSpec(
     attributes=(
         Attribute("bits", 4, choice(*BITS), "bits of an integer"),
         Attribute("group_size", 64, integer(1), "columns that share a scale"),
-        Attribute("scheme", "affine", choice("affine", "int8"), "scale and bias, or symmetric (needs bits=8)"),
+        Attribute("scheme", "affine", choice(*SCHEMES), "scale and bias, or symmetric (needs bits=8)"),
     ),
     outputs=(Output("weight", "*B N K", "quant"),),
     reference=_reference,

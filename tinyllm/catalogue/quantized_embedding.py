@@ -9,23 +9,16 @@ import numpy as np
 
 from tinyllm.catalogue.dequantize import DTYPE, permuted, wide
 from tinyllm.catalogue.draws import constant, integers, quantised
-from tinyllm.catalogue.packing import check_quantised, dequantized, magnitude
-from tinyllm.catalogue.quantize import BITS
+from tinyllm.catalogue.packing import dequantized, magnitude
 from tinyllm.errors import InvalidInputError, invalid
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import BITS, QuantWeight
 from tinyllm.spec import BadInput, Call, Case, Draw, Input, OpSpec, Output
 
 
 def _reference(xp: Any, ids: Any, weight: QuantWeight, *, dtype: str = "float32") -> Any:
     flat = xp.reshape(ids, (-1,)) if prod(ids.shape) else xp.zeros((0,), dtype=xp.int32)
-    rows = {k: a if k == "permutation" else xp.take(a, flat, axis=0) for k, a in weight.arrays.items()}
-    columns = weight.shape[-1]
-    picked = QuantWeight(weight.scheme, rows, weight.bits, weight.group_size, (flat.shape[0], columns))
-    return xp.reshape(dequantized(xp, picked), (*ids.shape, columns))
-
-
-def _check(call: Call) -> None:
-    check_quantised("quantized_embedding", call)
+    rows = weight.rows(lambda array: xp.take(array, flat, axis=0), flat.shape)
+    return xp.reshape(dequantized(xp, rows), (*ids.shape, weight.shape[-1]))
 
 
 def _check_values(call: Call, values: Any) -> None:
@@ -62,7 +55,6 @@ quantized_embedding = OpSpec(
     attributes=(DTYPE,),
     outputs=(Output("y", "*B D", "=dtype"),),
     reference=_reference,
-    check=_check,
     check_values=_check_values,
     flops=lambda call: 2 * prod(call.shape("ids")) * call.shape("weight")[1],
     bytes=_bytes,

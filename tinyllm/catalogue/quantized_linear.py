@@ -9,10 +9,9 @@ import numpy as np
 
 from tinyllm.catalogue.dequantize import permuted, wide
 from tinyllm.catalogue.draws import normal, quantised
-from tinyllm.catalogue.packing import check_quantised, dequantized, magnitude
-from tinyllm.catalogue.quantize import BITS
+from tinyllm.catalogue.packing import dequantized, magnitude
 from tinyllm.errors import InvalidInputError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.quant_weight import BITS, QuantWeight
 from tinyllm.spec import BadInput, Call, Case, Draw, Input, OpSpec, Output
 
 
@@ -20,10 +19,6 @@ def _reference(xp: Any, x: Any, weight: QuantWeight, *, bias: Any = None) -> Any
     w = xp.astype(dequantized(xp, weight), x.dtype)
     y = xp.matmul(x, xp.permute_dims(w, (1, 0))) if x.ndim > 1 else xp.sum(xp.expand_dims(x, axis=0) * w, axis=-1)
     return y if bias is None else y + bias
-
-
-def _check(call: Call) -> None:
-    check_quantised("quantized_linear", call)
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
@@ -55,7 +50,6 @@ quantized_linear = OpSpec(
     ),
     outputs=(Output("y", "*B N"),),
     reference=_reference,
-    check=_check,
     flops=_flops,
     scale=_scale,
     notes=("Scales stay exact; a kernel that rounds activations to integers is not exact, and runs only when asked for.",),

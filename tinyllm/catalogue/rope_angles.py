@@ -16,6 +16,8 @@ from tinyllm.rope_scaling import RopeScaling
 from tinyllm.spec import Attribute, BadInput, Call, Case, Input, OpSpec, Output
 
 BASE = 10000.0
+MOST_DIMS = 1 << 16
+"""Far beyond any head, where the array to be rotated does not say it."""
 
 FREQUENCY_INPUT = Input("inv_freq", "R", "float", optional=True, about="radians per position of each pair, instead of base and scaling")
 FREQUENCY_SETTINGS = (
@@ -54,8 +56,9 @@ def rotated_dims(call: Call, width: Any) -> Any:
         raise invalid(op, "dims", "dims or inv_freq", "neither")
     if isinstance(dims, str):  # a named size, known when it runs
         return dims
-    if dims <= 0 or dims % 2 or (isinstance(width, int) and dims > width):
-        raise invalid(op, "dims", "a positive even number" + (f" of at most {width}" if width is not None else ""), dims)
+    most = width if isinstance(width, int) else MOST_DIMS
+    if dims <= 0 or dims % 2 or dims > most:
+        raise invalid(op, "dims", f"a positive even number of at most {most}", dims)
     return dims
 
 

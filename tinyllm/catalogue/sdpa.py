@@ -119,19 +119,19 @@ sdpa = OpSpec(
         Case("H4,L128,S128,D80,window17,causal", _qkv((4,), 128, 128, 80), {"causal": True, "window": 17}, tier="full"),
         Case("decode:H9,S512,D64", _qkv((9,), 1, 512, 64), tier="bench"),
         Case("prefill:H9,L128,D64,causal", _qkv((9,), 128, 128, 64), {"causal": True}, tier="bench"),
-    ),  # fmt: skip
+    ),
     bad_inputs=(
         BadInput("D differs", {"q": normal(2, 4), "k": normal(3, 5), "v": normal(3, 5)}, {}, InvalidInputError, "sdpa: k: expected shape"),
         BadInput("S differs", {"q": normal(2, 4), "k": normal(3, 4), "v": normal(2, 4)}, {}, InvalidInputError, "sdpa: v: expected shape"),
-        BadInput("mask of 3 axes for 4", _qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 3, 4)}, {}, InvalidInputError, "sdpa: mask", decision=2),
+        BadInput("mask of 3 axes for 4", _qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 3, 4)}, {}, InvalidInputError, "sdpa: mask", 2),
         BadInput("mask enlarges", _qkv((1,), 3, 4, 4) | {"mask": booleans(2, 3, 4)}, {}, InvalidInputError, "sdpa: mask", decision=2),
-        BadInput("integer mask", _qkv((1,), 3, 4, 4) | {"mask": constant([[1, 0, 1, 1]] * 3)}, {}, InvalidInputError, "cast to bool", decision=3),
+        BadInput("integer mask", _qkv((1,), 3, 4, 4) | {"mask": constant([[1, 0, 1, 1]] * 3)}, {}, InvalidInputError, "cast to bool", 3),
         BadInput("mask a word", _qkv((1,), 3, 4, 4) | {"mask": "causal"}, {}, InvalidInputError, "sdpa: mask", decision=13),
         BadInput("scale NaN", _qkv((1,), 3, 4, 4), {"scale": float("nan")}, InvalidInputError, "sdpa: scale", decision=9),
         BadInput("window 0", _qkv((1,), 3, 4, 4), {"window": 0}, InvalidInputError, "sdpa: window", decision=7),
         BadInput("D 0", _qkv((1,), 3, 4, 0), {}, InvalidInputError, "sdpa: scale", decision=9),
         BadInput("is_causal", _qkv((1,), 3, 4, 4), {"is_causal": True}, UnsupportedError, "use causal=True", decision=13),
         BadInput("sinks of wrong length", _qkv((2,), 3, 4, 4) | {"sinks": normal(3)}, {}, InvalidInputError, "sdpa: sinks", decision=11),
-        BadInput("batch 2 and 3", {"q": normal(2, 3, 4), "k": normal(3, 3, 4), "v": normal(3, 3, 4)}, {}, InvalidInputError, "broadcast", decision=10),
+        BadInput("batch 2 and 3", {"q": normal(2, 3, 4)} | dict.fromkeys("kv", normal(3, 3, 4)), {}, InvalidInputError, "broadcast", 10),
     ),
 )

@@ -74,7 +74,7 @@ def _x(*shape: int) -> dict[str, Any]:
 split = OpSpec(
     name="split",
     summary="Cuts an axis into parts of given sizes.",
-    formula="y_i = x[..., s_i : s_i + sizes_i]",
+    formula="y_i = x[s_i : s_i + sizes_i] along axis, s_i = sizes_0 + ... + sizes_(i-1)",
     source="the merged projections of a decoder, taken apart again",
     inputs=(Input("x", "*B N"),),
     attributes=(

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from tinyllm.errors import CheckpointError, ModelNotFoundError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from tinyllm.quant_weight import QuantWeight, check_quant_weight
 from tinyllm.spec import ArrayType, QuantType
+
+DTYPES = ("float16", "bfloat16", "float32")
+"""Of weights that are not quantised. A model's numbers are never narrowed in silence, so float64 is not among them."""
 
 if TYPE_CHECKING:
     from tinyllm.models.chat_template import ChatTemplate
@@ -64,6 +67,10 @@ class Checkpoint(ABC):
         """
 
     @abstractmethod
+    def release(self) -> None:
+        """Let go of the file's pages in memory. Views that `read` gave stay valid: their pages come back when they are used."""
+
+    @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that came with the model. Raises `CheckpointError` where there is none."""
 
@@ -95,7 +102,7 @@ def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]
     """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
 
     Harmless are `*rotary_emb.inv_freq`, which follows from the config, and the `lm_head.weight` of a model whose head is tied.
-    Raises `CheckpointError` naming missing and other surplus tensors, and shapes expected and got.
+    Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
     """
     there = checkpoint.tensor_names()
     surplus = [name for name in there if name not in expected]
@@ -107,9 +114,14 @@ def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]
         problems.append(f"missing {_some(missing)}")
     if unknown := [name for name in surplus if name not in skipped]:
         problems.append(f"surplus {_some(unknown)}")
-    shapes = ((name, shape, checkpoint.info(name).shape) for name, shape in expected.items() if name in present)
-    if wrong := [f"{name} (expected {list(want)}, got {list(got)})" for name, want, got in shapes if tuple(want) != got]:
+    infos = {name: checkpoint.info(name) for name in expected if name in present}
+    shapes = ((name, list(expected[name]), list(info.shape)) for name, info in infos.items())
+    if wrong := [f"{name} (expected {want}, got {got})" for name, want, got in shapes if want != got]:
         problems.append(f"wrong shape {_some(wrong)}")
+    foreign = {name: info.dtype for name, info in infos.items() if isinstance(info.type, ArrayType) and info.dtype not in DTYPES}
+    if kinds := [f"{name} (expected {' or '.join(DTYPES)}, got {dtype})" for name, dtype in foreign.items()]:
+        advice = ", cast to float32 before saving" if "float64" in foreign.values() else ""
+        problems.append(f"wrong dtype {_some(kinds)}{advice}")
     if problems:
         raise CheckpointError(f"{checkpoint.path}: tensors do not fit the config: {'; '.join(problems)}")
     return skipped
@@ -119,6 +131,15 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """The array with its write flag off."""
     array.flags.writeable = False
     return array
+
+
+def checked_weight(where: str, name: str, weight: QuantWeight) -> QuantWeight:
+    """The weight, made from what a file says. Raises `CheckpointError` where that does not fit together."""
+    try:
+        check_quant_weight(where, name, weight)
+    except InvalidInputError as error:
+        raise CheckpointError(str(error)) from error
+    return weight
 
 
 def missing_tensor(checkpoint: Checkpoint, name: str) -> CheckpointError:

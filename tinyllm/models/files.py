@@ -21,6 +21,12 @@ def map_file(path: Path) -> mmap.mmap:
         raise CheckpointError(f"{path}: expected a model file, got an empty one") from error
 
 
+def let_go(mapped: mmap.mmap) -> None:
+    """Give the pages read so far back to the system; whoever reads them again gets them again, from the file."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `CheckpointError` for a file that is missing, no JSON, or no object."""
     try:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.chat_template import ChatTemplate, templates_from_gguf
-from tinyllm.models.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
+from tinyllm.models.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
+from tinyllm.models.files import let_go
 from tinyllm.models.gguf import GgufFile, GgufTensor
 from tinyllm.models.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
 from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
@@ -61,6 +62,8 @@ class GgufCheckpoint(Checkpoint):
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
         tensor = self._tensor(name)
+        if tensor.kind not in _ARRAYS and len(tensor.shape) < 2:
+            raise CheckpointError(f"{self.path}: {tensor.name}: expected a matrix of {tensor.kind}, got shape {list(tensor.shape)}")
         rows = tensor.shape[0]
         raw = np.frombuffer(self.file.map, np.uint8, tensor.nbytes, tensor.start).reshape(rows, -1)
         order = rope_rows(tensor.name, rows, self.config)
@@ -69,8 +72,11 @@ class GgufCheckpoint(Checkpoint):
         if tensor.kind in _ARRAYS:
             return read_only(raw.reshape(-1).view(_ARRAYS[tensor.kind]).reshape(tensor.shape))
         if tensor.kind in SCHEMES:
-            return from_gguf_blocks(raw, tensor.kind, tensor.shape)
+            return checked_weight(str(self.path), name, from_gguf_blocks(raw, tensor.kind, tensor.shape))
         return read_only(_by_gguf_package(raw, tensor, self.path))
+
+    def release(self) -> None:
+        let_go(self.file.map)
 
     def tokenizer(self) -> Tokenizer:
         return tokenizer_from_gguf(self.file)

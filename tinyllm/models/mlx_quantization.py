@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.models.checkpoint import checked_weight
+from tinyllm.quant_weight import BITS, WORD, QuantWeight
 from tinyllm.spec import QuantType
-
-_BITS = (2, 3, 4, 5, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class MlxQuantization:
     @staticmethod
     def _pair(settings: dict[str, Any], where: str) -> tuple[int, int]:
         bits, group_size = settings.get("bits"), settings.get("group_size")
-        if type(bits) is not int or bits not in _BITS:
-            raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, _BITS))}, got {bits!r}")
+        if type(bits) is not int or bits not in BITS:
+            raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {bits!r}")
         if type(group_size) is not int or group_size <= 0:
             raise CheckpointError(f"{where}.group_size: expected a positive integer, got {group_size!r}")
         return bits, group_size
@@ -76,7 +75,7 @@ class MlxQuantization:
     def type_of(self, name: str, packed: tuple[int, ...]) -> QuantType:
         """The type of a packed layer, from the shape of its words."""
         bits, group_size = self._settings(name)
-        return QuantType((*packed[:-1], packed[-1] * 32 // bits), "affine", bits, group_size)
+        return QuantType(_unpacked(packed, bits), "affine", bits, group_size)
 
     def _settings(self, name: str) -> tuple[int, int]:
         return self.layers.get(name.removesuffix(".weight"), (self.bits, self.group_size))
@@ -87,16 +86,13 @@ class MlxQuantization:
         Raises `CheckpointError` where shapes or dtypes do not fit the settings.
         """
         bits, group_size = self._settings(name)
-        k = q.shape[-1] * 32 // bits if q.ndim else 0
-        if q.dtype != np.uint32 or q.ndim < 2 or k * bits != q.shape[-1] * 32 or k % group_size:
-            got = f"{q.dtype} {list(q.shape)}"
-            raise CheckpointError(f"{self.where}: {name}: expected uint32 rows of {bits}-bit groups of {group_size}, got {got}")
-        expected = (*q.shape[:-1], k // group_size)
-        for part, array in (("scales", scales), ("biases", biases)):
-            if array.shape != expected:
-                raise CheckpointError(f"{self.where}: {name}: {part}: expected shape {list(expected)}, got {list(array.shape)}")
         arrays = {"q": q, "scales": _wide(scales), "biases": _wide(biases)}
-        return QuantWeight("affine", arrays, bits, group_size, (*q.shape[:-1], k))
+        return checked_weight(self.where, name, QuantWeight("affine", arrays, bits, group_size, _unpacked(q.shape, bits)))
+
+
+def _unpacked(packed: tuple[int, ...], bits: int) -> tuple[int, ...]:
+    """The shape of a weight from that of its words."""
+    return (*packed[:-1], *(words * WORD // bits for words in packed[-1:]))
 
 
 def _wide(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Quantised numbers in numpy: bit streams packed and unpacked, GGUF blocks turned into `QuantWeight`, and back to float32."""
+"""GGUF blocks turned into `QuantWeight`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.errors import UnsupportedError, invalid
+from tinyllm.catalogue.packing import pack
+from tinyllm.errors import UnsupportedError
 from tinyllm.quant_weight import QuantWeight
 
 BLOCK = 32  # elements of a GGUF block of the types below; it is also the group size
@@ -22,56 +23,6 @@ _BLOCKS: dict[str, np.dtype[Any]] = {
 }
 BLOCK_TYPES = tuple(_BLOCKS)
 SCHEMES = {"Q4_0": ("affine", 4), "Q4_1": ("affine", 4), "Q5_0": ("affine", 5), "Q5_1": ("affine", 5), "Q8_0": ("int8", 8)}
-
-
-def pack_bits(values: NDArray[np.integer[Any]], bits: int) -> NDArray[np.uint32]:
-    """Integers `[..., K]` of `bits` bits each to a little-endian bit stream per row: uint32 `[..., K * bits / 32]`.
-
-    Raises `InvalidInputError` where `bits` is not in 1..16 or a row does not fill its last word.
-    """
-    *lead, k = values.shape
-    words = _words(k, bits)
-    chunks = -(-k // 32)
-    padded = np.zeros((*lead, chunks * 32), np.uint64)
-    padded[..., :k] = values
-    chunk = padded.reshape(*lead, chunks, 32)
-    out = np.zeros((*lead, chunks, bits + 1), np.uint64)  # one word more: the last value spills zeros into it
-    for i in range(32):
-        word, shift = divmod(i * bits, 32)
-        spread = chunk[..., i] << np.uint64(shift)
-        out[..., word] |= spread & np.uint64(0xFFFFFFFF)
-        out[..., word + 1] |= spread >> np.uint64(32)
-    return np.ascontiguousarray(out[..., :bits].astype(np.uint32).reshape(*lead, chunks * bits)[..., :words])
-
-
-def unpack_bits(q: NDArray[np.uint32], bits: int, k: int) -> NDArray[np.uint16]:
-    """The inverse of `pack_bits`: uint32 `[..., k * bits / 32]` to uint16 `[..., k]`.
-
-    Raises `InvalidInputError` where the row length is not that of `k` values.
-    """
-    *lead, got = q.shape
-    words = _words(k, bits)
-    if got != words:
-        raise invalid("unpack_bits", "q", f"{words} words a row ({k} values of {bits} bits)", got)
-    chunks = -(-k // 32)
-    padded = np.zeros((*lead, chunks * bits + 1), np.uint64)
-    padded[..., :words] = q
-    out = np.empty((*lead, chunks, 32), np.uint16)
-    mask = np.uint64((1 << bits) - 1)
-    for i in range(32):
-        word, shift = divmod(i * bits, 32)
-        low = padded[..., word : word + (chunks - 1) * bits + 1 : bits]
-        high = padded[..., word + 1 : word + 2 + (chunks - 1) * bits : bits]
-        out[..., i] = ((low | high << np.uint64(32)) >> np.uint64(shift)) & mask
-    return out.reshape(*lead, chunks * 32)[..., :k]
-
-
-def _words(k: int, bits: int) -> int:
-    if not 1 <= bits <= 16:
-        raise invalid("pack_bits", "bits", "1 to 16", bits)
-    if k <= 0 or k * bits % 32:
-        raise invalid("pack_bits", "K", f"a positive count whose {bits}-bit values fill whole 32-bit words", k)
-    return k * bits // 32
 
 
 def from_gguf_blocks(raw: NDArray[np.uint8], kind: str, shape: tuple[int, ...]) -> QuantWeight:
@@ -95,7 +46,7 @@ def from_gguf_blocks(raw: NDArray[np.uint8], kind: str, shape: tuple[int, ...]) 
         q = _pack_nibbles(nibbles.view(np.uint16).reshape(-1, 8)).reshape(*lead, k // 8)
     else:
         fifth = np.ascontiguousarray(blocks["fifth"]).view(np.uint8).reshape(-1, 4)
-        q = pack_bits(_five_bits(nibbles.view(np.uint8).reshape(-1, 16), fifth), 5).reshape(*lead, k * 5 // 32)
+        q = pack(np, _five_bits(nibbles.view(np.uint8).reshape(-1, 16), fifth), 5).reshape(*lead, k * 5 // 32)
     if kind.endswith("_1"):
         biases = np.ascontiguousarray(blocks["bias"]).reshape(groups)
     else:
@@ -127,27 +78,3 @@ def _centred(scales: NDArray[Any], zero: int) -> tuple[NDArray[Any], NDArray[Any
     if np.abs(biases).max(initial=0) <= np.finfo(np.float16).max:
         return scales, biases.astype(np.float16)
     return scales.astype(np.float32), biases
-
-
-def dequantize(weight: QuantWeight) -> NDArray[np.float32]:
-    """The float32 matrix `[..., N, K]` that a `QuantWeight` of scheme "affine" or "int8" (numpy arrays) stands for.
-
-    Raises `UnsupportedError` for another scheme.
-    """
-    arrays, shape = weight.arrays, weight.shape
-    if weight.scheme == "affine":
-        q = unpack_bits(np.asarray(arrays["q"]), weight.bits, shape[-1])
-    elif weight.scheme == "int8":
-        q = np.asarray(arrays["q"])
-    else:
-        raise UnsupportedError(f"dequantize: scheme: expected affine or int8, got {weight.scheme}")
-    grouped = q.reshape(*shape[:-1], shape[-1] // weight.group_size, weight.group_size).astype(np.float32)
-    grouped *= np.asarray(arrays["scales"], np.float32)[..., None]
-    if weight.scheme == "affine":
-        grouped += np.asarray(arrays["biases"], np.float32)[..., None]
-    values = grouped.reshape(shape)
-    if "permutation" not in arrays:
-        return values
-    out = np.empty_like(values)
-    out[..., np.asarray(arrays["permutation"])] = values
-    return out

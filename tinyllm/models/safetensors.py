@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tinyllm.errors import CheckpointError
 from tinyllm.models.chat_template import ChatTemplate, templates_from_folder
 from tinyllm.models.checkpoint import Checkpoint, TensorInfo, elements, missing_tensor, read_only
-from tinyllm.models.files import json_object, map_file, read_json, read_json_if_there
+from tinyllm.models.files import json_object, let_go, map_file, read_json, read_json_if_there
 from tinyllm.models.mlx_quantization import MlxQuantization
 from tinyllm.models.tokenizer import Tokenizer, tokenizer_from_folder
 from tinyllm.quant_weight import QuantWeight
@@ -174,6 +174,10 @@ class SafetensorsCheckpoint(Checkpoint):
             return array
         scales, biases = (self._stored[side].read() for side in self._packed[name])
         return self._quantization.weight(name, array, scales, biases)
+
+    def release(self) -> None:
+        for mapped in {id(stored.map): stored.map for stored in self._stored.values()}.values():
+            let_go(mapped)
 
     def tokenizer(self) -> Tokenizer:
         return tokenizer_from_folder(self.folder, self.config, self.generation_config)

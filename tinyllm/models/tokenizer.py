@@ -44,10 +44,6 @@ class Tokenizer:
         """How many tokens there are, added ones included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
-    def token_id(self, token: str) -> int | None:
-        """The id of a token as the vocabulary spells it, or None."""
-        return self._backend.token_to_id(token)
-
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text. Special tokens written in it (`<|im_end|>`) become themselves.
 
@@ -78,10 +74,6 @@ class Tokenizer:
             token = self._backend.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
             known = self._bytes[token_id] = b"" if token is None else self._spell(token)
         return known
-
-    def is_special(self, token_id: int) -> bool:
-        """Whether `skip_special_tokens` skips it."""
-        return token_id in self._special
 
     def _spoken_bytes(self, token_id: int) -> bytes:
         return b"" if token_id in self._special else self.token_bytes(token_id)
