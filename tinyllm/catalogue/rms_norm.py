@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tinyllm.catalogue.draws import constant, normal
 from tinyllm.checks import number
 from tinyllm.errors import InvalidInputError, UnsupportedError
@@ -15,6 +17,11 @@ def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
     if x.shape[-1] == 0:  # the mean of nothing
         return x
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """Adding D squares one after the other errs like a random walk, by about sqrt(D) / 4 roundings; the root halves it."""
+    return np.abs(outputs) * (1 + inputs["x"].shape[-1] ** 0.5 / 32)
 
 
 def _flops(call: Call) -> int:
@@ -36,6 +43,7 @@ rms_norm = OpSpec(
     outputs=(Output("y", "*B D"),),
     reference=_reference,
     flops=_flops,
+    scale=_scale,
     notes=(
         "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",
         "Gemma's weights are stored less 1: add it when loading.",
