@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 
 import mlx.core as mx
 import numpy as np
+
+from tinyllm_mlx import mkl
 
 LOWEST = float(np.finfo(np.float32).min)
 TINY = float(np.finfo(np.float32).tiny)
@@ -55,3 +61,39 @@ def row_means(x: mx.array) -> mx.array:
 @lru_cache(maxsize=64)
 def _column(n: int, value: float) -> mx.array:
     return mx.array(np.full((n, 1), value, np.float32))
+
+
+@dataclass
+class _Step:
+    begun: bool = False
+
+
+_STEP: ContextVar[_Step | None] = ContextVar("step", default=None)
+
+
+@contextmanager
+def step(device: mx.DeviceType) -> Iterator[None]:
+    """A step of a program: work goes to the device, and on the CPU `begin` may run ahead of its end."""
+    now = _Step()
+    token = _STEP.set(now if device == mx.cpu else None)
+    try:
+        with mx.stream(device):
+            yield
+    finally:
+        _STEP.reset(token)
+        if now.begun:
+            mkl.leave_cores(0)
+
+
+def begin(array: mx.array) -> None:
+    """Compute this while Python builds the rest of the step. It is for steps of few rows, which take 3 ms to build and 30 to compute.
+
+    It takes a core for Python: few rows wait for memory, not for cores, but MKL's threads spin between products.
+    """
+    now = _STEP.get()
+    if now is None:
+        return
+    if not now.begun:
+        now.begun = True
+        mkl.leave_cores(1)
+    mx.async_eval(array)  # type: ignore[no-untyped-call]

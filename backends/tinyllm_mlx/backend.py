@@ -17,9 +17,12 @@ BLAS = mkl.preload()  # before mlx.core, which binds its matrix product when it 
 
 import mlx.core as mx  # noqa: E402
 
+from tinyllm_mlx.arrays import step  # noqa: E402
+
 
 class MlxBackend(Backend):
-    """MLX on one device. Nothing global is set: `step_context` selects the device where it matters."""
+    """MLX on one device. Nothing global stays set: `step_context` selects the device where it matters, and `begin` MKL's threads
+    until the step ends."""
 
     name = "mlx"
     # no float64: on the CPU exp, erf, sin and cos of it are computed in float32, on the GPU it does not exist
@@ -72,7 +75,7 @@ class MlxBackend(Backend):
         return {"mlx": metadata.version("mlx"), "device": self.device, "MKL": BLAS, "MKL threads": mkl.threads()}
 
     def step_context(self) -> Any:
-        return mx.stream(self._device)
+        return step(self._device)
 
 
 def _dtype(name: str) -> mx.Dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -48,3 +49,19 @@ def threads() -> str:
     """How many threads MKL uses. Asking makes it choose its threading, which is best left to the first product."""
     path = find()
     return str(ctypes.CDLL(str(path)).MKL_Get_Max_Threads()) if path else "none"
+
+
+def leave_cores(cores: int) -> None:
+    """What MKL leaves free in products that start from now on, wherever they come from."""
+    found = _thread_settings()
+    if found is not None:
+        most, choose = found
+        choose(max(1, most - cores))
+
+
+@cache
+def _thread_settings() -> tuple[int, Callable[[int], None]] | None:
+    """How many threads MKL takes by itself, and how to choose another number."""
+    path = find()
+    library = ctypes.CDLL(str(path)) if path else None
+    return (library.MKL_Get_Max_Threads(), library.MKL_Set_Num_Threads) if library else None

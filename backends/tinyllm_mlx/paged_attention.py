@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from tinyllm_mlx.arrays import widen
+from tinyllm.pages import runs
+from tinyllm_mlx.arrays import begin, widen
 from tinyllm_mlx.attention import attention
 
 
@@ -25,18 +25,6 @@ def kv_append(k_pages: mx.array, v_pages: mx.array, k: mx.array, v: mx.array, sl
         k_pages[page, :, first:last] = k[start:stop].swapaxes(0, 1)
         v_pages[page, :, first:last] = v[start:stop].swapaxes(0, 1)
     return k_pages, v_pages
-
-
-def runs(slots: np.ndarray, page_size: int) -> list[tuple[int, int]]:
-    """Stretches of tokens that go to neighbouring slots of one page."""
-    if len(slots) == 1:
-        return [(0, 1)]
-    if not len(slots):
-        return []
-    slots = np.asarray(slots, np.int64)
-    breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % page_size == 0)) + 1
-    edges = [0, *breaks.tolist(), len(slots)]
-    return list(pairwise(edges))
 
 
 def paged_attention(
@@ -70,7 +58,10 @@ def paged_attention(
     if not outputs:
         return mx.zeros((tokens, heads, v_pages.shape[-1]), dtype=q.dtype)
     y = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
-    return y.astype(q.dtype)
+    y = y.astype(q.dtype)
+    if tokens == len(outputs):  # one row a sequence
+        begin(y)
+    return y
 
 
 def read(pool: mx.array, pages: np.ndarray, keys: int) -> mx.array:

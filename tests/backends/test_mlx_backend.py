@@ -8,13 +8,15 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+from tinyllm_mlx import mkl
 
+mkl.preload()  # before mlx.core, or all tests of this process run on MLX's own slow and less exact product
 mx = pytest.importorskip("mlx.core")
 
 from tinyllm_mlx import linear, quantized  # noqa: E402
-from tinyllm_mlx.arrays import exp  # noqa: E402
+from tinyllm_mlx.arrays import begin, exp  # noqa: E402
 from tinyllm_mlx.backend import MlxBackend  # noqa: E402
-from tinyllm_mlx.paged_attention import kv_append  # noqa: E402
+from tinyllm_mlx.paged_attention import kv_append, paged_attention  # noqa: E402
 
 from tinyllm.errors import UnsupportedError  # noqa: E402
 from tinyllm.quant_weight import QuantWeight  # noqa: E402
@@ -63,6 +65,35 @@ def test_append_writes_in_place(backend: MlxBackend) -> None:
     for slot in range(5):
         pages, values = kv_append(pages, values, new, new, np.array([slot]))
         mx.eval(pages, values)
+    assert mx.get_peak_memory() - before < pages.nbytes / 2
+
+
+@pytest.mark.skipif(mkl.find() is None, reason="without MKL")
+def test_a_step_gives_cores_back(backend: MlxBackend) -> None:
+    """Also when it fails; and outside a step nothing is set."""
+    threads = mkl.threads()
+    begin(mx.ones(1))
+    assert mkl.threads() == threads
+    with pytest.raises(ZeroDivisionError), backend.step_context():
+        begin(mx.ones(1))
+        assert mkl.threads() == str(max(1, int(threads) - 1))
+        raise ZeroDivisionError
+    assert mkl.threads() == threads
+
+
+def test_steps_that_begin_early_write_in_place(backend: MlxBackend) -> None:
+    """`begin` in attention leaves the pool to the next step alone."""
+    pages, values = (backend.zeros((64, 4, 256, 64), "float32") for _ in range(2))
+    new, starts, table = mx.ones((1, 4, 64)), np.array([0, 1]), np.array([[0]])
+    mx.eval(new)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for slot in range(5):
+        with backend.step_context():
+            pages, values = kv_append(pages, values, new * (slot + 1), new * slot, np.array([slot]))
+            y = paged_attention(mx.zeros((1, 4, 64)), pages, values, starts, np.array([slot + 1]), table)
+            backend.synchronize(pages, values, y)
+        np.testing.assert_allclose(backend.to_numpy(y), slot / 2)
     assert mx.get_peak_memory() - before < pages.nbytes / 2
 
 
