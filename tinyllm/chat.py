@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import ref
 
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.graph.program import Program
 
-if TYPE_CHECKING:
-    from tinyllm.llm import LLM
+
+class Model(Protocol):
+    """What a conversation needs of a model; `LLM` has it."""
+
+    program: Program
+
+    def sampling(self, settings: dict[str, Any]) -> SamplingParams:
+        """Checked settings, defaults filled in."""
+
+    def sequence(self, prompt: Any, raw: bool, params: SamplingParams) -> Sequence:
+        """A checked request."""
 
 
 class Chat:
@@ -21,7 +32,7 @@ class Chat:
     There is one set of pages, so there is one stream: a new one, `set_system` and `reset` close the one before.
     """
 
-    def __init__(self, llm: LLM, system: str | None = None, messages: list[dict[str, Any]] | None = None) -> None:
+    def __init__(self, llm: Model, system: str | None = None, messages: list[dict[str, Any]] | None = None) -> None:
         self._llm = llm
         self._runner = ModelRunner(llm.program)
         self._cached: list[int] = []

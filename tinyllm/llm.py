@@ -22,10 +22,11 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
 from tinyllm.models.chat_template import ChatTemplate
-from tinyllm.models.checkpoint import Checkpoint, check_tensors, open_checkpoint
+from tinyllm.models.checkpoint import Checkpoint, check_tensors
 from tinyllm.models.decoder import decoder
 from tinyllm.models.decoder_config import DecoderConfig
 from tinyllm.models.families import FAMILIES, decoder_config
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.models.sources import resolve
 from tinyllm.models.tokenizer import Tokenizer
 from tinyllm.registry import Registry, default_registry

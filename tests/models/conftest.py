@@ -16,7 +16,7 @@ MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "1 2", "Ġ �
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path) -> Any:
     """The real SmolLM2 as a checkpoint."""
-    from tinyllm.models.checkpoint import open_checkpoint
+    from tinyllm.models.open_checkpoint import open_checkpoint
 
     return open_checkpoint(smollm2_path)
 

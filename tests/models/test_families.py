@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tinyllm.errors import CheckpointError, TinyllmError
-from tinyllm.models.checkpoint import check_tensors, open_checkpoint
+from tinyllm.models.checkpoint import check_tensors
 from tinyllm.models.config_fields import HARMLESS
 from tinyllm.models.families import FAMILIES, Family, decoder_config
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.rope_scaling import RopeScaling
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.models.conftest import write_gguf
 from tinyllm.catalogue.packing import unpacked
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoint import open_checkpoint
 from tinyllm.models.families import decoder_config
 from tinyllm.models.gguf import TENSOR_TYPES, GgufFile
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.quant_weight import QuantWeight
 
 

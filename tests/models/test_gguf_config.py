@@ -14,8 +14,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tests.models.conftest import write_gguf
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoint import open_checkpoint
 from tinyllm.models.families import decoder_config
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.rope_scaling import RopeScaling
 
 

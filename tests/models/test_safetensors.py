@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tinyllm.catalogue.packing import pack, unpacked
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoint import open_checkpoint
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.models.safetensors import read_safetensors
 from tinyllm.quant_weight import QuantWeight
 

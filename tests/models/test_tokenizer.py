@@ -14,9 +14,9 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from tests.models.conftest import MERGES, byte_level_vocabulary, write_gguf
 from tinyllm.errors import CheckpointError, InvalidInputError
-from tinyllm.models.checkpoint import open_checkpoint
 from tinyllm.models.gguf import GgufFile
 from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.models.token_text import byte_alphabet, byte_level
 from tinyllm.models.tokenizer import Tokenizer, tokenizer_from_folder
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyllm.catalogue.packing import unpacked
 from tinyllm.errors import TinyllmError
-from tinyllm.models.checkpoint import open_checkpoint
+from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.quant_weight import QuantWeight
 
 

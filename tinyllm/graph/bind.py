@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from tinyllm.backend import Backend
 from tinyllm.config import Selection
 from tinyllm.errors import CheckpointError, UnsupportedError, invalid
 from tinyllm.graph.graph import Graph, Node, Weight
-from tinyllm.graph.program import Allocation, Program, Step
+from tinyllm.graph.program import Allocation, Program, Report, Step
 from tinyllm.graph.regions import compile_regions
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.registry import Choice, Registry
@@ -47,14 +47,6 @@ class Use:
     @property
     def name(self) -> str:
         return f"{self.node.op}.{self.input}"
-
-
-@dataclass
-class Report:
-    """What binding did: kernel per node, weights that are held in more than one form, bytes of weights per backend."""
-
-    kernels: dict[str, str] = field(default_factory=dict)
-    second_copies: list[str] = field(default_factory=list)
 
 
 class _Slots:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tinyllm.backend import Backend
 from tinyllm.graph.graph import State
-
-if TYPE_CHECKING:
-    from tinyllm.graph.bind import Report
 
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
@@ -39,6 +36,14 @@ class Allocation:
 
     state: State
     backend: Backend
+
+
+@dataclass
+class Report:
+    """What binding did: kernel per node, weights that are held in more than one form, bytes of weights per backend."""
+
+    kernels: dict[str, str] = field(default_factory=dict)
+    second_copies: list[str] = field(default_factory=list)
 
 
 class Program:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from tinyllm.errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.quant_weight import QuantWeight, check_quant_weight
 from tinyllm.spec import ArrayType, QuantType
 
@@ -79,25 +79,6 @@ class Checkpoint(ABC):
         """The chat template that came with the model, or None."""
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A folder in Hugging Face form, a `.safetensors` file inside one, or a `.gguf` file.
-
-    Raises `ModelNotFoundError` where there is nothing, `CheckpointError` for a file that cannot be understood.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"{path}: no such file or folder")
-    if path.suffix == ".gguf":
-        from tinyllm.models.gguf_checkpoint import GgufCheckpoint
-
-        return GgufCheckpoint(path)
-    if path.is_dir() or path.suffix == ".safetensors":
-        from tinyllm.models.safetensors import SafetensorsCheckpoint
-
-        return SafetensorsCheckpoint(path)
-    raise CheckpointError(f"{path}: expected a folder, a .gguf or a .safetensors file, got {path.suffix or 'a file without ending'}")
-
-
 def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
 
@@ -145,14 +126,6 @@ def checked_weight(where: str, name: str, weight: QuantWeight) -> QuantWeight:
 def missing_tensor(checkpoint: Checkpoint, name: str) -> CheckpointError:
     """The error for a tensor that a checkpoint does not hold."""
     return CheckpointError(f"{checkpoint.path}: no tensor {name!r}")
-
-
-def elements(shape: Iterable[int]) -> int:
-    """How many elements a shape has; exact, as Python integers do not overflow."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _some(names: list[str], limit: int = 6) -> str:

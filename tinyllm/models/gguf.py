@@ -9,13 +9,13 @@ import itertools
 import mmap
 import struct
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoint import elements
 from tinyllm.models.files import map_file
 
 # id: (name, elements of a block, bytes of a block)
@@ -193,7 +193,7 @@ class GgufFile:
         kind, block, block_bytes = TENSOR_TYPES[type_id]
         if 0 in shape or shape[-1] % block:
             raise self._fail(f"tensor {name!r}: expected rows of a multiple of {block} elements for {kind}, got shape {list(shape)}")
-        nbytes = elements(shape) // block * block_bytes
+        nbytes = prod(shape) // block * block_bytes
         if offset % alignment:
             raise self._fail(f"tensor {name!r}: expected an offset aligned to {alignment}, got {offset}")
         if data + offset + nbytes > self._end:

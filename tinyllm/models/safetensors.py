@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import mmap
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.chat_template import ChatTemplate, templates_from_folder
-from tinyllm.models.checkpoint import Checkpoint, TensorInfo, elements, missing_tensor, read_only
+from tinyllm.models.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
 from tinyllm.models.files import json_object, let_go, map_file, read_json, read_json_if_there
 from tinyllm.models.mlx_quantization import MlxQuantization
 from tinyllm.models.tokenizer import Tokenizer, tokenizer_from_folder
@@ -53,13 +54,13 @@ class _Stored:
 
     @property
     def nbytes(self) -> int:
-        return elements(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> NDArray[Any]:
         if not self.nbytes:
             return read_only(np.empty(self.shape, self.dtype))
         if self.start % self.dtype.itemsize == 0:
-            return np.frombuffer(self.map, self.dtype, elements(self.shape), self.start).reshape(self.shape)
+            return np.frombuffer(self.map, self.dtype, prod(self.shape), self.start).reshape(self.shape)
         raw = np.frombuffer(self.map, np.uint8, self.nbytes, self.start).copy()  # an unaligned view is slow or refused later on
         return read_only(raw.view(self.dtype).reshape(self.shape))
 
@@ -81,7 +82,7 @@ def read_safetensors(path: Path) -> dict[str, _Stored]:
         shape, dtype, begin, end = _entry(entry, f"{path}: {name}")
         if not 0 <= begin <= end <= size - 8 - length:
             raise CheckpointError(f"{path}: {name}: expected offsets in 0..{size - 8 - length}, got [{begin}, {end}] (truncated?)")
-        if (need := elements(shape) * dtype.itemsize) != end - begin:
+        if (need := prod(shape) * dtype.itemsize) != end - begin:
             raise CheckpointError(f"{path}: {name}: expected {need} bytes for {dtype.name} {list(shape)}, got {end - begin}")
         stored[name] = _Stored(data, shape, dtype, 8 + length + begin)
         extents.append((begin, end, name))
