@@ -80,9 +80,9 @@ class MlxLm(Contender):
 
     def __init__(self, folder: Path, mkl: bool) -> None:
         if mkl:
-            from tinyllm_mlx import mkl as preloaded
+            from tinyllm.registry import default_registry
 
-            preloaded.preload()
+            default_registry().backend("mlx")  # loads MKL for all to see before mlx is imported
         from mlx_lm import load as mlx_load
 
         self.model = mlx_load(str(folder))[0]
