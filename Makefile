@@ -15,7 +15,7 @@ test: install  ## the whole test suite
 	$(BIN)/python -m pytest
 
 bench: install  ## speed of ops, and of the model against its peers
-	$(BIN)/python -m pytest --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 	$(BIN)/tinyllm bench model --against transformers,mlx-lm
 
 lint: install  ## style and types
