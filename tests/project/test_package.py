@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = list((ROOT / "tinyllm").rglob("*.py"))
 BACKENDS = {p.name: list(p.rglob("*.py")) for p in (ROOT / "backends").glob("tinyllm_*") if p.is_dir()}
-ALLOWED_IN_CORE = ("tinyllm/bench/contenders.py",)
-"""Peers are measured there; they are imported inside the functions that run them."""
 
 
 def _imports(path: Path) -> set[str]:
@@ -31,8 +29,6 @@ def _imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_imports_no_array_library_and_no_backend(path: Path) -> None:
     """numpy only, and no backend by name."""
-    if str(path.relative_to(ROOT)) in ALLOWED_IN_CORE:
-        pytest.skip("measures peers")
     roots = {name.partition(".")[0] for name in _imports(path)}
     assert not roots & {"torch", "mlx", "jax", "tests", *BACKENDS}
 

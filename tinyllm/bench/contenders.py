@@ -7,7 +7,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import UnknownNameError, suggest
+import numpy as np
+
+from tinyllm.errors import TinyllmError, UnknownNameError, suggest
+from tinyllm.registry import default_registry
 
 Timing = tuple[float, float]
 """Seconds for the prefill up to its first token, and for the tokens after it."""
@@ -49,7 +52,6 @@ class Transformers(Contender):
     """transformers on torch, from the same GGUF file or folder."""
 
     def __init__(self, model: Path, dtype: str) -> None:
-        import torch
         from transformers import AutoModelForCausalLM
 
         where = (
@@ -57,15 +59,14 @@ class Transformers(Contender):
             if model.is_file()
             else {"pretrained_model_name_or_path": model}
         )
-        loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=getattr(torch, dtype))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
         self.model = loaded.eval()
+        self.torch = default_registry().backend("torch")
 
     def measure(self, prompt: list[int], new_tokens: int) -> Timing:
-        import torch
-
-        with torch.inference_mode():
+        with self.torch.step_context():
             start = time.perf_counter()
-            out = self.model(torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
+            out = self.model(self.torch.from_numpy(np.array([prompt])), use_cache=True, logits_to_keep=1)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
             middle = time.perf_counter()
             for _ in range(new_tokens):
@@ -76,33 +77,24 @@ class Transformers(Contender):
 
 
 class MlxLm(Contender):
-    """mlx-lm in float32, from a folder in Hugging Face form."""
+    """mlx-lm in float32, from a folder in Hugging Face form, in its own loop, which computes a token while it hands out the last."""
 
     def __init__(self, folder: Path, mkl: bool) -> None:
         if mkl:
-            from tinyllm.registry import default_registry
-
             default_registry().backend("mlx")  # loads MKL for all to see before mlx is imported
         from mlx_lm import load as mlx_load
 
-        self.model = mlx_load(str(folder))[0]
+        self.model, self.tokenizer = mlx_load(str(folder))[:2]
 
     def measure(self, prompt: list[int], new_tokens: int) -> Timing:
-        import mlx.core as mx
-        from mlx_lm.models.cache import make_prompt_cache
+        from mlx_lm import stream_generate
 
-        cache = make_prompt_cache(self.model)
-        start = time.perf_counter()
-        # all but the last token first, as its own generate does: only the last one needs the head
-        self.model(mx.array([prompt[:-1]]), cache=cache)
-        mx.eval([c.state for c in cache])
-        token = mx.argmax(self.model(mx.array([prompt[-1:]]), cache=cache)[:, -1], axis=-1)
-        mx.eval(token)
-        middle = time.perf_counter()
-        for _ in range(new_tokens):
-            token = mx.argmax(self.model(token[None], cache=cache)[:, -1], axis=-1)
-            mx.eval(token)
-        return middle - start, time.perf_counter() - middle
+        start, times = time.perf_counter(), []
+        for _ in stream_generate(self.model, self.tokenizer, prompt, max_tokens=new_tokens + 1):
+            times.append(time.perf_counter())
+        if len(times) != new_tokens + 1:
+            raise TinyllmError(f"mlx-lm ended after {len(times)} tokens of {new_tokens + 1}: choose fewer with --new-tokens")
+        return times[0] - start, times[-1] - times[0]
 
 
 PEERS: dict[str, tuple[str, ...]] = {
