@@ -74,6 +74,10 @@ class Backend(ABC):
     def dtype_name(self, array: Any) -> str:
         """The dtype of a native array, as numpy names it."""
 
+    def device_of(self, array: Any) -> str:
+        """Where a native array lies; this backend's device where the library does not tell."""
+        return self.device
+
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A native array of zeros, owned by the caller alone."""
         import ml_dtypes

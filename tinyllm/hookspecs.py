@@ -11,6 +11,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from tinyllm.backend import BackendPlugin, Kernel
+    from tinyllm.declarations import Declaration
     from tinyllm.models.families import Family
     from tinyllm.spec import OpSpec
 
@@ -37,3 +38,8 @@ def tinyllm_kernels() -> list[Kernel]:  # type: ignore[empty-body]
 @hookspec
 def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
     """Model families: how a `config.json` becomes a `DecoderConfig`. Each `model_type` has one family; GGUF files do not come here."""
+
+
+@hookspec
+def tinyllm_declarations() -> list[Declaration]:  # type: ignore[empty-body]
+    """What conformance may not ask of kernels (`Widened`, `ExpectedFailure`, `Unrepeatable`), each with its reason."""

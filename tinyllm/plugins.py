@@ -12,6 +12,7 @@ import pluggy
 
 from tinyllm import hookspecs
 from tinyllm.backend import BackendPlugin, Kernel
+from tinyllm.declarations import Declaration
 from tinyllm.errors import PluginError, suggest
 from tinyllm.models.families import FAMILIES, Family
 from tinyllm.spec import SPEC_VERSION, OpSpec
@@ -25,6 +26,7 @@ class Plugins:
     ops: dict[str, OpSpec] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
+    declarations: list[Declaration] = field(default_factory=list)
     broken: dict[str, Exception] = field(default_factory=dict)
 
 
@@ -95,6 +97,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     ops = _results(manager, module, "tinyllm_ops", OpSpec)
     kernels = _results(manager, module, "tinyllm_kernels", Kernel, backend=str, op=str, priority=int, prepares=tuple)
     families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
+    declarations = _results(manager, module, "tinyllm_declarations", Declaration, backend=str, op=str, kernel=str, dtype=str, case=str)
     for backend in backends:
         _check_version(f"backend {backend.name!r}", backend.spec_version)
     for kernel in kernels:
@@ -107,6 +110,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.ops.update((o.name, o) for o in ops)
     plugins.kernels += kernels
     plugins.families += families
+    plugins.declarations += declarations
 
 
 def _check_new(kind: str, names: list[str], taken: Container[str], how: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -176,6 +177,19 @@ class OpSpec:
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     """Names other libraries use, and what to write instead."""
+    more_cases: str = ""
+    """`"module:function"`, giving further cases: they are many, so they are made when somebody asks for them."""
+    unread: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """`unread(inputs, attributes)`: per input a bool array of its shape, True where no output depends on what stands there, so that
+    NaN and inf do no harm. numpy only; inputs that are read as a whole are left out."""
+
+    @cached_property
+    def all_cases(self) -> tuple[Case, ...]:
+        """`cases` and `more_cases`; their ids are distinct."""
+        if not self.more_cases:
+            return self.cases
+        module, _, name = self.more_cases.partition(":")
+        return (*self.cases, *getattr(importlib.import_module(module), name)())
 
     @cached_property
     def positional(self) -> tuple[Input, ...]:

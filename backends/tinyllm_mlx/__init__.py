@@ -88,8 +88,8 @@ PREPARE = {
 }
 SUPPORTS = dict.fromkeys(("dequantize", "quantized_linear", "quantized_embedding"), known_scheme)
 FAST = {
-    "softmax": supports.no_empty_axis,
-    "rms_norm": supports.no_empty_axis,
+    "softmax": supports.softmax,
+    "rms_norm": supports.rms_norm,
     "rope": supports.rotation,
     "sdpa": supports.attention,
     "gqa": supports.attention,

@@ -46,16 +46,33 @@ exp = mx.exp if mx.metal.is_available() else _exp_by_power
 """e^x of a float32 array."""
 
 
+BLOCK, BLOCKS = 512, 16
+
+
 def row_sums(x: mx.array) -> mx.array:
-    """Sums `[..., 1]` along the last axis, as a product with ones: on the CPU 4 times faster than `mx.sum`, which also adds one
-    after the other and so loses digits in long rows."""
-    return x @ _column(x.shape[-1], 1.0)
+    """Sums `[..., 1]` along the last axis, as a product with ones: on the CPU 4 times faster than `mx.sum`.
+
+    Either adds one after the other and so loses digits in long rows: those are summed block by block, then the sums of blocks.
+    """
+    n = x.shape[-1]
+    if n <= 2 * BLOCK:
+        return x @ _column(n, 1.0)
+    part = BLOCK * BLOCKS
+    parts = [x] if n <= part else [x[..., i : i + part] for i in range(0, n, part)]
+    sums = [p @ _blocks()[: p.shape[-1], : -(-p.shape[-1] // BLOCK)] for p in parts]
+    return row_sums(sums[0] if len(sums) == 1 else mx.concatenate(sums, axis=-1))
 
 
 def row_means(x: mx.array) -> mx.array:
     """Means `[..., 1]` along the last axis."""
     n = x.shape[-1]
-    return x @ _column(n, 1 / max(n, 1))
+    return x @ _column(n, 1 / max(n, 1)) if n <= 2 * BLOCK else row_sums(x) * (1 / n)
+
+
+@lru_cache(maxsize=1)
+def _blocks() -> mx.array:
+    """Column b is 1 in the rows of block b."""
+    return mx.array(np.repeat(np.eye(BLOCKS, dtype=np.float32), BLOCK, axis=0))
 
 
 @lru_cache(maxsize=64)

@@ -28,7 +28,7 @@ def attention(
     """
     length, keys = q.shape[-2], k.shape[-2]
     settings: dict[str, Any] = {"sinks": sinks, "scale": scale, "softcap": softcap}
-    if length == 0:
+    if length == 0 or keys == 0:
         return attend(q, k, v, **settings)[0]
     if bias is None:
         first = max(0, keys - length - window + 1) if window is not None else 0
@@ -87,11 +87,11 @@ def position_bias(length: int, keys: int, causal: bool, window: int | None) -> m
     """`[L, S]`: 0 where positions allow a key and -inf elsewhere, the last query standing on the last key. None: all allowed."""
     if (not causal and window is None) or length * keys == 0:
         return None
-    distance = np.arange(length)[:, None] + (keys - length) - np.arange(keys)
+    distance = np.arange(length, dtype=np.int32)[:, None] + (keys - length) - np.arange(keys, dtype=np.int32)
     seen = distance >= 0 if causal else np.full(distance.shape, True)
     if window is not None:
         seen &= np.abs(distance) < window
-    return None if seen.all() else mx.array(np.where(seen, 0, -np.inf).astype(np.float32))
+    return None if seen.all() else mx.array(np.where(seen, np.float32(0), np.float32(-np.inf)))
 
 
 def mask_bias(mask: mx.array) -> mx.array:

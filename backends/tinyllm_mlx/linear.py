@@ -42,6 +42,8 @@ def product(x: mx.array, weight: mx.array | Matrix, bias: mx.array | None) -> mx
     else:
         array, transposed = weight, False
     right = array if transposed else array.T
+    if bias is not None and x.shape[-1] == 0:  # `addmm` refuses it where x has more than 2 axes
+        return mx.broadcast_to(bias, (*x.shape[:-1], right.shape[-1])).astype(x.dtype)
     if x.dtype != mx.float32 or right.dtype != mx.float32:
         left, right = for_product(x), for_product(right)
         y = left @ right if bias is None else mx.addmm(for_product(bias), left, right)

@@ -12,7 +12,7 @@ from tinyllm_mlx.attention import attend, clean, grouped_mask, position_bias
 from tinyllm_mlx.linear import product
 from tinyllm_mlx.quantized import quantized_linear
 from tinyllm_mlx.rms_norm import rms_norm
-from tinyllm_mlx.rope import rope as rotate
+from tinyllm_mlx.rope import rope_angles, rope_rotate
 
 if TYPE_CHECKING:
     from tinyllm.rope_scaling import Rope
@@ -35,7 +35,7 @@ def mha(
     groups = num_heads // kv_heads
     key = query if key is None else key
     value = key if value is None else value
-    if rope is not None and positions is None:
+    if positions is None:
         past = 0 if past_k is None else past_k.shape[-2]
         positions = mx.arange(past, past + query.shape[-2])
 
@@ -43,8 +43,7 @@ def mha(
         if norm is not None and not qk_norm_after_rope:
             x = rms_norm(x, widen(norm), eps=norm_eps)
         if rope is not None:
-            x = rotate(x, positions=positions, dims=rope.dims, base=rope.base, scaling=rope.scaling, traditional=rope.traditional,
-                       position_scale=rope.position_scale)  # fmt: skip
+            x = _rotated(x, positions, rope)
         if norm is not None and qk_norm_after_rope:
             x = rms_norm(x, widen(norm), eps=norm_eps)
         return x
@@ -92,6 +91,15 @@ def _heads(x: mx.array, weight: Weight, bias: mx.array | None, heads: int) -> mx
     """`[*B, L, E]` to `[*B, H, L, D]`."""
     y = _project(widen(x), weight, bias)
     return y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads).swapaxes(-2, -3)
+
+
+def _rotated(x: mx.array, positions: mx.array, rope: Rope) -> mx.array:
+    """Turns `[*B, H, L, D]`; positions `[L]` or `[*B, L]`."""
+    dims = x.shape[-1] if rope.dims is None else rope.dims
+    cos, sin = rope_angles(positions, dims=dims, base=rope.base, scaling=rope.scaling, position_scale=rope.position_scale)
+    if positions.ndim > 1:
+        cos, sin = cos[..., None, :, :], sin[..., None, :, :]
+    return rope_rotate(x, cos, sin, traditional=rope.traditional)
 
 
 def _joined(past: mx.array | None, new: mx.array | None) -> mx.array:

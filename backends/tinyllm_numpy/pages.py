@@ -16,7 +16,7 @@ def kv_append(k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.nda
 def _write(pages: np.ndarray, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
     if not pages.flags.writeable:
         pages = pages.copy()
-    number, place = np.divmod(slots, pages.shape[2])
+    number, place = np.divmod(slots.astype(np.int64, copy=False), pages.shape[2])  # a page may be larger than slots of 8 bits can say
     pages[number, :, place] = rows
     return pages
 

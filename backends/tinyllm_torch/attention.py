@@ -55,7 +55,9 @@ def masks(
     causal: bool, window: int | None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """What is added to the scores, and which keys are seen (None: all), both broadcastable to the scores."""
-    end = None if kv_lengths is None else torch.as_tensor(kv_lengths, device=q.device)[..., None, None, None]
+    end = None
+    if kv_lengths is not None:  # of any integer dtype, and subtracted from
+        end = torch.as_tensor(kv_lengths.astype(np.int64), device=q.device)[..., None, None, None]
     parts = visible(q.shape[-2], k.shape[-2], causal, window, end, q.device)
     additive = None
     if mask is not None:
@@ -121,7 +123,7 @@ def attend(
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b`; where a has more heads, those of a group are rows of one product, so that b is neither copied nor read twice."""
-    if a.ndim < 3 or a.ndim != b.ndim or a.shape[-3] <= b.shape[-3]:
+    if a.ndim < 3 or a.ndim != b.ndim or b.shape[-3] == 0 or 0 < a.shape[-3] <= b.shape[-3]:
         return a @ b
     heads, groups, rows = b.shape[-3], a.shape[-3] // b.shape[-3], a.shape[-2]
     y = a.reshape(*a.shape[:-3], heads, groups * rows, a.shape[-1]) @ b

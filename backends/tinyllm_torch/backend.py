@@ -56,6 +56,9 @@ class TorchBackend(Backend):
     def dtype_name(self, array: torch.Tensor) -> str:
         return NAMES[array.dtype]
 
+    def device_of(self, array: torch.Tensor) -> str:
+        return array.device.type
+
     def zeros(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         return torch.zeros(shape, dtype=getattr(torch, dtype), device=self.device)
 

@@ -44,6 +44,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None =
     """With a packed weight; with a plain one as `linear_plain`."""
     if not weight.is_mkldnn:
         return linear_plain(x, weight, bias=bias)
+    if bias is not None and not bias.is_contiguous():  # oneDNN would read a view as if it lay in one piece
+        bias = bias.contiguous()
     y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 

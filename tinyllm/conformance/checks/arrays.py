@@ -1,0 +1,100 @@
+"""A backend's own promises, without any op: arrays go in and come out as the same numbers, whatever their memory looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tinyllm.backend import Backend
+from tinyllm.conformance.checks.check import Admitted, Check, Plan
+from tinyllm.conformance.example import DTYPES, SHORT, numpy_dtype
+from tinyllm.conformance.judge import Verdict
+from tinyllm.spec import INTEGERS
+
+OP = "arrays"
+"""Stands in ids where an op would."""
+
+
+def _plain(a: np.ndarray) -> np.ndarray:
+    return a
+
+
+def _read_only(a: np.ndarray) -> np.ndarray:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "plain": _plain,
+    "no axes": lambda a: np.asarray(a[0, 0]),
+    "empty": lambda a: a[:0],
+    "transposed": lambda a: a.T,
+    "every second": lambda a: a[:, ::2],
+    "backwards": lambda a: a[::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
+    "read-only": _read_only,
+}
+
+
+def arrays(backend: Backend, plan: Plan) -> Iterator[Check]:
+    """Each dtype in each layout, there and back; zeros and casts."""
+    if (plan.ops and OP not in plan.ops) or plan.kernels:
+        return
+    floats = [d for d in DTYPES if d in backend.dtypes and (not plan.dtypes or d in plan.dtypes)]
+    for dtype in (*floats, *(d for d in INTEGERS if d in ("int32", "int64", "uint32", "uint8", "int8")), "bool"):
+        if dtype in floats or not plan.dtypes:
+            for layout in LAYOUTS:
+                yield _check(backend, layout, dtype, _round_trip)
+    for dtype in floats:
+        yield _check(backend, "zeros", dtype, _zeros)
+        yield _check(backend, "casts", dtype, _casts)
+
+
+def _check(backend: Backend, case: str, dtype: str, test: Callable[[Backend, str, str], str]) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        return Verdict(test(backend, case, dtype))
+
+    return Check(backend.name, OP, case, run, dtype=dtype)
+
+
+def _numbers(dtype: str) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return (np.arange(15).reshape(3, 5) * (1.5 if dtype in SHORT else 1)).astype(numpy_dtype(dtype))
+
+
+def _round_trip(backend: Backend, layout: str, dtype: str) -> str:
+    given = LAYOUTS[layout](_numbers(dtype))
+    before = given.copy()
+    native = backend.from_numpy(given)
+    if tuple(native.shape) != given.shape:
+        return f"from_numpy gives shape {list(native.shape)} instead of {list(given.shape)}"
+    if backend.dtype_name(native) != dtype:
+        return f"dtype_name says {backend.dtype_name(native)!r} of an array of {dtype}"
+    return _differs(backend.to_numpy(native), before, "to_numpy(from_numpy(x))") or _differs(given, before, "x afterwards")
+
+
+def _zeros(backend: Backend, case: str, dtype: str) -> str:
+    for shape in ((2, 3), (0, 3), ()):
+        wrong = _differs(backend.to_numpy(backend.zeros(shape, dtype)), np.zeros(shape, numpy_dtype(dtype)), f"zeros({shape})")
+        if wrong:
+            return wrong
+    return ""
+
+
+def _casts(backend: Backend, case: str, dtype: str) -> str:
+    numbers = _numbers("float32")
+    for source in (d for d in DTYPES if d in backend.dtypes):
+        given = backend.from_numpy(numbers.astype(numpy_dtype(source)))
+        wrong = _differs(backend.to_numpy(backend.astype(given, dtype)), numbers.astype(numpy_dtype(dtype)), f"astype from {source}")
+        if wrong:
+            return wrong
+    return ""
+
+
+def _differs(given: np.ndarray, wanted: np.ndarray, what: str) -> str:
+    if not isinstance(given, np.ndarray) or (given.shape, str(given.dtype)) != (wanted.shape, str(wanted.dtype)):
+        found = f"{given.dtype}{list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+        return f"{what}: {found} instead of {wanted.dtype}{list(wanted.shape)}"
+    return "" if np.array_equal(given, wanted) else f"{what}: other numbers"

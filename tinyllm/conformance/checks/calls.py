@@ -1,0 +1,63 @@
+"""Calls as users make them, through `ops`: numpy in gives numpy out, native in gives native out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
+from tinyllm.conformance.checks.values import is_native
+from tinyllm.conformance.example import map_arrays
+from tinyllm.conformance.judge import Verdict, judge
+from tinyllm.conformance.subject import Subject
+from tinyllm.errors import UnsupportedError
+from tinyllm.ops import Op
+from tinyllm.spec import Case
+
+
+def calls(trial: Trial) -> Iterator[Check]:
+    """In the first dtype, every smoke case with numpy and with native arrays."""
+    if not trial.dtypes or not trial.subjects or trial.plan.kernels:
+        return
+    for case in trial.cases:
+        if case.tier == "smoke":
+            yield _check(trial, case, "numpy")
+            yield _check(trial, case, "native")
+
+
+def _check(trial: Trial, case: Case, arrays: str) -> Check:
+    dtype, spec, backend = trial.dtypes[0], trial.spec, trial.backend
+
+    def run(admitted: Admitted) -> Verdict:
+        example = trial.example(case, dtype)
+        try:
+            choice = trial.registry.choose(replace(example.call, device=backend.device), backend)
+        except UnsupportedError as error:
+            raise DeclaredError(str(error)) from error
+        subject = Subject(trial.registry, backend, spec, choice.kernel)
+        inputs = subject.native(example.inputs) if arrays == "native" else dict(example.inputs)
+        device = f"{backend.name}:{backend.device}"
+        with np.errstate(all="ignore"):
+            result = Op(spec, trial.registry)(*example.positional(inputs), **example.keyword(inputs), backend=device)
+        outputs = result if isinstance(result, tuple) else (result,)
+        if arrays == "numpy":
+            kinds: list[Any] = []
+            for output in outputs:
+                map_arrays(output, lambda a: kinds.append(type(a)) or a)
+            if any(not issubclass(kind, np.ndarray) for kind in kinds):
+                return Verdict(f"numpy arrays went in, {', '.join(k.__name__ for k in kinds)} came out")
+            return judge(example, outputs, exact=subject.exact, factor=admitted.factor)
+        if not all(is_native(subject, o) for o in outputs) and _has_native(subject, inputs):
+            return Verdict(f"native arrays went in, {type(outputs[0]).__name__} came out")
+        return judge(example, subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
+
+    return trial.check(case.id, run, aspect=f"{arrays} call", dtype=dtype, decision=case.decision)
+
+
+def _has_native(subject: Subject, inputs: dict[str, Any]) -> bool:
+    """Where all inputs are host data, the answer is numpy."""
+    host = {i.name for i in subject.spec.inputs if i.host}
+    return any(name not in host for name in inputs)

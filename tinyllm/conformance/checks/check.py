@@ -1,0 +1,154 @@
+"""A check, before it runs; and the trial it belongs to: an op on a backend, with what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from tinyllm.backend import Backend
+from tinyllm.conformance.example import SHORT, Example, dtypes_of, make_example
+from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.subject import Subject, subjects
+from tinyllm.errors import TinyllmError
+from tinyllm.registry import Registry
+from tinyllm.spec import Case, OpSpec
+
+TIERS = ("smoke", "full", "model", "fuzz")
+"""`full` includes `smoke`; `model` and `fuzz` stand by themselves."""
+
+
+class DeclaredError(TinyllmError):
+    """Raised by a check whose call the backend says it does not support: the outcome `unsupported`, with the reason."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for; empty means all of it.
+
+    case: the id of a check, or the part of one from the op on.
+    shapes: cases recorded from a model's run, by op. oracles: `onnx`, `torch`.
+    examples: how many inputs a property is tried on.
+    """
+
+    backend: str
+    tiers: tuple[str, ...] = ("smoke",)
+    ops: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    case: str = ""
+    seed: int = 0
+    oracles: tuple[str, ...] = ()
+    shapes: dict[str, tuple[Case, ...]] | None = None
+
+    @property
+    def examples(self) -> int:
+        """Inputs that each property is tried on."""
+        return 200 if "fuzz" in self.tiers else 20 if "full" in self.tiers else 5
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What declarations admit of a check: bounds `factor` times as wide, other bits the second time."""
+
+    factor: float = 1.0
+    varies: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something to be found out. `run` gives a verdict or raises; `subject` is None where no single kernel is on trial."""
+
+    backend: str
+    op: str
+    case: str
+    run: Callable[[Admitted], Verdict]
+    aspect: str = ""
+    subject: Subject | None = None
+    dtype: str = ""
+    decision: int | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel on trial."""
+        return self.subject.name if self.subject else ""
+
+    @cached_property
+    def id(self) -> str:
+        """`torch/sdpa:fused[L3,S5,D4,f32]`, and after a slash the aspect, where it is not the outputs of a case."""
+        who = self.subject.id if self.subject else f"{self.backend}/{self.op}"
+        inner = ",".join(part for part in (self.case, SHORT.get(self.dtype, self.dtype)) if part)
+        return f"{who}[{inner}]" + (f"/{self.aspect}" if self.aspect else "")
+
+
+@dataclass
+class Trial:
+    """An op on a backend."""
+
+    registry: Registry
+    backend: Backend
+    spec: OpSpec
+    plan: Plan
+    broken: dict[str, TinyllmError] = field(default_factory=dict)
+    """Kernels that cannot be loaded, with the error."""
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """The kernels on trial: those that were asked for and can be loaded."""
+        found = []
+        for subject in subjects(self.registry, self.backend, self.spec):
+            if self.plan.kernels and subject.name not in self.plan.kernels:
+                continue
+            try:
+                _ = subject.function
+            except TinyllmError as error:
+                self.broken[subject.id] = error
+                continue
+            found.append(subject)
+        return found
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """Those of the tiers asked for, or those recorded from a model's run."""
+        if self.plan.shapes is not None:
+            return list(self.plan.shapes.get(self.spec.name, ()))
+        wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
+        return [case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted]
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Those to test in that the backend has."""
+        return [d for d in self.asked_dtypes if d in self.backend.dtypes or len(dtypes_of(self.spec)) == 1]
+
+    @property
+    def asked_dtypes(self) -> list[str]:
+        """Those to test in, whether or not the backend has them."""
+        return [d for d in dtypes_of(self.spec) if not self.plan.dtypes or d in self.plan.dtypes]
+
+    def example(self, case: Case, dtype: str) -> Example:
+        """The case with its data; the last ones are kept for the next kernel."""
+        return _example(self.spec.name, case.id, dtype, self.plan.seed, _Held(self.spec, case))
+
+    def check(self, case: str, run: Callable[[Admitted], Verdict], **about: Any) -> Check:
+        """A check of this trial."""
+        return Check(self.backend.name, self.spec.name, case, run, **about)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A spec and a case that stand for themselves: the names beside them say which they are."""
+
+    spec: OpSpec
+    case: Case
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.case is self.case
+
+
+@lru_cache(maxsize=128)
+def _example(op: str, case: str, dtype: str, seed: int, held: _Held) -> Example:
+    return make_example(held.spec, held.case, dtype, seed)

@@ -1,0 +1,110 @@
+"""Arrays that are views: slices between guard bands, transposed, broadcast. Kernels see a library's arrays, not their memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinyllm.backend import Backend
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.checks.values import run_and_judge
+from tinyllm.conformance.example import Example, is_float
+from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.subject import Subject
+from tinyllm.spec import Case
+
+BAND = 2
+"""Entries on each side of a view that belong to somebody else."""
+
+GUARD = 7.0
+"""What stands there: finite, so that reading it gives a wrong number and writing it is seen."""
+
+
+def layouts(trial: Trial) -> Iterator[Check]:
+    """In float32 on every smoke case, or the cases asked for, that has a float input with an axis."""
+    if "float32" not in trial.dtypes:
+        return
+    smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
+    for case in smoke:
+        example = trial.example(case, "float32")
+        names = [n for n in _viewable(example) if n not in trial.spec.consumes]
+        if not names:
+            continue
+        for subject in trial.subjects:
+            if not subject.declines(example.call):
+                yield _check(trial, subject, case, "sliced", _sliced, names)
+                if find_function(trial.backend, *PERMUTE):
+                    yield _check(trial, subject, case, "transposed", _transposed, names)
+                if find_function(trial.backend, *BROADCAST) and not example.unread:  # what is hidden in one entry may be seen in the next
+                    yield _check(trial, subject, case, "broadcast", _broadcast, names)
+
+
+PERMUTE, BROADCAST = ("permute_dims", "permute", "transpose"), ("broadcast_to",)
+"""What libraries call them."""
+
+
+def find_function(backend: Backend, *names: str) -> Callable[..., Any] | None:
+    """The first of these in the backend's namespace, or in the module that its arrays are from."""
+    module = sys.modules.get(type(backend.from_numpy(np.zeros(1, np.float32))).__module__)
+    return next((f for space in (backend.xp, module) for n in names if callable(f := getattr(space, n, None))), None)
+
+
+def _required(backend: Backend, *names: str) -> Callable[..., Any]:
+    function = find_function(backend, *names)
+    if function is None:
+        raise LookupError(names[0])
+    return function
+
+
+def _viewable(example: Example) -> list[str]:
+    host = {i.name for i in example.spec.inputs if i.host}
+    return [n for n, v in example.inputs.items() if n not in host and is_float(v) and v.ndim > 0 and v.size > 0]
+
+
+View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]]]
+"""A native view, the numbers that it shows, and whether all around it is as it was."""
+
+
+def _check(trial: Trial, subject: Subject, case: Case, aspect: str, view: View, names: list[str]) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        example = trial.example(case, "float32")
+        natives, guards = subject.native(example.inputs), {}
+        for name in names:
+            natives[name], shown, guards[name] = view(subject, example.inputs[name])
+            if shown is not example.inputs[name]:
+                example = example.with_inputs(**{name: shown})
+        verdict = run_and_judge(subject, example, admitted, natives)
+        if verdict.message:
+            return verdict
+        overrun = [name for name, untouched in guards.items() if not untouched()]
+        return Verdict(f"wrote outside of its input {', '.join(overrun)}") if overrun else verdict
+
+    return trial.check(case.id, run, aspect=aspect, subject=subject, dtype="float32", decision=case.decision)
+
+
+def _sliced(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+    """Every second entry of the first axis, between guard bands on all axes."""
+    shape = (2 * array.shape[0] + 2 * BAND, *(n + 2 * BAND for n in array.shape[1:]))
+    inside = (slice(BAND, BAND + 2 * array.shape[0], 2), *(slice(BAND, BAND + n) for n in array.shape[1:]))
+    around = np.full(shape, GUARD, array.dtype)
+    around[inside] = array
+    before = around.tobytes()
+    native = subject.backend.from_numpy(around)
+    return native[inside], array, lambda: np.ascontiguousarray(subject.backend.to_numpy(native)).tobytes() == before
+
+
+def _transposed(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+    """The axes lie in memory the other way round."""
+    axes = tuple(reversed(range(array.ndim)))
+    native = subject.backend.from_numpy(np.ascontiguousarray(array.transpose(axes)))
+    return _required(subject.backend, *PERMUTE)(native, axes), array, lambda: True
+
+
+def _broadcast(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+    """The first entry of the first axis, shown as often as the axis is long."""
+    shown = np.ascontiguousarray(np.broadcast_to(array[:1], array.shape))
+    native = subject.backend.from_numpy(array[:1].copy())
+    return _required(subject.backend, *BROADCAST)(native, array.shape), shown, lambda: True

@@ -1,0 +1,166 @@
+"""Who does the work: a kernel itself, the op's own formula, or another library that it hands the work to.
+
+Three ways of looking: which modules the function's code names; which Python frames and C functions run; how much memory numpy
+allocates meanwhile (libraries keep their arrays elsewhere), since a kernel that computes in numpy needs room for its result there.
+"""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from math import prod
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.checks.check import Trial
+from tinyllm.conformance.example import numpy_dtype
+from tinyllm.conformance.subject import Subject
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.registry import Registry
+from tinyllm.spec import Call, Case, OpSpec
+from tinyllm.validation import output_types
+
+LARGE = 1 << 17
+"""Bytes of output below which allocations say nothing."""
+MOST = 1 << 21
+"""Numbers of input past which looking takes too long."""
+
+
+def origin(trial: Trial, subject: Subject) -> str:
+    """`kernel`, `reference`, or `delegation to NAME`."""
+    if subject.kernel is None:
+        return "reference"
+    case = _telling_case(trial, subject)
+    foreign = _foreign_roots(trial.registry, subject)
+    named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & foreign
+    if case is None:
+        return f"delegation to {min(named)}" if named else "kernel"
+    example = trial.example(case, trial.dtypes[0])
+    codes = {code for spec in trial.registry.specs.values() for code in _codes(spec.reference)}
+    natives = subject.native(example.inputs)
+    subject.backend.synchronize(*subject.run(example, natives))  # what is loaded at the first call is nobody's work
+    seen: set[str] = set()
+    by_reference = False
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        nonlocal by_reference
+        if event == "call":
+            by_reference = by_reference or frame.f_code in codes
+            seen.add(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+        elif event == "c_call":
+            seen.add(_root(argument))
+
+    natives = subject.native(example.inputs)
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        subject.backend.synchronize(*_arrays(subject.run(example, natives)))
+    finally:
+        sys.setprofile(before)
+    if by_reference:
+        return "reference"
+    found = (seen & foreign) | named
+    if not found and _numpy_computes(subject, trial, case):
+        found = {"numpy"}
+    return f"delegation to {min(found)}" if found else "kernel"
+
+
+def _telling_case(trial: Trial, subject: Subject) -> Case | None:
+    """Of the cases that the kernel takes in the first dtype, the one with the largest outputs within reason."""
+    cases = [c for c in trial.spec.cases if trial.dtypes and sum(prod(d.shape) for d in c.inputs.values()) < MOST]
+    taken = [c for c in cases if not subject.declines(_call(trial, c))]
+    return max(taken, key=lambda c: _output_bytes(trial.spec, _call(trial, c)), default=None)
+
+
+def _output_bytes(spec: OpSpec, call: Call) -> int:
+    return sum(prod(t.shape) * numpy_dtype(t.dtype).itemsize for t in output_types(spec, call))
+
+
+def _call(trial: Trial, case: Case) -> Call:
+    return trial.example(case, trial.dtypes[0]).call
+
+
+def _own_roots(registry: Registry, backend: str) -> set[str]:
+    """Top-level packages of a backend's kernels and array library."""
+    plugin = registry.plugins.backends[backend]
+    roots = {t.partition(".")[0] for t in plugin.array_types}
+    for kernel in registry.plugins.kernels:
+        if kernel.backend == backend:
+            where = kernel.load if isinstance(kernel.load, str) else getattr(kernel.load, "__module__", "")
+            roots.add(str(where).partition(":")[0].partition(".")[0])
+    return roots
+
+
+def _foreign_roots(registry: Registry, subject: Subject) -> set[str]:
+    """Packages of the other backends, and what they compute with."""
+    own = _own_roots(registry, subject.backend.name)
+    return {r for other in registry.plugins.backends if other != subject.backend.name for r in _own_roots(registry, other)} - own
+
+
+def _named(function: Callable[..., Any], own: set[str]) -> set[str]:
+    """Top-level packages that a function's code names, and the functions of its own package that it calls."""
+    roots: set[str] = set()
+    queue, seen = [function], set()
+    while queue:
+        current = queue.pop()
+        current = getattr(current, "__wrapped__", current)
+        if not isinstance(current, FunctionType) or current.__code__ in seen:
+            continue
+        for code in _nested(current.__code__):
+            seen.add(code)
+            for name in code.co_names:
+                value = current.__globals__.get(name)
+                root = _module_root(value) or (name.partition(".")[0] if name in sys.modules else "")
+                roots.add(root)
+                if isinstance(value, FunctionType) and str(value.__module__).partition(".")[0] in own:
+                    queue.append(value)
+    return roots - {""}
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
+
+def _codes(function: Any) -> Iterator[CodeType]:
+    if isinstance(function, FunctionType):
+        yield function.__code__
+
+
+def _module_root(value: Any) -> str:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name.partition(".")[0] if isinstance(name, str) and callable(value) | isinstance(value, ModuleType) else ""
+
+
+def _root(function: Any) -> str:
+    """The package of a C function, or of the object whose method it is."""
+    owner = getattr(function, "__self__", None)
+    module = function.__module__ if owner is None or isinstance(owner, ModuleType) else type(owner).__module__
+    return str(module or "").partition(".")[0]
+
+
+def _arrays(outputs: tuple[Any, ...]) -> list[Any]:
+    return [a for o in outputs for a in (o.arrays.values() if isinstance(o, QuantWeight) else (o,))]
+
+
+def _numpy_computes(subject: Subject, trial: Trial, case: Case) -> bool:
+    """Whether numpy allocates more than the outputs take, where the backend's arrays are not numpy's."""
+    if isinstance(subject.backend.from_numpy(np.zeros(1, np.float32)), np.ndarray):
+        return False
+    example = trial.example(case, trial.dtypes[0])
+    size = _output_bytes(trial.spec, example.call)
+    if size < LARGE:
+        return False
+    natives = subject.native(example.inputs)
+    tracemalloc.start()
+    try:
+        start = tracemalloc.get_traced_memory()[0]
+        subject.backend.synchronize(*_arrays(subject.run(example, natives)))
+        return tracemalloc.get_traced_memory()[1] - start > size
+    finally:
+        tracemalloc.stop()

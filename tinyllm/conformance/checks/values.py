@@ -1,0 +1,113 @@
+"""Cases: outputs within the bounds, of the spec's shape and dtype and the backend's own kind; inputs as they were; twice the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
+from tinyllm.conformance.example import Example, map_arrays
+from tinyllm.conformance.judge import Verdict, judge
+from tinyllm.conformance.subject import Subject, to_numpy
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec import Case
+
+
+def values(trial: Trial) -> Iterator[Check]:
+    """Every case in every dtype on every kernel that takes it; where none does, the reasons."""
+    for case in trial.cases:
+        for dtype in trial.dtypes:
+            found = [s for s in trial.subjects if not s.declines(trial.example(case, dtype).call)]
+            for subject in found:
+                yield _value(trial, subject, case, dtype)
+            if not found and not trial.plan.kernels:
+                yield _declined(trial, case, dtype)
+
+
+def repeats(trial: Trial) -> Iterator[Check]:
+    """The same call twice gives the same bits; one case of many elements and one of few stand for all."""
+    for subject in trial.subjects:
+        taken = [c for c in trial.cases if not subject.declines(trial.example(c, "float32").call)] if "float32" in trial.dtypes else []
+        for case in {c.id: c for c in (_largest(trial, taken), *taken[:1])}.values() if taken else ():
+            yield _repeat(trial, subject, case)
+
+
+def run_and_judge(subject: Subject, example: Example, admitted: Admitted, natives: dict[str, Any] | None = None) -> Verdict:
+    """One run: outputs against the reference, and whether anything was written to that was not the kernel's."""
+    natives = subject.native(example.inputs) if natives is None else natives
+    outputs = subject.run(example, natives)
+    foreign = [o for o in outputs if not is_native(subject, o)]
+    if foreign:
+        return Verdict(f"gives {type(foreign[0]).__module__}.{type(foreign[0]).__name__}, not an array of {subject.backend.name}")
+    device = next((d for o in outputs if (d := device_of(subject, o)) != subject.backend.device), subject.backend.device)
+    if device != subject.backend.device:
+        return Verdict(f"gives an array on device {device!r} instead of {subject.backend.device!r}")
+    verdict = judge(example, subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
+    if verdict.message:
+        return verdict
+    changed = _changed(subject, example, natives)
+    return Verdict(f"wrote to its input {', '.join(changed)}") if changed else verdict
+
+
+def is_native(subject: Subject, output: Any) -> bool:
+    """Whether an output is the backend's own kind of array."""
+    kind = type(subject.backend.from_numpy(np.zeros(1, np.float32)))
+    parts = output.arrays.values() if isinstance(output, QuantWeight) else (output,)
+    return all(isinstance(part, kind) for part in parts)
+
+
+def device_of(subject: Subject, output: Any) -> str:
+    """Where an output lies, as far as the backend can tell."""
+    part = next(iter(output.arrays.values())) if isinstance(output, QuantWeight) else output
+    return subject.backend.device_of(part)
+
+
+def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        return run_and_judge(subject, trial.example(case, dtype), admitted)
+
+    return trial.check(case.id, run, subject=subject, dtype=dtype, decision=case.decision)
+
+
+def _declined(trial: Trial, case: Case, dtype: str) -> Check:
+    """No kernel takes the case: the backend must say so before it touches any data (see `refusals`)."""
+    reasons = [f"{s.id}: {s.declines(trial.example(case, dtype).call)}" for s in trial.subjects]
+    reasons += [f"{name}: {error}" for name, error in trial.broken.items()]
+
+    def run(admitted: Admitted) -> Verdict:
+        raise DeclaredError("; ".join(reasons) or f"backend {trial.backend.name!r} has no kernel for it and no namespace for references")
+
+    return trial.check(case.id, run, dtype=dtype, decision=case.decision)
+
+
+def _repeat(trial: Trial, subject: Subject, case: Case) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        example = trial.example(case, "float32")
+        first, second = (subject(example) for _ in range(2))
+        differing = sum(a != b for a, b in zip(_bytes(first), _bytes(second), strict=True))
+        if not differing:
+            return Verdict()
+        if admitted.varies:
+            return judge(example, first, exact=subject.exact, against=second)
+        return Verdict(f"the same call twice gives other bits in {differing} output(s)")
+
+    return trial.check(case.id, run, aspect="repeat", subject=subject, dtype="float32")
+
+
+def _largest(trial: Trial, cases: list[Case]) -> Case:
+    return max(cases, key=lambda c: sum(int(np.prod(d.shape)) for d in c.inputs.values() if hasattr(d, "shape")))
+
+
+def _bytes(value: Any) -> list[bytes]:
+    found: list[bytes] = []
+    for part in value if isinstance(value, tuple) else (value,):
+        map_arrays(part, lambda a: found.append(np.ascontiguousarray(a).tobytes()) or a)
+    return found
+
+
+def _changed(subject: Subject, example: Example, natives: Mapping[str, Any]) -> list[str]:
+    """Inputs that are no longer what they were, byte for byte; those that the op consumes may be anything."""
+    kept = [name for name in natives if name not in subject.spec.consumes]
+    return [name for name in kept if _bytes(to_numpy(subject.backend, natives[name])) != _bytes(example.inputs[name])]

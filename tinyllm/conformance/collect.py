@@ -1,0 +1,90 @@
+"""From what was asked for to the checks, neighbours sharing their data; and ids back to checks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+
+from tinyllm.conformance.checks.arrays import OP as ARRAYS
+from tinyllm.conformance.checks.arrays import arrays
+from tinyllm.conformance.checks.calls import calls
+from tinyllm.conformance.checks.check import TIERS, Check, Plan, Trial
+from tinyllm.conformance.checks.layouts import layouts
+from tinyllm.conformance.checks.oracles import ORACLES, oracles
+from tinyllm.conformance.checks.properties import properties
+from tinyllm.conformance.checks.refusals import errors, refusals
+from tinyllm.conformance.checks.signatures import signatures
+from tinyllm.conformance.checks.unread import unread
+from tinyllm.conformance.checks.values import repeats, values
+from tinyllm.conformance.example import DTYPES
+from tinyllm.errors import UnknownNameError, suggest
+from tinyllm.registry import Registry
+
+ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
+    "signatures": signatures,
+    "values": values,
+    "repeats": repeats,
+    "layouts": layouts,
+    "unread": unread,
+    "calls": calls,
+    "errors": errors,
+    "refusals": refusals,
+    "properties": properties,
+    "oracles": oracles,
+}
+"""All that is looked at, in the order of a report."""
+
+
+def trials(registry: Registry, plan: Plan) -> list[Trial]:
+    """A trial for each op that was asked for.
+
+    Raises:
+        UnknownNameError: an op, kernel, dtype, tier or oracle that is not there, with the nearest name.
+        BackendUnavailableError: the backend cannot run here, with what to do about it.
+    """
+    backend = registry.backend(plan.backend)
+    for kind, names, known in (
+        ("tier", plan.tiers, TIERS),
+        ("dtype", plan.dtypes, DTYPES),
+        ("op", plan.ops, (*registry.specs, ARRAYS)),
+        ("kernel", plan.kernels, (*(k.name for k in registry.plugins.kernels if k.backend == backend.name), "reference")),
+        ("oracle", plan.oracles, ORACLES),
+    ):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"unknown {kind} {name!r}.{suggest(name, known)}")
+    return [Trial(registry, backend, spec, plan) for name, spec in registry.specs.items() if not plan.ops or name in plan.ops]
+
+
+def collect(registry: Registry, plan: Plan) -> list[Check]:
+    """The checks of a plan.
+
+    Raises:
+        UnknownNameError: as `trials` does; or no check has the id asked for, with the nearest ones.
+    """
+    found = list(arrays(registry.backend(plan.backend), plan)) if plan.shapes is None else []
+    for trial in trials(registry, plan):
+        for aspect in ASPECTS.values():
+            found += aspect(trial)
+    return found if not plan.case else _named(found, plan.case)
+
+
+def _named(checks: list[Check], wanted: str) -> list[Check]:
+    """Those whose id is this, or ends in this where the backend, the kernel or the dtype is left out."""
+    found = [c for c in checks if wanted in _names(c)]
+    if not found:
+        ids = list(dict.fromkeys(name for c in checks for name in _names(c)))
+        near = difflib.get_close_matches(wanted, ids, n=3, cutoff=0.3)
+        closest = f" The closest are: {', '.join(near)}." if near else ""
+        raise UnknownNameError(f"no check is called {wanted!r} among the {len(checks)} of this plan.{closest}")
+    return found
+
+
+def _names(check: Check) -> set[str]:
+    """The id, and its shorter forms: without the backend, the kernel, the dtype."""
+    who, _, inner = check.id.partition("[")
+    case = inner.partition("]")[0]
+    aspect = f"/{check.aspect}" if check.aspect else ""
+    kernel = who.partition("/")[2]
+    insides = {case, check.case} if check.case else {case}
+    return {f"{w}[{i}]{aspect}" for w in (who, kernel, kernel.partition(":")[0]) for i in insides}

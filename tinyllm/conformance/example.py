@@ -1,0 +1,156 @@
+"""A case in a dtype: its inputs as they are given to a backend, and what the float64 reference says of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec import REQUIRED, ArrayType, Call, Case, Draw, OpSpec
+from tinyllm.validation import check_call, quant_type
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
+"""Dtypes as the ids of checks write them."""
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype behind a name; bfloat16 is that of `ml_dtypes`."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def eps(dtype: str) -> float:
+    """The distance from 1 to the next number."""
+    return float(ml_dtypes.finfo(numpy_dtype(dtype)).eps)
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is a numpy array of floats, those of `ml_dtypes` included."""
+    return isinstance(value, np.ndarray) and str(value.dtype).startswith(("float", "bfloat"))
+
+
+def dtypes_of(spec: OpSpec) -> tuple[str, ...]:
+    """The dtypes to test an op in: one, where nothing in the op depends on it."""
+    typed = any(i.kind in ("T", "weight") for i in spec.inputs) or any(o.dtype.startswith("=") for o in spec.outputs)
+    return DTYPES if typed else DTYPES[:1]
+
+
+def map_arrays(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`change` of an array, or of each array in a `QuantWeight`; anything else as it is."""
+    if isinstance(value, QuantWeight):
+        return value.with_arrays({name: change(array) for name, array in value.arrays.items()})
+    return change(value) if hasattr(value, "shape") and hasattr(value, "dtype") else value
+
+
+def widen(value: Any) -> Any:
+    """Floats as float64, all else as it is."""
+    return map_arrays(value, lambda a: a.astype(np.float64) if is_float(a) else a)
+
+
+def copied(value: Any) -> Any:
+    """A copy that a kernel cannot mistake for the original."""
+    return map_arrays(value, lambda a: a.copy())
+
+
+def rounded(value: Any, kind: str, dtype: str) -> Any:
+    """A drawn value as a test gives it: inputs of kind T and masks in the test's dtype, other floats in float32 or better."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    with np.errstate(all="ignore"):
+        return value.astype(numpy_dtype("float32" if kind == "float" and dtype != "float64" else dtype))
+
+
+def draw_inputs(spec: OpSpec, name: str, inputs: Mapping[str, Any], dtype: str, seed: int = 0) -> dict[str, Any]:
+    """Inputs as numpy arrays and `QuantWeight`s, the same at each run of a seed: it is mixed with the op's and the case's names."""
+    rng = np.random.default_rng([zlib.crc32(f"{spec.name}/{name}".encode()), seed])
+    kinds = {i.name: i.kind for i in spec.inputs}
+    made = {n: given.make(rng) if isinstance(given, Draw) else given for n, given in inputs.items()}
+    return {n: rounded(value, kinds.get(n, ""), dtype) for n, value in made.items()}
+
+
+@dataclass
+class Example:
+    """A call with its data. Outputs, scales and `call` are found when asked for, and kept."""
+
+    spec: OpSpec
+    case: str
+    dtype: str
+    inputs: dict[str, Any]
+    attributes: dict[str, Any]
+
+    @cached_property
+    def call(self) -> Call:
+        """The call as validation sees it."""
+        types = {n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(v.shape, str(v.dtype)) for n, v in self.inputs.items()}
+        return check_call(self.spec, types, self.attributes)
+
+    @cached_property
+    def wide(self) -> dict[str, Any]:
+        """The inputs, their floats in float64."""
+        return {name: widen(value) for name, value in self.inputs.items()}
+
+    @cached_property
+    def expected(self) -> tuple[Any, ...]:
+        """What the reference gives in float64, run by numpy."""
+        with np.errstate(all="ignore"):
+            result = self.spec.reference(np, *self.positional(self.wide), **self.keyword(self.wide))
+        return result if isinstance(result, tuple) else (result,)
+
+    @cached_property
+    def scales(self) -> tuple[Any, ...]:
+        """Per output the size that rounding errors are relative to; None: its own."""
+        return self._sizes(self.spec.scale)
+
+    @cached_property
+    def inner_scales(self) -> tuple[Any, ...]:
+        """Per output the size that errors of the inner dtype are relative to; None: there are none of note."""
+        return self._sizes(self.spec.inner_scale)
+
+    def _sizes(self, model: Callable[..., Any] | None) -> tuple[Any, ...]:
+        if model is None:
+            return (None,) * len(self.expected)
+        defaults = {a.name: a.default for a in self.spec.attributes if a.default is not REQUIRED}
+        with np.errstate(all="ignore"):
+            sizes = model(self.wide, defaults | self.attributes, self.expected if len(self.expected) > 1 else self.expected[0])
+        return sizes if isinstance(sizes, tuple) else (sizes,) * len(self.expected)
+
+    @property
+    def inner_dtype(self) -> str:
+        """What kernels must compute in at least."""
+        return "float64" if any(str(getattr(v, "dtype", "")) == "float64" for v in self.inputs.values()) else "float32"
+
+    @cached_property
+    def unread(self) -> dict[str, Any]:
+        """Per input, where that is some: True at elements that no output depends on."""
+        if self.spec.unread is None:
+            return {}
+        defaults = {a.name: a.default for a in self.spec.attributes if a.default is not REQUIRED}
+        found = self.spec.unread(self.wide, defaults | self.attributes)
+        return {name: where for name, where in found.items() if np.any(where)}
+
+    def positional(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Inputs as a kernel takes them by position."""
+        return [inputs[i.name] for i in self.spec.positional]
+
+    def keyword(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs and attributes as a kernel takes them by name."""
+        return {i.name: inputs[i.name] for i in self.spec.keyword if i.name in inputs} | self.attributes
+
+    def with_inputs(self, **changed: Any) -> Example:
+        """The same call on other data."""
+        return Example(self.spec, self.case, self.dtype, self.inputs | changed, self.attributes)
+
+
+def make_example(spec: OpSpec, case: Case, dtype: str, seed: int = 0) -> Example:
+    """A case in a dtype; an output dtype that the caller chooses is the test's dtype."""
+    attributes = dict(case.attributes)
+    for output in spec.outputs:
+        if output.dtype.startswith("="):
+            attributes.setdefault(output.dtype[1:], dtype)
+    return Example(spec, case.id, dtype, draw_inputs(spec, case.id, case.inputs, dtype, seed), attributes)
