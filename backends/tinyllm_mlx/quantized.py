@@ -11,7 +11,7 @@ import mlx.core as mx
 from tinyllm.errors import UnsupportedError
 from tinyllm.quant_weight import SCHEMES, WORD, QuantWeight
 from tinyllm_mlx import linear
-from tinyllm_mlx.arrays import on_cpu, widen
+from tinyllm_mlx.arrays import for_product, on_cpu, widen
 from tinyllm_mlx.linear import Matrix
 
 
@@ -113,11 +113,11 @@ def prepare_fast(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight:
 
 
 def quantized_linear_fast(x: mx.array, weight: QuantWeight, *, bias: mx.array | None = None) -> mx.array:
-    """`mx.quantized_matmul`, on inputs in the order the columns are stored in."""
+    """`mx.quantized_matmul`, on inputs in the order the columns are stored in; on the CPU it sums in the dtype of its input."""
     a = weight.arrays
-    left = x if "permutation" not in a else mx.take(x, a["permutation"], axis=-1)
+    left = for_product(x if "permutation" not in a else mx.take(x, a["permutation"], axis=-1))
     y = mx.quantized_matmul(left, a["q"], a["scales"], a["biases"], transpose=True, group_size=weight.group_size, bits=weight.bits)
-    return (y if bias is None else y + bias).astype(x.dtype)
+    return (y if bias is None else y + for_product(bias)).astype(x.dtype)
 
 
 def quantized_embedding_fast(ids: mx.array, weight: QuantWeight, *, dtype: str = "float32") -> mx.array:

@@ -42,7 +42,7 @@ def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarra
     if last - first == 1:
         view: np.ndarray = pages[row[first], :, begin - first * size : end - first * size]
         return view
-    own: np.ndarray = pages[row[first:last]].swapaxes(0, 1).reshape(pages.shape[1], -1, pages.shape[3])
+    own: np.ndarray = pages[row[first:last]].swapaxes(0, 1).reshape(pages.shape[1], (last - first) * size, pages.shape[3])
     return own[:, begin - first * size : end - first * size]
 
 

@@ -145,12 +145,18 @@ def _fused(
     dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
     q, k, v = for_product(q), for_product(k), for_product(v)
     square = causal and length in (1, keys) and mask is None and key_mask is None and kv_lengths is None and window is None
+    square = square and causal_by_operator(scale)
     additive, seen = (None, None) if square else masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
     if seen is None:
         return dot_product_attention(q, k, v, scale=scale, is_causal=square and length > 1).to(dtype)
     bias = seen if additive is None else torch.where(seen, additive.to(q.dtype), -math.inf)
     y = dot_product_attention(q, _clean(k, seen, q.shape), _clean(v, seen, q.shape), scale=scale, mask=bias)
     return torch.where(seen.any(-1, keepdim=True), y, 0).to(dtype)
+
+
+def causal_by_operator(scale: float | None) -> bool:
+    """Whether the operator's `is_causal` may be used: it scales the -inf of its mask too, which a scale of 0 or less makes NaN or inf."""
+    return scale is None or scale > 0
 
 
 def dot_product_attention(

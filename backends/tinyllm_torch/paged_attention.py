@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.pages import runs
-from tinyllm_torch.attention import attend, visible
+from tinyllm_torch.attention import attend, causal_by_operator, visible
 from tinyllm_torch.backend import READ_ONLY
 from tinyllm_torch.widen import for_product, narrow, widen
 
@@ -91,7 +91,7 @@ def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None) -> Tensor:
     """PyTorch's operator; its `is_causal` is right where there are as many queries as keys."""
     length, keys = q.shape[2], k.shape[2]
-    masked = length > 1 and (length < keys or (window is not None and window < keys))
+    masked = length > 1 and (length < keys or (window is not None and window < keys) or not causal_by_operator(scale))
     mask = _visible(length, keys, window, q.device) if masked else None
     return F.scaled_dot_product_attention(
         for_product(q), for_product(k), for_product(v), mask, is_causal=length > 1 and not masked, scale=scale,

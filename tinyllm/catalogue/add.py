@@ -43,6 +43,7 @@ add = OpSpec(
         _case(1, 576, tier="bench", name="decode:"),
         _case(128, 576, tier="bench", name="prefill:"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:add",
     bad_inputs=(
         BadInput("D differs", {"x": normal(2, 3), "y": normal(2, 1)}, {}, InvalidInputError, "add: y: expected shape"),
         BadInput("batches 2 and 3", {"x": normal(2, 3), "y": normal(3, 3)}, {}, InvalidInputError, "add: y: expected leading axes"),

@@ -32,6 +32,7 @@ NOTES = (
     "A mask is `[L, S]` or has the full rank of the scores; it never enlarges the batch. Float masks are added in float32.",
     "`mask`, `causal` and `window` intersect; order: scale, softcap, additive mask, exclusions, sinks.",
     "A row with nothing to attend to gives zeros. Keys that no query sees may hold NaN or inf; those hidden from some must be finite.",
+    "What a query or a visible key of NaN gives is not defined: NaN by the formula, zeros by torch's operator.",
 )
 
 
@@ -104,7 +105,7 @@ def attend(
         scores = softcap * xp.tanh(scores / softcap)
     if additive is not None:
         scores = scores + additive
-    allowed = scores > float("-inf")
+    allowed = xp.logical_not(scores <= float("-inf"))  # NaN is not hidden: it must come out
     if seen is not None:
         allowed = xp.logical_and(allowed, seen)
     scores = xp.where(allowed, scores, xp.asarray(float("-inf"), dtype=scores.dtype))
@@ -158,8 +159,40 @@ def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
     return mask, hidden if seen is None else xp.logical_and(hidden, seen)
 
 
-def error_scale(q: Any, k: Any, v: Any, scale: float | None) -> Any:
+def unread_keys(seen: Any, lead: tuple[int, ...], length: int, **arrays: Any) -> dict[str, Any]:
+    """Per array `[*B, S, D]` of keys or values, True where no query sees the key in any batch entry or head that the array is
+    broadcast to. numpy only.
+
+    seen: what `visible` and the masks allow, broadcastable to `[*lead, L, S]`; None: all.
+    """
+    return {name: ~_along(seen, (*lead, length), a) for name, a in arrays.items()}
+
+
+def _along(seen: Any, queries: tuple[int, ...], array: Any) -> Any:
+    """Whether any query sees a key, in the shape of the array; `queries` are the leading axes of the scores, L included."""
+    *lead, keys, _ = array.shape
+    used = np.any(np.broadcast_to(True if seen is None else seen, (*queries, keys)), axis=-2)
+    used = np.any(used, axis=tuple(range(used.ndim - 1 - len(lead))))
+    shared = tuple(axis for axis, size in enumerate(lead) if size == 1)
+    return np.broadcast_to(np.any(used, axis=shared, keepdims=True)[..., None], array.shape)
+
+
+def unread_of_groups(seen: Any, lead: tuple[int, ...], heads: int, length: int, **arrays: Any) -> dict[str, Any]:
+    """The same where a kv head of `[*B, Hkv, S, D]` serves a group of the query heads; seen is broadcastable to `[*lead, Hq, L, S]`."""
+
+    def of_one(array: Any) -> Any:
+        kv_heads, keys = array.shape[-3:-1]
+        scores = np.broadcast_to(True if seen is None else seen, (*lead, heads, length, keys))
+        of_group = np.any(scores.reshape(*lead, kv_heads, heads // kv_heads, length, keys), axis=-3)
+        return ~_along(of_group, (*lead, kv_heads, length), array)
+
+    return {name: of_one(array) for name, array in arrays.items()}
+
+
+def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = None, seen: Any = None) -> Any:
     """Weights sum to 1 at most, so errors are relative to the largest value, grown by how large the scores are. numpy only.
+
+    A float mask that moves all scores of a row leaves them fewer digits: they grow by the largest of it that the row sees.
 
     `[*B, L, 1 or Dv]`; kv heads may be fewer than query heads. NaN and inf are left out: they stand where nobody looks.
     """
@@ -169,7 +202,15 @@ def error_scale(q: Any, k: Any, v: Any, scale: float | None) -> Any:
         k, v = (np.repeat(a, q.shape[-3] // a.shape[-3], axis=-3) for a in (k, v))
     size = np.abs(q) @ np.abs(np.swapaxes(k, -1, -2)) * factor
     largest = np.max(size, axis=-1, keepdims=True, initial=1.0)
-    return (1 + largest) * np.max(np.abs(v), axis=-2, keepdims=True, initial=1e-6)
+    return (1 + largest + shift(additive, seen)) * np.max(np.abs(v), axis=-2, keepdims=True, initial=1e-6)
+
+
+def shift(additive: Any, seen: Any) -> Any:
+    """`[..., L, 1]`: how far a float mask moves the largest score of each row. numpy only."""
+    if additive is None:
+        return 0.0
+    top = np.max(np.where(True if seen is None else seen, additive, -np.inf), axis=-1, keepdims=True, initial=-np.inf)
+    return np.abs(np.where(np.isfinite(top), top, 0.0))
 
 
 def attention_flops(call: Call, scores: tuple[Any, ...], head_dim: int, value_dim: int) -> int:

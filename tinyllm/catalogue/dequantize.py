@@ -87,6 +87,7 @@ dequantize = OpSpec(
         Case("16x1024,affine3/128", {"weight": quantised(16, 1024, bits=3, group_size=128)}, tier="full"),
         Case("prefill:1536x576,affine4/32", {"weight": quantised(1536, 576)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.quantised:dequantize",
     bad_inputs=(
         BadInput("an array", {"weight": normal(2, 64)}, {}, InvalidInputError, "dequantize: weight: expected a QuantWeight"),
         BadInput("dtype int8", {"weight": quantised(2, 64)}, {"dtype": "int8"}, InvalidInputError, "dequantize: dtype"),

@@ -66,6 +66,7 @@ embedding = OpSpec(
         Case("decode:1,V49152,D576", {"ids": integers(0, 49152, 1), "weight": normal(49152, 576)}, tier="bench"),
         Case("prefill:128,V49152,D576", {"ids": integers(0, 49152, 128), "weight": normal(49152, 576)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.products:embedding",
     bad_inputs=(
         BadInput("id V", {"ids": constant([0, 4]), "weight": normal(4, 3)}, {}, InvalidInputError,
                  "embedding: ids: expected ids from 0 to 3, got 4", decision=20),

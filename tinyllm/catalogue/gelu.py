@@ -86,6 +86,7 @@ gelu = OpSpec(
         Case("prefill:128x1536", {"x": normal(128, 1536)}, tier="bench"),
         Case("prefill:128x1536,tanh", {"x": normal(128, 1536)}, TANH, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:gelu",
     bad_inputs=(
         BadInput("integers", {"x": integers(0, 9, 3)}, {}, InvalidInputError, "gelu: x: expected a float dtype"),
         BadInput("sigmoid", {"x": normal(3)}, {"approximate": "sigmoid"}, InvalidInputError, "approximate: expected one of 'none', 'tanh'"),

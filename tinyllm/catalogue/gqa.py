@@ -18,6 +18,7 @@ from tinyllm.catalogue.attention import (
     check_scale,
     error_scale,
     split_mask,
+    unread_of_groups,
     visible,
 )
 from tinyllm.catalogue.draws import booleans, constant, integers, normal
@@ -29,10 +30,16 @@ def _reference(
     xp: Any, q: Any, k: Any, v: Any, *, mask: Any = None, key_mask: Any = None, kv_lengths: Any = None, sinks: Any = None,
     scale: float | None = None, causal: bool = False, window: int | None = None, softcap: float | None = None,
 ) -> Any:  # fmt: skip
-    end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths)[..., None, None, None])
-    additive, seen = split_mask(xp, mask, visible(xp, q.shape[-2], k.shape[-2], causal, window, end))
-    seen = both(xp, seen, key_mask)
+    additive, seen = _masks(xp, q.shape[-2], k.shape[-2], causal, window, mask, key_mask, kv_lengths)
     return attend_groups(xp, q, k, v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
+
+
+def _masks(xp: Any, length: int, keys: int, causal: bool, window: int | None, mask: Any, key_mask: Any, kv_lengths: Any) -> tuple[Any, Any]:
+    """All masks as (additive part, exclusions)."""
+    # kv_lengths may be unsigned or 8 bits long, and are subtracted from
+    end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
+    additive, seen = split_mask(xp, mask, visible(xp, length, keys, causal, window, end))
+    return additive, both(xp, seen, key_mask)
 
 
 def both(xp: Any, seen: Any, key_mask: Any) -> Any:
@@ -62,8 +69,22 @@ def _check_values(call: Call, values: Any) -> None:
         raise invalid("gqa", "kv_lengths", f"0 to {keys}", f"{int(lengths.min())} to {int(lengths.max())}")
 
 
+def _numpy_masks(inputs: Any, attributes: Any) -> Any:
+    masks = (inputs.get(name) for name in ("mask", "key_mask", "kv_lengths"))
+    length, keys = inputs["q"].shape[-2], inputs["k"].shape[-2]
+    return _masks(np, length, keys, attributes.get("causal", False), attributes.get("window"), *masks)
+
+
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    return error_scale(inputs["q"], inputs["k"], inputs["v"], attributes.get("scale"))
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    return error_scale(q, k, v, attributes.get("scale"), *_numpy_masks(inputs, attributes))
+
+
+def _unread(inputs: Any, attributes: Any) -> Any:
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    lead = np.broadcast_shapes(*(a.shape[:-3] for a in (q, k, v)))
+    heads, length = q.shape[-3:-1]
+    return unread_of_groups(_numpy_masks(inputs, attributes)[1], lead, heads, length, k=k, v=v)
 
 
 def _flops(call: Call) -> int:
@@ -128,6 +149,8 @@ gqa = OpSpec(
     check_values=_check_values,
     flops=_flops,
     scale=_scale,
+    more_cases="tinyllm.catalogue.more.groups:gqa",
+    unread=_unread,
     notes=(
         *NOTES,
         "kv head j serves query heads j*G .. (j+1)*G-1; K and V are never repeated in memory.",

@@ -46,7 +46,7 @@ def itemsize(dtype: str) -> int:
     return {"float64": 8, "float32": 4}.get(dtype, 2)
 
 
-def _inputs(pages: int, heads: int, page: int, dim: int, slots: list[int], value_dim: int | None = None) -> dict[str, Draw]:
+def append_inputs(pages: int, heads: int, page: int, dim: int, slots: list[int], value_dim: int | None = None) -> dict[str, Draw]:
     value_dim = dim if value_dim is None else value_dim
     return {
         "k_pages": normal(pages, heads, page, dim),
@@ -57,7 +57,7 @@ def _inputs(pages: int, heads: int, page: int, dim: int, slots: list[int], value
     }
 
 
-_SMALL = _inputs(3, 2, 4, 8, [9, 10, 3])
+_SMALL = append_inputs(3, 2, 4, 8, [9, 10, 3])
 
 kv_append = OpSpec(
     name="kv_append",
@@ -77,21 +77,22 @@ kv_append = OpSpec(
     flops=lambda call: 0,
     bytes=_bytes,
     tolerance=0.0,
+    more_cases="tinyllm.catalogue.more.pages:kv_append",
     consumes=("k_pages", "v_pages"),
     notes=("The pages that come back may be the very arrays that went in: use only those.", "Nothing is rounded: numbers are copied."),
     cases=(
         Case("P3,H2,page4,D8,T3", _SMALL),
-        Case("P2,H1,page1,D4,T2,pages of one", _inputs(2, 1, 1, 4, [1, 0])),
-        Case("P1,H2,page16,D4,T5,one large page", _inputs(1, 2, 16, 4, [7, 8, 9, 10, 11])),
-        Case("P4,H2,page2,D4,T6,across pages", _inputs(4, 2, 2, 4, [6, 7, 2, 3, 0, 5])),
-        Case("P3,H2,page4,D8,Dv3,T2", _inputs(3, 2, 4, 8, [11, 0], 3), decision=8),
-        Case("P2,H2,page3,D4,T6,all slots", _inputs(2, 2, 3, 4, [5, 4, 3, 2, 1, 0])),
-        Case("T0", _inputs(2, 2, 4, 4, []), decision=20),
-        Case("P0,T0", _inputs(0, 2, 4, 4, []), decision=20),
-        Case("P17,H3,page64,D64,T100", _inputs(17, 3, 64, 64, [s * 10 + 3 for s in range(100)]), tier="full"),
-        Case("decode:P64,H3,page64,D64,T1", _inputs(64, 3, 64, 64, [2000]), tier="bench"),
-        Case("decode:P1,H3,page2048,D64,T1", _inputs(1, 3, 2048, 64, [512]), tier="bench"),
-        Case("prefill:P64,H3,page64,D64,T128", _inputs(64, 3, 64, 64, [*range(640, 704), *range(64, 128)]), tier="bench"),
+        Case("P2,H1,page1,D4,T2,pages of one", append_inputs(2, 1, 1, 4, [1, 0])),
+        Case("P1,H2,page16,D4,T5,one large page", append_inputs(1, 2, 16, 4, [7, 8, 9, 10, 11])),
+        Case("P4,H2,page2,D4,T6,across pages", append_inputs(4, 2, 2, 4, [6, 7, 2, 3, 0, 5])),
+        Case("P3,H2,page4,D8,Dv3,T2", append_inputs(3, 2, 4, 8, [11, 0], 3), decision=8),
+        Case("P2,H2,page3,D4,T6,all slots", append_inputs(2, 2, 3, 4, [5, 4, 3, 2, 1, 0])),
+        Case("T0", append_inputs(2, 2, 4, 4, []), decision=20),
+        Case("P0,T0", append_inputs(0, 2, 4, 4, []), decision=20),
+        Case("P17,H3,page64,D64,T100", append_inputs(17, 3, 64, 64, [s * 10 + 3 for s in range(100)]), tier="full"),
+        Case("decode:P64,H3,page64,D64,T1", append_inputs(64, 3, 64, 64, [2000]), tier="bench"),
+        Case("decode:P1,H3,page2048,D64,T1", append_inputs(1, 3, 2048, 64, [512]), tier="bench"),
+        Case("prefill:P64,H3,page64,D64,T128", append_inputs(64, 3, 64, 64, [*range(640, 704), *range(64, 128)]), tier="bench"),
     ),
     bad_inputs=(
         BadInput("slot past the pages", _SMALL | {"slots": constant([0, 1, 12], "int32")}, {}, InvalidInputError, "expected 0 to 11", 20),

@@ -59,6 +59,7 @@ linear = OpSpec(
         _case((1,), 1536, 576, tier="bench", name="decode:"),
         _case((128,), 1536, 576, tier="bench", name="prefill:"),
     ),
+    more_cases="tinyllm.catalogue.more.products:linear",
     bad_inputs=(
         BadInput("K differs", {"x": normal(2, 3), "weight": normal(4, 5)}, {}, InvalidInputError, "linear: weight: expected shape"),
         BadInput("weight 1-d", {"x": normal(2, 3), "weight": normal(3)}, {}, InvalidInputError, "linear: weight: expected shape"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.attention import NOTES, REFUSED, SETTINGS, attend_groups, split_mask, visible
+from tinyllm.catalogue.attention import NOTES, REFUSED, SETTINGS, attend_groups, split_mask, unread_of_groups, visible
 from tinyllm.catalogue.gqa import both
 from tinyllm.catalogue.mha_cases import BAD_INPUTS, CASES
 from tinyllm.catalogue.mha_checks import check_layer, layer_flops
@@ -164,6 +164,27 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return (*(0.0 for _ in sizes[:-2]), sizes[-2] * farthest * abs(rope.position_scale), 0.0)
 
 
+def _unread(inputs: Any, attributes: Any) -> Any:
+    """Tokens of key and value, and past keys, that no query sees: nowhere where keys and values are given back."""
+    if attributes.get("return_kv"):
+        return {}
+    query, past_k, past_v, key, value = (inputs.get(name) for name in ("query", "past_k", "past_v", "key", "value"))
+    lead, heads, length = query.shape[:-2], attributes["num_heads"], query.shape[-2]
+    past = 0 if past_k is None else past_k.shape[-2]
+    new = 0 if inputs.get("k_proj") is None else (query if key is None else key).shape[-2]
+    places = visible(np, length, past + new, attributes.get("causal", False), attributes.get("window"))
+    seen = both(np, split_mask(np, inputs.get("mask"), places)[1], inputs.get("key_mask"))
+    if seen is not None:
+        seen = np.broadcast_to(seen, (*lead, heads, length, past + new))
+    given = {name: array for name, array in (("past_k", past_k), ("past_v", past_v)) if array is not None}
+    unread = unread_of_groups(None if seen is None else seen[..., :past], lead, heads, length, **given)
+    for name, tokens in (("key", key), ("value", value)):
+        if tokens is not None:  # a token is read as a whole: one kv head of all
+            own = None if seen is None else seen[..., past:]
+            unread[name] = unread_of_groups(own, lead, heads, length, tokens=tokens[..., None, :, :])["tokens"][..., 0, :, :]
+    return unread
+
+
 def _size(inputs: Any, x: Any, which: str) -> Any:
     """|x| |W|^T + |b|; what NaN and inf stand for is seen by nobody."""
     weight, bias = inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
@@ -228,6 +249,8 @@ mha = OpSpec(
     flops=layer_flops,
     scale=_scale,
     inner_scale=_inner_scale,
+    more_cases="tinyllm.catalogue.more.mha:mha",
+    unread=_unread,
     notes=(
         *NOTES,
         "torch's nn.MultiheadAttention takes bool masks the other way round (`~mask`), and gives the mean weights unless told otherwise.",

@@ -49,7 +49,8 @@ def _check(call: Call) -> None:
 
 
 def _check_values(call: Call, values: Any) -> None:
-    q_start, kv_len, block_table = values["q_start"], values["kv_len"], values["block_table"]
+    # of any integer dtype, and subtracted from
+    q_start, kv_len, block_table = (values[name].astype(np.int64, copy=False) for name in ("q_start", "kv_len", "block_table"))
     tokens, (pages, _, page, _) = call.shape("q")[0], call.shape("k_pages")
     lengths = np.diff(q_start)
     if q_start[0] != 0 or q_start[-1] != tokens or (lengths < 0).any():
@@ -72,8 +73,19 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
         queries = np.swapaxes(inputs["q"][q_start[b] : q_start[b + 1]], 0, 1)
         k, v = (_gather(np, inputs[name], inputs["block_table"][b], length) for name in ("k_pages", "v_pages"))
         size = error_scale(queries, k, v, attributes.get("scale"))
-        parts.append(np.swapaxes(np.max(size, axis=-1, keepdims=True), 0, 1))
+        parts.append(np.swapaxes(np.max(size, axis=-1, keepdims=True, initial=0), 0, 1))
     return np.concatenate(parts)
+
+
+def _unread(inputs: Any, attributes: Any) -> Any:
+    """All slots but those of keys that some token sees."""
+    q_start, block_table, page = inputs["q_start"], inputs["block_table"], inputs["k_pages"].shape[2]
+    free = np.ones((inputs["k_pages"].shape[0], page), bool)
+    for b, length in enumerate(inputs["kv_len"].tolist()):
+        new = int(q_start[b + 1]) - int(q_start[b])
+        keys = np.flatnonzero(np.any(visible(np, new, length, True, attributes.get("window")), axis=0))
+        free[block_table[b, keys // page], keys % page] = False
+    return {name: np.broadcast_to(free[:, None, :, None], inputs[name].shape) for name in ("k_pages", "v_pages")}
 
 
 def _keys(call: Call) -> int:
@@ -93,7 +105,7 @@ def _bytes(call: Call) -> int:
     return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * itemsize(call.dtype("q")))
 
 
-def _batch(
+def batch(
     lengths: list[tuple[int, int]], *, heads: int, kv_heads: int, page: int, dim: int, value_dim: int | None = None, spare: int = 0
 ) -> dict[str, Draw]:
     """Sequences given as (new tokens, keys in all), on pages shuffled over a pool with one page that belongs to nobody.
@@ -125,12 +137,12 @@ def _pool(free: Any, heads: int, dim: int) -> Draw:
     return Draw(shape, lambda rng: np.where(free[:, None, :, None], np.nan, rng.standard_normal(shape)))
 
 
-def _ints(**arrays: Any) -> dict[str, Draw]:
+def ints(**arrays: Any) -> dict[str, Draw]:
     return {name: constant(values, "int32") for name, values in arrays.items()}
 
 
-_MIXED = _batch([(5, 5), (1, 7), (3, 9), (1, 1)], heads=4, kv_heads=2, page=4, dim=8, spare=1)
-_TWO = _batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
+_MIXED = batch([(5, 5), (1, 7), (3, 9), (1, 1)], heads=4, kv_heads=2, page=4, dim=8, spare=1)
+_TWO = batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
 _SMOL = {"heads": 9, "kv_heads": 3, "dim": 64}
 _EMPTY = {"q": normal(0, 4, 8), "k_pages": normal(2, 2, 4, 8), "v_pages": normal(2, 2, 4, 8)}
 
@@ -156,6 +168,8 @@ paged_attention = OpSpec(
     flops=_flops,
     bytes=_bytes,
     scale=_scale,
+    more_cases="tinyllm.catalogue.more.pages:paged_attention",
+    unread=_unread,
     notes=(
         "Always causal, aligned to the end: a sequence's last token sees all its keys. Prefill, decode and chunks differ in numbers alone.",
         "Pages and slots that belong to nobody may hold NaN. A cache in one piece is a pool of one large page for each sequence.",
@@ -164,42 +178,42 @@ paged_attention = OpSpec(
     refused=REFUSED | {"causal": "it is always causal", "mask": "there are no masks over pages: use ops.gqa on a cache in one piece"},
     cases=(
         Case("prefill+decode+chunk", _MIXED),
-        Case("B1,T1,decode", _batch([(1, 6)], heads=4, kv_heads=2, page=4, dim=8)),
-        Case("B1,T1,first token", _batch([(1, 1)], heads=4, kv_heads=2, page=4, dim=8)),
-        Case("B1,T6,one large page", _batch([(6, 6)], heads=4, kv_heads=2, page=16, dim=8)),
-        Case("B3,T3,decode,a large page each", _batch([(1, 5), (1, 16), (1, 1)], heads=4, kv_heads=2, page=16, dim=8)),
-        Case("B2,pages of one", _batch([(2, 3), (1, 4)], heads=2, kv_heads=2, page=1, dim=4)),
-        Case("B2,page borders", _batch([(4, 8), (1, 4)], heads=4, kv_heads=1, page=4, dim=8), decision=10),
-        Case("B2,Hq6,Hkv2", _batch([(2, 5), (1, 3)], heads=6, kv_heads=2, page=4, dim=4), decision=10),
-        Case("B2,Hq3,Hkv3", _batch([(2, 5), (1, 3)], heads=3, kv_heads=3, page=4, dim=4)),
-        Case("B2,D8,Dv3", _batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8, value_dim=3), decision=8),
+        Case("B1,T1,decode", batch([(1, 6)], heads=4, kv_heads=2, page=4, dim=8)),
+        Case("B1,T1,first token", batch([(1, 1)], heads=4, kv_heads=2, page=4, dim=8)),
+        Case("B1,T6,one large page", batch([(6, 6)], heads=4, kv_heads=2, page=16, dim=8)),
+        Case("B3,T3,decode,a large page each", batch([(1, 5), (1, 16), (1, 1)], heads=4, kv_heads=2, page=16, dim=8)),
+        Case("B2,pages of one", batch([(2, 3), (1, 4)], heads=2, kv_heads=2, page=1, dim=4)),
+        Case("B2,page borders", batch([(4, 8), (1, 4)], heads=4, kv_heads=1, page=4, dim=8), decision=10),
+        Case("B2,Hq6,Hkv2", batch([(2, 5), (1, 3)], heads=6, kv_heads=2, page=4, dim=4), decision=10),
+        Case("B2,Hq3,Hkv3", batch([(2, 5), (1, 3)], heads=3, kv_heads=3, page=4, dim=4)),
+        Case("B2,D8,Dv3", batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8, value_dim=3), decision=8),
         Case("mixed,window3", _MIXED, {"window": 3}, decision=7),
         Case("mixed,window1", _MIXED, {"window": 1}, decision=7),
         Case("mixed,softcap", _MIXED, {"softcap": 5.0}, decision=4),
         Case("mixed,scale", _MIXED, {"scale": 0.5}, decision=9),
         Case("mixed,sinks,window4", _MIXED | {"sinks": normal(4)}, {"window": 4}, decision=11),
-        Case("B3,one without tokens", _batch([(2, 5), (0, 6), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
-        Case("B3,one without keys", _batch([(2, 5), (0, 0), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
-        Case("T0", _EMPTY | _ints(q_start=[0, 0], kv_len=[3], block_table=[[1]]), decision=20),
-        Case("B0", _EMPTY | _ints(q_start=[0], kv_len=[], block_table=np.zeros((0, 0))), decision=20),
-        Case("mixed,page16,D64", _batch([(40, 40), (1, 129), (17, 80)], page=16, **_SMOL), tier="full"),
-        Case("mixed,page64,D80,window33", _batch([(1, 200), (65, 70)], heads=8, kv_heads=2, page=64, dim=80), {"window": 33}, tier="full"),
-        Case("decode:B1,S512,page64", _batch([(1, 512)], page=64, **_SMOL), tier="bench"),
-        Case("decode:B1,S512,one large page", _batch([(1, 512)], page=544, **_SMOL), tier="bench"),
-        Case("decode:B8,S512,page64", _batch([(1, 512)] * 8, page=64, **_SMOL), tier="bench"),
-        Case("decode:B8,S512,a large page each", _batch([(1, 512)] * 8, page=544, **_SMOL), tier="bench"),
-        Case("prefill:B1,T128,page64", _batch([(128, 128)], page=64, **_SMOL), tier="bench"),
-        Case("prefill:B1,T128,one large page", _batch([(128, 128)], page=136, **_SMOL), tier="bench"),
+        Case("B3,one without tokens", batch([(2, 5), (0, 6), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
+        Case("B3,one without keys", batch([(2, 5), (0, 0), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
+        Case("T0", _EMPTY | ints(q_start=[0, 0], kv_len=[3], block_table=[[1]]), decision=20),
+        Case("B0", _EMPTY | ints(q_start=[0], kv_len=[], block_table=np.zeros((0, 0))), decision=20),
+        Case("mixed,page16,D64", batch([(40, 40), (1, 129), (17, 80)], page=16, **_SMOL), tier="full"),
+        Case("mixed,page64,D80,window33", batch([(1, 200), (65, 70)], heads=8, kv_heads=2, page=64, dim=80), {"window": 33}, tier="full"),
+        Case("decode:B1,S512,page64", batch([(1, 512)], page=64, **_SMOL), tier="bench"),
+        Case("decode:B1,S512,one large page", batch([(1, 512)], page=544, **_SMOL), tier="bench"),
+        Case("decode:B8,S512,page64", batch([(1, 512)] * 8, page=64, **_SMOL), tier="bench"),
+        Case("decode:B8,S512,a large page each", batch([(1, 512)] * 8, page=544, **_SMOL), tier="bench"),
+        Case("prefill:B1,T128,page64", batch([(128, 128)], page=64, **_SMOL), tier="bench"),
+        Case("prefill:B1,T128,one large page", batch([(128, 128)], page=136, **_SMOL), tier="bench"),
     ),
     bad_inputs=(
-        BadInput("q_start not from 0", _TWO | _ints(q_start=[1, 2, 3]), {}, InvalidInputError, "q_start: expected numbers rising"),
-        BadInput("q_start not to T", _TWO | _ints(q_start=[0, 1, 2]), {}, InvalidInputError, "q_start: expected numbers rising"),
-        BadInput("q_start falls", _TWO | _ints(q_start=[0, 4, 3]), {}, InvalidInputError, "q_start: expected numbers rising"),
-        BadInput("q_start too short", _TWO | _ints(q_start=[0, 3]), {}, InvalidInputError, "q_start: expected 3 numbers"),
-        BadInput("fewer keys than tokens", _TWO | _ints(kv_len=[1, 3]), {}, InvalidInputError, "kv_len: expected at least"),
-        BadInput("more keys than pages", _TWO | _ints(kv_len=[9, 3]), {}, InvalidInputError, "kv_len: expected at most 8"),
-        BadInput("page too large", _TWO | _ints(block_table=[[0, 4], [1, -1]]), {}, InvalidInputError, "expected page numbers 0 to 3", 20),
-        BadInput("page missing", _TWO | _ints(block_table=[[0, -1], [1, -1]]), {}, InvalidInputError, "block_table: expected page", 20),
+        BadInput("q_start not from 0", _TWO | ints(q_start=[1, 2, 3]), {}, InvalidInputError, "q_start: expected numbers rising"),
+        BadInput("q_start not to T", _TWO | ints(q_start=[0, 1, 2]), {}, InvalidInputError, "q_start: expected numbers rising"),
+        BadInput("q_start falls", _TWO | ints(q_start=[0, 4, 3]), {}, InvalidInputError, "q_start: expected numbers rising"),
+        BadInput("q_start too short", _TWO | ints(q_start=[0, 3]), {}, InvalidInputError, "q_start: expected 3 numbers"),
+        BadInput("fewer keys than tokens", _TWO | ints(kv_len=[1, 3]), {}, InvalidInputError, "kv_len: expected at least"),
+        BadInput("more keys than pages", _TWO | ints(kv_len=[9, 3]), {}, InvalidInputError, "kv_len: expected at most 8"),
+        BadInput("page too large", _TWO | ints(block_table=[[0, 4], [1, -1]]), {}, InvalidInputError, "expected page numbers 0 to 3", 20),
+        BadInput("page missing", _TWO | ints(block_table=[[0, -1], [1, -1]]), {}, InvalidInputError, "block_table: expected page", 20),
         BadInput("Hq % Hkv", _TWO | {"q": normal(3, 5, 8)}, {}, InvalidInputError, "q: expected a number of heads", 10),
         BadInput("causal", _TWO, {"causal": True}, UnsupportedError, "always causal", 13),
         BadInput("sinks by kv heads", _TWO | {"sinks": normal(2)}, {}, InvalidInputError, "paged_attention: sinks", 11),

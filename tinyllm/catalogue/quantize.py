@@ -51,15 +51,18 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.max(np.abs(inputs["w"]), axis=-1, keepdims=True, initial=0.0)
 
 
-def _levels(*shape: int, bits: int, group_size: int, symmetric: bool = False) -> Draw:
-    """Weights a little beside the levels of a scale that every dtype holds, so that all roundings agree on the integers."""
+def near_levels(*shape: int, bits: int, group_size: int, symmetric: bool = False, exponents: tuple[int, int] = (-6, -3)) -> Draw:
+    """Weights a little beside the levels of a scale that every dtype holds, so that all roundings agree on the integers.
+
+    exponents: the least of the scales, base 2, and one more than the largest.
+    """
 
     def make(rng: Any) -> Any:
         low, high = (-127, 127) if symmetric else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         q = rng.integers(low, high + 1, shape) + rng.uniform(-0.2, 0.2, shape)
         groups = np.clip(q, low, high).reshape(*shape[:-1], -1, group_size)
         groups[..., 0], groups[..., -1] = low, high
-        scales = 2.0 ** rng.integers(-6, -3, groups.shape[:-1])
+        scales = 2.0 ** rng.integers(*exponents, groups.shape[:-1])
         return (groups * scales[..., None]).reshape(shape)
 
     return Draw(shape, make)
@@ -68,7 +71,7 @@ def _levels(*shape: int, bits: int, group_size: int, symmetric: bool = False) ->
 def _case(*shape: int, bits: int = 4, group_size: int = 32, scheme: str = "affine", tier: str = "smoke", name: str = "") -> Case:
     """int8 stands for 8 bits."""
     attributes = {"bits": bits, "group_size": group_size} | ({"scheme": scheme} if scheme != "affine" else {})
-    draw = _levels(*shape, bits=bits, group_size=group_size, symmetric=scheme == "int8")
+    draw = near_levels(*shape, bits=bits, group_size=group_size, symmetric=scheme == "int8")
     return Case(f"{name}{'x'.join(map(str, shape))},{scheme}{bits}/{group_size}", {"w": draw}, attributes, tier=tier)
 
 
@@ -107,6 +110,7 @@ quantize = OpSpec(
         _case(16, 1024, bits=5, group_size=128, tier="full"),
         _case(1536, 576, tier="bench", name="prefill:"),
     ),
+    more_cases="tinyllm.catalogue.more.quantised:quantize",
     bad_inputs=(
         BadInput("groups do not divide", {"w": normal(2, 48)}, {"group_size": 32}, InvalidInputError, "quantize: w: expected a row length"),
         BadInput("words not full", {"w": normal(2, 20)}, {"group_size": 4}, InvalidInputError, "fill whole words"),

@@ -73,6 +73,7 @@ quantized_embedding = OpSpec(
         Case("decode:1,V49152,D576", {"ids": integers(0, 49152, 1), "weight": quantised(49152, 576)}, tier="bench"),
         Case("prefill:128,V49152,D576", {"ids": integers(0, 49152, 128), "weight": quantised(49152, 576)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.quantised:quantized_embedding",
     bad_inputs=(
         _bad("id too large", constant([0, 5], "int32"), "ids: expected 0 to 4"),
         _bad("id negative", constant([-1], "int32"), "ids: expected 0 to 4"),

@@ -72,6 +72,7 @@ quantized_linear = OpSpec(
         _case("decode:int8/32", (1,), quantised(49152, 576, bits=8, scheme="int8"), tier="bench"),
         _case("prefill:affine4/32", (128,), quantised(1536, 576), tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.quantised:quantized_linear",
     bad_inputs=(
         BadInput("K differs", {"x": normal(2, 32), "weight": quantised(4, 64)}, {}, InvalidInputError, "weight: expected shape"),
         BadInput("an array", {"x": normal(2, 64), "weight": normal(4, 64)}, {}, InvalidInputError, "expected a QuantWeight"),

@@ -64,6 +64,7 @@ rms_norm = OpSpec(
         _case(1, 576, eps=1e-5, tier="bench", name="decode:"),
         _case(128, 576, eps=1e-5, tier="bench", name="prefill:"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:rms_norm",
     bad_inputs=(
         BadInput("weight too long", {"x": normal(2, 3), "weight": normal(4)}, {}, InvalidInputError, "rms_norm: weight: expected shape"),
         BadInput("weight 2-d", {"x": normal(2, 3), "weight": normal(1, 3)}, {}, InvalidInputError, "rms_norm: weight: expected shape"),

@@ -135,6 +135,7 @@ rope = OpSpec(
         Case("decode:H9,L1,D64", {"x": normal(9, 1, 64), "offset": constant(511, "int64")}, tier="bench"),
         Case("prefill:H9,L128,D64", {"x": normal(9, 128, 64)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rope:rope",
     bad_inputs=(
         BadInput("D odd", {"x": normal(3, 5)}, {}, InvalidInputError, "rope: dims: expected a positive even", decision=18),
         BadInput("D 0", {"x": normal(3, 0)}, {}, InvalidInputError, "rope: dims: expected a positive even", decision=18),
@@ -165,6 +166,7 @@ rope = OpSpec(
                  "rope: inv_freq: expected 4 frequencies", decision=16),
         BadInput("scaling a dict", {"x": normal(3, 8)}, {"scaling": {"rope_type": "yarn"}}, InvalidInputError, "a RopeScaling"),
         BadInput("seq_len", {"x": normal(3, 8)}, {"seq_len": 3}, UnsupportedError, "dynamic", decision=17),
+        BadInput("freqs", {"x": normal(3, 8)}, {"freqs": 1.0}, UnsupportedError, "use inv_freq=", decision=16),
         BadInput("scale", {"x": normal(3, 8)}, {"scale": 0.5}, UnsupportedError, "use position_scale"),
     ),
 )  # fmt: skip

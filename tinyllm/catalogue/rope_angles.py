@@ -149,6 +149,7 @@ rope_angles = OpSpec(
         Case("decode:1,dims64", {"positions": integers(0, 8192, 1)}, {"dims": 64}, tier="bench"),
         Case("prefill:128,dims64", {"positions": integers(0, 8192, 128)}, {"dims": 64}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rope:rope_angles",
     bad_inputs=(
         BadInput("no dims", {"positions": integers(0, 9, 3)}, {}, InvalidInputError, "dims: expected dims or inv_freq"),
         BadInput("dims odd", {"positions": integers(0, 9, 3)}, {"dims": 3}, InvalidInputError, "a positive even number", decision=18),

@@ -112,6 +112,7 @@ rope_rotate = OpSpec(
         Case("decode:1x9x64", _inputs((1, 9, 64), (1, 1, 32)), tier="bench"),
         Case("prefill:128x9x64", _inputs((128, 9, 64), (128, 1, 32)), tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rope:rope_rotate",
     bad_inputs=(
         BadInput("too many pairs", _inputs((3, 6), (3, 4)), {}, InvalidInputError, "rope_rotate: cos: expected 1 to 3 pairs", decision=18),
         BadInput("no pairs", _inputs((3, 6), (3, 0)), {}, InvalidInputError, "rope_rotate: cos: expected 1 to 3 pairs", decision=18),

@@ -16,6 +16,7 @@ from tinyllm.catalogue.attention import (
     check_scale,
     error_scale,
     split_mask,
+    unread_keys,
     visible,
 )
 from tinyllm.catalogue.draws import booleans, constant, normal
@@ -42,8 +43,21 @@ def _check(call: Call) -> None:
         raise invalid("sdpa", "sinks", f"shape {list(lead[-1:])}: one for each head", list(sinks.shape))
 
 
+def _masks(inputs: Any, attributes: Any) -> Any:
+    """All masks as (additive part, exclusions), on numpy."""
+    places = visible(np, inputs["q"].shape[-2], inputs["k"].shape[-2], attributes.get("causal", False), attributes.get("window"))
+    return split_mask(np, inputs.get("mask"), places)
+
+
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    return error_scale(inputs["q"], inputs["k"], inputs["v"], attributes.get("scale"))
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    return error_scale(q, k, v, attributes.get("scale"), *_masks(inputs, attributes))
+
+
+def _unread(inputs: Any, attributes: Any) -> Any:
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    lead = np.broadcast_shapes(*(a.shape[:-2] for a in (q, k, v)))
+    return unread_keys(_masks(inputs, attributes)[1], lead, q.shape[-2], k=k, v=v)
 
 
 def _flops(call: Call) -> int:
@@ -90,6 +104,8 @@ sdpa = OpSpec(
     check=_check,
     flops=_flops,
     scale=_scale,
+    more_cases="tinyllm.catalogue.more.attention:sdpa",
+    unread=_unread,
     notes=NOTES,
     refused=REFUSED,
     cases=(

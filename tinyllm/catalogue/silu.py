@@ -48,6 +48,7 @@ silu = OpSpec(
         Case("decode:1x1536", {"x": normal(1, 1536)}, tier="bench"),
         Case("prefill:128x1536", {"x": normal(128, 1536)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:silu",
     bad_inputs=(
         BadInput("integers", {"x": integers(0, 9, 3)}, {}, InvalidInputError, "silu: x: expected a float dtype"),
         BadInput("a list", {"x": [1.0, 2.0]}, {}, InvalidInputError, "silu: x: expected a numpy array"),

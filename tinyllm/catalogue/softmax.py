@@ -65,6 +65,7 @@ softmax = OpSpec(
         Case("decode:9x512", {"x": normal(9, 512)}, tier="bench"),
         Case("prefill:9x128x128", {"x": normal(9, 128, 128)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:softmax",
     bad_inputs=(
         BadInput("axis out of range", {"x": normal(2, 3)}, {"axis": 2}, InvalidInputError, "softmax: axis: expected an axis"),
         BadInput("integers", {"x": constant([1, 2])}, {}, InvalidInputError, "softmax: x: expected a float dtype"),

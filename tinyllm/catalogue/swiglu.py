@@ -50,6 +50,7 @@ swiglu = OpSpec(
         _case(1, 1536, tier="bench", name="decode:"),
         _case(128, 1536, tier="bench", name="prefill:"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:swiglu",
     bad_inputs=(
         BadInput("D differs", {"gate": normal(2, 3), "up": normal(2, 4)}, {}, InvalidInputError, "swiglu: up: expected shape"),
         BadInput("batches 2 and 3", {"gate": normal(2, 3), "up": normal(3, 3)}, {}, InvalidInputError, "swiglu: up: expected leading axes"),

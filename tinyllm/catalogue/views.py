@@ -101,6 +101,7 @@ split = OpSpec(
         Case("decode:1x3072,1536+1536", _x(1, 3072), {"sizes": (1536, 1536)}, tier="bench"),
         Case("prefill:128x3072,1536+1536", _x(128, 3072), {"sizes": (1536, 1536)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:split",
     bad_inputs=(
         BadInput("sum differs", _x(2, 7), {"sizes": (3, 3)}, InvalidInputError, "split: sizes: expected sizes that sum to 7"),
         BadInput("axis out of range", _x(2, 7), {"sizes": (2,), "axis": 2}, InvalidInputError, "split: axis: expected an axis"),
@@ -136,6 +137,7 @@ split_heads = OpSpec(
         Case("decode:1x960,9+3+3", _x(1, 960), {"heads": (9, 3, 3)}, tier="bench"),
         Case("prefill:128x960,9+3+3", _x(128, 960), {"heads": (9, 3, 3)}, tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:split_heads",
     bad_inputs=(
         BadInput("does not divide", _x(2, 7), {"heads": (2, 1)}, InvalidInputError, "split_heads: heads: expected heads that divide"),
         BadInput("a number", _x(2, 8), {"heads": 2}, InvalidInputError, "split_heads: heads: expected a tuple of integers"),
@@ -167,6 +169,7 @@ merge_heads = OpSpec(
         Case("decode:1x9x64", _x(1, 9, 64), tier="bench"),
         Case("prefill:128x9x64", _x(128, 9, 64), tier="bench"),
     ),
+    more_cases="tinyllm.catalogue.more.rows:merge_heads",
     bad_inputs=(
         BadInput("1-d", _x(6), {}, InvalidInputError, "merge_heads: x: expected shape"),
         BadInput("integers", {"x": integers(0, 9, 2, 3)}, {}, InvalidInputError, "merge_heads: x: expected a float dtype"),

@@ -93,7 +93,7 @@ def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict
         index = tuple(int(i[0]) for i in np.nonzero(~fine))
         message = f"{given[index]} at {index} where the reference has {rounded[index]}; {np.sum(~fine)} of {fine.size} are like that"
         return Verdict(message, np.inf, np.inf, str(index))
-    errors = np.where(strange, 0.0, np.abs(given - np.where(strange, 0.0, wanted)))
+    errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
     errors = np.maximum(errors - (_tiny(output.dtype) if tolerance else 0.0), 0.0)
     if not errors.size:
         return Verdict()
