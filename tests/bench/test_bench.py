@@ -1,49 +1,18 @@
-"""The benches: every op is timed on what would run in a model, peers are named, and what fails is reported beside the rest."""
+"""The benches of models and commands: peers are named, and what fails is reported beside the rest. `test_ops.py` has those of ops."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.llm.test_families import checkpoint
-from tests.ops.harness import backends, registry
+from tests.ops.harness import backends
 from tinyllm.bench.contenders import peers_named
 from tinyllm.bench.model import Result, measure, perplexity
-from tinyllm.bench.ops import OpTiming, bench_ops, call_bytes, make_call, prepared_call
 from tinyllm.bench.start import commands, run
-from tinyllm.cli.bench import app
 from tinyllm.errors import TinyllmError, UnknownNameError
-
-
-@pytest.mark.parametrize("backend", backends())
-@pytest.mark.parametrize("op", list(registry().specs))
-def test_every_op_has_something_to_time(op: str, backend: str) -> None:
-    """Each bench case runs on its chosen kernel, with a cost that is not nothing."""
-    spec = registry().spec(op)
-    case = next(c for c in spec.cases if c.tier == "bench")
-    run_once, kernel = prepared_call(registry(), spec, case, registry().backend(backend))
-    run_once()
-    call, values = make_call(spec, case, "cpu")
-    assert kernel.startswith(f"{backend}/{op}:")
-    assert call_bytes(spec, call, values) + spec.flops(call) > 0 or op in ("split", "split_heads", "merge_heads")
-
-
-def test_ops_are_held_against_the_machine() -> None:
-    """A timing has a share of the machine's limit, and the shares of reading and computing are both measured."""
-    (first, *_) = [t for t in bench_ops(registry(), ["numpy"], ["linear"], 2, lambda text: None) if isinstance(t, OpTiming)]
-    assert first.seconds > 0 and first.slowest >= first.seconds and first.gb_s > 0 and first.gflop_s > 0 and first.limit > 0
-
-
-def test_ops_print_json() -> None:
-    """`--json` prints one object that a script can read."""
-    ran = CliRunner().invoke(app, ["ops", "--ops", "silu", "--backends", "numpy", "--rounds", "1", "--json"])
-    assert ran.exit_code == 0, ran.output
-    timings = json.loads(ran.stdout)["timings"]
-    assert {t["op"] for t in timings} == {"silu"} and all(t["seconds"] > 0 for t in timings)
 
 
 def test_unknown_peers_are_refused() -> None:

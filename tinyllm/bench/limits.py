@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from tinyllm.backend import Backend
+from tinyllm.errors import TinyllmError
+
+COLUMNS = 4096
+LEAST_ROWS = 16384
+SIDE = 1024
+WORST = 0.05
+"""Relative error of a product past which it is no product, whatever it rounds."""
+
+Product = Callable[[Any, Any], Callable[[], Any]]
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,24 @@ class Limits:
 
     gb_s: float
     gflop_s: float
+
+    def roof(self, intensity: float) -> float:
+        """GFLOP/s that can be had at most by a call that does `intensity` operations per byte it moves."""
+        return min(self.gflop_s, intensity * self.gb_s)
+
+    def share(self, moved: int, computed: int, seconds: float) -> float | None:
+        """The share of the roof that a call reaches; of the bandwidth if it computes nothing, None if it does nothing at all."""
+        if not moved and not computed:
+            return None
+        if not computed:
+            return moved / seconds / 1e9 / self.gb_s
+        roof = self.roof(computed / moved) if moved else self.gflop_s
+        return computed / seconds / 1e9 / roof
+
+
+def highest(limits: Sequence[Limits]) -> Limits:
+    """The roof of a device that was measured several times, with several libraries: the best that was reached."""
+    return Limits(max(x.gb_s for x in limits), max(x.gflop_s for x in limits))
 
 
 def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[float]:
@@ -36,22 +62,45 @@ def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[fl
     return times
 
 
-def measure_limits(backend: Backend, product: Callable[[Any, Any], Callable[[], Any]]) -> Limits:
-    """The best this backend's library reaches here.
+class Gauge:
+    """Measures a backend's library by its own `linear`: a row against a weight larger than the caches reads memory, a square computes.
 
     Args:
-        product: makes a call of the backend's `linear` on native arrays, the weight packed: one row against a large weight
-            reads memory, many rows compute.
+        product: makes a call, synchronised, of the backend's `linear` on native arrays, the weight packed.
+        cache: bytes of the last-level caches.
     """
-    rng = np.random.default_rng(0)
-    large = backend.from_numpy(rng.standard_normal((16384, 4096), dtype=np.float32))
-    row = backend.from_numpy(rng.standard_normal((1, 4096), dtype=np.float32))
-    square = backend.from_numpy(rng.standard_normal((1024, 1024), dtype=np.float32))
 
-    def seconds(x: Any, weight: Any, rounds: int) -> float:
-        call = product(x, weight)
-        return median(timed(lambda: backend.synchronize(call()), rounds))
+    def __init__(self, backend: Backend, product: Product, cache: int) -> None:
+        rng = np.random.default_rng(0)
+        rows = max(LEAST_ROWS, 2 * cache // (4 * COLUMNS))
+        self.bytes = rows * COLUMNS * 4
+        self._read = _checked(backend, product, rng.random((1, COLUMNS), np.float32), rng.random((rows, COLUMNS), np.float32))
+        square = rng.random((SIDE, SIDE), np.float32)
+        self._compute = _checked(backend, product, square, square)
+        self._found: list[Limits] = []
 
-    with backend.step_context():
-        read, compute = seconds(row, large, 5), seconds(square, square, 7)
-    return Limits(16384 * 4096 * 4 / read / 1e9, 2 * 1024**3 / compute / 1e9)
+    def measure(self) -> Limits:
+        """The best this backend's library reached here, in this and all earlier measurements.
+
+        The quickest rounds count: what was lost to other programs lowers no roof.
+        """
+        read, compute = min(timed(self._read, 5)), min(timed(self._compute, 7))
+        self._found.append(Limits(self.bytes / read / 1e9, 2 * SIDE**3 / compute / 1e9))
+        return highest(self._found)
+
+    def sweep(self) -> None:
+        """Fill the caches of all cores that the library works on with other data."""
+        self._read()
+
+
+def _checked(backend: Backend, product: Product, x: Any, weight: Any) -> Callable[[], Any]:
+    """A product that is right: what a wrong one reaches is no roof.
+
+    Raises:
+        TinyllmError: it is wrong.
+    """
+    call = product(backend.from_numpy(x), backend.from_numpy(weight))
+    given, wanted = backend.to_numpy(call()), x @ weight.T
+    if given.shape != wanted.shape or not np.abs(given.astype(np.float32) - wanted).max() <= WORST * np.abs(wanted).max():
+        raise TinyllmError(f"its linear is wrong on {list(x.shape)} by {list(weight.shape)}")
+    return call

@@ -1,130 +1,228 @@
-"""`tinyllm bench ops`: every op at decode and prefill shapes, on every backend, against the machine's own limits."""
+"""`tinyllm bench ops`: every op at decode and prefill shapes, on every backend; first whether it is right, then how fast it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
-from statistics import median
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from tinyllm.backend import Backend
-from tinyllm.bench.limits import Limits, measure_limits, timed
+from tinyllm.bench.buffers import cache_bytes, cold_times, plan, spare_memory
+from tinyllm.bench.limits import Gauge, Limits, highest, timed
+from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
+from tinyllm.conformance.example import Example, copied, make_example
+from tinyllm.conformance.judge import judge
+from tinyllm.conformance.subject import to_native, to_numpy
 from tinyllm.errors import UnsupportedError
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.registry import Choice, Registry
 from tinyllm.spec import ArrayType, Call, Case, OpSpec
-from tinyllm.validation import check_call, output_types, quant_type
+from tinyllm.validation import check_call
 
-SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint32": 4, "bool": 1}
-
-
-@dataclass(frozen=True)
-class OpTiming:
-    """One op, case and backend. `seconds` median and spread; `limit` the share of the roof reached, whichever roof is nearer."""
-
-    op: str
-    case: str
-    backend: str
-    kernel: str
-    seconds: float
-    slowest: float
-    gb_s: float
-    gflop_s: float
-    limit: float
+DTYPE = "float32"
+LEAST = 0.002
+"""Seconds that a round takes at least: calls that are shorter are repeated."""
 
 
-def call_bytes(spec: OpSpec, call: Call, inputs: dict[str, Any]) -> int:
+def bench_cases(spec: OpSpec) -> list[Case]:
+    """The cases that are timed."""
+    return [case for case in spec.cases if case.tier == "bench"]
+
+
+def moved_bytes(example: Example, outputs: tuple[Any, ...]) -> int:
     """Bytes a call must move: as the spec says, otherwise each input read once and each output written once."""
-    if spec.bytes is not None:
-        return spec.bytes(call)
-    read = sum(v.nbytes for v in inputs.values() if v is not None)
-    return int(read + sum(prod(int(d) for d in t.shape) * SIZES.get(t.dtype, 4) for t in output_types(spec, call)))
+    if example.spec.bytes is not None:
+        return int(example.spec.bytes(example.call))
+    return held_bytes(example) + sum(int(output.nbytes) for output in outputs)
 
 
-def native_inputs(spec: OpSpec, case: Case, backend: Backend, seed: int = 0) -> dict[str, Any]:
-    """The inputs of a case as native float32 arrays; indices that kernels want on the host stay numpy."""
-    rng = np.random.default_rng(seed)
-    hosts = {i.name for i in spec.inputs if i.host}
-    found = {}
-    for name, draw in case.inputs.items():
-        value = draw.make(rng)
-        if isinstance(value, QuantWeight):
-            found[name] = value.with_arrays({k: backend.from_numpy(a) for k, a in value.arrays.items()})
-        else:
-            value = value.astype(np.float32) if value.dtype == np.float64 else value
-            found[name] = value if name in hosts else backend.from_numpy(value)
-    return found
+def held_bytes(example: Example) -> int:
+    """Bytes of the inputs."""
+    return sum(int(value.nbytes) for value in example.inputs.values())
 
 
-def make_call(spec: OpSpec, case: Case, device: str) -> tuple[Call, dict[str, Any]]:
-    """The checked call of a case in float32, and its numpy inputs."""
-    rng = np.random.default_rng(0)
-    values = {}
-    for name, draw in case.inputs.items():
-        value = draw.make(rng)
-        values[name] = value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
-    types = {n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(tuple(v.shape), str(v.dtype)) for n, v in values.items()}
-    return replace(check_call(spec, types, case.attributes, device), bound=True), values
+def parts(value: Any) -> list[Any]:
+    """The arrays in what a kernel gives."""
+    if isinstance(value, tuple):
+        return [part for item in value for part in parts(item)]
+    return list(value.arrays.values()) if isinstance(value, QuantWeight) else [value]
 
 
-def prepared_call(registry: Registry, spec: OpSpec, case: Case, backend: Backend) -> tuple[Callable[[], Any], str]:
-    """A call that runs the chosen kernel on packed weights, as a bound program would, and the kernel's id."""
-    call, _ = make_call(spec, case, backend.device)
-    choice = registry.choose(call, backend)
-    return _packed_call(registry, choice, native_inputs(spec, case, backend), case.attributes), choice.id
+@dataclass
+class Trial:
+    """An example on what a bound program would run it by."""
+
+    registry: Registry
+    backend: Backend
+    example: Example
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The kernel for it. Raises `UnsupportedError` where there is none."""
+        return self.registry.choose(replace(self.example.call, device=self.backend.device, bound=True), self.backend)
+
+    def packed(self) -> dict[str, Any]:
+        """A copy of the inputs as native arrays, weights packed; indices that kernels want on the host stay numpy."""
+        kernel, spec = self.choice.kernel, self.example.spec
+        hosts = {i.name for i in spec.inputs if i.host}
+        prepare = kernel.prepare_function() if kernel else None
+        natives = {n: copied(v) if n in hosts else to_native(self.backend, copied(v)) for n, v in self.example.inputs.items()}
+        if kernel and prepare:
+            natives |= {n: prepare(natives[n], (f"{spec.name}.{n}",)) for n in kernel.prepares if n in natives}
+        return natives
+
+    def call(self, inputs: dict[str, Any]) -> Callable[[], Any]:
+        """A call, synchronised. What the op consumes is replaced by what it gives, and held nowhere else."""
+        function, backend, consumes = self.registry.function(self.choice), self.backend, self.example.spec.consumes
+        keyword, names = self.example.keyword(inputs), [i.name for i in self.example.spec.positional]
+
+        def once() -> Any:
+            arguments = [inputs[n] for n in names]
+            for name in consumes:
+                del inputs[name]
+            result = function(*arguments, **keyword)
+            del arguments
+            if consumes:
+                inputs.update(zip(consumes, result, strict=True))
+            backend.synchronize(*parts(result))
+            return result
+
+        return once
+
+    def outputs(self, result: Any) -> tuple[Any, ...]:
+        """A result as numpy arrays."""
+        return tuple(to_numpy(self.backend, r) for r in (result if isinstance(result, tuple) else (result,)))
+
+    def wrong(self, outputs: tuple[Any, ...]) -> str:
+        """What is wrong with outputs, or nothing."""
+        return judge(self.example, outputs, exact=self.choice.kernel is None or self.choice.kernel.exact).message
 
 
-def _packed_call(registry: Registry, choice: Choice, values: Mapping[str, Any], attributes: Mapping[str, Any]) -> Callable[[], Any]:
-    function, spec = registry.function(choice), registry.spec(choice.op)
-    prepare = choice.kernel.prepare_function() if choice.kernel else None
-    names = choice.kernel.prepares if choice.kernel and prepare else ()
-    packed = {n: prepare(v, (f"{spec.name}.{n}",)) if prepare and n in names else v for n, v in values.items()}
-    args = [packed.pop(i.name) for i in spec.positional]
-    return lambda: function(*args, **packed, **attributes)
-
-
-def bench_ops(
-    registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]
-) -> Iterator[OpTiming | tuple[str, str, str, str]]:
-    """Time each op; yields a timing, or (op, case, backend, reason) where it does not run."""
+def bench_ops(registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]) -> OpReport:
+    """Judge and time each op, one backend after the other: thread pools of two libraries would wait for one another's cores."""
+    specs = [registry.spec(op) for op in ops]
+    cases = [(spec, case) for spec in specs for case in bench_cases(spec)]
+    notes = [f"{spec.name} has no bench case" for spec in specs if not bench_cases(spec)]
+    results: list[OpResult] = []
+    limits: dict[str, Limits] = {}
+    devices: dict[str, list[Limits]] = {}
     for name in backends:
         backend = registry.backend(name)
-        on_step(f"{name}: measuring the machine's limits")
-        limits = _limits(registry, backend)
-        for op in ops:
-            spec = registry.spec(op)
-            for case in (c for c in spec.cases if c.tier == "bench"):
-                on_step(f"{name}: {op} {case.id}")
-                try:
-                    yield _time(registry, spec, case, backend, limits, rounds)
-                except UnsupportedError as error:
-                    yield op, case.id, name, str(error)
+        cache = cache_bytes(backend.device)
+        with backend.step_context(), np.errstate(all="ignore"):
+            judged = []
+            for spec, case in cases:  # before the limits are measured, so that first calls are first calls
+                on_step(f"{name}: judging {spec.name} {case.id}")
+                result = OpResult(spec.name, case.id, name, backend.device)
+                judged.append(_guarded(result, partial(_judged, registry, backend, spec, case)))
+            on_step(f"{name}: measuring the machine's limits")
+            gauge = _gauge(registry, backend, cache)
+            sweep = gauge.sweep if isinstance(gauge, Gauge) else _numpy_sweep(cache)
+            for (spec, case), result in zip(cases, judged, strict=True):
+                on_step(f"{name}: timing {spec.name} {case.id}")
+                time_it = partial(_timed, registry, backend, spec, case, sweep, cache, rounds)
+                results.append(_guarded(result, time_it) if result.status is Status.TIMED else result)
+            if isinstance(gauge, Gauge):
+                limits[name] = gauge.measure()
+                devices.setdefault(backend.device, []).append(limits[name])
+            else:
+                notes.append(f"{name}: its limits could not be measured: {gauge}")
+    roofs = {device: highest(found) for device, found in devices.items()}
+    return OpReport(placed(results, roofs), limits, roofs, tuple(notes))
 
 
-def _limits(registry: Registry, backend: Backend) -> Limits:
+def _gauge(registry: Registry, backend: Backend, cache: int) -> Gauge | str:
+    """What measures the limits, once used, or the reason why they cannot be measured: the ops are timed all the same."""
+    try:
+        gauge = Gauge(backend, partial(_product, registry, backend), cache)
+        gauge.measure()
+    except Exception as error:  # noqa: BLE001  a plugin's kernel may raise anything
+        return str(error) or type(error).__name__
+    return gauge
+
+
+def _guarded(result: OpResult, step: Callable[[OpResult], OpResult]) -> OpResult:
+    """The next step of a result, or the reason why there is none: one that fails does not stop the others."""
+    try:
+        return step(result)
+    except UnsupportedError as error:
+        return replace(result, status=Status.UNSUPPORTED, reason=str(error))
+    except Exception as error:  # noqa: BLE001  a plugin's kernel may raise anything
+        return replace(result, status=Status.FAILED, reason=f"{type(error).__name__}: {error}")
+
+
+def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, result: OpResult) -> OpResult:
+    """The first call, held against the reference."""
+    trial = Trial(registry, backend, make_example(spec, case, DTYPE))
+    kernel = trial.choice.id
+    start = time.perf_counter()
+    inputs = trial.packed()
+    packed = time.perf_counter()
+    output = trial.call(inputs)()
+    called = time.perf_counter()
+    outputs = trial.outputs(output)
+    message = trial.wrong(outputs)
+    if message:
+        return replace(result, kernel=kernel, status=Status.WRONG, reason=message)
+    moved, computed = moved_bytes(trial.example, outputs), int(spec.flops(trial.example.call))
+    return replace(result, kernel=kernel, bytes=moved, flops=computed, prepare=packed - start, first_call=called - packed)
+
+
+def _timed(
+    registry: Registry,
+    backend: Backend,
+    spec: OpSpec,
+    case: Case,
+    sweep: Callable[[], None],
+    cache: int,
+    rounds: int,
+    result: OpResult,
+) -> OpResult:
+    trial = Trial(registry, backend, make_example(spec, case, DTYPE))
+    held = held_bytes(trial.example)
+    chosen = plan(held, result.bytes or held, cache, spare_memory())
+    calls = [trial.call(trial.packed()) for _ in range(chosen.copies)]
+    hot = timed(calls[0], rounds, LEAST)
+    cold = cold_times(calls, chosen, sweep, rounds, LEAST)
+    return replace(
+        result,
+        cold=speed(cold, result.bytes, result.flops),
+        hot=speed(hot, result.bytes, result.flops),
+        cold_by=chosen.by,
+        copies=chosen.copies,
+    )
+
+
+def _product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
+    """A call of the backend's `linear` in float32."""
     spec = registry.spec("linear")
-    case = next(c for c in spec.cases if c.tier == "bench")
-    call, _ = make_call(spec, case, backend.device)
+    types: Mapping[str, Any] = {"x": ArrayType(tuple(x.shape), DTYPE), "weight": ArrayType(tuple(weight.shape), DTYPE)}
+    call: Call = replace(check_call(spec, types, {}, backend.device), bound=True)
     choice = registry.choose(call, backend)
-    return measure_limits(backend, lambda x, weight: _packed_call(registry, choice, {"x": x, "weight": weight}, {}))
+    function, prepare = registry.function(choice), choice.kernel.prepare_function() if choice.kernel else None
+    packed = {"x": x, "weight": weight}
+    if choice.kernel and prepare:
+        packed |= {n: prepare(packed[n], (f"linear.{n}",)) for n in choice.kernel.prepares if n in packed}
+
+    def once() -> Any:
+        result = function(packed["x"], packed["weight"])
+        backend.synchronize(result)
+        return result
+
+    return once
 
 
-def _time(registry: Registry, spec: OpSpec, case: Case, backend: Backend, limits: Limits, rounds: int) -> OpTiming:
-    run, kernel = prepared_call(registry, spec, case, backend)
-    call, values = make_call(spec, case, backend.device)
+def _numpy_sweep(cache: int) -> Callable[[], None]:
+    """What fills the caches where a backend has no product to do it with."""
+    scratch: list[Any] = []
 
-    def synced() -> None:
-        result = run()
-        backend.synchronize(
-            *(result if isinstance(result, tuple) else [result] if not isinstance(result, QuantWeight) else result.arrays.values())
-        )
+    def sweep() -> None:
+        if not scratch:
+            scratch.append(np.ones(2 * cache // 4, np.float32))
+        scratch[0] += 1
 
-    with backend.step_context():
-        times = timed(synced, rounds, least=0.002)
-    seconds = median(times)
-    moved, computed = call_bytes(spec, call, values) / seconds / 1e9, spec.flops(call) / seconds / 1e9
-    reached = max(moved / limits.gb_s, computed / limits.gflop_s)
-    return OpTiming(spec.name, case.id, backend.name, kernel, seconds, max(times), moved, computed, reached)
+    return sweep

@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tinyllm.cli.bench_ops import ops_command
+from tinyllm.cli.bench_options import Backends, Json, Model, Rounds, backends_named, progress
 from tinyllm.cli.output import note, print_json, print_table
 
 app = typer.Typer(help="Measure speed: medians of several rounds, peers in the same run.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; medians are shown.")]
-Backends = Annotated[str, typer.Option("--backends", "-b", help="Backends, comma-separated; default: all available.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, .gguf file, hub id or known name.")]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on a terminal's stderr that says what is being measured."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting") as status:
-        yield status.update
-
-
-def _backends(named: str) -> list[str]:
-    from tinyllm.registry import default_registry
-
-    registry = default_registry()
-    names = [n.strip() for n in named.split(",") if n.strip()] or [n for n in registry.plugins.backends if registry.probe(n).available]
-    for name in names:
-        registry.backend(name)
-    return names
-
-
-@app.command("ops")
-def ops_command(
-    ops: Annotated[str, typer.Option("--ops", help="Ops, comma-separated; default: all.")] = "",
-    backends: Backends = "",
-    rounds: Rounds = 7,
-    as_json: Json = False,
-) -> None:
-    """Every op at decode and prefill shapes, with GB/s, GFLOP/s and the share of this machine's limit.
-
-    Example: tinyllm bench ops --ops linear,sdpa --backends torch,mlx
-    """
-    from tinyllm.bench.ops import OpTiming, bench_ops
-    from tinyllm.registry import default_registry
-
-    registry = default_registry()
-    names = [n.strip() for n in ops.split(",") if n.strip()] or sorted(registry.specs)
-    with _progress() as step:
-        found = list(bench_ops(registry, _backends(backends), names, rounds, step))
-    timings = sorted((t for t in found if isinstance(t, OpTiming)), key=lambda t: (t.op, t.case, t.seconds))
-    if as_json:
-        print_json({"timings": [asdict(t) for t in timings], "not_run": [t for t in found if not isinstance(t, OpTiming)]})
-        return
-    rows = []
-    for t in timings:
-        figures = [f"{1e6 * t.seconds:.1f}", f"{1e6 * t.slowest:.1f}", f"{t.gb_s:.2f}", f"{t.gflop_s:.1f}", f"{t.limit:.0%}"]
-        rows.append([f"{t.op} {t.case}", t.kernel, *figures])
-    print_table(["op", "kernel", "median us", "slowest us", "GB/s", "GFLOP/s", "of limit"], rows)
-    for row in found:
-        if not isinstance(row, OpTiming):
-            note(f"not run: {row[0]} {row[1]} on {row[2]}: {row[3]}")
+app.command("ops")(ops_command)
 
 
 @app.command("model")
@@ -93,11 +37,11 @@ def model_command(
 
     peers = peers_named(against)
     path = Path(resolve(model or default_registry().settings["model"].value))
-    names = _backends(backends)
+    names = backends_named(backends)
     quick = [n for n in names if fast and any(not k.exact for k in default_registry().plugins.kernels if k.backend == n)]
     contenders = [c for n in names for c in [f"tinyllm:{n}", *([f"tinyllm:{n}:fast"] if n in quick else [])]] + peers
     prompt = [(7 * i) % 1000 + 100 for i in range(prompt_tokens)]
-    with _progress() as step:
+    with progress() as step:
         results = measure(contenders, path, prompt, new_tokens, rounds, step)
         cost: dict[str, tuple[float, float]] = {}
         for name in quick:
@@ -163,8 +107,8 @@ def start_command(
 
     peers_named(against)
     path = Path(resolve(model or default_registry().settings["model"].value))
-    with _progress() as step:
-        found = measure(commands(path, _backends(backends), against.split(","), tokens), rounds, step)
+    with progress() as step:
+        found = measure(commands(path, backends_named(backends), against.split(","), tokens), rounds, step)
     if as_json:
         print_json(found)
         return

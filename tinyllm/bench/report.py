@@ -1,0 +1,105 @@
+"""What `tinyllm bench ops --json` prints, and how it is read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tinyllm import __version__
+from tinyllm.bench.buffers import cache_bytes
+from tinyllm.bench.op_result import OpReport, Status
+from tinyllm.errors import InvalidInputError
+from tinyllm.registry import Registry
+
+FORMAT = "tinyllm bench ops"
+VERSION = 1
+"""Raised when a field changes its meaning or goes; a reader refuses other versions."""
+
+
+def document(report: OpReport, registry: Registry, backends: list[str], rounds: int) -> dict[str, Any]:
+    """The report as JSON: what was measured, on which machine, with which libraries, and when."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tinyllm": __version__,
+        "machine": machine(),
+        "libraries": libraries(registry, backends),
+        "rounds": rounds,
+        "limits": {name: asdict(limits) for name, limits in report.limits.items()},
+        "roofs": {device: asdict(roof) for device, roof in report.roofs.items()},
+        "results": [{"phase": r.phase, **asdict(r)} for r in report.results],
+        "notes": list(report.notes),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has none
+    return {"platform": platform.platform(), "processor": _processor(), "cores": cores, "cache_bytes": cache_bytes()}
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        lines = []
+    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), platform.processor() or platform.machine())
+
+
+def libraries(registry: Registry, backends: list[str]) -> dict[str, dict[str, str]]:
+    """Versions of Python and numpy, and what each backend says of itself."""
+    import numpy as np
+
+    shared = {"python": platform.python_version(), "numpy": np.__version__}
+    return {"python": shared} | {name: dict(registry.backend(name).about()) for name in backends}
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report that `--json` wrote.
+
+    Raises:
+        InvalidInputError: names the file, and the line or the field that is wrong.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path}: is no text file") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path}: line {error.lineno}: is no JSON: {error.msg}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InvalidInputError(f"{path}: is no report of tinyllm bench ops --json")
+    if found.get("version") != VERSION:
+        raise InvalidInputError(f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}")
+    if not isinstance(found.get("results"), list):
+        raise InvalidInputError(f"{path}: results: expected a list, got {type(found.get('results')).__name__}")
+    for number, row in enumerate(found["results"]):
+        problem = _problem(row)
+        if problem:
+            raise InvalidInputError(f"{path}: results[{number}]: {problem}")
+    return found
+
+
+def _problem(row: Any) -> str:
+    """What keeps a result from being compared, or nothing."""
+    if not isinstance(row, dict):
+        return f"expected an object, got {type(row).__name__}"
+    for name in ("op", "case", "backend", "status"):
+        if not isinstance(row.get(name), str):
+            return f"{name}: expected a string, got {row.get(name)!r}"
+    if row["status"] not in set(Status):
+        return f"status: expected one of {', '.join(Status)}, got {row['status']!r}"
+    if row["status"] != Status.TIMED:
+        return ""
+    for name in ("cold", "hot"):
+        median = row[name].get("median") if isinstance(row.get(name), dict) else None
+        if isinstance(median, bool) or not isinstance(median, (int, float)) or not 0 < median < float("inf"):
+            return f"{name}: median: expected seconds over 0, got {median!r}"
+    return ""

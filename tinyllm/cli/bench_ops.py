@@ -1,0 +1,190 @@
+"""`tinyllm bench ops`: what is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyllm.cli.bench_options import Backends, Json, Rounds, backends_named, named, progress
+from tinyllm.cli.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from tinyllm.bench.compare import Comparison
+    from tinyllm.bench.op_result import OpReport, OpResult
+
+FIGURES = ("cold us", "spread", "hot us", "GB/s", "GFLOP/s", "of roof", "x numpy", "of best", "first ms")
+PHASE_ORDER = ("decode", "prefill", "other")
+
+Compare = Annotated[
+    Path | None, typer.Option("--compare", metavar="OLD.json", help="A report of --json; ops slower than there give exit code 1.")
+]
+Threshold = Annotated[float, typer.Option("--threshold", metavar="X", help="With --compare: how many times as long is slower.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")]
+
+
+def ops_command(
+    ops: Annotated[str, typer.Option("--ops", help="Ops, comma-separated; default: all.")] = "",
+    backends: Backends = "",
+    rounds: Rounds = 7,
+    compare: Compare = None,
+    threshold: Threshold = 1.2,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Every op at decode and prefill shapes, in float32: is it right, how fast, and what share of this machine's roofline is that.
+
+    An op whose result is wrong is not timed. Cold: inputs in memory alone, from which GB/s, GFLOP/s and shares are told; hot: the
+    same inputs again and again. Exit code 1 if an op is wrong, fails, or is slower than --compare allows.
+
+    Examples: tinyllm bench ops --ops linear,sdpa --backends torch,mlx
+
+    tinyllm bench ops --json > old.json; tinyllm bench ops --compare old.json --plot roofline.svg
+    """
+    from tinyllm.bench.compare import check_common, check_threshold
+    from tinyllm.bench.compare import compare as compared_with
+    from tinyllm.bench.op_result import BAD
+    from tinyllm.bench.ops import bench_ops
+    from tinyllm.bench.plot import check_plot, draw
+    from tinyllm.bench.report import document, read_report
+    from tinyllm.registry import default_registry
+
+    check_threshold(threshold)
+    if plot is not None:
+        check_plot(plot)
+    old = read_report(compare) if compare is not None else None
+    registry = default_registry()
+    wanted = named(ops) or sorted(registry.specs)
+    for op in wanted:
+        registry.spec(op)
+    names = backends_named(backends)
+    if old is not None:
+        check_common(old, wanted, names)
+    with progress() as step:
+        report = bench_ops(registry, names, wanted, rounds, step)
+    found = document(report, registry, names, rounds)
+    comparison = compared_with(old, found, threshold) if old is not None else None
+    if as_json:
+        print_json(found | ({"comparison": _as_json(comparison, compare, threshold)} if comparison else {}))
+    else:
+        _print_report(report)
+    unplaced = draw(report, plot) if plot is not None else []
+    _print_notes(report, unplaced)
+    if comparison:
+        _print_comparison(comparison, compare, threshold)
+    if any(r.status in BAD for r in report.results) or (comparison and comparison.regressions):
+        raise typer.Exit(1)
+
+
+def _print_report(report: OpReport) -> None:
+    """A table for each phase on a terminal, one table with a column for it through a pipe."""
+    for device, roof in report.roofs.items():
+        note(f"roof on {device}: {roof.gb_s:.1f} GB/s, {roof.gflop_s:.0f} GFLOP/s")
+    ordered = sorted(report.results, key=lambda r: PHASE_ORDER.index(r.phase))
+    if not sys.stdout.isatty():
+        rows = [[r.phase, r.op, _shape(r), r.backend, r.kernel, r.status, *_figures(r)] for r in ordered]
+        print_table(["phase", "op", "case", "backend", "kernel", "status", *FIGURES], rows)
+        return
+    for phase in PHASE_ORDER:
+        shown = [r for r in ordered if r.phase == phase]
+        if shown:
+            _print_phase(phase, shown)
+
+
+def _print_phase(phase: str, results: Sequence[OpResult]) -> None:
+    """A table, a block for each op; the best of a case is bold, what is wrong is red."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=phase, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("op", no_wrap=True, style="cyan")
+    table.add_column("case", overflow="fold")
+    table.add_column("kernel", no_wrap=True)
+    for name in FIGURES:
+        table.add_column(name, justify="right", no_wrap=True)
+    last: tuple[str, str] = ("", "")
+    for r in results:
+        if last[0] not in ("", r.op):
+            table.add_section()
+        op, case = "" if r.op == last[0] else r.op, "" if (r.op, r.case) == last else _shape(r)
+        figures = _figures(r) if r.cold else [r.status, *[""] * (len(FIGURES) - 1)]
+        table.add_row(op, case, _short(r), *figures, style=_style(r))
+        last = (r.op, r.case)
+    Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def _style(result: OpResult) -> str:
+    if result.cold is None:
+        return "dim" if result.status == "unsupported" else "red"
+    return "bold" if result.vs_best == 1 else ""
+
+
+def _shape(result: OpResult) -> str:
+    """The case without its phase."""
+    return result.case.removeprefix(f"{result.phase}:")
+
+
+def _short(result: OpResult) -> str:
+    """`torch:plain`: the op stands in a column of its own."""
+    return f"{result.backend} {result.kernel.rpartition(':')[2]}".strip()
+
+
+def _figures(result: OpResult) -> list[str]:
+    if not (result.cold and result.hot):
+        return [""] * len(FIGURES)
+    cold, rates = result.cold, ["", ""]
+    if result.bytes or result.flops:
+        rates = [_number(cold.gb_s), _number(cold.gflop_s)]
+    return [
+        f"{1e6 * cold.median:.1f}",
+        f"{cold.spread:.0%}",
+        f"{1e6 * result.hot.median:.1f}",
+        *rates,
+        "" if cold.of_roof is None else _share(cold.of_roof),
+        "" if result.vs_numpy is None else f"{result.vs_numpy:.2f}",
+        "" if result.vs_best is None else _share(result.vs_best),
+        "" if result.first_call is None else f"{1e3 * result.first_call:.2f}",
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _share(part: float) -> str:
+    return f"{part:.0%}" if part >= 0.1 else f"{part:.1%}"
+
+
+def _print_notes(report: OpReport, unplaced: list[str]) -> None:
+    for r in report.results:
+        if r.reason:
+            note(f"{r.status}: {r.op} {r.case} on {r.backend}: {r.reason}")
+    for text in report.notes:
+        note(text)
+    if unplaced:
+        note(f"not on the roofline, as they neither move nor compute anything: {', '.join(unplaced)}")
+
+
+def _print_comparison(comparison: Comparison, old: Path | None, threshold: float) -> None:
+    for doubt in comparison.doubts:
+        note(f"{old} was measured elsewhere: {doubt}")
+    for regression in comparison.regressions:
+        note(f"slower: {regression}")
+    ops = len({(r.op, r.case, r.backend) for r in comparison.regressions})
+    note(f"{ops} of {comparison.compared} are slower than {threshold:g} times {old}")
+
+
+def _as_json(comparison: Comparison, old: Path | None, threshold: float) -> dict[str, Any]:
+    regressions = [asdict(r) | {"ratio": r.ratio} for r in comparison.regressions]
+    return {
+        "with": str(old),
+        "threshold": threshold,
+        "compared": comparison.compared,
+        "regressions": regressions,
+        "doubts": list(comparison.doubts),
+    }
