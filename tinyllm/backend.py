@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import PluginError
+from tinyllm.errors import PluginError, SignatureError
 from tinyllm.spec import SPEC_VERSION, Call, OpSpec
 
 
@@ -197,4 +197,4 @@ def _check_signature(kernel: str, spec: OpSpec, signature: inspect.Signature) ->
     defaults = [n for n in named if n in wanted and given[n].default != wanted[n].default]
     surplus = [n for n, p in given.items() if n not in wanted and p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     if order[: len(required)] != required or missing or defaults or surplus:
-        raise PluginError(f"{kernel}: signature {signature} does not match {spec.name}{spec.signature}")
+        raise SignatureError(f"{kernel}: signature {signature} does not match {spec.name}{spec.signature}")

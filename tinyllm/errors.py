@@ -36,6 +36,14 @@ class PluginError(TinyllmError):
     """A plugin that does not keep the contract."""
 
 
+class SignatureError(PluginError):
+    """A kernel whose signature is not its op's; the message shows both."""
+
+
+class PluginWarning(UserWarning):
+    """Something of a plugin that was kept aside while all else goes on."""
+
+
 class ConfigError(TinyllmError):
     """A malformed configuration file or setting."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,16 @@ from tinyllm import config
 from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.config import Selection, Setting
-from tinyllm.errors import BackendUnavailableError, PluginError, TinyllmError, UnknownNameError, UnsupportedError, suggest
+from tinyllm.errors import (
+    BackendUnavailableError,
+    PluginError,
+    PluginWarning,
+    SignatureError,
+    TinyllmError,
+    UnknownNameError,
+    UnsupportedError,
+    suggest,
+)
 from tinyllm.plugins import Plugins, check_fields, load_plugins
 from tinyllm.reference import reference_function
 from tinyllm.spec import FLOATS, ArrayType, Call, OpSpec
@@ -104,8 +114,21 @@ class Registry:
         """
         if name not in self._backends:
             loaded = _load(*self._find(name))
+            self._check_signatures(loaded.name)
             self._backends[name] = self._backends.setdefault(f"{loaded.name}:{loaded.device}", loaded)
         return self._backends[name]
+
+    def _check_signatures(self, backend: str) -> None:
+        """Kernels with another signature than their op's are kept aside, aloud; those that cannot be loaded say so when they are used."""
+        for kernel in [k for k in self.plugins.kernels if k.backend == backend]:
+            try:
+                kernel.function(self.specs[kernel.op])
+            except SignatureError as error:
+                self.plugins.broken[kernel.id] = error
+                self.plugins.kernels.remove(kernel)
+                warnings.warn(f"kernel left out: {error}", PluginWarning, stacklevel=2)
+            except PluginError:
+                continue
 
     def select(self, argument: str | None = None) -> Selection:
         """Argument, then `use_backend`, then settings, then the best available. Raises as `check` does."""
@@ -165,7 +188,7 @@ class Registry:
             PluginError: two kernels of one priority both support it.
         """
         spec = self.spec(call.op)
-        self._check_dtypes(call, backend)
+        self.check_dtypes(call, backend)
         found = self.kernels(backend.name, call.op)
         fast = self.settings["fast"].value if fast is None else fast
         pin = kernel or self.pins.get((backend.name, call.op))
@@ -206,8 +229,8 @@ class Registry:
             self._functions[key] = choice.kernel.function(spec) if choice.kernel else reference_function(spec, choice.backend)
         return self._functions[key]
 
-    def _check_dtypes(self, call: Call, backend: Backend) -> None:
-        """Of the inputs, and of outputs whose dtype the caller chose."""
+    def check_dtypes(self, call: Call, backend: Backend) -> None:
+        """Those of the inputs, and of outputs whose dtype the caller chose, are the backend's; otherwise `UnsupportedError`."""
         wanted = {n: t.dtype for n, t in call.inputs.items() if isinstance(t, ArrayType)}
         chosen = [o.dtype[1:] for o in self.spec(call.op).outputs if o.dtype.startswith("=")]
         for name, dtype in (wanted | {n: call.attributes[n] for n in chosen}).items():

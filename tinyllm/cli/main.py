@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import TextIO
 
 INTERRUPTED = 130
 
@@ -48,8 +50,19 @@ def _run(arguments: list[str]) -> int:
 
     if isinstance(sys.stdout, TextIOWrapper):  # a reply must not stop at a character that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="replace")
+    warnings.showwarning = _warn
     code = command().main(arguments or ["--help"], prog_name="tinyllm", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """Our own warnings are a line for the user, as errors are; those of libraries say where they come from."""
+    from tinyllm.errors import PluginWarning
+
+    where = "" if issubclass(category, PluginWarning) else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
+    print(f"warning: {where}{message}", file=sys.stderr)
 
 
 def _report(error: Exception) -> int:
