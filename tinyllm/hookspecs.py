@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinyllm.backend import BackendPlugin, Kernel
     from tinyllm.declarations import Declaration
     from tinyllm.models.families import Family
+    from tinyllm.oracle import Oracle
     from tinyllm.spec import OpSpec
 
 GROUP = "tinyllm"
@@ -43,3 +44,8 @@ def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
 @hookspec
 def tinyllm_declarations() -> list[Declaration]:  # type: ignore[empty-body]
     """What conformance may not ask of kernels (`Widened`, `ExpectedFailure`, `Unrepeatable`), each with its reason."""
+
+
+@hookspec
+def tinyllm_oracles() -> list[Oracle]:  # type: ignore[empty-body]
+    """Outside judges: other libraries that answer the conformance kit's cases."""

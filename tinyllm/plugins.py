@@ -15,6 +15,7 @@ from tinyllm.backend import BackendPlugin, Kernel
 from tinyllm.declarations import Declaration
 from tinyllm.errors import PluginError, suggest
 from tinyllm.models.families import FAMILIES, Family
+from tinyllm.oracle import ONNX, Oracle
 from tinyllm.spec import SPEC_VERSION, OpSpec
 
 
@@ -27,6 +28,7 @@ class Plugins:
     kernels: list[Kernel] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
     declarations: list[Declaration] = field(default_factory=list)
+    oracles: dict[str, Oracle] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
 
 
@@ -98,12 +100,14 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     kernels = _results(manager, module, "tinyllm_kernels", Kernel, backend=str, op=str, priority=int, prepares=tuple)
     families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
     declarations = _results(manager, module, "tinyllm_declarations", Declaration, backend=str, op=str, kernel=str, dtype=str, case=str)
+    oracles = _results(manager, module, "tinyllm_oracles", Oracle, reason=str, answer=str, package=str, install=str)
     for backend in backends:
         _check_version(f"backend {backend.name!r}", backend.spec_version)
     for kernel in kernels:
         _check_version(f"kernel {kernel.id}", kernel.spec_version)
     _check_new("backend", [b.name for b in backends], plugins.backends, "provided by another plugin")
     _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
+    _check_new("oracle", [o.name for o in oracles], {ONNX, *plugins.oracles}, "provided by another plugin")
     known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
     _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
     plugins.backends.update((b.name, b) for b in backends)
@@ -111,6 +115,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.kernels += kernels
     plugins.families += families
     plugins.declarations += declarations
+    plugins.oracles.update((o.name, o) for o in oracles)
 
 
 def _check_new(kind: str, names: list[str], taken: Container[str], how: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
 from tinyllm.hookspecs import hookimpl
+from tinyllm.oracle import Oracle
 from tinyllm.quant_weight import known_scheme
 from tinyllm_torch import supports
 
@@ -96,3 +97,9 @@ def tinyllm_kernels() -> list[Kernel]:
           for dtype in ("float16", "bfloat16", "float32")),
         _kernel("quantized_linear", "scratch", "quantized:quantized_linear", known_scheme, 0),
     ]  # fmt: skip
+
+
+@hookimpl
+def tinyllm_oracles() -> list[Oracle]:
+    """PyTorch's own functions in float64, as a judge of everybody's kernels."""
+    return [Oracle("torch", "tinyllm_torch.oracle.answers:reason", "tinyllm_torch.oracle.answers:answer", "torch", INSTALL)]

@@ -107,7 +107,7 @@ def attend(
         scores = torch.where(seen, scores, -math.inf)
         v = _clean(v, seen, q.shape)
     if scores.shape[-1] == 0:
-        return scores.new_zeros((*scores.shape[:-1], v.shape[-1])), scores
+        return _product(scores, v), scores  # zeros, with the batch axes of both
     top = scores.amax(-1, keepdim=True)
     if sinks is not None:
         sinks = sinks.to(scores.dtype)[..., None, None]
@@ -132,6 +132,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 def _clean(x: Tensor, seen: Tensor, q_shape: Any) -> Tensor:
     """Keys or values that no query sees may be NaN, which a weight of 0 would not keep out."""
+    if x.numel() == 0 or seen.numel() == 0:
+        return x
     used = seen.any(-2)
     if used.ndim > 1 and x.ndim > 2 and used.shape[-2] > x.shape[-3]:
         used = used.view(*used.shape[:-2], x.shape[-3], -1, used.shape[-1]).any(-2)

@@ -1,0 +1,94 @@
+"""Elementary ops, rotations and views by PyTorch's functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tinyllm.conformance.example import Example
+from tinyllm.rope_scaling import RopeScaling
+
+
+def softmax(x: Any, *, axis: int = -1) -> Any:
+    """F.softmax."""
+    return F.softmax(x, axis)
+
+
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
+    """F.rms_norm."""
+    return F.rms_norm(x, tuple(weight.shape), weight, eps)
+
+
+def gelu(x: Any, *, approximate: str = "none") -> Any:
+    """F.gelu."""
+    return F.gelu(x, approximate=approximate)
+
+
+def rope_angles(positions: Any, *, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0, position_scale: float = 1.0,
+                **_: Any) -> Any:  # fmt: skip
+    """Real and imaginary part of torch.polar."""
+    turns = _turns(positions, inv_freq, dims, base, position_scale)
+    return turns.real.contiguous(), turns.imag.contiguous()
+
+
+def rope_rotate(x: Any, cos: Any, sin: Any, *, traditional: bool = False) -> Any:
+    """Pairs as complex numbers, multiplied by cos + i sin."""
+    return _rotate(x, torch.complex(cos, sin), traditional)
+
+
+def rope(x: Any, *, offset: Any = None, positions: Any = None, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0,
+         traditional: bool = False, position_scale: float = 1.0, **_: Any) -> Any:  # fmt: skip
+    """The same, the angles by torch.polar."""
+    if positions is None:
+        positions = torch.arange(x.shape[-2]) + (0 if offset is None else offset[..., None])
+    turns = _turns(positions, inv_freq, x.shape[-1] if dims is None else dims, base, position_scale)
+    return _rotate(x, turns if turns.ndim == 2 else turns.unflatten(0, (-1, *(1,) * (x.ndim - 3))), traditional)
+
+
+def _turns(positions: Any, inv_freq: Any, dims: Any, base: float, position_scale: float) -> Any:
+    if inv_freq is None:
+        inv_freq = torch.pow(torch.tensor(base, dtype=torch.float64), -torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+    angles = positions.double()[..., None] * position_scale * inv_freq
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def _rotate(x: Any, turns: Any, traditional: bool) -> Any:
+    pairs = turns.shape[-1]
+    head, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
+    axis = -1 if traditional else -2  # of the two in a pair
+    head = head.unflatten(-1, (pairs, 2) if traditional else (2, pairs))
+    turned = torch.complex(head.select(axis, 0), head.select(axis, 1)) * turns
+    return torch.cat((torch.stack((turned.real, turned.imag), dim=axis).flatten(-2), rest), dim=-1)
+
+
+def split_heads(x: Any, *, heads: tuple[int, ...]) -> Any:
+    """Tensor.unflatten and torch.split."""
+    return torch.split(x.unflatten(-1, (sum(heads), x.shape[-1] // sum(heads))), list(heads), dim=-2)
+
+
+def _scaled(example: Example) -> str:
+    return scaled(example.attributes.get("scaling"))
+
+
+def scaled(scaling: RopeScaling | None) -> str:
+    """Why these frequencies are not PyTorch's business, or nothing."""
+    return f"PyTorch has no rotary embeddings of scaling {scaling.kind!r}" if scaling is not None and scaling.kind != "default" else ""
+
+
+ANSWERS = {
+    "softmax": softmax,
+    "silu": lambda x: F.silu(x),
+    "gelu": gelu,
+    "swiglu": lambda gate, up: F.silu(gate) * up,
+    "add": lambda x, y: torch.add(x, y),
+    "rms_norm": rms_norm,
+    "rope_angles": rope_angles,
+    "rope_rotate": rope_rotate,
+    "rope": rope,
+    "split": lambda x, sizes, axis=-1: torch.split(x, list(sizes), dim=axis),
+    "split_heads": split_heads,
+    "merge_heads": lambda x: x.flatten(-2),
+}
+REASONS = {"rope": _scaled, "rope_angles": _scaled}

@@ -1,0 +1,93 @@
+"""The oracle `onnx`: ONNX's own node cases, each one run on ops of ours or listed with the reason why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from tinyllm.conformance.oracles import onnx_attention, onnx_rows, onnx_weights
+from tinyllm.conformance.oracles.mapped import Mapped, NotMappedError
+from tinyllm.conformance.oracles.onnx_cases import OnnxCase, load
+
+RUN = "run"
+
+
+class Node(NamedTuple):
+    """A type of node: the op of ours it is nearest to, and how its cases become calls, or why none does."""
+
+    op: str
+    mapping: Callable[[OnnxCase], list[Mapped]] | str
+
+
+NODES: dict[str, Node] = {
+    "Attention": Node("gqa", onnx_attention.attention),
+    "FlexAttention": Node("gqa", onnx_attention.flex_attention),
+    "LinearAttention": Node("gqa", "there is no op of linear attention, whose state is a matrix and not a cache of keys"),
+    "RotaryEmbedding": Node("rope_rotate", onnx_rows.rotary_embedding),
+    "RMSNormalization": Node("rms_norm", onnx_rows.rms_norm),
+    "LayerNormalization": Node("rms_norm", "there is no op layer_norm: rms_norm subtracts no mean"),
+    "Softmax": Node("softmax", onnx_rows.softmax),
+    "Gelu": Node("gelu", onnx_rows.gelu),
+    "Swish": Node("silu", onnx_rows.swish),
+    "SwiGLU": Node("swiglu", onnx_rows.swiglu),
+    "Add": Node("add", onnx_rows.add),
+    "Split": Node("split", onnx_rows.split),
+    "MatMul": Node("linear", onnx_weights.matmul),
+    "Gemm": Node("linear", onnx_weights.gemm),
+    "Gather": Node("embedding", onnx_weights.gather),
+    "DequantizeLinear": Node("dequantize", onnx_weights.dequantize),
+    "QuantizeLinear": Node("quantize", "quantize finds its scales itself, and these cases give them"),
+    "TensorScatter": Node("kv_append", onnx_weights.tensor_scatter),
+}
+"""The nodes that have to do with our ops; ONNX has some 200 more that have nothing to do with them."""
+
+
+class Entry(NamedTuple):
+    """A case of ONNX's: its type of node, `run` or the reason why not, the ops that run it (else the nearest one), outputs left out."""
+
+    case: str
+    node: str
+    how: str
+    ops: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+class Judged(NamedTuple):
+    """An entry and its calls."""
+
+    entry: Entry
+    calls: tuple[Mapped, ...]
+
+
+@lru_cache(maxsize=1)
+def judged() -> tuple[Judged, ...]:
+    """Every case of every node above.
+
+    Raises:
+        TinyllmError: onnx is not installed.
+    """
+    return tuple(_judged(case) for case in load(NODES))
+
+
+def listing() -> list[Entry]:
+    """What becomes of every case, in ONNX's order."""
+    return [entry for entry, _ in judged()]
+
+
+def counts() -> dict[str, tuple[int, int, int]]:
+    """By type of node: cases found, run, and listed with a reason."""
+    found = {node: [e.how == RUN for e in listing() if e.node == node] for node in NODES}
+    return {node: (len(runs), sum(runs), len(runs) - sum(runs)) for node, runs in found.items()}
+
+
+def _judged(case: OnnxCase) -> Judged:
+    node = NODES[case.node]
+    try:
+        if isinstance(node.mapping, str):
+            raise NotMappedError(node.mapping)
+        calls = tuple(node.mapping(case))
+    except NotMappedError as error:
+        return Judged(Entry(case.name, case.node, str(error), (node.op,)), ())
+    left_out = tuple(dict.fromkeys(name for call in calls for name in call.left_out))
+    return Judged(Entry(case.name, case.node, RUN, tuple(call.op for call in calls), left_out), calls)
