@@ -115,6 +115,8 @@ class Draw:
 
     shape: tuple[int, ...]
     make: Callable[[Any], Any]
+    dtype: str = ""
+    """The float dtype that the numbers keep; empty: that of the test."""
 
 
 @dataclass(frozen=True)

@@ -198,8 +198,9 @@ def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = Non
     """
     factor = q.shape[-1] ** -0.5 if scale is None else abs(scale)
     k, v = (np.nan_to_num(a, nan=0, posinf=0, neginf=0) for a in (k, v))
-    if q.ndim > 2 and k.shape[-3] not in (1, q.shape[-3]):
-        k, v = (np.repeat(a, q.shape[-3] // a.shape[-3], axis=-3) for a in (k, v))
+    heads = q.shape[-3] if q.ndim > 2 else 1
+    if k.ndim > 2 and k.shape[-3] > 1 and (heads > k.shape[-3] or heads == 0):
+        k, v = (np.repeat(a, heads // a.shape[-3], axis=-3) if a.ndim > 2 and a.shape[-3] > 1 else a for a in (k, v))
     size = np.abs(q) @ np.abs(np.swapaxes(k, -1, -2)) * factor
     largest = np.max(size, axis=-1, keepdims=True, initial=1.0)
     return (1 + largest + shift(additive, seen)) * np.max(np.abs(v), axis=-2, keepdims=True, initial=1e-6)

@@ -15,6 +15,11 @@ def normal(*shape: int, scale: float = 1.0) -> Draw:
     return Draw(shape, lambda rng: rng.standard_normal(shape) * scale)
 
 
+def kept(draw: Draw, dtype: str) -> Draw:
+    """The same numbers in a float dtype of their own, whatever the test's."""
+    return Draw(draw.shape, draw.make, dtype)
+
+
 def integers(low: int, high: int, *shape: int) -> Draw:
     """int32 from `low` to `high - 1`."""
     return Draw(shape, lambda rng: rng.integers(low, high, shape, dtype=np.int32))

@@ -10,7 +10,7 @@ from tinyllm.conformance.checks.arrays import arrays
 from tinyllm.conformance.checks.calls import calls
 from tinyllm.conformance.checks.check import TIERS, Check, Plan, Trial
 from tinyllm.conformance.checks.layouts import layouts
-from tinyllm.conformance.checks.oracles import ORACLES, oracles
+from tinyllm.conformance.checks.oracles import oracles
 from tinyllm.conformance.checks.properties import properties
 from tinyllm.conformance.checks.refusals import errors, refusals
 from tinyllm.conformance.checks.signatures import signatures
@@ -18,6 +18,7 @@ from tinyllm.conformance.checks.unread import unread
 from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
 from tinyllm.errors import UnknownNameError, suggest
+from tinyllm.oracle import ONNX
 from tinyllm.registry import Registry
 
 ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
@@ -48,7 +49,7 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
         ("dtype", plan.dtypes, DTYPES),
         ("op", plan.ops, (*registry.specs, ARRAYS)),
         ("kernel", plan.kernels, (*(k.name for k in registry.plugins.kernels if k.backend == backend.name), "reference")),
-        ("oracle", plan.oracles, ORACLES),
+        ("oracle", plan.oracles, (ONNX, *registry.plugins.oracles)),
     ):
         for name in names:
             if name not in known:
@@ -62,10 +63,10 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
     Raises:
         UnknownNameError: as `trials` does; or no check has the id asked for, with the nearest ones.
     """
-    found = list(arrays(registry.backend(plan.backend), plan)) if plan.shapes is None else []
+    found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes else []
     for trial in trials(registry, plan):
-        for aspect in ASPECTS.values():
-            found += aspect(trial)
+        if trial.cases or not plan.shapes:
+            found += [check for aspect in ASPECTS.values() for check in aspect(trial)]
     return found if not plan.case else _named(found, plan.case)
 
 

@@ -27,7 +27,16 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 def eps(dtype: str) -> float:
     """The distance from 1 to the next number."""
-    return float(ml_dtypes.finfo(numpy_dtype(dtype)).eps)
+    return float(_info(dtype).eps)
+
+
+def tiny(dtype: str) -> float:
+    """The smallest normal number."""
+    return float(_info(dtype).smallest_normal)
+
+
+def _info(dtype: str) -> Any:
+    return ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
 
 
 def is_float(value: Any) -> bool:
@@ -46,6 +55,13 @@ def map_arrays(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, QuantWeight):
         return value.with_arrays({name: change(array) for name, array in value.arrays.items()})
     return change(value) if hasattr(value, "shape") and hasattr(value, "dtype") else value
+
+
+def arrays_in(value: Any) -> list[Any]:
+    """The arrays of an output: itself, those in a `QuantWeight`, those of each part of a tuple."""
+    if isinstance(value, tuple):
+        return [array for part in value for array in arrays_in(part)]
+    return list(value.arrays.values()) if isinstance(value, QuantWeight) else [value]
 
 
 def widen(value: Any) -> Any:
@@ -71,7 +87,8 @@ def draw_inputs(spec: OpSpec, name: str, inputs: Mapping[str, Any], dtype: str, 
     rng = np.random.default_rng([zlib.crc32(f"{spec.name}/{name}".encode()), seed])
     kinds = {i.name: i.kind for i in spec.inputs}
     made = {n: given.make(rng) if isinstance(given, Draw) else given for n, given in inputs.items()}
-    return {n: rounded(value, kinds.get(n, ""), dtype) for n, value in made.items()}
+    kept = {n: given.dtype for n, given in inputs.items() if isinstance(given, Draw)}
+    return {n: value.astype(numpy_dtype(kept[n])) if kept.get(n) else rounded(value, kinds.get(n, ""), dtype) for n, value in made.items()}
 
 
 @dataclass

@@ -7,14 +7,13 @@ wrong element among a million, which a mean hides, the second a small error that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tinyllm.catalogue.packing import dequantized
-from tinyllm.conformance.example import Example, eps, numpy_dtype, widen
+from tinyllm.conformance.example import Example, eps, numpy_dtype, tiny, widen
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.validation import output_types
 
@@ -30,12 +29,13 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """`message` says what is wrong and is empty where nothing is. `worst` and `mean` in ulps of the op, `where` the worst element."""
+    """`message` says what is wrong, and is empty where nothing is. `worst`, `mean` and the `bound` in ulps of the op."""
 
     message: str = ""
     worst: float = 0.0
     mean: float = 0.0
     where: str = ""
+    bound: float = 0.0
 
 
 def judge(
@@ -69,8 +69,8 @@ def judge(
             verdict = judge_array(output, np.asarray(wanted), unit, tolerance)
         if verdict.message:
             prefix = f"output {i}: " if len(outputs) > 1 else ""
-            return Verdict(prefix + verdict.message, verdict.worst, verdict.mean, verdict.where)
-        verdicts.append(verdict)
+            return replace(verdict, message=prefix + verdict.message, bound=tolerance)
+        verdicts.append(replace(verdict, bound=tolerance))
     return max(verdicts, key=lambda v: v.worst, default=Verdict())
 
 
@@ -94,7 +94,7 @@ def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict
         message = f"{given[index]} at {index} where the reference has {rounded[index]}; {np.sum(~fine)} of {fine.size} are like that"
         return Verdict(message, np.inf, np.inf, str(index))
     errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
-    errors = np.maximum(errors - (_tiny(output.dtype) if tolerance else 0.0), 0.0)
+    errors = np.maximum(errors - (_flushed(str(output.dtype)) if tolerance else 0.0), 0.0)
     if not errors.size:
         return Verdict()
     with np.errstate(all="ignore"):
@@ -110,10 +110,9 @@ def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict
     return Verdict("", worst, mean, str(index))
 
 
-def _tiny(dtype: Any) -> float:
+def _flushed(dtype: str) -> float:
     """What libraries may flush to 0: subnormal numbers, in float16 the last bit of them."""
-    info = ml_dtypes.finfo(dtype)
-    return 2 * float(info.smallest_normal) * (float(info.eps) if dtype == np.float16 else 1.0)
+    return 2 * tiny(dtype) * (eps(dtype) if dtype == "float16" else 1.0)
 
 
 def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, tolerance: float) -> Verdict:

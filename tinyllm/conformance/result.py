@@ -61,6 +61,6 @@ class Result:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> Result:
         """What `to_json` gave."""
-        defaults = {"kernel": "", "dtype": "", "case": "", "aspect": ""}
+        defaults = {"kernel": "", "dtype": "", "case": "", "aspect": "", "how": ""}
         known = defaults | fields | {"outcome": Outcome(fields["outcome"]), "declared": tuple(fields.get("declared", ()))}
         return Result(**known)

@@ -36,12 +36,11 @@ class Runner:
         message = verdict.message
         if outcome is Outcome.XPASS:
             message = f"passes, although it is expected to fail: {', '.join(used)}"
-        bound = self.registry.spec(check.op).tolerance * _admitted(declared).factor if check.op in self.registry.specs else None
         judged = check.subject is not None and outcome is not Outcome.UNSUPPORTED and (verdict.where or verdict.worst)
         return Result(
             check.id, check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect, outcome, message,
             how=self._how(check.subject), worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
-            bound=bound if judged else None, where=verdict.where, seconds=seconds, declared=used, decision=check.decision,
+            bound=verdict.bound if judged else None, where=verdict.where, seconds=seconds, declared=used, decision=check.decision,
             snippet=snippet(check, self.plan) if outcome in BAD else "",
         )  # fmt: skip
 
@@ -71,7 +70,7 @@ def _outcome(check: Check, admitted: Admitted) -> tuple[Outcome, Verdict]:
         return Outcome.UNSUPPORTED, Verdict(str(declared))
     except (UnsupportedError, NotImplementedError) as error:
         return Outcome.UNDECLARED, Verdict(f"says only when it runs that it does not support this: {error}")
-    except Exception as error:  # noqa: BLE001  a backend's code may raise anything, and that is a result
+    except (Exception, SystemExit) as error:  # a backend's code may raise anything, and that is a result
         return Outcome.FAIL, Verdict(_described(error))
     return (Outcome.FAIL if verdict.message else Outcome.PASS), verdict
 

@@ -12,10 +12,16 @@ import numpy as np
 
 from tinyllm.backend import Backend, Kernel
 from tinyllm.conformance.example import Example, copied, map_arrays
+from tinyllm.errors import UnsupportedError
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.reference import reference_function
 from tinyllm.registry import Registry
 from tinyllm.spec import Call, OpSpec
+from tinyllm.validation import output_types
+
+
+BROKEN_SUPPORTS = "supports failed:"
+"""Begins the reason of a kernel whose `supports` raises, or answers neither True nor with a reason."""
 
 
 class Subject:
@@ -46,9 +52,18 @@ class Subject:
 
     def declines(self, call: Call, bound: bool = True) -> str:
         """Why it does not run a call, or nothing. bound: as part of a model, where packing weights is paid once."""
+        try:
+            self.registry.check_dtypes(call, self.backend)
+        except UnsupportedError as error:
+            return str(error)
         if self.kernel is None or self.kernel.supports is None:
             return ""
-        answer = self.kernel.supports(replace(call, device=self.backend.device, bound=bound))
+        try:
+            answer = self.kernel.supports(replace(call, device=self.backend.device, bound=bound))
+        except Exception as error:  # noqa: BLE001  a plugin's function may raise anything: the check of signatures tells
+            return f"{BROKEN_SUPPORTS} {type(error).__name__}: {error}"
+        if not isinstance(answer, bool | str):
+            return f"{BROKEN_SUPPORTS} gave {answer!r}, expected True or a reason"
         return "" if answer is True else answer or "not supported"
 
     def native(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,15 +71,25 @@ class Subject:
         host = {i.name for i in self.spec.inputs if i.host}
         return {n: copied(v) if n in host else to_native(self.backend, copied(v)) for n, v in inputs.items()}
 
-    def run(self, example: Example, natives: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Native outputs on native inputs, weights packed as the kernel wants them."""
+    def pack(self, natives: Mapping[str, Any]) -> dict[str, Any]:
+        """The same inputs, weights packed as the kernel wants them."""
         prepare = self.kernel.prepare_function() if self.kernel else None
-        packed = dict(natives)
+        if self.kernel is None or prepare is None:
+            return dict(natives)
+        names = self.kernel.prepares
+        return {n: prepare(value, (f"{self.spec.name}.{n}",)) if n in names else value for n, value in natives.items()}
+
+    def run(self, example: Example, natives: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Native outputs on native inputs."""
         with self.backend.call_context() if self.backend.call_context else nullcontext(), np.errstate(all="ignore"):
-            if self.kernel is not None and prepare is not None:
-                packed |= {n: prepare(packed[n], (f"{self.spec.name}.{n}",)) for n in self.kernel.prepares if n in packed}
+            packed = self.pack(natives)
             result = self.function(*example.positional(packed), **example.keyword(packed))
-        return result if isinstance(result, tuple) else (result,)
+        return self.as_tuple(example, result)
+
+    def as_tuple(self, example: Example, result: Any) -> tuple[Any, ...]:
+        """The outputs in what a call gives: a tuple where the spec says several, otherwise the one thing, whatever it is."""
+        several = len(output_types(self.spec, example.call)) != 1 or self.spec.outputs[0].shape.startswith("...")
+        return result if several and isinstance(result, tuple) else (result,)
 
     def outputs(self, natives: tuple[Any, ...]) -> tuple[Any, ...]:
         """Native outputs as numpy."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.draws import booleans, constant, normal
+from tinyllm.catalogue.draws import booleans, constant, kept, normal
 from tinyllm.catalogue.more.model_sizes import MODELS
 from tinyllm.catalogue.more.pairwise import pairwise
 from tinyllm.spec import Case, Draw
@@ -28,6 +28,9 @@ SIZES = (
     (300, 513, 8), (513, 300, 8),
 )  # fmt: skip
 """L, S, D around the sizes at which kernels change their ways; where L > S, the first causal rows see nothing."""
+
+WHOLE = ((1, 64, 64), (1, 128, 128), (64, 64, 64), (64, 64, 128), (128, 128, 64))
+"""The same where nothing is left over."""
 
 MAGNITUDES = {"zeros": 0.0, "large": 100.0, "subnormal in f16": 1e-7, "subnormal in f32": 1e-41}
 
@@ -120,7 +123,7 @@ def sdpa() -> tuple[Case, ...]:
     ways: Iterator[dict[str, Any]] = cycle(({}, {"causal": True}, {"causal": True, "window": 17}, {"window": 9}))
     cases = [
         Case(f"L{length},S{keys},D{dim}{flag_words(way)}", _qkv((1,), length, keys, dim), way, "full")
-        for (length, keys, dim), way in zip(SIZES, ways, strict=False)
+        for (length, keys, dim), way in zip((*SIZES, *WHOLE), ways, strict=False)
     ]
     long: tuple[tuple[int, int, dict[str, Any], int], ...] = (
         (600, 600, {}, 6), (520, 700, {"window": 40}, 7), (700, 300, {}, 5), (300, 300, {"softcap": 2.0}, 4),
@@ -139,6 +142,7 @@ def sdpa() -> tuple[Case, ...]:
         Case("H2,L5,S9,D16,nothing seen", small | {"mask": constant(np.zeros((5, 9), bool))}, {}, "full", 5),
         Case("H2,L5,S9,D16,all -inf", small | {"mask": constant(np.full((5, 9), -np.inf))}, {"causal": True}, "full", 5),
         Case("H2,L5,S9,D16,nothing seen,sinks", small | {"mask": constant(np.zeros((1, 5, 1), bool)), "sinks": normal(2)}, {}, "full", 5),
+        Case("H2,L5,S9,D16,mask in float32", small | {"mask": kept(additive(5, 9), "float32")}, {"causal": True}, "full", 3),
         Case("H2,L5,S9,D16,mask of -10000", small | {"mask": constant(_low(5, 9, -1e4))}, {}, "full", 5),
         Case("H2,L5,S9,D16,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
         Case("H2,L33,S65,D16,alibi", _qkv((2,), 33, 65, 16) | {"mask": slopes(2, length=33, keys=65)}, {"causal": True}, "full", 4),

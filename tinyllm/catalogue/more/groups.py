@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.draws import booleans, constant, normal
-from tinyllm.catalogue.more.attention import FLAGS, MAGNITUDES, MASKS, SIZES, flag_words, given, mask_of, scaled, slopes
+from tinyllm.catalogue.draws import booleans, constant, kept, normal
+from tinyllm.catalogue.more.attention import FLAGS, MAGNITUDES, MASKS, SIZES, WHOLE, additive, flag_words, given, mask_of, scaled, slopes
 from tinyllm.catalogue.more.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.more.pairwise import pairwise
 from tinyllm.spec import Case, Draw
@@ -70,7 +70,7 @@ def gqa() -> tuple[Case, ...]:
     ways: Iterator[dict[str, Any]] = cycle(({"causal": True}, {}, {"causal": True, "window": 33}, {"window": 5}))
     cases = [
         Case(f"Hq2,Hkv1,L{length},S{keys},D{dim}{flag_words(way)}", _qkv((), 2, 1, length, keys, dim), way, "full")
-        for (length, keys, dim), way in zip(SIZES[::2], ways, strict=False)
+        for (length, keys, dim), way in zip((*SIZES[::2], *WHOLE), ways, strict=False)
     ]
     cases += [
         Case(f"Hq{heads},Hkv{kv},G{heads // kv},L2,S7,D16", _qkv((1,), heads, kv, 2, 7, 16), {"causal": True}, "full", 10)
@@ -93,6 +93,7 @@ def gqa() -> tuple[Case, ...]:
         Case("B2,Hq4,Hkv2,lengths,all masked", small | {"kv_lengths": constant([3, 9], "int32"), "key_mask": _padded(9, 3, 9)},
              {}, "full", 5),
         Case("B2,Hq4,Hkv2,nothing seen,sinks", small | {"key_mask": constant(np.zeros((1, 9), bool)), "sinks": normal(4)}, {}, "full", 5),
+        Case("B2,Hq4,Hkv2,mask in float32", small | {"mask": kept(additive(5, 9), "float32")}, {"causal": True}, "full", 3),
         Case("B2,Hq4,Hkv2,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
         Case("Hq4,Hkv2,L9,S17,alibi", _qkv((), 4, 2, 9, 17, 16) | {"mask": slopes(4, length=9, keys=17)}, {"causal": True}, "full", 4),
         Case("Hq4,Hkv2,mask of one head", _qkv((), 4, 2, 3, 5, 8) | {"mask": booleans(1, 3, 5)}, {}, "full", 2),

@@ -100,6 +100,8 @@ def paged_attention() -> tuple[Case, ...]:
              {}, "full", 11),
         Case("T300,S300,page64", batch([(300, 300)], page=64, **large), {}, "full", 6),
         Case("T280,S600,page16,window40", batch([(280, 600), (1, 30)], page=16, **large), {"window": 40}, "full", 7),
+        Case("T1,S64,page64,D64", batch([(1, 64)], page=64, heads=2, kv_heads=1, dim=64), {}, "full"),
+        Case("T128,S128,page64,D64", batch([(128, 128)], page=64, heads=2, kv_heads=1, dim=64), {}, "full"),
         Case("T1,S1023,page1024", batch([(1, 1023)], page=1024, **large), {}, "full"),
         Case("T1,S1025,page128", batch([(1, 1025)], page=128, **large), {}, "full"),
         Case("Hq0,Hkv2", batch([(2, 5), (1, 3)], heads=0, kv_heads=2, page=4, dim=8), {}, "full", 20),

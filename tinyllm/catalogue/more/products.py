@@ -11,7 +11,7 @@ from tinyllm.catalogue.more.model_sizes import MODELS
 from tinyllm.catalogue.more.rows import SUBNORMAL_16, SUBNORMAL_32
 from tinyllm.spec import INTEGERS, Case
 
-AROUND = (1, 15, 16, 17, 31, 65, 127, 129, 1023, 1025)
+AROUND = (1, 15, 16, 17, 31, 64, 65, 127, 129, 1023, 1024, 1025)
 STAGES = (("decode", 1), ("prefill", 17))
 
 
@@ -37,6 +37,8 @@ def _linear() -> Iterator[Case]:
         yield _linear_case((5,), 17, n, bias=i % 2 == 1)
     for m in (2, 8, 15, 17, 33, 129):
         yield _linear_case((m,), 31, 13, bias=m % 2 == 0)
+    for m, k, n in ((8, 64, 32), (16, 128, 64), (64, 64, 64)):
+        yield _linear_case((m,), k, n, bias=True)
     ranks: tuple[tuple[int, ...], ...] = ((), (1, 1), (2, 1, 3), (1, 2, 1, 5))
     for rows in ranks:
         for bias in (False, True):

@@ -138,6 +138,8 @@ def _quantized_linear() -> Iterator[Case]:
     for row in pairwise(options):
         weight = _weight(row["kind"], row["form"], row["group"], row["groups"], row["n"])
         yield _linear_case(row["rows"], weight, f"{row['kind']}/{row['group']},{row['form']}", row["bias"])
+    for n, groups in ((32, 2), (64, 4)):
+        yield _linear_case((32,), _weight("affine4", "plain", 32, groups, n), "affine4/32", True)
     for rows, n, groups, bias in (((0,), 3, 2, True), ((2, 0), 3, 2, False), ((), 0, 2, False), ((2,), 3, 0, True), ((2,), 3, 0, False)):
         for kind in ("affine4", "int8"):
             yield _linear_case(rows, _weight(kind, "plain", 32, groups, n), f"{kind}/32", bias)

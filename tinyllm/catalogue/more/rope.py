@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.draws import constant, integers, normal
+from tinyllm.catalogue.draws import constant, integers, kept, normal
 from tinyllm.catalogue.more.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.more.pairwise import pairwise
 from tinyllm.catalogue.more.rows import SUBNORMAL_16, SUBNORMAL_32, named
@@ -119,6 +119,8 @@ def _rope_edges() -> Iterator[Case]:
     for name, size in (("large", 1e4), ("subnormal16", SUBNORMAL_16), ("subnormal32", SUBNORMAL_32)):
         yield Case(f"3x16,{name}", {"x": normal(3, 16, scale=size)}, {}, "full")
     yield Case("3x16,scale0", {"x": normal(3, 16)}, {"position_scale": 0.0}, "full")
+    for dtype in ("float16", "bfloat16", "float32"):
+        yield Case(f"2x3x8,inv_freq-in-{dtype}", {"x": normal(2, 3, 8), "inv_freq": kept(_inverse(4), dtype)}, {}, "full", 16)
     yield Case("3x8,nothing-turns", {"x": normal(3, 8), "inv_freq": constant(np.zeros(4))}, {}, "full", 16)
     for name, scaling in SCALINGS.items():
         yield Case(f"2x3x64,{name}", {"x": normal(2, 3, 64), "offset": constant(1000, "int64")}, {"scaling": scaling}, "full")
@@ -202,6 +204,9 @@ def _rope_rotate() -> Iterator[Case]:
     for name, size in (("large", 1e4), ("subnormal16", SUBNORMAL_16), ("subnormal32", SUBNORMAL_32)):
         yield Case(f"3x16,R8,{name}", {"x": normal(3, 16, scale=size), **_angles(3, 8)}, {}, "full")
     yield Case("3x7,R3,one-over", {"x": normal(3, 7), **_angles(3, 3)}, {}, "full")
+    for dtype in ("float16", "bfloat16", "float32"):
+        angles = {name: kept(draw, dtype) for name, draw in _angles(3, 8).items()}
+        yield Case(f"3x16,R8,angles-in-{dtype}", {"x": normal(3, 16), **angles}, {}, "full", 15)
     for name in MODEL_NAMES[:7]:
         m = MODELS[name]
         for stage, length in (("decode", 1), ("prefill", 9)):

@@ -12,8 +12,8 @@ from tinyllm.catalogue.draws import constant, normal
 from tinyllm.catalogue.more.model_sizes import MODELS
 from tinyllm.spec import Case, Draw
 
-AROUND = (1, 2, 3, 15, 16, 17, 31, 33, 63, 65, 127, 129, 1023, 1025)
-"""Lengths beside those that vector units and blocks have."""
+AROUND = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025)
+"""Lengths that vector units and blocks have, and those beside them."""
 SUBNORMAL_16, SUBNORMAL_32 = 1e-7, 1e-39
 """Draw scales whose numbers are subnormal in float16, and in float32 and bfloat16."""
 

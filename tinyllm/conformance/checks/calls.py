@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.checks.values import is_native
-from tinyllm.conformance.example import map_arrays
+from tinyllm.conformance.example import arrays_in
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import UnsupportedError
@@ -42,13 +42,11 @@ def _check(trial: Trial, case: Case, arrays: str) -> Check:
         device = f"{backend.name}:{backend.device}"
         with np.errstate(all="ignore"):
             result = Op(spec, trial.registry)(*example.positional(inputs), **example.keyword(inputs), backend=device)
-        outputs = result if isinstance(result, tuple) else (result,)
+        outputs = subject.as_tuple(example, result)
         if arrays == "numpy":
-            kinds: list[Any] = []
-            for output in outputs:
-                map_arrays(output, lambda a: kinds.append(type(a)) or a)
-            if any(not issubclass(kind, np.ndarray) for kind in kinds):
-                return Verdict(f"numpy arrays went in, {', '.join(k.__name__ for k in kinds)} came out")
+            strange = [type(a).__name__ for a in arrays_in(outputs) if not isinstance(a, np.ndarray)]
+            if strange:
+                return Verdict(f"numpy arrays went in, {', '.join(strange)} came out")
             return judge(example, outputs, exact=subject.exact, factor=admitted.factor)
         if not all(is_native(subject, o) for o in outputs) and _has_native(subject, inputs):
             return Verdict(f"native arrays went in, {type(outputs[0]).__name__} came out")

@@ -10,6 +10,7 @@ from typing import Any
 from tinyllm.backend import Backend
 from tinyllm.conformance.example import SHORT, Example, dtypes_of, make_example
 from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.errors import TinyllmError
 from tinyllm.registry import Registry
@@ -28,8 +29,7 @@ class Plan:
     """What was asked for; empty means all of it.
 
     case: the id of a check, or the part of one from the op on.
-    shapes: cases recorded from a model's run, by op. oracles: `onnx`, `torch`.
-    examples: how many inputs a property is tried on.
+    shapes: a file of calls that a model made, instead of the specs' cases. oracles: `onnx`, `torch`.
     """
 
     backend: str
@@ -40,7 +40,7 @@ class Plan:
     case: str = ""
     seed: int = 0
     oracles: tuple[str, ...] = ()
-    shapes: dict[str, tuple[Case, ...]] | None = None
+    shapes: str = ""
 
     @property
     def examples(self) -> int:
@@ -111,8 +111,8 @@ class Trial:
     @cached_property
     def cases(self) -> list[Case]:
         """Those of the tiers asked for, or those recorded from a model's run."""
-        if self.plan.shapes is not None:
-            return list(self.plan.shapes.get(self.spec.name, ()))
+        if self.plan.shapes:
+            return list(read_shapes(self.plan.shapes, self.registry.specs).get(self.spec.name, ()))
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
         return [case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted]
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinyllm.backend import Backend
 from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
-from tinyllm.conformance.example import Example, is_float
+from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec import Case
@@ -24,7 +24,7 @@ GUARD = 7.0
 
 
 def layouts(trial: Trial) -> Iterator[Check]:
-    """In float32 on every smoke case, or the cases asked for, that has a float input with an axis."""
+    """In float32 on every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
     if "float32" not in trial.dtypes:
         return
     smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
@@ -61,7 +61,7 @@ def _required(backend: Backend, *names: str) -> Callable[..., Any]:
 
 def _viewable(example: Example) -> list[str]:
     host = {i.name for i in example.spec.inputs if i.host}
-    return [n for n, v in example.inputs.items() if n not in host and is_float(v) and v.ndim > 0 and v.size > 0]
+    return [n for n, v in example.inputs.items() if n not in host and isinstance(v, np.ndarray) and v.ndim > 0 and v.size > 0]
 
 
 View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]]]

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.checks.check import Trial
-from tinyllm.conformance.example import numpy_dtype
+from tinyllm.conformance.example import arrays_in, numpy_dtype
 from tinyllm.conformance.subject import Subject
-from tinyllm.quant_weight import QuantWeight
 from tinyllm.registry import Registry
 from tinyllm.spec import Call, Case, OpSpec
 from tinyllm.validation import output_types
@@ -41,7 +40,7 @@ def origin(trial: Trial, subject: Subject) -> str:
     example = trial.example(case, trial.dtypes[0])
     codes = {code for spec in trial.registry.specs.values() for code in _codes(spec.reference)}
     natives = subject.native(example.inputs)
-    subject.backend.synchronize(*subject.run(example, natives))  # what is loaded at the first call is nobody's work
+    subject.backend.synchronize(*arrays_in(subject.run(example, natives)))  # what is loaded at the first call is nobody's work
     seen: set[str] = set()
     by_reference = False
 
@@ -57,7 +56,7 @@ def origin(trial: Trial, subject: Subject) -> str:
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
-        subject.backend.synchronize(*_arrays(subject.run(example, natives)))
+        subject.backend.synchronize(*arrays_in(subject.run(example, natives)))
     finally:
         sys.setprofile(before)
     if by_reference:
@@ -76,7 +75,7 @@ def _telling_case(trial: Trial, subject: Subject) -> Case | None:
 
 
 def _output_bytes(spec: OpSpec, call: Call) -> int:
-    return sum(prod(t.shape) * numpy_dtype(t.dtype).itemsize for t in output_types(spec, call))
+    return sum(prod(map(int, t.shape)) * numpy_dtype(t.dtype).itemsize for t in output_types(spec, call))
 
 
 def _call(trial: Trial, case: Case) -> Call:
@@ -144,10 +143,6 @@ def _root(function: Any) -> str:
     return str(module or "").partition(".")[0]
 
 
-def _arrays(outputs: tuple[Any, ...]) -> list[Any]:
-    return [a for o in outputs for a in (o.arrays.values() if isinstance(o, QuantWeight) else (o,))]
-
-
 def _numpy_computes(subject: Subject, trial: Trial, case: Case) -> bool:
     """Whether numpy allocates more than the outputs take, where the backend's arrays are not numpy's."""
     if isinstance(subject.backend.from_numpy(np.zeros(1, np.float32)), np.ndarray):
@@ -160,7 +155,7 @@ def _numpy_computes(subject: Subject, trial: Trial, case: Case) -> bool:
     tracemalloc.start()
     try:
         start = tracemalloc.get_traced_memory()[0]
-        subject.backend.synchronize(*_arrays(subject.run(example, natives)))
+        subject.backend.synchronize(*arrays_in(subject.run(example, natives)))
         return tracemalloc.get_traced_memory()[1] - start > size
     finally:
         tracemalloc.stop()

@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinyllm.conformance.checks.check import Check, Trial
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.properties import properties_of
+from tinyllm.conformance.properties.property import Property
+from tinyllm.conformance.properties.search import search
+from tinyllm.conformance.subject import Subject
 
 
 def properties(trial: Trial) -> Iterator[Check]:
-    """Each property of the op, on every kernel."""
-    yield from ()
+    """Each property of the op, on every kernel: in float32, past the smoke tier in bfloat16 too, or in the dtypes asked for."""
+    if trial.plan.shapes or set(trial.plan.tiers) == {"model"}:
+        return
+    smoke = set(trial.plan.tiers) == {"smoke"}
+    wanted = trial.plan.dtypes or (("float32",) if smoke else ("float32", "bfloat16"))
+    for subject in trial.subjects:
+        for dtype in (d for d in trial.dtypes if d in wanted and takes(trial, subject, d)):
+            for found in properties_of(trial.spec):
+                if dtype in found.dtypes:
+                    yield _check(trial, subject, found, dtype)
+
+
+def takes(trial: Trial, subject: Subject, dtype: str) -> bool:
+    """Whether it takes any of the smoke cases in a dtype: a kernel for one dtype alone is on trial in that one."""
+    cases = [case for case in trial.spec.cases if case.tier == "smoke"]
+    return not cases or any(not subject.declines(trial.example(case, dtype).call) for case in cases)
+
+
+def _check(trial: Trial, subject: Subject, found: Property, dtype: str) -> Check:
+    plan = trial.plan
+
+    def run(admitted: Admitted) -> Verdict:
+        name = f"{found.op}/{found.name}/{dtype}"  # not the kernel's: all are tried on the same inputs
+        return search(lambda draws: found.test(subject, draws), dtype, admitted, name, plan.seed, plan.examples)
+
+    return trial.check(found.name, run, aspect="property", subject=subject, dtype=dtype)

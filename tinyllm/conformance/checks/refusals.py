@@ -48,7 +48,7 @@ def refusals(trial: Trial) -> Iterator[Check]:
             yield _refusal(trial, next((c for c in smoke if c.inputs), smoke[0]), dtype, f"backend {trial.backend.name} has no {dtype}")
     for case in smoke if trial.dtypes else ():
         reasons = [s.declines(trial.example(case, trial.dtypes[0]).call) for s in trial.subjects]
-        if all(reasons):
+        if reasons and all(reasons):
             yield _refusal(trial, case, trial.dtypes[0], "; ".join(reasons))
 
 

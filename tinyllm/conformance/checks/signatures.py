@@ -6,12 +6,16 @@ from collections.abc import Iterator
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.judge import Verdict
-from tinyllm.conformance.subject import Subject, subjects
+from tinyllm.conformance.subject import BROKEN_SUPPORTS, Subject, subjects
 
 
 def signatures(trial: Trial) -> Iterator[Check]:
-    """One check a kernel."""
+    """One check a kernel; those that the registry keeps aside are among them."""
     _ = trial.subjects
+    who = f"{trial.backend.name}/{trial.spec.name}:"
+    for name, error in trial.registry.plugins.broken.items():
+        if name.startswith(who):
+            yield _aside(trial, name.removeprefix(who), error)
     for subject in subjects(trial.registry, trial.backend, trial.spec):
         if subject.kernel is not None and (not trial.plan.kernels or subject.name in trial.plan.kernels):
             yield _check(trial, subject)
@@ -22,8 +26,18 @@ def _check(trial: Trial, subject: Subject) -> Check:
         if subject.id in trial.broken:
             return Verdict(str(trial.broken[subject.id]))
         reasons = [subject.declines(trial.example(case, dtype).call) for case in trial.cases for dtype in trial.dtypes]
+        broken = [r for r in reasons if r.startswith(BROKEN_SUPPORTS)]
+        if broken:
+            return Verdict(broken[0])
         if reasons and all(reasons):
             raise DeclaredError(f"takes none of the {len(trial.cases)} cases: {max(set(reasons), key=reasons.count)}")
         return Verdict()
 
     return trial.check("", run, aspect="signature", subject=subject)
+
+
+def _aside(trial: Trial, kernel: str, error: Exception) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        return Verdict(str(error))
+
+    return trial.check(kernel, run, aspect="signature")

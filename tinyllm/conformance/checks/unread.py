@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def _check(trial: Trial, subject: Subject, case: Case) -> Check:
             poisoned.expected, poisoned.scales, poisoned.inner_scales = clean.expected, clean.scales, clean.inner_scales
             verdict = run_and_judge(subject, poisoned, admitted)
             if verdict.message:
-                return Verdict(f"{name} where nobody may look: {verdict.message}", verdict.worst, verdict.mean, verdict.where)
+                return replace(verdict, message=f"{name} where nobody may look: {verdict.message}")
             worst = max(worst, verdict, key=lambda v: v.worst)
         return worst
 

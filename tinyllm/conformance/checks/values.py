@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
-from tinyllm.conformance.example import Example, map_arrays
+from tinyllm.conformance.example import Example, arrays_in
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject, to_numpy
-from tinyllm.quant_weight import QuantWeight
 from tinyllm.spec import Case
 
 
@@ -37,6 +36,7 @@ def repeats(trial: Trial) -> Iterator[Check]:
 def run_and_judge(subject: Subject, example: Example, admitted: Admitted, natives: dict[str, Any] | None = None) -> Verdict:
     """One run: outputs against the reference, and whether anything was written to that was not the kernel's."""
     natives = subject.native(example.inputs) if natives is None else natives
+    before = _kept(subject, natives)
     outputs = subject.run(example, natives)
     foreign = [o for o in outputs if not is_native(subject, o)]
     if foreign:
@@ -47,21 +47,19 @@ def run_and_judge(subject: Subject, example: Example, admitted: Admitted, native
     verdict = judge(example, subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
     if verdict.message:
         return verdict
-    changed = _changed(subject, example, natives)
+    changed = [name for name, now in _kept(subject, natives).items() if now != before[name]]
     return Verdict(f"wrote to its input {', '.join(changed)}") if changed else verdict
 
 
 def is_native(subject: Subject, output: Any) -> bool:
     """Whether an output is the backend's own kind of array."""
     kind = type(subject.backend.from_numpy(np.zeros(1, np.float32)))
-    parts = output.arrays.values() if isinstance(output, QuantWeight) else (output,)
-    return all(isinstance(part, kind) for part in parts)
+    return not isinstance(output, tuple) and all(isinstance(part, kind) for part in arrays_in(output))
 
 
 def device_of(subject: Subject, output: Any) -> str:
     """Where an output lies, as far as the backend can tell."""
-    part = next(iter(output.arrays.values())) if isinstance(output, QuantWeight) else output
-    return subject.backend.device_of(part)
+    return subject.backend.device_of(arrays_in(output)[0])
 
 
 def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
@@ -101,13 +99,10 @@ def _largest(trial: Trial, cases: list[Case]) -> Case:
 
 
 def _bytes(value: Any) -> list[bytes]:
-    found: list[bytes] = []
-    for part in value if isinstance(value, tuple) else (value,):
-        map_arrays(part, lambda a: found.append(np.ascontiguousarray(a).tobytes()) or a)
-    return found
+    return [np.ascontiguousarray(array).tobytes() for array in arrays_in(value)]
 
 
-def _changed(subject: Subject, example: Example, natives: Mapping[str, Any]) -> list[str]:
-    """Inputs that are no longer what they were, byte for byte; those that the op consumes may be anything."""
-    kept = [name for name in natives if name not in subject.spec.consumes]
-    return [name for name in kept if _bytes(to_numpy(subject.backend, natives[name])) != _bytes(example.inputs[name])]
+def _kept(subject: Subject, natives: Mapping[str, Any]) -> dict[str, list[bytes]]:
+    """Inputs byte for byte, but for those that the op consumes: these may be anything afterwards."""
+    names = [name for name in natives if name not in subject.spec.consumes]
+    return {name: _bytes(to_numpy(subject.backend, natives[name])) for name in names}

@@ -1,0 +1,51 @@
+"""The fuzz tier: random valid calls of every op, in shapes and settings that nobody thought of, judged against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.checks.properties import takes
+from tinyllm.conformance.checks.values import run_and_judge
+from tinyllm.conformance.example import Example
+from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.properties.random_calls import random_call
+from tinyllm.conformance.properties.search import Draws, Run, check_values, search
+from tinyllm.conformance.subject import Subject
+from tinyllm.errors import InvalidInputError
+
+
+def fuzz(trial: Trial) -> Iterator[Check]:
+    """Where the plan has the fuzz tier: each kernel in each dtype."""
+    if "fuzz" not in trial.plan.tiers or trial.plan.shapes:
+        return
+    for subject in trial.subjects:
+        for dtype in (d for d in trial.dtypes if takes(trial, subject, d)):
+            yield _check(trial, subject, dtype)
+
+
+def _check(trial: Trial, subject: Subject, dtype: str) -> Check:
+    plan = trial.plan
+
+    def run(admitted: Admitted) -> Verdict:
+        def test(draws: Draws) -> str:
+            return tried(subject, draws)
+
+        return search(test, dtype, admitted, f"{trial.spec.name}/fuzz/{dtype}", plan.seed, plan.examples)
+
+    return trial.check("fuzz", run, aspect="fuzz", subject=subject, dtype=dtype)
+
+
+def tried(subject: Subject, draws: Draws) -> str:
+    """What is wrong with the subject's outputs on a random call."""
+    inputs, attributes = random_call(draws, subject.spec)
+    example = Example(subject.spec, "fuzz", draws.dtype, inputs, attributes)
+    try:
+        check_values(example)
+    except InvalidInputError as error:
+        draws.reject(str(error))
+    reason = subject.declines(example.call)
+    if reason:
+        draws.reject(f"{subject.id}: {reason}")
+    draws.runs.append(Run(subject, example, ()))
+    return run_and_judge(subject, example, draws.admitted).message

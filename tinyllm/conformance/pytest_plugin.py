@@ -1,0 +1,114 @@
+"""The pytest side of the kit: options, and the reports at the end. Loaded by every pytest run, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tinyllm.conformance.checks.check import Check, Plan
+    from tinyllm.conformance.reports.report import Report
+    from tinyllm.conformance.result import Result
+    from tinyllm.conformance.run import Runner
+
+OPTIONS = {
+    "backend": "Backend on trial, `name` or `name:device`; may be repeated. Default: all that can run here.",
+    "tier": "smoke, full (smoke included), model, fuzz; commas between several. Default: smoke.",
+    "op": "Only this op; may be repeated.",
+    "dtype": "Only this dtype; may be repeated.",
+    "kernel": "Only kernels of this name; may be repeated.",
+    "case": "Only the check of this id, as a report prints it.",
+    "seed": "Seed of the inputs. Default: 0.",
+    "shapes": "Cases from this file, written by `tinyllm trace`, instead of those of the specs.",
+    "oracle": "Outside judge: onnx, torch; may be repeated.",
+    "report": "Write a report: a path ending in .json, .xml, .md or .html; may be repeated.",
+}
+REPEATED = ("backend", "op", "dtype", "kernel", "oracle", "report")
+KEPT = pytest.StashKey["Session"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--tinyllm-backend` and the like."""
+    group = parser.getgroup("tinyllm", "conformance of tinyllm backends (with --pyargs tinyllm.conformance)")
+    for name, text in OPTIONS.items():
+        action = "append" if name in REPEATED else "store"
+        group.addoption(f"--tinyllm-{name}", dest=f"tinyllm_{name}", action=action, default=[] if name in REPEATED else "", help=text)
+
+
+class Session:
+    """The checks of a pytest run, collected once, and their results."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from tinyllm.conformance.collect import collect
+        from tinyllm.conformance.reports.report import Report
+        from tinyllm.conformance.run import Runner
+        from tinyllm.registry import default_registry
+
+        registry = default_registry()
+        self.checks: list[tuple[Check, Runner, Report]] = []
+        for plan in _plans(config):
+            runner, report = Runner(registry, plan), Report.begin(registry, plan)
+            self.checks += [(check, runner, report) for check in collect(registry, plan)]
+
+    @property
+    def reports(self) -> list[Report]:
+        """One for each backend."""
+        return list({id(report): report for _, _, report in self.checks}.values())
+
+
+def _plans(config: pytest.Config) -> list[Plan]:
+    from tinyllm.conformance.checks.check import Plan
+    from tinyllm.registry import default_registry
+
+    given: dict[str, Any] = {name: config.getoption(f"tinyllm_{name}") for name in OPTIONS}
+    if not (given["seed"] or "0").isdigit():
+        raise pytest.UsageError(f"--tinyllm-seed: expected a whole number, got {given['seed']!r}")
+    registry = default_registry()
+    names = given["backend"] or [n for n in registry.plugins.backends if registry.probe(n).available]
+    tiers = tuple(t.strip() for t in (given["tier"] or "smoke").split(","))
+    return [
+        Plan(name, tiers, tuple(given["op"]), tuple(given["dtype"]), tuple(given["kernel"]), given["case"], int(given["seed"] or 0),
+             tuple(given["oracle"]), given["shapes"])
+        for name in names
+    ]  # fmt: skip
+
+
+def session(config: pytest.Config) -> Session:
+    """The one of this run; an unknown name in an option ends the run with the nearest ones."""
+    from tinyllm.errors import TinyllmError
+
+    if KEPT not in config.stash:
+        try:
+            config.stash[KEPT] = Session(config)
+        except TinyllmError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[KEPT]
+
+
+def judge_outcome(result: Result) -> None:
+    """The six outcomes in pytest's words: what is unsupported is skipped with its reason, and never passes."""
+    from tinyllm.conformance.result import BAD, Outcome
+
+    if result.outcome in BAD:
+        pytest.fail(f"{result.id}: {result.outcome}: {result.message}\n{result.snippet}", pytrace=False)
+    if result.outcome is Outcome.UNSUPPORTED:
+        pytest.skip(f"unsupported: {result.message}")
+    if result.outcome is Outcome.XFAIL:
+        pytest.xfail(f"{', '.join(result.declared)}: {result.message}")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """How each backend did, and the reports asked for."""
+    if KEPT not in config.stash:
+        return
+    from tinyllm.conformance.reports.files import write
+    from tinyllm.conformance.reports.summary import verdict
+
+    reports = [r for r in config.stash[KEPT].reports if r.results]
+    if reports:
+        terminalreporter.section("tinyllm conformance")
+        for report in reports:
+            terminalreporter.write_line(verdict(report))
+        for path in config.getoption("tinyllm_report"):
+            write(path, reports)

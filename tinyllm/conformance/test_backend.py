@@ -1,0 +1,27 @@
+"""Every check of every backend asked for, as a pytest test: `pytest --pyargs tinyllm.conformance --tinyllm-backend NAME`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tinyllm.conformance.pytest_plugin import judge_outcome, session
+
+if TYPE_CHECKING:
+    from tinyllm.conformance.checks.check import Check
+    from tinyllm.conformance.reports.report import Report
+    from tinyllm.conformance.run import Runner
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each check, under the check's own id."""
+    checks: list[Any] = [pytest.param(*row, id=row[0].id) for row in session(metafunc.config).checks]
+    metafunc.parametrize(("check", "runner", "report"), checks)
+
+
+def test_check(check: Check, runner: Runner, report: Report) -> None:
+    """Passes, or fails with the message and what to paste."""
+    result = runner(check)
+    report.add(result)
+    judge_outcome(result)
