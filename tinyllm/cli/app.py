@@ -12,12 +12,16 @@ from tinyllm import __version__
 from tinyllm.cli.backends import backends
 from tinyllm.cli.bench import app as bench
 from tinyllm.cli.chat import chat
+from tinyllm.cli.check import check
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.generate import generate
 from tinyllm.cli.models import models
+from tinyllm.cli.new_backend import new_backend
 from tinyllm.cli.ops import ops
 from tinyllm.cli.pull import pull
+from tinyllm.cli.report import app as report
+from tinyllm.cli.trace import trace
 from tinyllm.cli.which import which
 
 COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
@@ -36,6 +40,14 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     ops: ("tinyllm ops", "tinyllm ops | cut -f1"),
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
+    check: (
+        "tinyllm check torch",
+        "tinyllm check mybackend --tier full --report report.html",
+        "tinyllm check torch --case 'sdpa[L3,S5,D4,f32]'",
+        "tinyllm check mybackend --op gqa --timeout 10",
+    ),
+    new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    trace: ("tinyllm trace --shapes smollm2.jsonl", "tinyllm trace \"Hello\" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl"),
 }
 """Each command with the examples that its help shows."""
 
@@ -69,6 +81,7 @@ def _examples(lines: tuple[str, ...]) -> str:
 for function, lines in COMMANDS.items():
     app.command(epilog=_examples(lines))(function)
 app.add_typer(bench, name="bench")
+app.add_typer(report, name="report")
 
 
 def command() -> Any:

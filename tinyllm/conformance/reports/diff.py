@@ -1,0 +1,177 @@
+"""Two reports compared: what no longer holds, what does again, what is new."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from tinyllm.conformance.reports.report import Report
+from tinyllm.conformance.reports.summary import Way, way
+from tinyllm.conformance.result import BAD, Outcome, Result
+from tinyllm.errors import InvalidInputError
+
+GROWTH = 2.0
+"""How many times as large the worst error of a check may become."""
+SHARE = 0.5
+"""Of its bound: smaller errors may grow as they like."""
+
+
+class Kind(StrEnum):
+    """How a check got worse."""
+
+    BROKEN = "broken"
+    """Bad now, and was not."""
+    LOST = "lost"
+    """It passed, and is now unsupported or expected to fail."""
+    GONE = "gone"
+    """It ran, was asked for again, and is no longer there."""
+    HANDED_OVER = "handed over"
+    """The kernel did the work itself, and now hands it over."""
+    WORSE = "worse"
+    """It passes, with an error more than twice as large and past half of the bound."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A check that is not what it was. kind: a `Kind`, `fixed` or `new`; old and new: outcomes, or errors in ulps."""
+
+    kind: str
+    id: str
+    old: str = ""
+    new: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Diff:
+    """regressions and fixed: changes of checks that both know; new: checks that OLD lacks. not_asked: checks that NEW's plan left out."""
+
+    compared: int
+    regressions: tuple[Change, ...]
+    fixed: tuple[Change, ...]
+    new: tuple[Change, ...]
+    not_asked: int
+    doubts: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything got worse."""
+        return 1 if self.regressions else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return asdict(self)
+
+
+def diff(old: Sequence[Report], new: Sequence[Report]) -> Diff:
+    """Reports of the same backends, check by check. What NEW's plan did not ask for is counted, and is no regression.
+
+    Raises:
+        InvalidInputError: no backend on a device is in both.
+    """
+    before, after = _by_backend(old), _by_backend(new)
+    common = [key for key in before if key in after]
+    if not common:
+        sides = [", ".join(f"{b}:{d}" for b, d in found) for found in (before, after)]
+        raise InvalidInputError(f"report diff: expected reports of the same backend, got {sides[0]} and {sides[1]}")
+    doubts = [f"{b}:{d} is in only one of the two" for b, d in before.keys() ^ after.keys()]
+    parts = [_compared(before[key], after[key]) for key in common]
+    return Diff(
+        sum(p.compared for p in parts),
+        tuple(c for p in parts for c in p.regressions),
+        tuple(c for p in parts for c in p.fixed),
+        tuple(c for p in parts for c in p.new),
+        sum(p.not_asked for p in parts),
+        (*sorted(doubts), *(d for p in parts for d in p.doubts)),
+    )
+
+
+def _compared(old: Report, new: Report) -> Diff:
+    before, after = _numbered(old.results), _numbered(new.results)
+    both = [(before[key], after[key]) for key in before if key in after]
+    missing = [result for key, result in before.items() if key not in after and result.outcome is not Outcome.UNSUPPORTED]
+    gone = [r for r in missing if _asked(new.plan, old.plan, r)]
+    regressions = [c for was, now in both for c in _worse(was, now)] + [_gone(r) for r in gone]
+    fixed = [Change("fixed", now.id, was.outcome, now.outcome) for was, now in both if was.outcome in BAD and now.outcome not in BAD]
+    added = [Change("new", r.id, "", r.outcome, r.message) for key, r in after.items() if key not in before]
+    order = list(Kind)
+    return Diff(
+        len(both),
+        tuple(sorted(regressions, key=lambda c: order.index(Kind(c.kind)))),
+        tuple(fixed),
+        tuple(sorted(added, key=lambda c: Outcome(c.new) not in BAD)),
+        len(missing) - len(gone),
+        tuple(_doubts(old, new)),
+    )
+
+
+def _worse(was: Result, now: Result) -> Iterator[Change]:
+    if now.outcome in BAD and was.outcome not in BAD:
+        yield Change(Kind.BROKEN, now.id, was.outcome, now.outcome, now.message)
+    elif was.outcome is Outcome.PASS and now.outcome in (Outcome.UNSUPPORTED, Outcome.XFAIL):
+        yield Change(Kind.LOST, now.id, was.outcome, now.outcome, now.message)
+    elif now.outcome is Outcome.PASS and _grew(was, now):
+        yield Change(Kind.WORSE, now.id, f"{was.worst:.3g} ulps", f"{now.worst:.3g} ulps", f"of {now.bound:g}")
+    if way(was.how) is Way.OWN and way(now.how) in (Way.REFERENCE, Way.DELEGATION):
+        yield Change(Kind.HANDED_OVER, now.id, was.how, now.how)
+
+
+def _grew(was: Result, now: Result) -> bool:
+    """Held against the narrower of the two bounds: one that a declaration widened hides nothing."""
+    if was.worst is None or now.worst is None or was.bound is None or now.bound is None:
+        return False
+    return now.worst > GROWTH * was.worst and now.worst > SHARE * min(was.bound, now.bound)
+
+
+def _gone(result: Result) -> Change:
+    return Change(Kind.GONE, result.id, result.outcome)
+
+
+def _asked(new: Mapping[str, Any], old: Mapping[str, Any], result: Result) -> bool:
+    """Whether the plan of the new report asked for this check; empty means all of it."""
+    for name, value in (("ops", result.op), ("dtypes", result.dtype), ("kernels", result.kernel)):
+        if new.get(name) and value and value not in new[name]:
+            return False
+    same = all(new.get(name) == old.get(name) for name in ("case", "shapes"))
+    return same and set(_tiers(old)) <= set(_tiers(new)) and set(old.get("oracles", ())) <= set(new.get("oracles", ()))
+
+
+def _tiers(plan: Mapping[str, Any]) -> Iterable[str]:
+    tiers = plan.get("tiers", ())
+    return {*tiers, "smoke"} if "full" in tiers else tiers
+
+
+def _by_backend(reports: Sequence[Report]) -> dict[tuple[str, str], Report]:
+    found: dict[tuple[str, str], Report] = {}
+    for report in reports:
+        key = (report.backend, report.device)
+        if key in found:
+            raise InvalidInputError(f"report diff: expected one report of each backend, got two of {report.backend}:{report.device}")
+        found[key] = report
+    return found
+
+
+def _numbered(results: Iterable[Result]) -> dict[tuple[str, int], Result]:
+    """By id; checks that share one keep their order."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for result in results:
+        found[result.id, seen[result.id]] = result
+        seen[result.id] += 1
+    return found
+
+
+def _doubts(old: Report, new: Report) -> Iterator[str]:
+    """What else is not the same, so that a change may come from there."""
+    for what in ("plan", "machine", "versions"):
+        was, now = getattr(old, what), getattr(new, what)
+        for name in dict.fromkeys((*was, *now)):
+            if was.get(name) != now.get(name):
+                yield f"{new.backend}: {name}: {_told(now.get(name))}, was {_told(was.get(name))}"
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "not given" if value is None else str(value)

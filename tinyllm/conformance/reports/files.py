@@ -1,0 +1,83 @@
+"""Reports as files: the suffix of a name says in which form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyllm.conformance.reports.report import VERSION, Report
+from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+
+FORMAT = "tinyllm conformance"
+SUFFIXES = (".json", ".xml", ".md", ".html")
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a report's file.
+
+    Raises:
+        InvalidInputError: none of `SUFFIXES`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise invalid("report", str(path), f"a name that ends in {', '.join(SUFFIXES)}", repr(suffix) if suffix else "none of them")
+    return suffix
+
+
+def write(path: str | Path, reports: Sequence[Report]) -> None:
+    """Reports as one file: JSON, JUnit, Markdown or HTML.
+
+    Raises:
+        InvalidInputError: a suffix that stands for none of them.
+        TinyllmError: the file cannot be written.
+    """
+    text = rendered(check_suffix(path), reports)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def rendered(suffix: str, reports: Sequence[Report]) -> str:
+    """The text of a file with this suffix."""
+    if suffix == ".json":
+        document = {"format": FORMAT, "version": VERSION, "reports": [r.to_json() for r in reports]}
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    if suffix == ".xml":
+        from tinyllm.conformance.reports.junit import junit
+
+        return junit(reports)
+    if suffix == ".md":
+        from tinyllm.conformance.reports.markdown import markdown
+
+        return markdown(reports)
+    from tinyllm.conformance.reports.html import html
+
+    return html(reports)
+
+
+def read(path: str | Path) -> list[Report]:
+    """The reports of a JSON file.
+
+    Raises:
+        InvalidInputError: names the file, and the line or the field that is wrong.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path}: is no text file") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path}: line {error.lineno}: is no JSON: {error.msg}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of too many digits
+        raise InvalidInputError(f"{path}: is no report: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InvalidInputError(f"{path}: is no report of tinyllm check: expected an object with format {FORMAT!r}")
+    if found.get("version") != VERSION:
+        raise InvalidInputError(f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}")
+    reports = found.get("reports")
+    if not isinstance(reports, list) or not reports:
+        raise InvalidInputError(f"{path}: reports: expected a list of one or more, got {reports!r:.50}")
+    return [Report.from_json(report, f"{path}: reports[{number}]") for number, report in enumerate(reports)]
