@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.compare import wrong
-from tests.ops.harness import Example, example, registry, run
+from tests.ops.harness import example, registry
+from tinyllm.conformance.example import Example
+from tinyllm.conformance.judge import judge
+from tinyllm.conformance.subject import Subject
 from tinyllm.quant_weight import QuantWeight
 
 EPS = float(np.finfo(np.float32).eps)
 
 
+def wrong(tested: Example, outputs: tuple[Any, ...]) -> str:
+    """What the judge finds wrong."""
+    return judge(tested, outputs).message
+
+
 def _right(op: str, case: str) -> tuple[Example, Any]:
     """A case, and what the reference gives in float32."""
     tested = example(op, case, "float32")
-    backend = registry().backend("numpy")
-    outputs = run(tested, backend, None, tested.native(backend))
+    outputs = Subject(registry(), registry().backend("numpy"), tested.spec, None)(tested)
     assert wrong(tested, outputs) == ""
     return tested, outputs[0]
 
@@ -38,7 +44,7 @@ def _nan(y: Any) -> Any:
 
 
 MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "one element of 4000": (_one_element, r"error of \S+ eps \(allowed 4\) at \(1, 500\).*; 1 of 4000 are off"),
+    "one element of 4000": (_one_element, r"error of \S+ ulps \(allowed 4\) at \(1, 500\).*; 1 of 4000 are off"),
     "all a little": (lambda y: y * np.float32(1 + 100 * EPS), r"\d{4} of 4000 are off"),
     "NaN": (_nan, r"nan at \(0, 0\) where the reference has"),
     "infinite": (lambda y: y / np.float32(0), r"inf at \(0, 0\)"),

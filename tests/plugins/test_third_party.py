@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.compare import wrong
-from tests.ops.harness import available, cases_of, draw, example, registry, run
+from tests.ops.harness import available, cases_of, example, registry
 from tinyllm.backend import Backend
-from tinyllm.errors import UnsupportedError
+from tinyllm.conformance.checks.check import Plan
+from tinyllm.conformance.collect import collect
+from tinyllm.conformance.example import draw_inputs
+from tinyllm.conformance.judge import judge
+from tinyllm.conformance.result import Outcome
+from tinyllm.conformance.run import run
+from tinyllm.conformance.subject import Subject
 from tinyllm.ops import make_ops
 from tinyllm.registry import Registry
 from tinyllm.spec import ArrayType
@@ -33,22 +38,13 @@ def test_packages_are_found_by_their_entry_points(install: Install) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("op", list(registry().specs))
-def test_a_backend_is_complete_on_its_first_day(op: str, install: Install) -> None:
-    """Every op on every smoke case, by its own kernel or else by the reference on its own arrays."""
-    asked = install("strict_backend")
-    backend = asked.backend("strict")
-    for case in cases_of(asked.spec(op), "smoke"):
-        for dtype in sorted(backend.dtypes):
-            tested = example(op, case.id, dtype)
-            if case.attributes.get("dtype", dtype) not in backend.dtypes:
-                with pytest.raises(UnsupportedError, match=r"dtype: backend strict:cpu has no b?float16"):
-                    asked.choose(tested.call, backend)
-                continue
-            choice = asked.choose(tested.call, backend)
-            assert (choice.kernel is None) == (op != "softmax")
-            message = wrong(tested, run(tested, backend, choice.kernel, tested.native(backend)))
-            assert not message, f"strict/{op} {dtype} [{case.id}]: {message}"
+def test_a_backend_is_complete_on_its_first_day(install: Install) -> None:
+    """It holds: every op by its own kernel or else by the reference on its own arrays, and what it lacks it refuses."""
+    asked, plan = install("strict_backend"), Plan("strict")
+    results = list(run(asked, plan, collect(asked, plan)))
+    assert [r for r in results if r.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED)] == []
+    passed = {r.op: r.how for r in results if r.outcome is Outcome.PASS and not r.aspect and r.kernel}
+    assert passed == {op: "kernel" if op == "softmax" else "reference" for op in asked.specs}
 
 
 def test_a_backend_in_op_calls(install: Install) -> None:
@@ -69,7 +65,7 @@ def test_a_backend_in_op_calls(install: Install) -> None:
 def _inputs(bits: int = 4) -> dict[str, Any]:
     spec = registry().spec("quantized_linear")
     case = next(c for c in cases_of(spec, "full", "smoke") if c.inputs["weight"].make(np.random.default_rng(0)).bits == bits)
-    return draw(spec, case.id, case.inputs, "float32")
+    return draw_inputs(spec, case.id, case.inputs, "float32")
 
 
 def _choice(asked: Registry, backend: Backend, inputs: dict[str, Any]) -> Any:
@@ -102,8 +98,8 @@ def test_a_kernel_for_somebody_elses_backend_is_right(name: str, install: Instal
         tested = example("quantized_linear", case.id, "float32")
         kernel = asked.choose(tested.call, backend).kernel
         if kernel is not None and kernel.name == "quick":
-            message = wrong(tested, run(tested, backend, kernel, tested.native(backend)))
-            assert not message, f"{name} [{case.id}]: {message}"
+            verdict = judge(tested, Subject(asked, backend, tested.spec, kernel)(tested))
+            assert not verdict.message, f"{name} [{case.id}]: {verdict.message}"
             taken += 1
     assert taken >= 3
 

@@ -1,0 +1,35 @@
+"""Runs the command line in a process of its own, beside packages that are installed for the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.conftest import write_package
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the path with the package `stubborn` installed."""
+    folder = tmp_path_factory.mktemp("site")
+    write_package("stubborn", folder)
+    return folder
+
+
+@pytest.fixture
+def command(site: Path, tmp_path: Path) -> Command:
+    """`command("check", "numpy")` runs `tinyllm check numpy`; `module="pytest"` another module."""
+
+    def run(*arguments: str, module: str = "tinyllm.cli.main", path: Path = site) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(path), "XDG_CONFIG_HOME": str(tmp_path)}
+        call = [sys.executable, "-m", module, *arguments]
+        return subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+
+    return run

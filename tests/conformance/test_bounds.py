@@ -1,0 +1,115 @@
+"""Bounds are attainable: the references pass in every dtype, and so do plain loops that know no trick. And a backend is what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.ops.harness import backends, registry
+from tinyllm.conformance.example import DTYPES, Example, dtypes_of, make_example
+from tinyllm.conformance.judge import judge
+from tinyllm.conformance.subject import Subject
+
+SPECS = list(registry().specs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", SPECS)
+def test_the_reference_holds_in_every_dtype(op: str, dtype: str) -> None:
+    """numpy at the test's own dtype (16 bits: float32, rounded once) is within the bounds on every case."""
+    spec = registry().spec(op)
+    subject = Subject(registry(), registry().backend("numpy"), spec, None)
+    for case in spec.all_cases if dtype in dtypes_of(spec) else ():
+        if case.tier in ("smoke", "full"):
+            example = make_example(spec, case, dtype)
+            message = judge(example, subject(example)).message
+            assert not message, f"{op}[{case.id}] {dtype}: {message}"
+
+
+def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    """One number after the other, in the dtype of x."""
+    out = np.zeros((*x.shape[:-1], weight.shape[0]), x.dtype)
+    for index in np.ndindex(*out.shape):
+        total = x.dtype.type(0)
+        for a, b in zip(x[index[:-1]], weight[index[-1]], strict=True):
+            total += a * b
+        out[index] = total + (bias[index[-1]] if bias is not None else 0)
+    return out
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    def row(values: Any) -> Any:
+        top, total = max(values.tolist()), x.dtype.type(0)
+        weights = [x.dtype.type(math.exp(v - top)) for v in values.tolist()]
+        for weight in weights:
+            total += weight
+        return np.array([w / total for w in weights], x.dtype)
+
+    return np.apply_along_axis(row, axis, x) if x.size else x
+
+
+def _rms_norm(x: Any, weight: Any, eps: float) -> Any:
+    out = np.empty_like(x)
+    for index in np.ndindex(*x.shape[:-1]):
+        total = x.dtype.type(0)
+        for value in x[index]:
+            total += value * value
+        scale = x.dtype.type(1 / math.sqrt(float(total) / max(1, x.shape[-1]) + eps))
+        out[index] = x[index] * scale if weight is None else x[index] * scale * weight
+    return out
+
+
+NAIVE: dict[str, Callable[[Example], Any]] = {
+    "linear": lambda e: _linear(e.inputs["x"], e.inputs["weight"], e.inputs.get("bias")),
+    "softmax": lambda e: _softmax(e.inputs["x"], e.attributes.get("axis", -1)),
+    "rms_norm": lambda e: _rms_norm(e.inputs["x"], e.inputs.get("weight"), e.call.attributes["eps"]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", list(NAIVE))
+def test_plain_loops_hold(op: str, dtype: str) -> None:
+    """The bound asks for no cleverness: sums taken one number after the other, in the dtype itself, pass the smoke cases."""
+    spec = registry().spec(op)
+    for case in spec.cases:
+        if case.tier == "smoke":
+            example = make_example(spec, case, dtype)
+            with np.errstate(all="ignore"):
+                message = judge(example, (NAIVE[op](example),)).message
+            assert not message, f"{op}[{case.id}] {dtype}: {message}"
+
+
+@pytest.mark.parametrize("op", SPECS)
+def test_cases_have_names_of_their_own(op: str) -> None:
+    """A case is found by its id alone; every op has smoke, full and bench cases."""
+    cases = registry().spec(op).all_cases
+    assert len({c.id for c in cases}) == len(cases)
+    assert {"smoke", "full", "bench"} <= {c.tier for c in cases}
+    assert not [c.id for c in cases if {"[", "]"} & {*c.id}]
+
+
+def test_every_decision_is_shown() -> None:
+    """Each numbered decision of the op semantics is a case or a bad input of some op. The last is about checkpoints, not ops."""
+    shown = {c.decision for spec in registry().specs.values() for c in (*spec.all_cases, *spec.bad_inputs)}
+    assert {*range(1, 21)} <= shown
+
+
+@pytest.mark.parametrize("name", [b for b in backends() if b != "numpy"])
+@pytest.mark.parametrize("op", SPECS)
+def test_own_kernels(op: str, name: str) -> None:
+    """torch and mlx compute every op themselves: not by its reference, and not by handing it over."""
+    from tinyllm.conformance.checks.check import Plan, Trial
+    from tinyllm.conformance.checks.origin import origin
+
+    trial = Trial(registry(), registry().backend(name), registry().spec(op), Plan(name))
+    assert trial.subjects
+    assert {s.id: origin(trial, s) for s in trial.subjects} == {s.id: "kernel" for s in trial.subjects}
+
+
+def test_no_plugin_is_broken() -> None:
+    """A backend that fails to load must not look like one that has nothing to test."""
+    assert registry().plugins.broken == {}

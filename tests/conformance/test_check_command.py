@@ -1,0 +1,109 @@
+"""`tinyllm check` from outside: wrong names, processes that die or hang, exit codes, declarations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import Command
+
+
+def _outcomes(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {r["id"]: (r["outcome"], r.get("message", "")) for r in report["results"]}
+
+
+@pytest.fixture
+def stubborn(command: Command) -> Any:
+    """Checks some ops of the backend that fails on purpose, and gives (exit code, outcomes)."""
+
+    def run(*arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
+        done = command("check", "stubborn", "--dtype", "float32", "--json", *arguments)
+        return done.returncode, _outcomes(json.loads(done.stdout))
+
+    return run
+
+
+def test_an_abort_costs_one_check(stubborn: Any) -> None:
+    """The process that dies takes one check with it, with its last words; all before and after it are told."""
+    code, found = stubborn("--op", "softmax", "--isolate")
+    assert code == 1
+    assert found["stubborn/softmax:own[3x7,f32]"] == ("fail", "the process was ended by SIGABRT: not today")
+    assert found["stubborn/softmax:own[5,f32]"][0] == found["stubborn/softmax:own[large,f32]"][0] == "pass"
+
+
+def test_a_hang_is_cut_off(stubborn: Any) -> None:
+    code, found = stubborn("--case", "stubborn/add:own[5,f32]", "--timeout", "1")
+    assert (code, found) == (1, {"stubborn/add:own[5,f32]": ("fail", "no answer within 1 s: cut off")})
+
+
+def test_outcomes_are_not_mixed(stubborn: Any) -> None:
+    """Widened and expected as declared; what a kernel refuses only when it runs is undeclared, what it declines is unsupported."""
+    _, found = stubborn("--op", "silu", "--op", "swiglu", "--op", "gelu")
+    assert found["stubborn/silu:own[5,f32]"][0] == "pass"
+    assert found["stubborn/silu:own[0,f32]"] == ("xfail", found["stubborn/silu:own[0,f32]"][1])
+    assert "ValueError: empty" in found["stubborn/silu:own[0,f32]"][1]
+    swiglu = {outcome for name, (outcome, _) in found.items() if name.startswith("stubborn/swiglu:own[") and name.endswith("f32]")}
+    assert swiglu == {"undeclared"}
+    gelu = {outcome for name, (outcome, _) in found.items() if name.startswith("stubborn/gelu") and name.endswith("f32]")}
+    assert gelu == {"unsupported"}
+
+
+def test_in_one_process_and_in_many_the_results_are_the_same(command: Command) -> None:
+    """`--isolate` changes who dies, not what is found."""
+    runs = [command("check", "numpy", "--op", "add", "--op", "linear", "--json", *more) for more in ((), ("--isolate",))]
+    first, second = (_outcomes(json.loads(run.stdout)) for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert first == second and len(first) > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("numppy",), "unknown backend 'numppy'. Did you mean 'numpy'?"),
+        (("numpy", "--op", "sdap"), "unknown op 'sdap'. Did you mean 'sdpa'?"),
+        (("numpy", "--tier", "ful"), "unknown tier 'ful'. Did you mean 'full'?"),
+        (("numpy", "--dtype", "float31"), "unknown dtype 'float31'. Did you mean 'float32'?"),
+        (("numpy", "--kernel", "onw"), "unknown kernel 'onw'. Did you mean 'own'?"),
+        (("numpy", "--oracle", "onxx"), "unknown oracle 'onxx'. Did you mean 'onnx'?"),
+        (("numpy", "--op", "softmax", "--case", "softmax[3x8,f32]"), "The closest are: softmax[3x7,f32]"),
+        (("numpy", "--shapes", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("numpy", "--report", "report.pdf"), ".html"),
+    ],
+)
+def test_wrong_names(command: Command, arguments: tuple[str, ...], words: str) -> None:
+    """One line that says what is near, and code 2."""
+    done = command("check", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_failure_can_be_pasted(command: Command) -> None:
+    """What a failure prints runs the same check again, and shows its data."""
+    done = command("check", "stubborn", "--op", "swiglu", "--dtype", "float32", "--json")
+    failed = next(r for r in json.loads(done.stdout)["results"] if r["outcome"] == "undeclared" and "/swiglu:own[" in r["id"])
+    again = command("check", "stubborn", "--case", failed["id"], "--json")
+    assert _outcomes(json.loads(again.stdout)) == {failed["id"]: ("undeclared", failed["message"])}
+    assert f"tinyllm check stubborn --case {failed['id']!r}" in failed["snippet"]
+
+
+def test_reports_are_written(command: Command, tmp_path: Path) -> None:
+    files = [tmp_path / f"report{suffix}" for suffix in (".json", ".xml", ".md", ".html")]
+    done = command("check", "numpy", "--op", "add", *(part for file in files for part in ("--report", str(file))))
+    assert done.returncode == 0
+    assert all(file.stat().st_size > 100 for file in files)
+
+
+def test_a_broken_plugin_tells_its_cause(command: Command, tmp_path: Path) -> None:
+    """Its import fails: the error and its class are told, and nothing else."""
+    site = tmp_path / "broken"
+    info = site / "torn-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tinyllm]\ntorn = torn\n")
+    (site / "torn.py").write_text("import no_such_library\n")
+    done = command("check", "torn", path=site)
+    assert done.returncode == 1
+    assert "backend 'torn': its plugin is broken: ModuleNotFoundError: No module named 'no_such_library'" in done.stderr

@@ -1,0 +1,58 @@
+"""`tinyllm new-backend` writes a backend that holds at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.conftest import Command
+
+
+@pytest.fixture
+def written(command: Command, tmp_path: Path) -> Path:
+    """The folder of a new backend `mine`, with the metadata that an installer would write."""
+    done = command("new-backend", "mine", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "tinyllm_mine"
+    info = folder / "tinyllm_mine-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tinyllm-mine\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[tinyllm]\nmine = tinyllm_mine\n")
+    return folder
+
+
+def test_it_is_green_at_once(command: Command, written: Path) -> None:
+    """Every op by reference, softmax by its own kernel."""
+    done = command("check", "mine", "--json", path=written)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert {r["how"] for r in report["results"] if r["op"] == "softmax" and r.get("kernel")} == {"kernel"}
+    assert {r["how"] for r in report["results"] if r["op"] == "linear" and r.get("kernel")} == {"reference"}
+
+
+def test_its_own_tests_run_the_kit(command: Command, written: Path) -> None:
+    """They pass; with the kernel broken they fail and say where."""
+    config = ("-c", str(written / "pyproject.toml"), "--rootdir", str(written))
+    test = ("-p", "no:cacheprovider", *config, str(written / "tests"), "--tinyllm-op", "softmax")
+    done = command(*test, module="pytest", path=written)
+    assert done.returncode == 0 and "mine:cpu holds" in done.stdout, done.stdout[-2000:]
+    kernel = written / "tinyllm_mine" / "softmax.py"
+    kernel.write_text(kernel.read_text().replace("weights / weights", "weights / 2 / weights"))
+    done = command(*test, module="pytest", path=written)
+    assert done.returncode == 1 and "mine:cpu does not hold" in done.stdout
+    assert "mine/softmax:own[5,f32]: fail: error of" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "words"), [("numpy", "is there already"), ("My-1", "expected lower"), ("class", "expected lower")])
+def test_wrong_names(command: Command, name: str, words: str) -> None:
+    done = command("new-backend", name)
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_nothing_is_overwritten(command: Command, written: Path) -> None:
+    before = {path: path.read_bytes() for path in written.rglob("*") if path.is_file()}
+    done = command("new-backend", "mine", "--folder", str(written.parent))
+    assert done.returncode == 2 and "is there already; nothing was written" in done.stderr
+    assert before == {path: path.read_bytes() for path in written.rglob("*") if path.is_file()}

@@ -1,0 +1,34 @@
+"""`tinyllm trace`: record the op calls of a real model run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyllm.cli import options
+
+
+def trace(
+    prompt: Annotated[str, typer.Argument(help="What the model reads.")] = "Why is the sky blue?",
+    shapes: Annotated[Path, typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go.")] = Path("shapes.jsonl"),
+    model: options.ModelName = None,
+    backend: options.BackendName = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
+) -> None:
+    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them as cases."""
+    from tinyllm.cli.output import loading_line, note
+    from tinyllm.conformance.shapes import write_shapes
+    from tinyllm.graph.trace import Recorder
+    from tinyllm.llm import load
+    from tinyllm.registry import default_registry
+
+    own = default_registry()
+    recorder = Recorder(own.plugins, own.settings)
+    with loading_line("loading") as progress:
+        llm = load(model, backend=backend, registry=recorder, progress=progress)
+    llm.generate(prompt, max_tokens=max_tokens)
+    write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
+    total = sum(recorder.counts.values())
+    note(f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, {total} in all")
