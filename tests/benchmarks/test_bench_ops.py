@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tests.ops.harness import Example, backends, bound, cases_of, example, numpy_dtype, registry, runner
+from tests.ops.harness import backends, cases_of, chosen, example, registry
 from tinyllm.backend import Backend
+from tinyllm.conformance.example import Example, arrays_in, numpy_dtype
 from tinyllm.ops import make_ops
-from tinyllm.quant_weight import QuantWeight
 from tinyllm.spec import ArrayType
 from tinyllm.validation import output_types
 
@@ -38,17 +38,10 @@ def moved_bytes(tested: Example) -> int:
     return read + sum(int(prod(t.shape)) * numpy_dtype(t.dtype).itemsize for t in types)
 
 
-def parts(value: Any) -> list[Any]:
-    """The arrays in what a kernel gives."""
-    if isinstance(value, tuple):
-        return [part for item in value for part in parts(item)]
-    return list(value.arrays.values()) if isinstance(value, QuantWeight) else [value]
-
-
 def timed(tested: Example, backend: Backend) -> Callable[[], None]:
     """One call with packed inputs, synchronised. What an op consumes is replaced by what it gives, and held nowhere else."""
-    function, pack = runner(backend, registry().choose(bound(tested.call, backend), backend).kernel, tested.spec)
-    inputs = pack(tested.native(backend))
+    subject = chosen(tested, backend)
+    function, inputs = subject.function, subject.pack(subject.native(tested.inputs))
     keyword = tested.keyword(inputs)
 
     def once() -> None:
@@ -59,7 +52,7 @@ def timed(tested: Example, backend: Backend) -> Callable[[], None]:
         del arguments
         if tested.spec.consumes:
             inputs.update(zip(tested.spec.consumes, result, strict=True))
-        backend.synchronize(*parts(result))
+        backend.synchronize(*arrays_in(result))
 
     return once
 
@@ -71,8 +64,7 @@ def test_op(op: str, case: str, name: str, benchmark: BenchmarkFixture) -> None:
     tested, backend = example(op, case, "float32"), registry().backend(name)
     benchmark.group = f"{op} {case}"
     benchmark(timed(tested, backend))
-    choice = registry().choose(bound(tested.call, backend), backend)
-    benchmark.extra_info["kernel"] = choice.id
+    benchmark.extra_info["kernel"] = chosen(tested, backend).id
     if benchmark.stats is not None:  # None under --benchmark-disable, which runs each once
         seconds = benchmark.stats.stats.median
         benchmark.extra_info["GB/s"] = round(moved_bytes(tested) / seconds / 1e9, 2)

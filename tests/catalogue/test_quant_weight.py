@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends, registry, to_native
+from tests.ops.harness import backends, registry
 from tinyllm import ops
 from tinyllm.catalogue.dequantize import permuted, stacked
 from tinyllm.catalogue.draws import quantised
+from tinyllm.conformance.subject import to_native
 from tinyllm.errors import InvalidInputError
 from tinyllm.quant_weight import BITS, QuantWeight, check_quant_weight
 

@@ -9,7 +9,8 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 
-from tests.ops.harness import cases_of, example, registry, widen
+from tests.ops.harness import cases_of, example, registry
+from tinyllm.conformance.example import widen
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.reference_profile import DTYPES, FUNCTIONS
 
