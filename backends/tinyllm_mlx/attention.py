@@ -101,8 +101,10 @@ def mask_bias(mask: mx.array) -> mx.array:
 
 def clean(k: mx.array, v: mx.array, bias: mx.array) -> tuple[mx.array, mx.array]:
     """Zeros for keys and values that the bias `[*B, G, L, S]` hides from every query of their head."""
+    if bias.size == 0:
+        return k, v
     axes = tuple(range(-min(3, bias.ndim), -1))
-    used = mx.max(bias, axis=axes) > -mx.inf if axes and bias.size else bias > -mx.inf
+    used = mx.max(bias, axis=axes) > -mx.inf if axes else bias > -mx.inf
     used = used[..., None]
     return mx.where(used, k, mx.zeros_like(k)), mx.where(used, v, mx.zeros_like(v))
 

@@ -102,14 +102,14 @@ def quantized_embedding(ids: mx.array, weight: QuantWeight | Matrix, *, dtype: s
 
 
 def prepare_fast(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight:
-    """The layout is MLX's own already; int8 becomes affine with 8 bits, which is exact: s * q = s * (q + 128) - 128 * s."""
+    """The layout is MLX's own already; int8 is laid out as 8-bit affine: s * q = s * (q + 128) - 128 * s, exact where s is float16."""
     if weight.scheme == "affine":
         return weight
     scales = weight.arrays["scales"].astype(mx.float32)  # float16 might not hold 128 * s
     q = (weight.arrays["q"].view(mx.uint8) ^ 128).view(mx.uint32)
     arrays = dict(weight.arrays) | {"q": q, "scales": scales, "biases": -128 * scales}
     mx.eval(arrays)
-    return QuantWeight("affine", arrays, 8, weight.group_size, weight.shape)
+    return weight.with_arrays(arrays)
 
 
 def quantized_linear_fast(x: mx.array, weight: QuantWeight, *, bias: mx.array | None = None) -> mx.array:
@@ -122,4 +122,7 @@ def quantized_linear_fast(x: mx.array, weight: QuantWeight, *, bias: mx.array | 
 
 def quantized_embedding_fast(ids: mx.array, weight: QuantWeight, *, dtype: str = "float32") -> mx.array:
     """Rows of the form that `quantized_linear_fast` packs, so that a tied weight is held once."""
-    return quantized_embedding(ids, weight, dtype=dtype)
+    rows = weight.rows(lambda array: mx.take(array, ids, axis=0), ids.shape)
+    if weight.scheme == "int8":  # as it was: s * (q + 128) - 128 * s rounds where s is float32
+        rows = rows.with_arrays(dict(rows.arrays) | {"q": (rows.arrays["q"].view(mx.uint8) ^ 128).view(mx.int8)})
+    return expand(rows).astype(getattr(mx, dtype))

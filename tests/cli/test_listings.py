@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,9 @@ def test_which_tells_what_runs_and_why(cli: Cli, clean_environment: pytest.Monke
 
 
 def test_which_knows_that_packing_pays_in_a_model(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = Kernel("numpy", "linear", "packing", lambda: abs, lambda call: call.bound or "packs at each call", priority=99)
+    def packing(x: Any, weight: Any, *, bias: Any = None) -> Any: ...
+
+    kernel = Kernel("numpy", "linear", "packing", lambda: packing, lambda call: call.bound or "packs at each call", priority=99)
     default = default_registry().plugins
     monkeypatch.setattr("tinyllm.registry.load_plugins", lambda catalogue: replace(default, kernels=[*default.kernels, kernel]))
     found = json.loads(cli("which", "linear", "-b", "numpy", "--json").out)

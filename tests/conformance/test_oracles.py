@@ -225,6 +225,7 @@ def test_a_missing_onnx_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 def test_a_judge_whose_library_is_missing_names_what_to_install() -> None:
     """A plugin brings the judge, and somebody else the library."""
     found = registry(module("plugin_blue", backends=[backend_plugin("blue")]))
-    found.plugins.oracles["judge"] = Oracle("judge", "no_such_library:reason", "no_such_library:answer", "no_such_library", "pip install it")
+    library = "no_such_library"
+    found.plugins.oracles["judge"] = Oracle("judge", f"{library}:reason", f"{library}:answer", library, "pip install it")
     with pytest.raises(TinyllmError, match="--oracle judge needs the package no_such_library: pip install it"):
         results(found, "judge", "softmax", backend="blue")

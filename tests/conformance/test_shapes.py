@@ -20,7 +20,12 @@ from tinyllm.llm import load
 from tinyllm.rope_scaling import Rope, RopeScaling
 from tinyllm.spec import ArrayType, QuantType
 
-GOOD = {"op": "add", "inputs": {"x": {"dtype": "float32", "shape": [2, 3]}, "y": {"dtype": "float32", "shape": [3]}}}
+GOOD: dict[str, Any] = {"op": "add", "inputs": {"x": {"dtype": "float32", "shape": [2, 3]}, "y": {"dtype": "float32", "shape": [3]}}}
+
+
+def _with_x(dtype: str, *shape: int) -> str:
+    """The good line with another x."""
+    return json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": {"dtype": dtype, "shape": list(shape)}}})
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +87,10 @@ def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
         ('{"op": "ad", "inputs": {}}', "line 2: unknown op 'ad'. Did you mean 'add'?"),
         ('{"op": "add"}', "line 2: no 'inputs' given"),
         (json.dumps(GOOD | {"attributes": {"axis": 1}}), "line 2: add: unknown argument 'axis'"),
-        (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": {"dtype": "float32", "shape": [2, -1]}}}), "line 2: x: expected a shape"),
-        (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": {"dtype": "float3", "shape": [2, 3]}}}), "line 2: x: unknown dtype 'float3'"),
-        (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": {"dtype": "float32", "shape": [2, 4]}}}), "line 2: add: y: expected"),
-        ('{"op": "rope", "inputs": {"x": {"dtype": "float32", "shape": [3, 8]}}, "attributes": {"scaling": {"Rop": {}}}}', "line 2: no 'Rop'"),
+        (_with_x("float32", 2, -1), "line 2: x: expected a shape"),
+        (_with_x("float3", 2, 3), "line 2: x: unknown dtype 'float3'"),
+        (_with_x("float32", 2, 4), "line 2: add: y: expected"),
+        ('{"op": "rope", "inputs": {"x": {"dtype": "float32", "shape": [3, 8]}}, "attributes": {"scaling": {"R": {}}}}', "line 2: no 'R'"),
         ('{"op": "embedding", "inputs": {"ids": {"dtype": "int32", "shape": [2], "values": [1]}}}', "line 2: ids: values of shape"),
     ],
 )

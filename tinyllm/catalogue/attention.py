@@ -110,7 +110,7 @@ def attend(
         allowed = xp.logical_and(allowed, seen)
     scores = xp.where(allowed, scores, xp.asarray(float("-inf"), dtype=scores.dtype))
     if k.shape[-2] == 0:
-        return xp.zeros((*scores.shape[:-1], v.shape[-1]), dtype=q.dtype), scores
+        return xp.matmul(scores, v), scores  # a sum over nothing: zeros
     top = xp.max(scores, axis=-1, keepdims=True)
     if sinks is not None:
         top = xp.maximum(top, xp.broadcast_to(sinks, top.shape))

@@ -17,6 +17,7 @@ from tinyllm.conformance.checks.signatures import signatures
 from tinyllm.conformance.checks.unread import unread
 from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
+from tinyllm.conformance.fuzz import fuzz
 from tinyllm.errors import UnknownNameError, suggest
 from tinyllm.oracle import ONNX
 from tinyllm.registry import Registry
@@ -31,6 +32,7 @@ ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
     "errors": errors,
     "refusals": refusals,
     "properties": properties,
+    "fuzz": fuzz,
     "oracles": oracles,
 }
 """All that is looked at, in the order of a report."""

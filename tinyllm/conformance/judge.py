@@ -136,7 +136,7 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, toler
     index = tuple(map(int, np.unravel_index(int(in_ulps.argmax()), in_ulps.shape)))
     if worst <= tolerance:
         return Verdict("", worst, float(in_ulps.mean()), str(index))
-    values = f"{restored[index]!r}, reference {ideal[index]!r}"
+    values = f"{restored[index]:.9g}, reference {ideal[index]:.9g}"
     return Verdict(f"dequantised: error of {worst:.3g} ulps at {index}: {values}", worst, float(in_ulps.mean()), str(index))
 
 

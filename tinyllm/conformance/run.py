@@ -70,7 +70,7 @@ def _outcome(check: Check, admitted: Admitted) -> tuple[Outcome, Verdict]:
         return Outcome.UNSUPPORTED, Verdict(str(declared))
     except (UnsupportedError, NotImplementedError) as error:
         return Outcome.UNDECLARED, Verdict(f"says only when it runs that it does not support this: {error}")
-    except (Exception, SystemExit) as error:  # a backend's code may raise anything, and that is a result
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a backend's code may raise anything, and that is a result
         return Outcome.FAIL, Verdict(_described(error))
     return (Outcome.FAIL if verdict.message else Outcome.PASS), verdict
 

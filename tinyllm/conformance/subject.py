@@ -19,7 +19,6 @@ from tinyllm.registry import Registry
 from tinyllm.spec import Call, OpSpec
 from tinyllm.validation import output_types
 
-
 BROKEN_SUPPORTS = "supports failed:"
 """Begins the reason of a kernel whose `supports` raises, or answers neither True nor with a reason."""
 

@@ -52,6 +52,7 @@ def _softmax() -> Iterator[Case]:
     draws = {
         "zeros": constant(np.zeros((2, 65))),
         "equal": constant(np.full((2, 33), -7.25)),
+        "equal,many": constant(np.full((1, 1025), 3.0)),
         "spread100": normal(3, 129, scale=100.0),
         "large": normal(3, 65, scale=1e4),
         "large,alike": Draw((3, 65), lambda rng: 2e4 + rng.integers(-2, 3, (3, 65)) * 16.0),

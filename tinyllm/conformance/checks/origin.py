@@ -75,7 +75,7 @@ def _telling_case(trial: Trial, subject: Subject) -> Case | None:
 
 
 def _output_bytes(spec: OpSpec, call: Call) -> int:
-    return sum(prod(map(int, t.shape)) * numpy_dtype(t.dtype).itemsize for t in output_types(spec, call))
+    return sum(prod(map(int, t.shape)) * (4 if t.dtype == "quant" else numpy_dtype(t.dtype).itemsize) for t in output_types(spec, call))
 
 
 def _call(trial: Trial, case: Case) -> Call:

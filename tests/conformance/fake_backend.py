@@ -1,0 +1,39 @@
+"""A backend of numpy arrays by another name, whose kernels a test brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyllm_numpy.backend import NumpyBackend
+
+from tests.core.fakes import module, registry
+from tinyllm.backend import BackendPlugin, Kernel, Probe
+from tinyllm.conformance.subject import Subject, subjects
+from tinyllm.reference import reference_function
+from tinyllm.registry import Registry
+
+
+class FakeBackend(NumpyBackend):
+    """numpy as a library of its own: all is by reference but what a test brings."""
+
+    name = "fake"
+
+
+def fake_registry(*kernels: Kernel) -> Registry:
+    """numpy and `fake`, with these kernels."""
+    plugin = BackendPlugin("fake", lambda: Probe(True, "made up"), lambda device: FakeBackend())
+    return registry(module("plugin_fake", backends=[plugin], kernels=kernels))
+
+
+def subject_of(op: str, function: Callable[..., Any] | None = None, **about: Any) -> Subject:
+    """A function as a kernel of an op; None: its reference."""
+    made = fake_registry(*([] if function is None else [Kernel("fake", op, "mine", lambda: function, **about)]))
+    (found,) = subjects(made, made.backend("fake"), made.spec(op))
+    return found
+
+
+def right(op: str) -> Callable[..., Any]:
+    """The op by its reference."""
+    made = fake_registry()
+    return reference_function(made.spec(op), made.backend("fake"))

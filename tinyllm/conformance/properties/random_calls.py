@@ -1,0 +1,69 @@
+"""Random valid calls of an op: from the shape patterns of its spec, with recipes for ops whose arguments hang together otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyllm.catalogue.quantize import near_levels
+from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
+from tinyllm.conformance.properties.random_attention import ATTENTION
+from tinyllm.conformance.properties.search import Draws
+from tinyllm.spec import OpSpec
+
+LEADS: tuple[tuple[int, ...], ...] = ((2,), (), (1,), (2, 3), (0,), (3, 1, 2))
+RANKS = (2, 1, 0, 3)
+
+
+def random_call(draws: Draws, spec: OpSpec, lead: tuple[int, ...] | None = None) -> Call:
+    """A call that the spec may still refuse. lead: the leading axes, where somebody needs them to be there."""
+    if lead is None and all(" " not in i.shape for i in spec.inputs):  # nothing but leading axes
+        lead = tuple(draws.pick(*draws.sizes) for _ in range(draws.pick(*RANKS)))
+    elif lead is None:
+        lead = draws.pick(*LEADS)
+    recipe = RECIPES.get(spec.name)
+    inputs, attributes = recipe(draws, spec, lead) if recipe else generic(draws, spec, lead)
+    for output in spec.outputs:
+        if output.dtype.startswith("="):
+            attributes[output.dtype[1:]] = draws.dtype
+    return inputs, attributes
+
+
+def _ids(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    inputs, attributes = generic(draws, spec, lead)
+    rows = inputs["weight"].shape[0]
+    if inputs["ids"].size and not rows:
+        draws.reject("a table without rows")
+    return inputs | {"ids": np.asarray(draws.rng.integers(0, max(rows, 1), inputs["ids"].shape), draws.pick("int32", "int64"))}, attributes
+
+
+def _split(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    sizes = tuple(draws.pick(2, 1, 3, 0, 17) for _ in range(draws.pick(2, 1, 3)))
+    shape, axis = [*lead, sum(sizes)], -1
+    if lead and draws.flag():
+        axis = draws.pick(*range(len(lead)), *range(-1 - len(lead), -1))
+        shape[axis], shape[-1] = sum(sizes), draws.pick(*draws.sizes)
+    return {"x": values(draws, "T", tuple(shape))}, {"sizes": sizes} | ({"axis": axis} if axis != -1 else {})
+
+
+def _split_heads(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    heads = tuple(draws.pick(2, 1, 3) for _ in range(draws.pick(2, 1, 3)))
+    return {"x": values(draws, "T", (*lead, sum(heads) * draws.pick(3, 1, 0, 8)))}, {"heads": heads}
+
+
+def _quantize(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of rounding."""
+    weight = quant_weight(draws, draws.pick(*draws.sizes), plain=True)
+    symmetric = weight.scheme == "int8"
+    draw = near_levels(*lead, *weight.shape, bits=weight.bits, group_size=weight.group_size, symmetric=symmetric)
+    w = draws.cast(draw.make(draws.rng) if all(draw.shape) else np.zeros(draw.shape))
+    return {"w": w}, {"bits": weight.bits, "group_size": weight.group_size, "scheme": weight.scheme}
+
+
+RECIPES: dict[str, Recipe] = {
+    "embedding": _ids,
+    "quantized_embedding": _ids,
+    "split": _split,
+    "split_heads": _split_heads,
+    "quantize": _quantize,
+    **ATTENTION,
+}

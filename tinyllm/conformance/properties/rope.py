@@ -1,0 +1,133 @@
+"""Properties of rotary position embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.example import eps
+from tinyllm.conformance.properties.property import Property
+from tinyllm.conformance.properties.search import Draws, Run
+from tinyllm.conformance.subject import Subject
+from tinyllm.rope_scaling import RopeScaling
+
+SCALINGS = (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, 64))
+"""Those that leave norms as they are."""
+YARN = RopeScaling("yarn", 4.0, 32)
+
+
+def _settings(draws: Draws, dims: int, *scalings: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {"base": draws.pick(10000.0, 5e5), "traditional": draws.flag(), "scaling": draws.pick(*scalings)}
+    if draws.flag():
+        settings["dims"] = draws.pick(2, dims)
+    return settings
+
+
+def _pairs(x: Any, dims: int, traditional: bool) -> Any:
+    """The lengths of the pairs that turn, squared."""
+    turned = x[..., :dims].astype(np.float64) ** 2
+    return turned[..., ::2] + turned[..., 1::2] if traditional else turned[..., : dims // 2] + turned[..., dims // 2 :]
+
+
+def norms_stay(subject: Subject, draws: Draws) -> str:
+    """Turning changes no length, of no pair, at any position; dims that do not turn stay as they are."""
+    width, length = draws.pick(4, 2, 8, 10), draws.pick(3, 1, 2)
+    x = draws.normal(draws.pick(1, 2, 3), length, width)
+    settings = _settings(draws, width, *SCALINGS)
+    positions = np.asarray(draws.pick(0, 1, -5, 300, 131000) + np.arange(length), np.int32)
+    run = draws.run(subject, {"x": x, "positions": positions}, **settings)
+    dims = settings.get("dims", width)
+    if not np.array_equal(run.outputs[0][..., dims:], x[..., dims:]):
+        return f"dims past {dims} are not as they were"
+    before, after = (np.sqrt(_pairs(a, dims, settings["traditional"])) for a in (x, run.outputs[0]))
+    inner = run.example.inner_scales[0]  # an error of the angle changes no length
+    rounding = run.unit() - (0.0 if inner is None else eps(run.example.inner_dtype) * np.abs(inner))
+    bound = 2 * subject.spec.tolerance * np.sqrt(_pairs(rounding, dims, settings["traditional"]))
+    message = draws.beyond(after, before, bound)
+    return f"lengths of pairs change: {message}" if message else ""
+
+
+def relative_position(subject: Subject, draws: Draws) -> str:
+    """q.k depends on how far apart the two stand, and not on where."""
+    width = draws.pick(4, 2, 8)
+    q, k = draws.normal(1, width), draws.normal(1, width)
+    settings = _settings(draws, width, *SCALINGS, YARN)
+    start, apart, shift = draws.pick(0, 3, 40), draws.pick(1, 0, 7, -2), draws.pick(1, 5, 100, -30)
+
+    def turned(x: Any, position: int) -> Run:
+        return draws.run(subject, {"x": x, "offset": np.asarray(position, np.int32)}, **settings)
+
+    products, bound = [], 0.0
+    for where in (start, start + shift):
+        a, b = turned(q, where), turned(k, where + apart)
+        products.append(np.sum(a.first * b.first))
+        bound += subject.spec.tolerance * np.sum(a.unit() * np.abs(b.first) + np.abs(a.first) * b.unit())
+    message = draws.beyond(products[1], products[0], bound)
+    return f"q.k of tokens {apart} apart changes with the place: {message}" if message else ""
+
+
+def offset_is_positions(subject: Subject, draws: Draws) -> str:
+    """An offset, of all or of each sequence, is the positions that follow it."""
+    batch, length, width = draws.pick(2, 1, 3), draws.pick(3, 1, 2), draws.pick(4, 2, 8)
+    x = draws.normal(batch, *(draws.pick((), (1,), (2,))), length, width)
+    settings = _settings(draws, width, *SCALINGS, YARN)
+    starts = np.asarray(draws.rng.integers(-5, 50, (batch,)), np.int32)
+    if draws.flag():
+        offset, positions = starts, starts[:, None] + np.arange(length, dtype=np.int32)
+    else:
+        offset, positions = np.asarray(starts[0]), starts[0] + np.arange(length, dtype=np.int32)
+    by_positions = draws.run(subject, {"x": x, "positions": positions}, **settings)
+    return draws.differ(draws.run(subject, {"x": x, "offset": offset}, **settings), *by_positions.outputs)
+
+
+def angles_then_rotation(subject: Subject, draws: Draws) -> str:
+    """rope = rope_rotate(x, *rope_angles(positions))."""
+    length, width = draws.pick(3, 1, 2), draws.pick(4, 2, 8, 10)
+    x = draws.normal(draws.pick(1, 2, 3), length, width)
+    settings = _settings(draws, width, *SCALINGS, YARN) | {"position_scale": draws.pick(1.0, 0.5)}
+    positions = np.asarray(draws.rng.integers(-5, 300, (length,)), np.int32)
+    whole = draws.run(subject, {"x": x, "positions": positions}, **settings)
+    traditional = settings.pop("traditional")
+    cos, sin = draws.other(subject, "rope_angles", {"positions": positions}, **{"dims": width} | settings).outputs
+    apart = draws.other(subject, "rope_rotate", {"x": x, "cos": cos, "sin": sin}, traditional=traditional)
+    return draws.differ(whole, *apart.outputs)
+
+
+def on_the_circle(subject: Subject, draws: Draws) -> str:
+    """cos^2 + sin^2 = 1, and the angle of -p is that of p turned round."""
+    positions = np.asarray(draws.rng.integers(0, draws.pick(9, 1000, 131072), (draws.pick(3, 1, 2),)), np.int32)
+    settings = {"dims": draws.pick(4, 2, 16), "base": draws.pick(10000.0, 5e5), "scaling": draws.pick(*SCALINGS)}
+    run = draws.run(subject, {"positions": positions}, **settings)
+    cos, sin = (a.astype(np.float64) for a in run.outputs)
+    message = draws.beyond(cos**2 + sin**2, np.ones_like(cos), 4 * subject.spec.tolerance * 2.0**-23)
+    back = draws.run(subject, {"positions": np.negative(positions)}, **settings)
+    return f"cos^2 + sin^2: {message}" if message else draws.differ(run, back.outputs[0], -back.outputs[1])
+
+
+def turned_back(subject: Subject, draws: Draws) -> str:
+    """Turning by -angle undoes turning by angle; dims past the angles stay as they are."""
+    pairs, length = draws.pick(2, 1, 4), draws.pick(3, 1, 2)
+    x = draws.normal(draws.pick(1, 2, 3), length, 2 * pairs + draws.pick(0, 1, 3))
+    angles = draws.rng.uniform(-4, 4, (length, pairs))
+    cos, sin = (wave(angles).astype(np.float64 if draws.dtype == "float64" else np.float32) for wave in (np.cos, np.sin))
+    traditional = draws.flag()
+    there = draws.run(subject, {"x": x, "cos": cos, "sin": sin}, traditional=traditional)
+    back = draws.run(subject, {"x": there.outputs[0], "cos": cos, "sin": np.negative(sin)}, traditional=traditional)
+    if not np.array_equal(there.outputs[0][..., 2 * pairs :], x[..., 2 * pairs :]):
+        return f"dims past {2 * pairs} are not as they were"
+    lengths = np.sqrt(2 * _pairs(there.unit(), 2 * pairs, traditional))  # an error of a pair turns with it
+    spread = np.repeat(lengths, 2, axis=-1) if traditional else np.concatenate([lengths, lengths], axis=-1)
+    bound = subject.spec.tolerance * (spread + back.unit()[..., : 2 * pairs])
+    message = draws.beyond(back.first[..., : 2 * pairs], x[..., : 2 * pairs], bound)
+    return f"turned and turned back: {message}" if message else ""
+
+
+PROPERTIES = (
+    Property("norms stay", "rope", norms_stay),
+    Property("relative position only", "rope", relative_position),
+    Property("offset is positions", "rope", offset_is_positions),
+    Property("angles then rotation", "rope", angles_then_rotation, ("float32", "bfloat16", "float16")),  # angles are float32
+    Property("on the circle", "rope_angles", on_the_circle),
+    Property("turned back", "rope_rotate", turned_back),
+)

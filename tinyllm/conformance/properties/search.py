@@ -1,0 +1,277 @@
+"""Looks for inputs on which something does not hold: hypothesis draws and shrinks them, and the same seed draws the same.
+
+All is drawn as coin flips. Hypothesis mixes constants from the source of whatever modules are loaded into the integers it draws, so that
+those depend on the process, and keeps what it reads there in a folder; of coin flips it does neither.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tinyllm.conformance.checks.check import Admitted, DeclaredError
+from tinyllm.conformance.example import Example, eps, numpy_dtype
+from tinyllm.conformance.judge import INEXACT, Verdict, judge
+from tinyllm.conformance.subject import Subject
+from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
+from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec import OpSpec
+
+SIZES = (2, 1, 3, 0, 4, 5, 8, 17, 33)
+"""Of axes that may have any size."""
+MOST_SECONDS = 10.0
+"""For which a failing input is made smaller."""
+MOST_DECLINED = 5
+"""Inputs that may be declined for each that is wanted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a subject gave for an example."""
+
+    subject: Subject
+    example: Example
+    outputs: tuple[Any, ...]
+
+    @property
+    def first(self) -> Any:
+        """The first output, floats in float64."""
+        return self.outputs[0].astype(np.float64)
+
+    def unit(self) -> Any:
+        """The rounding errors of the first output that its tolerance multiplies, per element."""
+        example = self.example
+        step = max(eps(example.dtype), eps(example.inner_dtype)) if self.subject.exact else INEXACT
+        scale, inner = example.scales[0], example.inner_scales[0]
+        unit = step * np.abs(example.expected[0] if scale is None else scale)
+        return unit if inner is None else unit + eps(example.inner_dtype) * np.abs(inner)
+
+
+@dataclass
+class Draws:
+    """Where a property takes its inputs from, and the subject's outputs on them."""
+
+    data: Any
+    dtype: str
+    admitted: Admitted = field(default_factory=Admitted)
+    runs: list[Run] = field(default_factory=list)
+    sizes: tuple[int, ...] = SIZES
+    declined: str = ""
+
+    def pick(self, *options: Any) -> Any:
+        """One of these; shrinking ends at the first."""
+        if len(options) == 1:
+            return options[0]
+        flips, bits = self.data.draw(_flips(len(options))), 0
+        for flip in flips:
+            bits = 2 * bits + flip
+        return options[bits * len(options) >> len(flips)]
+
+    def flag(self) -> bool:
+        """False or True."""
+        return bool(self.pick(False, True))
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Where numbers come from: they are not shrunk."""
+        return np.random.default_rng(self.pick(*range(256)))
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Any:
+        """Standard normal numbers times `scale`, in the dtype."""
+        return self.cast(self.rng.standard_normal(shape) * scale)
+
+    def eighths(self, *shape: int) -> Any:
+        """Multiples of 1/8 from -4 to 4: sums of a few of them are exact in every dtype."""
+        return self.cast(self.rng.integers(-32, 33, shape) / 8)
+
+    def cast(self, array: Any) -> Any:
+        """The same numbers in the dtype."""
+        return np.asarray(array).astype(numpy_dtype(self.dtype))
+
+    def reject(self, reason: str) -> NoReturn:
+        """These inputs show nothing: others are drawn."""
+        from hypothesis import reject
+
+        self.declined = reason
+        reject()
+        raise TinyllmError(reason)  # never reached
+
+    def run(self, subject: Subject, inputs: Mapping[str, Any], **attributes: Any) -> Run:
+        """The subject's outputs; inputs that the op refuses or the subject declines are rejected."""
+        example = Example(subject.spec, "drawn", self.dtype, dict(inputs), attributes)
+        try:
+            check_values(example)
+        except InvalidInputError as error:
+            self.reject(str(error))
+        reason = subject.declines(example.call)
+        if reason:
+            self.reject(f"{subject.id}: {reason}")
+        run = Run(subject, example, ())
+        self.runs.append(run)
+        run = self.runs[-1] = Run(subject, example, subject(example))
+        return run
+
+    def other(self, subject: Subject, op: str, inputs: Mapping[str, Any], **attributes: Any) -> Run:
+        """What the kernel that the subject's backend chooses for another op gives."""
+        spec = subject.registry.spec(op)
+        call = Example(spec, "drawn", self.dtype, dict(inputs), attributes).call
+        try:
+            choice = subject.registry.choose(call, subject.backend)
+        except UnsupportedError as error:
+            self.reject(str(error))
+        return self.run(Subject(subject.registry, subject.backend, spec, choice.kernel), inputs, **attributes)
+
+    def differ(self, run: Run, *against: Any, outputs: tuple[Any, ...] | None = None) -> str:
+        """What sets the outputs of a run (or others of its shape) apart from others, each of the two being allowed the tolerance."""
+        given = run.outputs if outputs is None else outputs
+        message = judge(run.example, given, exact=run.subject.exact, against=against, factor=self.admitted.factor).message
+        return message.replace("the reference", "the other").replace("reference", "the other")
+
+    def beyond(self, got: Any, wanted: Any, bound: Any) -> str:
+        """The element that is off by more than the bound, which is per element and stated in the op's rounding errors."""
+        got, wanted = np.atleast_1d(np.asarray(got, np.float64)), np.atleast_1d(np.asarray(wanted, np.float64))
+        error = np.abs(got - wanted)
+        bound = np.broadcast_to(np.asarray(bound) * self.admitted.factor + 1e-30, error.shape)
+        bad = ~(error <= bound)
+        if not np.any(bad):
+            return ""
+        index = tuple(int(i[0]) for i in np.nonzero(bad))
+        return f"{got[index]:.9g} instead of {wanted[index]:.9g} at {index} (off by {bound[index]:.3g} at most)"
+
+
+@lru_cache(maxsize=64)
+def _flips(options: int) -> Any:
+    """Enough coins to choose among so many, about evenly where they are no power of two."""
+    from hypothesis import strategies
+
+    even = options & (options - 1) == 0
+    return strategies.tuples(*[strategies.booleans()] * ((options - 1).bit_length() + (0 if even else 1)))
+
+
+def check_values(example: Example) -> None:
+    """Holds an example to its spec, data included. Raises `InvalidInputError`."""
+    spec, call = example.spec, example.call
+    if spec.check_values is not None:
+        spec.check_values(call, {i.name: example.inputs[i.name] for i in spec.inputs if i.kind == "int" and i.name in example.inputs})
+
+
+def described(spec: OpSpec, inputs: Mapping[str, Any], attributes: Mapping[str, Any], dtype: str) -> str:
+    """A call as ids write it: `sdpa[q2x3x4,k2x5x4,v2x5x4,causal,float32]`; small arrays of integers with their numbers, no defaults."""
+    parts = []
+    for name, value in inputs.items():
+        if isinstance(value, QuantWeight):
+            parts.append(f"{name} {'x'.join(map(str, value.shape))}:{value.scheme}{value.bits}/{value.group_size}")
+        elif value.dtype.kind in "iu" and value.size <= 12:
+            parts.append(f"{name}={value.tolist()}".replace(" ", ""))
+        else:
+            kind = "" if str(value.dtype) == dtype else f":{value.dtype}"
+            parts.append(name + ("x".join(map(str, value.shape)) or " scalar") + kind)
+    defaults = {a.name: a.default for a in spec.attributes}
+    for name, value in attributes.items():
+        if value is not defaults.get(name) and value != defaults.get(name):
+            parts.append(name if value is True else f"{name}={_short(value)}")
+    return f"{spec.name}[{','.join([*parts, dtype])}]"
+
+
+def _short(value: Any) -> str:
+    """Of settings, those that are not as they are by default."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return str(value).replace(" ", "")
+    changed = [f"{f.name}={_short(given)}" for f in fields(value) if (given := getattr(value, f.name)) != f.default]
+    return f"{type(value).__name__}({','.join(changed)})"
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An input on which something does not hold."""
+
+    size: tuple[int, int]
+    message: str
+    error: Exception | None
+
+
+class _WrongError(Exception):
+    """Tells hypothesis that something does not hold."""
+
+
+class _EnoughError(BaseException):
+    """Ends the shrinking; hypothesis lets pass what is no `Exception`."""
+
+
+def search(test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: str, seed: int, examples: int) -> Verdict:
+    """Tries `test` on so many inputs. It gives "" or what is wrong; the verdict names the smallest call found on which it is.
+
+    Raises:
+        DeclaredError: every input was declined.
+        TinyllmError: hypothesis is not installed.
+    """
+    hypothesis = _hypothesis()
+    failures: list[_Failure] = []
+    held, reasons, deadline, enough = 0, [""], float("inf"), False
+
+    def attempt(data: Any) -> None:
+        nonlocal held, deadline, enough
+        enough = time.monotonic() > deadline or (len(reasons) > MOST_DECLINED * examples and not failures)
+        if enough:
+            raise _EnoughError
+        draws = Draws(data, dtype, admitted)
+        error: Exception | None = None
+        try:
+            message = test(draws)
+        except hypothesis.errors.HypothesisException:
+            reasons.append(draws.declined)
+            raise
+        except Exception as caught:  # noqa: BLE001  a kernel may raise anything
+            message, error = f"{type(caught).__name__}: {caught}", caught
+        if not message:
+            held += 1
+            return
+        failures.append(_failure(draws.runs, message, error))
+        deadline = min(deadline, time.monotonic() + MOST_SECONDS)
+        raise _WrongError
+
+    settings = hypothesis.settings(
+        max_examples=examples, database=None, deadline=None, derandomize=False, print_blob=False, report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet, suppress_health_check=list(hypothesis.HealthCheck), backend="hypothesis",
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )  # fmt: skip
+    seeded = hypothesis.seed(zlib.crc32(name.encode()) + (seed << 32))
+    try:
+        seeded(settings(hypothesis.given(hypothesis.strategies.data())(attempt)))()
+    except (_EnoughError, _WrongError, hypothesis.errors.HypothesisException):
+        if held and not failures and not enough:
+            raise
+    if failures:
+        return _verdict(min(failures, key=lambda f: f.size))
+    if not held:
+        raise DeclaredError(f"all inputs that were tried are declined: {next((r for r in reversed(reasons) if r), 'none could be drawn')}")
+    return Verdict()
+
+
+def _failure(runs: Sequence[Run], message: str, error: Exception | None) -> _Failure:
+    names = list(dict.fromkeys(described(r.example.spec, r.example.inputs, r.example.attributes, r.example.dtype) for r in runs))
+    told = " and ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    values = (v for r in runs for v in r.example.inputs.values())
+    size = sum(v.nbytes if isinstance(v, QuantWeight) else v.size for v in values)
+    return _Failure((size, len(told)), " ".join((f"{message}; with {told}" if told else message).split()), error)
+
+
+def _verdict(failure: _Failure) -> Verdict:
+    if isinstance(failure.error, (UnsupportedError, NotImplementedError)):
+        raise UnsupportedError(failure.message) from failure.error
+    return Verdict(failure.message)
+
+
+def _hypothesis() -> Any:
+    try:
+        import hypothesis
+        import hypothesis.strategies
+    except ImportError as error:
+        raise TinyllmError("properties need hypothesis: pip install 'tinyllm[conformance]'") from error
+    return hypothesis
