@@ -1,0 +1,227 @@
+"""Requests in, pieces of replies out: continuous batching over a paged cache, one step at a time. One thread calls it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.page_pool import PagePool
+from tinyllm.engine.scheduler import Entry, Part, Scheduler
+from tinyllm.engine.sequence import Piece, Sequence
+from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.errors import InvalidInputError, TinyllmError
+
+
+class QueueFullError(TinyllmError):
+    """As many requests wait as may. `retry_after`: seconds after which it is worth asking again."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} requests are waiting, more are not taken; try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class DeadlineError(TinyllmError):
+    """A request was not done in the time that it had."""
+
+
+class StepError(TinyllmError):
+    """A kernel failed on a request's own step."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of choice `index` of a request, or the error that ended the request. reused: prompt tokens that were in the cache."""
+
+    request: str
+    index: int
+    piece: Piece | None = None
+    error: Exception | None = None
+    reused: int = 0
+
+
+@dataclass
+class Stats:
+    """Counters since the start, and how things stand."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    reused_tokens: int = 0
+    preemptions: int = 0
+    failures: int = 0
+    model_seconds: float = 0.0
+    own_seconds: float = 0.0
+    waiting: int = 0
+    running: int = 0
+    pages: int = 0
+    pages_held: int = 0
+
+
+@dataclass(eq=False)
+class _Request:
+    id: str
+    entries: list[Entry]
+    deadline: float | None
+    unfinished: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unfinished = len(self.entries)
+
+
+class Engine:
+    """Runs requests on a model's pages.
+
+    Args:
+        runner: the model. pages, page_size: of its cache.
+        max_step_tokens, max_running: see `Scheduler`. max_waiting: sequences that may wait; past it `add` refuses.
+        one_at_a_time: each step holds one sequence and reads prompts in the same chunks always, so that the bits of its logits
+            do not depend on who else is there.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, *, pages: int, page_size: int = 64, max_step_tokens: int = 512, max_running: int = 64,
+        max_waiting: int = 256, one_at_a_time: bool = False, salt: bytes = b"", clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.runner, self.clock, self.max_waiting, self.salt = runner, clock, max_waiting, salt
+        self.pool = PagePool(pages, page_size)
+        self.scheduler = Scheduler(self.pool, max_step_tokens, max_running, one_at_a_time=one_at_a_time, clock=clock)
+        self.stats = Stats()
+        self._requests: dict[str, _Request] = {}
+        self._owners: dict[Entry, tuple[_Request, int]] = {}
+        runner.reserve(pages, page_size)
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens that one sequence can have here."""
+        return self.pool.pages * self.pool.page_size
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anybody waits or runs."""
+        return bool(self._requests)
+
+    def add(self, request: str, sequences: list[Sequence], priority: int = 0, seconds: float | None = None) -> None:
+        """Take a request; its choices are sequences of one prompt.
+
+        Args:
+            priority: the lower, the earlier. seconds: the time it has; None: all the time in the world.
+
+        Raises:
+            InvalidInputError: the prompt does not fit into the cache, or the id is taken.
+            QueueFullError: too many wait already.
+        """
+        if request in self._requests:
+            raise InvalidInputError(f"request {request!r} is there already")
+        if len(self.scheduler.waiting) + len(sequences) > self.max_waiting + self.scheduler.max_running - len(self.scheduler.running):
+            raise QueueFullError(len(self.scheduler.waiting), self._retry_after())
+        for sequence in sequences:
+            if len(sequence.prompt) >= self.capacity:
+                raise InvalidInputError(f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.capacity - 1}")
+            sequence.limit = min(sequence.limit, self.capacity)
+        first = Entry(sequences[0], priority, salt=self.salt)
+        entries = [first, *(Entry(s, priority, after=first, salt=self.salt) for s in sequences[1:])]
+        found = _Request(request, entries, None if seconds is None else self.clock() + seconds)
+        self._requests[request] = found
+        for index, entry in enumerate(entries):
+            self._owners[entry] = found, index
+            self.scheduler.add(entry)
+
+    def knows(self, request: str) -> bool:
+        """Whether it waits or runs."""
+        return request in self._requests
+
+    def cancel(self, request: str) -> bool:
+        """Drop a request; its pages go back at once. False: it was done already."""
+        found = self._requests.pop(request, None)
+        if found is None:
+            return False
+        for entry in found.entries:
+            if self._owners.pop(entry, None) is not None:
+                self.scheduler.remove(entry)
+        return True
+
+    def step(self) -> list[Event]:
+        """Run one step of the model; what came of it. Whatever a kernel raises ends the request that it is due to, and no other."""
+        start = self.clock()
+        events = self._expired()
+        parts = self.scheduler.schedule()
+        if not parts:
+            self._count()
+            return events
+        batch = make_step([Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages) for p in parts], self.pool.page_size)
+        before = self.clock()
+        try:
+            logits = self.runner.step(batch)
+        except Exception as error:  # noqa: BLE001  a kernel may raise anything
+            return events + self._broken(parts, error)
+        after = self.clock()
+        self.scheduler.done(parts)
+        for part, row in zip(parts, logits, strict=True):
+            self.stats.prompt_tokens += len(part.tokens) if len(part.tokens) > 1 else 0
+            if part.last and part.entry in self._owners:
+                events += self._advance(part.entry, row)
+        self.stats.steps += 1
+        self.stats.model_seconds += after - before
+        self.stats.own_seconds += before - start + self.clock() - after
+        self._count()
+        return events
+
+    def problems(self) -> list[str]:
+        """What is not as it must be in the bookkeeping of pages; empty if all is well."""
+        entries = [*self.scheduler.running, *self.scheduler.waiting]
+        found = self.pool.problems([e.sequence.pages for e in entries])
+        if {*entries} != {*self._owners}:
+            found.append("the scheduler's sequences are not those of the requests")
+        return found
+
+    def _advance(self, entry: Entry, row: object) -> list[Event]:
+        request, index = self._owners[entry]
+        try:
+            piece = entry.sequence.advance(row)  # type: ignore[arg-type]
+        except TinyllmError as error:
+            return self._fail(request, error)
+        self.stats.generated_tokens += len(piece.token_ids)
+        if piece.finish_reason is not None:
+            self._finish(entry)
+        return [Event(request.id, index, piece, reused=entry.reused or 0)]
+
+    def _finish(self, entry: Entry) -> None:
+        request, _ = self._owners.pop(entry)
+        self.scheduler.remove(entry)
+        request.unfinished -= 1
+        if not request.unfinished:
+            del self._requests[request.id]
+
+    def _fail(self, request: _Request, error: Exception) -> list[Event]:
+        self.cancel(request.id)
+        self.stats.failures += 1
+        return [Event(request.id, 0, error=error)]
+
+    def _expired(self) -> list[Event]:
+        now = self.clock()
+        late = [r for r in self._requests.values() if r.deadline is not None and now >= r.deadline]
+        return [event for r in late for event in self._fail(r, DeadlineError("the request was not done in the time that it had"))]
+
+    def _broken(self, parts: list[Part], error: Exception) -> list[Event]:
+        """Every page is lost with the step. A sequence that ran alone was the cause; of several each runs alone now, to find out."""
+        self.scheduler.failed(parts)
+        self.runner.reserve(self.pool.pages, self.pool.page_size)
+        if len(parts) > 1:
+            return []
+        request, _ = self._owners[parts[0].entry]
+        cause = StepError(f"the model failed on this request: {type(error).__name__}: {error}")
+        cause.__cause__ = error
+        return self._fail(request, cause)
+
+    def _retry_after(self) -> float:
+        """Seconds until the queue has moved, from how long a token has taken so far."""
+        seconds = self.stats.model_seconds / max(1, self.stats.steps)
+        return max(1.0, 32 * seconds)
+
+    def _count(self) -> None:
+        stats = self.stats
+        stats.waiting, stats.running = len(self.scheduler.waiting), len(self.scheduler.running)
+        stats.pages, stats.pages_held = self.pool.pages, self.pool.held
+        stats.preemptions, stats.reused_tokens = self.scheduler.preemptions, self.scheduler.prefix_tokens

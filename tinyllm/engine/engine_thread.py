@@ -1,0 +1,146 @@
+"""The one thread that loads, binds and steps; all others pass it messages, and are called back with what came of their requests.
+
+An array that one thread made may not be evaluated by another (MLX), so nothing but this thread touches the model.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+
+from tinyllm.engine.engine import Engine, Event, Stats
+from tinyllm.engine.sequence import Sequence
+from tinyllm.errors import TinyllmError
+
+OnEvent = Callable[[Event], None]
+
+
+class StoppedError(TinyllmError):
+    """The engine takes no more requests: it is being shut down, or could not be loaded."""
+
+
+class EngineThread:
+    """Runs an engine until it is stopped.
+
+    Args:
+        make: makes the engine, in the thread itself; may take its time.
+    """
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self._make = make
+        self._inbox: queue.SimpleQueue[Callable[[Engine], None]] = queue.SimpleQueue()
+        self._callbacks: dict[str, OnEvent] = {}
+        self._loaded = threading.Event()
+        self._stopping = False
+        self._deadline = 0.0
+        self._stats = Stats()
+        self.error: BaseException | None = None
+        """Why the engine could not be made, or ended."""
+        self._thread = threading.Thread(target=self._run, name="tinyllm-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are run: loaded, not stopping, alive."""
+        return self._loaded.is_set() and self.error is None and not self._stopping
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is loaded; whether it is. Raises what kept it from being made."""
+        self._loaded.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        return self._loaded.is_set()
+
+    def submit(
+        self, request: str, sequences: list[Sequence], on_event: OnEvent, priority: int = 0, seconds: float | None = None
+    ) -> Future[None]:
+        """Hand over a request. The future is done when it is taken, or holds what `Engine.add` raised, or `StoppedError`.
+
+        on_event: called by the engine's thread with each event of the request, so it must return at once and not raise.
+        """
+        taken: Future[None] = Future()
+
+        def add(engine: Engine) -> None:
+            try:
+                engine.add(request, sequences, priority, seconds)
+            except TinyllmError as error:
+                taken.set_exception(error)
+                return
+            self._callbacks[request] = on_event
+            taken.set_result(None)
+
+        if self._stopping or self.error is not None:
+            taken.set_exception(StoppedError("the engine is shutting down" if self._stopping else f"the engine is gone: {self.error}"))
+        else:
+            self._inbox.put(add)
+        return taken
+
+    def cancel(self, request: str) -> None:
+        """Drop a request if it is not done; no event of it comes any more once the thread has seen this."""
+
+        def drop(engine: Engine) -> None:
+            engine.cancel(request)
+            self._callbacks.pop(request, None)
+
+        self._inbox.put(drop)
+
+    def stats(self) -> Stats:
+        """How things stood after the last step."""
+        return self._stats
+
+    def stop(self, drain: float = 0.0) -> None:
+        """Take nothing more; finish what runs within `drain` seconds, drop the rest, end the thread."""
+        self._deadline, self._stopping = time.monotonic() + drain, True
+        self._inbox.put(lambda engine: None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            engine = self._make()
+        except BaseException as error:  # noqa: BLE001  told to whoever waits, whatever it is
+            self.error = error
+            self._loaded.set()
+            return
+        self._count(engine)
+        self._loaded.set()
+        try:
+            while not self._stopping or (engine.has_work and time.monotonic() < self._deadline):
+                self._messages(engine)
+                for event in engine.step() if engine.has_work else ():
+                    self._tell(event)
+                self._count(engine)
+        except BaseException as error:  # noqa: BLE001  a mistake in the engine itself: everybody is told, and it takes no more
+            self.error = error
+        gone = StoppedError("the engine was shut down" if self.error is None else f"the engine broke: {self.error}")
+        while not self._inbox.empty():
+            self._inbox.get()(engine)
+        for request, on_event in self._callbacks.items():
+            on_event(Event(request, 0, error=gone))
+
+    def _messages(self, engine: Engine) -> None:
+        """Everything that lies in the inbox; waits for something where there is nothing to run."""
+        if not engine.has_work and not self._stopping:
+            self._inbox.get()(engine)
+        while not self._inbox.empty():
+            self._inbox.get()(engine)
+
+    def _tell(self, event: Event) -> None:
+        on_event = self._callbacks.get(event.request)
+        if on_event is not None:
+            on_event(event)
+        if event.error is not None:
+            self._callbacks.pop(event.request, None)
+
+    def _count(self, engine: Engine) -> None:
+        gone = [r for r in self._callbacks if not engine.knows(r)]
+        for request in gone:
+            del self._callbacks[request]
+        self._stats = replace(engine.stats)
