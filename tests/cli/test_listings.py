@@ -63,10 +63,10 @@ def test_ops_names_kernels_and_references(cli: Cli) -> None:
 def test_which_tells_what_runs_and_why(cli: Cli, clean_environment: pytest.MonkeyPatch, backend: str, kernel: str) -> None:
     pytest.importorskip("mlx.core")
     if kernel == "fast":
-        clean_environment.setenv("TINYLLM_KERNELS", "mlx/softmax=fast")
-    found = json.loads(cli("which", "softmax", "-b", backend, "--json").out)
+        clean_environment.setenv("TINYLLM_KERNELS", "mlx/sdpa=fast")
+    found = json.loads(cli("which", "sdpa", "-b", backend, "--json").out)
     for place in ("single_call", "in_a_model"):
-        assert found[place]["runs"] == f"{backend}/softmax:{kernel}"
+        assert found[place]["runs"] == f"{backend}/sdpa:{kernel}"
         assert ("pinned" if kernel == "fast" else "priority") in found[place]["why"]
         assert [k["kernel"] for k in found["kernels"] if k[place] == "runs"] == [found[place]["runs"]]
         assert all(k[place] for k in found["kernels"])
