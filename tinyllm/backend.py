@@ -62,6 +62,10 @@ class Backend(ABC):
     xp: Any = None
     """The array namespace that references run on (see `reference_profile`); None: this backend has a kernel for every op."""
 
+    heads_first: bool = False
+    """Pages of a cache `[P, H, page, D]` lie in memory head by head, so that a run of neighbouring pages is read in place. For
+    libraries whose arrays are views that are written through; they get such pages by `from_numpy`."""
+
     @abstractmethod
     def from_numpy(self, array: np.ndarray) -> Any:
         """A native array of the same shape and dtype; may share memory. bfloat16 comes as `ml_dtypes.bfloat16`."""

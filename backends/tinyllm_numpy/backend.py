@@ -14,6 +14,7 @@ class NumpyBackend(Backend):
     """numpy on the CPU."""
 
     name = "numpy"
+    heads_first = True
     device = "cpu"
     dtypes = frozenset({"float16", "bfloat16", "float32", "float64"})
     xp: Any = np

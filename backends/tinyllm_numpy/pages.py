@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tinyllm.pages import neighbours
 from tinyllm_numpy.widen import widen
 
 
@@ -36,13 +37,15 @@ def paged_attention(
 
 
 def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """Keys or values `begin` to `end - 1` of a sequence, `[Hkv, S, D]`: a view where one page holds them."""
+    """Keys or values `begin` to `end - 1` of a sequence, `[Hkv, S, D]`: a view where one page holds them, or neighbours of a pool that
+    lies in memory head by head."""
     size = pages.shape[2]
     first, last = begin // size, -(-end // size)
     if last - first == 1:
         view: np.ndarray = pages[row[first], :, begin - first * size : end - first * size]
         return view
-    own: np.ndarray = pages[row[first:last]].swapaxes(0, 1).reshape(pages.shape[1], (last - first) * size, pages.shape[3])
+    several = pages[row[first] : row[first] + last - first] if neighbours(row[first:last]) else pages[row[first:last]]
+    own: np.ndarray = several.swapaxes(0, 1).reshape(pages.shape[1], (last - first) * size, pages.shape[3])
     return own[:, begin - first * size : end - first * size]
 
 

@@ -30,6 +30,7 @@ class TorchBackend(Backend):
     """PyTorch on a CPU, an NVIDIA GPU or Apple's."""
 
     name = "torch"
+    heads_first = True
 
     def __init__(self, device: str) -> None:
         self.device = device

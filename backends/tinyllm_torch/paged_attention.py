@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tinyllm.pages import runs
+from tinyllm.pages import neighbours, runs
 from tinyllm_torch.attention import attend, causal_by_operator, visible
 from tinyllm_torch.backend import READ_ONLY
 from tinyllm_torch.widen import for_product, narrow, widen
@@ -46,8 +46,9 @@ def paged_attention(
     sinks: Tensor | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Sequence by sequence, each on views of its own pages."""
-    if q.shape[0] == len(kv_len) == 1 and kv_len[0] <= k_pages.shape[2] and sinks is None and softcap is None and window is None:
-        return _decode(q, k_pages, v_pages, int(kv_len[0]), int(block_table[0, 0]), scale)
+    plain = sinks is None and softcap is None and window is None
+    if plain and q.shape[0] == len(kv_len) > 0 and (np.diff(q_start) == 1).all():
+        return _decode(q, k_pages, v_pages, kv_len.tolist(), block_table, scale)
     starts, outputs = q_start.tolist(), []
     for b, keys in enumerate(kv_len.tolist()):
         length = starts[b + 1] - starts[b]
@@ -67,24 +68,31 @@ def paged_attention(
     return torch.cat(outputs) if outputs else q.new_zeros((*q.shape[:2], v_pages.shape[-1]))
 
 
-def _decode(q: Tensor, k_pages: Tensor, v_pages: Tensor, keys: int, page: int, scale: float | None) -> Tensor:
-    """One query of one sequence in one page: the step that is taken for every token, with nothing between it and the operator."""
-    k, v = (pages.narrow(0, page, 1).narrow(2, 0, keys) for pages in (k_pages, v_pages))
-    y = F.scaled_dot_product_attention(
-        for_product(q).unsqueeze(2), for_product(k), for_product(v), scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return narrow(y, q.dtype).squeeze(2)
+def _decode(
+    q: Tensor, k_pages: Tensor, v_pages: Tensor, kv_len: list[int], block_table: np.ndarray, scale: float | None
+) -> Tensor:  # fmt: skip
+    """One query of each sequence: the step that is taken for every token, with as little as can be between it and the operator."""
+    wide, shared, outputs = for_product(q).unsqueeze(2), q.shape[1] != k_pages.shape[1], []
+    for b, keys in enumerate(kv_len):
+        k, v = _read(k_pages, block_table[b], 0, keys), _read(v_pages, block_table[b], 0, keys)
+        y = F.scaled_dot_product_attention(wide[b : b + 1], for_product(k), for_product(v), scale=scale, enable_gqa=shared)
+        outputs.append(y)
+    return narrow((outputs[0] if len(outputs) == 1 else torch.cat(outputs)), q.dtype).squeeze(2)
 
 
 def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:
-    """Keys or values `begin` to `end - 1` of a sequence, `[1, Hkv, S, D]`: a view where one page holds them."""
+    """Keys or values `begin` to `end - 1` of a sequence, `[1, Hkv, S, D]`: a view where one page holds them, or neighbours of a pool
+    that lies in memory head by head."""
     size = pages.shape[2]
     first, last = begin // size, -(-end // size)
     if last - first == 1:
         own = pages.narrow(0, int(row[first]), 1)
     else:
-        numbers = torch.from_numpy(row[first:last].astype(np.int64)).to(pages.device)
-        own = pages.index_select(0, numbers).transpose(0, 1).reshape(1, pages.shape[1], (last - first) * size, pages.shape[3])
+        if neighbours(row[first:last]):
+            several = pages.narrow(0, int(row[first]), last - first)
+        else:
+            several = pages.index_select(0, torch.from_numpy(row[first:last].astype(np.int64)).to(pages.device))
+        own = several.transpose(0, 1).reshape(1, pages.shape[1], (last - first) * size, pages.shape[3])
     return own.narrow(2, begin - first * size, end - begin)
 
 

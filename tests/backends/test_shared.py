@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 
 from tests.ops.harness import backends, registry
 from tinyllm.dtypes import numpy_dtype
+from tinyllm.graph.graph import State
+from tinyllm.graph.program import Allocation, Program, Report
 from tinyllm.pages import runs
 
 
@@ -48,3 +52,23 @@ def test_host_arrays_are_never_written_to(name: str) -> None:
     with pytest.raises(ValueError, match="read-only"):
         host[0, 0] = 7
     assert mine.flags.writeable
+
+
+@pytest.mark.parametrize("name", [b for b in backends() if b != "mlx"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_neighbouring_pages_are_read_in_place(name: str, grown: bool) -> None:
+    """A program's pages lie head by head, also after they grew, so that a run of them is a view; other pages are gathered."""
+    backend = registry().backend(name)
+    assert backend.heads_first
+    allocation = Allocation(State("k", (2, "page", 4), "float32"), backend)
+    program = Program([], {}, 0, {}, {}, {}, [], {"k": allocation}, Report())
+    state = program.allocate(6, 8)
+    if grown:
+        state = program.grow(state, 9, 16)
+    pages = state["k"]
+    module = importlib.import_module("tinyllm_numpy.pages" if name == "numpy" else "tinyllm_torch.paged_attention")
+    size = pages.shape[2]
+    for row, in_place in (([2, 3, 4], True), ([2, 4, 3], False)):
+        read = backend.to_numpy(module._read(pages, np.array(row, np.int32), 3, 2 * size + 5))
+        assert np.shares_memory(read, backend.to_numpy(pages)) == in_place
+        assert read.shape[-2:] == (2 * size + 2, 4)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tinyllm.backend import Backend
@@ -75,10 +76,11 @@ class Program:
 
     def allocate(self, pages: int, page_size: int) -> Pages:
         """Zeroed pages for every state: `[pages, *page_shape]`."""
-        return {
-            name: a.backend.zeros((pages, *(page_size if d == "page" else int(d) for d in a.state.page_shape)), a.state.dtype)
-            for name, a in self._allocations.items()
-        }
+        found: Pages = {}
+        for name, a in self._allocations.items():
+            shape = (pages, *(page_size if d == "page" else int(d) for d in a.state.page_shape))
+            found[name] = a.backend.from_numpy(_pages(a, shape)) if a.backend.heads_first else a.backend.zeros(shape, a.state.dtype)
+        return found
 
     def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""
@@ -88,7 +90,7 @@ class Program:
             index = allocation.state.page_shape.index("page") + 1
             shape = [pages, *old.shape[1:]]
             shape[index] = page_size
-            new = np.zeros(shape, old.dtype)
+            new = _pages(allocation, tuple(shape))
             new[tuple(slice(0, n) for n in old.shape)] = old
             grown[name] = allocation.backend.from_numpy(new)
         return grown
@@ -118,6 +120,14 @@ class Program:
                 owned = [a for n, a in updated.items() if self._allocations[n].backend is backend]
                 backend.synchronize(*owned, *(values[slot] for slot, home in self._outputs if home is backend))
             return [backend.to_numpy(values[slot]) for slot, backend in self._outputs], updated
+
+
+def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeroed pages on the host, in the order in memory that the backend wants."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if allocation.state.dtype == "bfloat16" else allocation.state.dtype)
+    if not allocation.backend.heads_first:
+        return np.zeros(shape, dtype)
+    return np.zeros((shape[1], shape[0], *shape[2:]), dtype).swapaxes(0, 1)
 
 
 def _last_uses(steps: list[Step], kept: set[int]) -> list[tuple[int, ...]]:
