@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinyllm.chat import Chat
 from tinyllm.checks import integer
+from tinyllm.engine.engine import Engine
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams, TokenLogprob
@@ -30,6 +31,9 @@ from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.models.sources import resolve
 from tinyllm.models.tokenizer import Tokenizer
 from tinyllm.registry import Registry, default_registry
+
+CACHE_TOKENS = 16384
+"""Keys and values that an engine's cache holds unless told otherwise."""
 
 Message = dict[str, Any]
 Prompt = str | list[int] | list[Message]
@@ -147,10 +151,36 @@ class LLM:
                     raise
                 raise InvalidInputError(f"prompts[{number}]: {str(error).removeprefix('prompt: ')}") from error
         pieces: list[list[Piece]] = [[] for _ in sequences]
-        for number, piece in generate(ModelRunner(self.program), sequences):
+        for number, piece in generate(ModelRunner(self.program), sequences) if single else self._together(sequences):
             pieces[number].append(piece)
         results = [_completion(s, p) for s, p in zip(sequences, pieces, strict=True)]
         return results[0] if single else results
+
+    def engine(self, cache_tokens: int = CACHE_TOKENS, page_size: int | None = None, **settings: Any) -> Engine:
+        """An engine that runs many requests at a time on a cache of its own.
+
+        Args:
+            cache_tokens: keys and values that the cache holds. page_size: tokens of a page; None: what suits the backend.
+            settings: of `Engine`: max_step_tokens, max_running, max_waiting, one_at_a_time.
+        """
+        size = page_size or self.program.page_size
+        settings.setdefault("salt", f"{self.config!r} {self.program.cache_dtypes}".encode())
+        return Engine(ModelRunner(self.program), pages=max(1, -(-cache_tokens // size)), page_size=size, **settings)
+
+    def _together(self, sequences: list[Sequence]) -> Iterator[tuple[int, Piece]]:
+        """Run sequences in one engine to their end; the first error ends them all."""
+        tokens = [min(s.limit, len(s.prompt) + s.params.max_tokens) for s in sequences]
+        size = self.program.page_size
+        whole = sum(-(-n // size) * size for n in tokens)
+        engine = self.engine(max(min(whole, CACHE_TOKENS), *(n + size for n in tokens)), max_waiting=len(sequences))
+        for number, sequence in enumerate(sequences):
+            engine.add(str(number), [sequence])
+        while engine.has_work:
+            for event in engine.step():
+                if event.error is not None:
+                    raise event.error.__cause__ or event.error
+                if event.piece is not None:
+                    yield int(event.request), event.piece
 
     def stream(self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any) -> Iterator[Piece]:
         """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first piece."""

@@ -13,7 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tests.ops.harness import backends, cases_of, chosen, example, registry
 from tinyllm.backend import Backend
-from tinyllm.conformance.example import Example, arrays_in, numpy_dtype
+from tinyllm.conformance.example import Example, arrays_in
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.ops import make_ops
 from tinyllm.spec import ArrayType
 from tinyllm.validation import output_types

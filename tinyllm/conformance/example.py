@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.spec import REQUIRED, ArrayType, Call, Case, Draw, OpSpec
 from tinyllm.validation import check_call, quant_type
@@ -18,11 +19,6 @@ from tinyllm.validation import check_call, quant_type
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 """Dtypes as the ids of checks write them."""
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype behind a name; bfloat16 is that of `ml_dtypes`."""
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def eps(dtype: str) -> float:

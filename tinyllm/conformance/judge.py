@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.packing import dequantized
-from tinyllm.conformance.example import Example, eps, numpy_dtype, tiny, widen
+from tinyllm.conformance.example import Example, eps, tiny, widen
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.validation import output_types
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tinyllm.backend import Backend
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.graph.graph import State
 
 Pages = dict[str, Any]
@@ -74,6 +74,16 @@ class Program:
         self._calls = [(s.function, s.sources, s.targets if s.several else s.targets[0], dead)
                        for s, dead in zip(steps, _last_uses(steps, kept), strict=True)]  # fmt: skip
 
+    @property
+    def page_size(self) -> int:
+        """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they are gathered."""
+        return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
+
+    @property
+    def cache_dtypes(self) -> tuple[str, ...]:
+        """Dtypes of the states, each once."""
+        return tuple(sorted({a.state.dtype for a in self._allocations.values()}))
+
     def allocate(self, pages: int, page_size: int) -> Pages:
         """Zeroed pages for every state: `[pages, *page_shape]`."""
         found: Pages = {}
@@ -124,7 +134,7 @@ class Program:
 
 def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
     """Zeroed pages on the host, in the order in memory that the backend wants."""
-    dtype = np.dtype(ml_dtypes.bfloat16 if allocation.state.dtype == "bfloat16" else allocation.state.dtype)
+    dtype = numpy_dtype(allocation.state.dtype)
     if not allocation.backend.heads_first:
         return np.zeros(shape, dtype)
     return np.zeros((shape[1], shape[0], *shape[2:]), dtype).swapaxes(0, 1)

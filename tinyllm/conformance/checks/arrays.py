@@ -8,8 +8,9 @@ import numpy as np
 
 from tinyllm.backend import Backend
 from tinyllm.conformance.checks.check import Admitted, Check, Plan
-from tinyllm.conformance.example import DTYPES, SHORT, numpy_dtype
+from tinyllm.conformance.example import DTYPES, SHORT
 from tinyllm.conformance.judge import Verdict
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.spec import INTEGERS
 
 OP = "arrays"

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.checks.check import Trial
-from tinyllm.conformance.example import arrays_in, numpy_dtype
+from tinyllm.conformance.example import arrays_in
 from tinyllm.conformance.subject import Subject
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.registry import Registry
 from tinyllm.spec import Call, Case, OpSpec
 from tinyllm.validation import output_types

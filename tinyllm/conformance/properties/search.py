@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, DeclaredError
-from tinyllm.conformance.example import Example, eps, numpy_dtype
+from tinyllm.conformance.example import Example, eps
 from tinyllm.conformance.judge import INEXACT, Verdict, judge
 from tinyllm.conformance.subject import Subject
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.spec import OpSpec
