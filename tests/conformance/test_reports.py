@@ -25,12 +25,12 @@ def test_begin_names_the_machine_and_no_path(monkeypatch: pytest.MonkeyPatch) ->
     registry = default_registry()
     backend = type(registry.backend("numpy"))
     monkeypatch.setattr(backend, "about", lambda self: {"BLAS": "/opt/me/libblas.so.3 of 1/2", "link": "https://a.b/c/d"})
-    begun = Report.begin(registry, Plan("numpy", ops=("softmax",), shapes="/home/me/shapes.json"))
+    begun = Report.begin(registry, Plan("numpy", ops=("softmax",), shapes="/srv/shapes.json"))
     assert (begun.backend, begun.device, begun.plan["shapes"]) == ("numpy", "cpu", "shapes.json")
     assert begun.plan["ops"] == ["softmax"] and begun.plan["seed"] == 0 and "kernels" not in begun.plan
     assert begun.versions["BLAS"] == "libblas.so.3 of 1/2" and begun.versions["link"] == "https://a.b/c/d"
     assert {"python", "tinyllm", "numpy"} <= begun.versions.keys() and set(begun.machine) == {"cpu", "cores", "os"}
-    begun.add(result(1, Outcome.FAIL, message="no /home/me/lib/kernel.so; x/softmax[1/2] stays"))
+    begun.add(result(1, Outcome.FAIL, message="no /srv/lib/kernel.so; x/softmax[1/2] stays"))
     assert begun.results[0].message == "no kernel.so; x/softmax[1/2] stays"
 
 

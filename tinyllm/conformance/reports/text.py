@@ -16,7 +16,7 @@ def clean(text: str) -> str:
 
 
 def without_directories(text: str) -> str:
-    """`/home/me/lib/file.so` as `file.so`: reports travel, and say nothing of where they come from."""
+    """`/srv/lib/file.so` as `file.so`: reports travel, and say nothing of where they come from."""
     return _DIRECTORIES.sub("", text)
 
 
