@@ -170,7 +170,7 @@ class Kernel:
     def _loaded(self, load: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         try:
             return load()
-        except Exception as error:  # a plugin's function may raise anything
+        except (Exception, SystemExit) as error:  # a plugin's function may raise anything
             raise PluginError(f"{self.id}: load failed: {type(error).__name__}: {error}") from error
 
     def prepare_function(self) -> Callable[[Any, tuple[str, ...]], Any] | None:
@@ -183,7 +183,7 @@ def resolve(path: str, owner: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except Exception as error:  # a plugin's import may raise anything
+    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise PluginError(f"{owner}: cannot load {path!r}: {type(error).__name__}: {error}") from error
     return function
 

@@ -11,7 +11,9 @@ from tinyllm.errors import PluginError
 
 @dataclass(frozen=True)
 class Declaration:
-    """What it is about: glob patterns over names as the conformance kit prints them, and the reason, which the report shows.
+    """What it is about: a backend, glob patterns over names as the conformance kit prints them, and the reason, which reports show.
+
+    A plugin declares for a backend that it brings, or for kernels of its own by their name.
 
     Raises:
         PluginError: no reason is given.
@@ -23,6 +25,8 @@ class Declaration:
     kernel: str = "*"
     dtype: str = "*"
     case: str = "*"
+    aspect: str = "*"
+    """What of a case is looked at: empty for its outputs, `sliced`, `repeat`, `property`, ..."""
 
     def __post_init__(self) -> None:
         if not self.reason.strip():
@@ -33,9 +37,11 @@ class Declaration:
         """As errors and reports call it."""
         return f"{type(self).__name__}({self.backend}/{self.op}:{self.kernel}[{self.case},{self.dtype}])"
 
-    def covers(self, backend: str, op: str, kernel: str, dtype: str, case: str) -> bool:
+    def covers(self, backend: str, op: str, kernel: str, dtype: str, case: str, aspect: str) -> bool:
         """Whether a check is what this is about."""
-        given = ((self.backend, backend), (self.op, op), (self.kernel, kernel), (self.dtype, dtype), (self.case, case))
+        given = ((self.op, op), (self.kernel, kernel), (self.dtype, dtype), (self.case, case), (self.aspect, aspect))
+        if self.backend != backend:
+            return False
         return all(fnmatchcase(value, pattern) for pattern, value in given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -105,6 +106,8 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
         _check_version(f"backend {backend.name!r}", backend.spec_version)
     for kernel in kernels:
         _check_version(f"kernel {kernel.id}", kernel.spec_version)
+    for declaration in declarations:
+        _check_declaration(declaration, backends, kernels)
     _check_new("backend", [b.name for b in backends], plugins.backends, "provided by another plugin")
     _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
     _check_new("oracle", [o.name for o in oracles], {ONNX, *plugins.oracles}, "provided by another plugin")
@@ -116,6 +119,13 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.families += families
     plugins.declarations += declarations
     plugins.oracles.update((o.name, o) for o in oracles)
+
+
+def _check_declaration(declaration: Declaration, backends: list[BackendPlugin], kernels: list[Kernel]) -> None:
+    """A plugin excuses its own work, and nobody else's."""
+    own = [k for k in kernels if k.backend == declaration.backend and fnmatchcase(k.op, declaration.op) and k.name == declaration.kernel]
+    if declaration.backend not in [b.name for b in backends] and not own:
+        raise PluginError(f"{declaration.name}: neither the backend nor a kernel of this name is this plugin's")
 
 
 def _check_new(kind: str, names: list[str], taken: Container[str], how: str) -> None:

@@ -274,6 +274,9 @@ def _load(plugin: BackendPlugin, device: str | None) -> Backend:
     if not isinstance(loaded, Backend):
         raise PluginError(f"backend {plugin.name!r}: load: expected a Backend, got {loaded!r}")
     check_fields(f"backend {plugin.name!r}", loaded, name=str, device=str)
+    unknown = sorted(set(loaded.dtypes) - {*FLOATS})
+    if unknown:
+        raise PluginError(f"backend {plugin.name!r}: dtypes: expected names among {', '.join(FLOATS)}, got {unknown[0]!r}")
     if loaded.name != plugin.name:
         raise PluginError(f"backend {plugin.name!r}: load gave a backend named {loaded.name!r}")
     return loaded

@@ -89,6 +89,17 @@ def test_quantised_mistakes_are_found() -> None:
     assert "ndarray instead of a QuantWeight" in wrong(tested, (q,))
 
 
+def test_a_mean_error_of_a_quantised_weight_is_found() -> None:
+    """Biases that are all three ulps off: each weight is within its bound, their mean is not."""
+    tested, weight = _right("quantize", registry().spec("quantize").cases[2].id)
+    biases = weight.arrays["biases"] * np.float32(1 + 3 * EPS)
+    message = wrong(tested, (weight.with_arrays({**weight.arrays, "biases": biases}),))
+    assert re.search(r"dequantised: mean error of \S+ ulps \(allowed 1\)", message), message
+    biases = weight.arrays["biases"].copy()
+    biases[0, 0] *= np.float32(1 + 3 * EPS)
+    assert wrong(tested, (weight.with_arrays({**weight.arrays, "biases": biases}),)) == "", "one group alone is within both"
+
+
 def test_exact_ops_allow_no_error() -> None:
     """Ops that only move numbers have tolerance 0."""
     spec = next(s for s in registry().specs.values() if s.tolerance == 0 and len(s.outputs) == 1 and s.cases[0].inputs)

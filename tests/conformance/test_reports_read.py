@@ -45,7 +45,7 @@ def test_each_kind_of_regression_is_named(kind: Kind) -> None:
         (result(1, worst=2.0, bound=4.0), result(1, worst=3.9, bound=4.0)),
         (result(1), result(1, worst=3.9, bound=4.0)),
         (result(1, Outcome.FAIL), result(1, Outcome.FAIL)),
-        (result(1, how="reference"), result(1, how="delegation to numpy")),
+        (result(1, how="delegation to numpy"), result(1, how="reference")),
         (result(1, Outcome.FAIL), result(1, Outcome.XFAIL)),
         (result(1, Outcome.XFAIL), result(1, Outcome.UNSUPPORTED)),
     ],
@@ -57,6 +57,61 @@ def test_what_is_no_regression(was: Result, now: Result) -> None:
 def test_a_widened_bound_hides_no_growth() -> None:
     found = diff([report(result(1, worst=1.0, bound=4.0))], [report(result(1, worst=30.0, bound=400.0))])
     assert [c.kind for c in found.regressions] == [Kind.WORSE]
+
+
+REASON = "slow sums, https://example.org/1"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        result(1, Outcome.XFAIL, declared=(REASON,)),
+        result(1, Outcome.UNSUPPORTED, message="no more"),
+        result(1, worst=30.0, bound=400.0, declared=(REASON,)),
+        result(1, worst=30.0, bound=400.0),
+        result(1, worst=1.0, bound=4.0, declared=(REASON,)),
+    ],
+)
+def test_what_is_only_declared_to_be_fine_is_excused(now: Result) -> None:
+    found = diff([report(result(1, Outcome.FAIL, worst=30.0, bound=4.0))], [report(now)])
+    assert [c.id for c in found.excused] == [now.id] and found.fixed == () == found.regressions
+
+
+def test_a_pass_with_the_declarations_it_had_is_fixed() -> None:
+    was = result(1, Outcome.FAIL, worst=900.0, bound=400.0, declared=(REASON,))
+    found = diff([report(was)], [report(result(1, worst=3.0, bound=400.0, declared=(REASON,)))])
+    assert [c.id for c in found.fixed] == [was.id] and found.excused == () == found.allowances
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNDECLARED, Outcome.XPASS])
+def test_a_new_check_that_is_bad_ends_with_code_1(outcome: Outcome) -> None:
+    found = diff([report(result(1))], [report(result(1), result(2, outcome))])
+    assert [c.new for c in found.new_bad] == [outcome] and found.exit_code == 1
+    assert diff([report(result(1))], [report(result(1), result(2, Outcome.XFAIL))]).exit_code == 0
+
+
+@pytest.mark.parametrize(("outcome", "kind"), [(Outcome.FAIL, Kind.BROKEN), (Outcome.XFAIL, Kind.LOST), (Outcome.UNSUPPORTED, Kind.LOST)])
+def test_what_passed_against_expectation_passed(outcome: Outcome, kind: Kind) -> None:
+    found = diff([report(result(1, Outcome.XPASS, declared=(REASON,)))], [report(result(1, outcome, declared=(REASON,)))])
+    assert [c.kind for c in found.regressions] == [kind] and found.excused == () == found.fixed
+
+
+@pytest.mark.parametrize(("was", "now"), [("kernel", "reference"), ("kernel", "delegation to y"), ("reference", "delegation to y")])
+def test_work_that_is_handed_over_is_worse(was: str, now: str) -> None:
+    found = diff([report(result(1, how=was))], [report(result(1, how=now))])
+    assert [(c.kind, c.old, c.new) for c in found.regressions] == [(Kind.HANDED_OVER, was, now)]
+
+
+def test_allowances_are_listed_once_with_their_number() -> None:
+    old = report(*(result(n, worst=1.0, bound=4.0) for n in (1, 2, 3)), result(4, declared=("old",)))
+    wide = [result(n, worst=1.0, bound=4000.0, declared=(REASON,)) for n in (1, 2)]
+    new = report(*wide, result(3, worst=1.0, bound=4.0), result(4, declared=("old",)), result(5, declared=("old", REASON)))
+    found = diff([old], [new])
+    assert [(c.kind, c.id, c.old, c.new, c.message) for c in found.allowances] == [
+        ("declared", wide[0].id, "", "3 checks", REASON),
+        ("widened", wide[0].id, "4 ulps", "4000 ulps", "2 checks"),
+    ]
+    assert diff([new], [old]).allowances == () and found.exit_code == 0
 
 
 def test_fixed_and_new_and_what_was_not_asked() -> None:
@@ -183,6 +238,11 @@ def test_the_command_compares(run: Callable[..., tuple[int, str, str]], tmp_path
     code, out, err = run("diff", tmp_path / "a.json", tmp_path / "b.json", "--json")
     assert (code, err, [r["kind"] for r in json.loads(out)["regressions"]]) == (1, "", ["broken"])
     assert run("diff", tmp_path / "a.json", tmp_path / "a.json")[:2] == (0, "0 regressions, 0 fixed, 0 new; 2 checks compared\n")
+    write(tmp_path / "d.json", [report(result(1), result(2, worst=9.0, bound=40.0, declared=(REASON,)), result(4, Outcome.FAIL))])
+    write(tmp_path / "e.json", [report(result(1), result(2, Outcome.FAIL, worst=9.0, bound=4.0))])
+    code, out, _ = run("diff", tmp_path / "e.json", tmp_path / "d.json")
+    assert code == 1 and [line.split("\t")[0] for line in out.splitlines()[1:-1]] == ["new", "declared", "widened", "excused"]
+    assert out.splitlines()[-1] == "0 regressions, 0 fixed, 1 excused, 1 new (1 of them bad); 2 checks compared"
     (tmp_path / "c.json").write_text("{}")
     code, out, err = run("diff", tmp_path / "a.json", tmp_path / "c.json")
     assert (code, out) == (2, "") and err.startswith("error: ") and "c.json" in err

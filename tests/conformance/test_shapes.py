@@ -79,19 +79,75 @@ def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
     assert layer["attributes"]["rope"]["Rope"]["scaling"]["RopeScaling"]["factor"] == 8.0
 
 
+def _embedding(ids: dict[str, Any], **fields: Any) -> str:
+    """A call with a table of three rows."""
+    return json.dumps({"op": "embedding", "inputs": {"ids": ids, "weight": {"dtype": "float32", "shape": [3, 4]}}} | fields)
+
+
+def _add(x: list[int], y: list[int]) -> str:
+    return json.dumps({"op": "add", "inputs": {name: {"dtype": "float32", "shape": shape} for name, shape in (("x", x), ("y", y))}})
+
+
+def _quantised(**fields: Any) -> str:
+    weight = {"scheme": "affine", "bits": 4, "group_size": 32, "shape": [8, 64]} | fields
+    return json.dumps({"op": "dequantize", "inputs": {"weight": weight}})
+
+
+def _rope(scaling: Any) -> str:
+    x, positions = {"dtype": "float32", "shape": [3, 8]}, {"dtype": "int32", "shape": [3], "values": [0, 1, 2]}
+    return json.dumps({"op": "rope", "inputs": {"x": x, "positions": positions}, "attributes": {"scaling": scaling}})
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"op": "add"', "line 2: Expecting"),
-        ("[1]", "line 2: expected an object"),
-        ('{"op": "ad", "inputs": {}}', "line 2: unknown op 'ad'. Did you mean 'add'?"),
-        ('{"op": "add"}', "line 2: no 'inputs' given"),
-        (json.dumps(GOOD | {"attributes": {"axis": 1}}), "line 2: add: unknown argument 'axis'"),
-        (_with_x("float32", 2, -1), "line 2: x: expected a shape"),
-        (_with_x("float3", 2, 3), "line 2: x: unknown dtype 'float3'"),
-        (_with_x("float32", 2, 4), "line 2: add: y: expected"),
-        ('{"op": "rope", "inputs": {"x": {"dtype": "float32", "shape": [3, 8]}}, "attributes": {"scaling": {"R": {}}}}', "line 2: no 'R'"),
-        ('{"op": "embedding", "inputs": {"ids": {"dtype": "int32", "shape": [2], "values": [1]}}}', "line 2: ids: values of shape"),
+        ('{"op": "add"', "expected JSON, got Expecting"),
+        ("[" * 100_000, "expected a call, got JSON that is nested too deeply"),
+        ('{"op": NaN}', "expected JSON, got NaN"),
+        ("[1]", "expected an object, got [1]"),
+        ("{}", "op: expected the name of an op, got nothing"),
+        ('{"op": "ad", "inputs": {}}', "op: expected a known one, got 'ad'. Did you mean 'add'?"),
+        ('{"op": ["add"], "inputs": {}}', 'op: expected a known one, got ["add"]'),
+        ('{"op": "add"}', "inputs: expected an object, got nothing"),
+        ('{"op": "add", "inputs": [1]}', "inputs: expected an object, got [1]"),
+        ('{"op": "add", "inputs": {"x": {"dtype": "float32", "shape": [2]}}}', "y: expected an input, got nothing"),
+        (json.dumps(GOOD | {"attributes": [1]}), "attributes: expected an object, got [1]"),
+        (json.dumps(GOOD | {"attributes": {"axis": 1}}), "add: attributes: expected none, got 'axis'"),
+        (json.dumps(GOOD | {"count": "3"}), "count: expected an integer of at least 1, got 3"),
+        (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"z": {}}}), "add: inputs: expected one of x, y, got 'z'"),
+        (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": 3}}), "x: expected an object, got 3"),
+        (_with_x("float32", 2, -1), "x.shape: expected a shape, at most 32 integers of at least 0, got [2, -1]"),
+        (_with_x("float32", *[1] * 99), "x.shape: expected a shape, at most 32 integers of at least 0, got [1, 1"),
+        (_with_x("float32", 3_000_000_000_000, 3), "x.shape: expected at most 2147483648 elements, got [3000000000000, 3]"),
+        (_with_x("float3", 2, 3), "x.dtype: expected a known one, got 'float3'. Did you mean 'float32'?"),
+        (_with_x("float32", 2, 4), "add: y: expected"),
+        (json.dumps(GOOD | {"inputs": {"x": {"dtype": "float32", "shape": 3}}}), "x.shape: expected a shape, at most 32 integers"),
+        (
+            _add([99999, 1, 1], [1, 99999, 1]),
+            "output: expected at most 2147483648 elements, got [99999, 99999, 1]",
+        ),
+        (_rope({"R": {}}), "scaling: expected one of RopeScaling, Rope, got 'R'"),
+        (_rope({}), "scaling: expected one of RopeScaling, Rope with its fields, got {}"),
+        (_rope({"RopeScaling": [1]}), "scaling.RopeScaling: expected an object, got [1]"),
+        (_rope({"RopeScaling": {"factr": 2}}), "scaling.RopeScaling: expected one of kind, factor"),
+        (_rope({"RopeScaling": {"factor": "2"}}), "scaling.RopeScaling.factor: expected float, got 2"),
+        (_rope({"RopeScaling": {"factor": 0}}), "rope: scaling.factor: expected a number above 0, got 0"),
+        (_embedding({"dtype": "int32", "shape": [2], "values": [1]}), "ids.values: expected numbers of shape [2], got shape [1]"),
+        (_embedding({"dtype": "int32", "shape": [2], "values": [1, 99]}), "embedding: ids: expected ids from 0 to 2, got 99"),
+        (_embedding({"dtype": "int32", "shape": [2], "values": [1, 1.5]}), "ids.values: expected int32 numbers, got [1, 1.5]"),
+        (_embedding({"dtype": "int8", "shape": [1], "values": [300]}), "ids.values: expected int8 numbers, got 300 to 300"),
+        (_embedding({"dtype": "int32", "shape": [1], "values": ["a"]}), 'ids.values: expected int32 numbers, got ["a"]'),
+        (_embedding({"dtype": "int32", "shape": [2, 1], "values": [[1], [1, 2]]}), "ids.values: expected rows of one length"),
+        (_embedding({"dtype": "int32", "shape": [2]}), "ids.values: expected the numbers that steer embedding, got nothing"),
+        (_quantised(scheme="nope"), "weight.scheme: expected one of affine, int8, got 'nope'"),
+        (_quantised(scheme=["affine"]), 'weight.scheme: expected one of affine, int8, got ["affine"]'),
+        (_quantised(bits="x"), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 'x'"),
+        (_quantised(bits=7), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
+        (_quantised(scheme="int8"), "weight.bits: expected one of 8, got 4"),
+        (_quantised(group_size=0), "weight.group_size: expected an integer of at least 1, got 0"),
+        (_quantised(group_size=48), "weight.group_size: expected a divisor of the 64 columns, got 48"),
+        (_quantised(group_size=4, shape=[8, 20]), "weight.shape: expected columns whose 4 bits fill whole words of 32, got [8, 20]"),
+        (_quantised(shape=[64]), "weight.shape: expected two sizes, rows and columns, got [64]"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -99,7 +155,14 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> Non
     path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
     with pytest.raises(ShapesFileError) as caught:
         read_shapes(str(path), registry().specs)
-    assert f"{path}: {words}" in str(caught.value)
+    assert f"{path}: line 2: {words}" in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_an_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(ShapesFileError, match=r"empty\.jsonl: expected a line for each call, got none"):
+        read_shapes(str(tmp_path / "empty.jsonl"), registry().specs)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -114,3 +177,22 @@ def test_the_command_writes_and_says_what(smollm2_path: Path, tmp_path: Path, ca
     assert main(["trace", "Hi", "--model", str(smollm2_path), "-b", "numpy", "-n", "1", "--shapes", str(path)]) == 0
     assert "different calls of" in capsys.readouterr().err
     assert path.read_text().count("\n") > 10
+
+
+@pytest.mark.parametrize(("target", "words"), [("gone/out.jsonl", "folder that exists, got none"), (".", "got a folder")])
+def test_a_file_that_cannot_be_written_is_told_before_the_model_runs(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, target: str, words: str
+) -> None:
+    from tinyllm.cli.main import main
+
+    monkeypatch.setattr("tinyllm.llm.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main(["trace", "Hi", "--shapes", str(tmp_path / target)]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and "bug" not in err
+
+
+def test_the_help_says_that_the_file_holds_the_prompt(capsys: Any) -> None:
+    from tinyllm.cli.main import main
+
+    assert main(["trace", "--help"]) == 0
+    assert "token ids of the prompt and of the answer" in " ".join(capsys.readouterr().out.split())

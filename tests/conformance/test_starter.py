@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,16 @@ def written(command: Command, tmp_path: Path) -> Path:
     done = command("new-backend", "mine", "--folder", str(tmp_path))
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "tinyllm_mine"
-    info = folder / "tinyllm_mine-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tinyllm-mine\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[tinyllm]\nmine = tinyllm_mine\n")
+    _installed(folder, "tinyllm_mine", "mine")
     return folder
+
+
+def _installed(folder: Path, module: str, name: str) -> None:
+    """What an installer would write."""
+    info = folder / f"{module}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[tinyllm]\n{name} = {module}\n")
 
 
 def test_it_is_green_at_once(command: Command, written: Path) -> None:
@@ -49,6 +55,29 @@ def test_its_own_tests_run_the_kit(command: Command, written: Path) -> None:
 def test_wrong_names(command: Command, name: str, words: str) -> None:
     done = command("new-backend", name)
     assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.mark.parametrize("dtypes", ['{"float32"}', '{"float32", "bfloat16", "float16", "float64"}'])
+def test_the_backend_of_the_readme_holds(command: Command, tmp_path: Path, dtypes: str) -> None:
+    """With the dtypes that a backend has unless it says otherwise, and with all of them."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("# my_backend.py")[2].partition("```")[0]
+    assert code.count("\n") <= 30, "its heading promises 30 lines"
+    code = code.replace('    name = "mine"\n', f'    name = "mine"\n    dtypes = frozenset({dtypes})\n')
+    assert dtypes in code
+    (tmp_path / "my_backend.py").write_text("#" + code, encoding="utf-8")
+    _installed(tmp_path, "my_backend", "mine")
+    done = command("check", "mine", "--op", "softmax", "--tier", "full", "--json", path=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    kernels = [r for r in json.loads(done.stdout)["results"] if r.get("kernel") == "plain" and not r.get("aspect")]
+    assert {r["dtype"] for r in kernels} == set(re.findall(r"\w+", dtypes)) and {r["how"] for r in kernels} == {"kernel"}
+
+
+def test_a_folder_that_cannot_be_made_is_told(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("new-backend", "mine", "--folder", str(tmp_path / "file"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "tinyllm_mine: cannot be made: Not a directory" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_nothing_is_overwritten(command: Command, written: Path) -> None:

@@ -141,7 +141,8 @@ def test_without_the_elementwise_bound_one_wrong_element_gets_through(monkeypatc
 
 
 def test_without_a_look_at_who_computes_handed_over_work_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyllm.conformance.run.origin", lambda trial, subject: "kernel")
+    monkeypatch.setattr("tinyllm.conformance.run.origin", lambda trial, subject, dtype: "kernel")
+    monkeypatch.setattr("tinyllm.conformance.run.Watch.found", "kernel")
     assert not caught(named("work handed to the reference"))
     assert not caught(named("work handed to another backend"))
 

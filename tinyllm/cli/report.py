@@ -52,8 +52,9 @@ def diff_command(
 ) -> None:
     """What got worse, what was mended and what is new between two reports. Exit code 1 if anything got worse.
 
-    Worse is: bad now; no longer supported; no longer there; handed over to the reference or another library; an error more than twice
-    as large and past half of its bound.
+    Worse is: bad now, in a new check too; no longer supported; no longer there; handed over to the reference or another library; an error
+    more than twice as large and past half of its bound. What is no longer bad only by a declaration is excused, not fixed; new declarations
+    and wider bounds are listed.
 
     Example: tinyllm report diff old.json new.json
     """
@@ -75,10 +76,9 @@ def _print_diff(found: Diff) -> None:
 
     from tinyllm.cli.output import note, print_table
     from tinyllm.conformance.reports.text import clean, plural
-    from tinyllm.conformance.result import BAD
 
-    added = [change for change in found.new if change.new in BAD]
-    changes = [*found.regressions, *added, *found.fixed]
+    added = found.new_bad
+    changes = [*found.regressions, *added, *found.allowances, *found.excused, *found.fixed]
     rows = [[" ".join(clean(text).split()) for text in (c.kind, c.id, c.old, c.new, c.message)] for c in changes]
     if rows and not sys.stdout.isatty():
         print_table(["change", "check", "was", "is", "message"], rows)
@@ -91,4 +91,5 @@ def _print_diff(found: Diff) -> None:
         note(f"left out: {plural(found.not_asked, 'check')} that the new plan did not ask for")
     bad = f" ({len(added)} of them bad)" if added else ""
     worse, compared = plural(len(found.regressions), "regression"), plural(found.compared, "check")
-    print(f"{worse}, {len(found.fixed)} fixed, {len(found.new)} new{bad}; {compared} compared")
+    excused = f", {len(found.excused)} excused" if found.excused else ""
+    print(f"{worse}, {len(found.fixed)} fixed{excused}, {len(found.new)} new{bad}; {compared} compared")

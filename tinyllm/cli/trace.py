@@ -12,18 +12,24 @@ from tinyllm.cli import options
 
 def trace(
     prompt: Annotated[str, typer.Argument(help="What the model reads.")] = "Why is the sky blue?",
-    shapes: Annotated[Path, typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go.")] = Path("shapes.jsonl"),
+    shapes: Annotated[
+        Path, typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go, the prompt's token ids among them.")
+    ] = Path("shapes.jsonl"),
     model: options.ModelName = None,
     backend: options.BackendName = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
 ) -> None:
-    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them as cases."""
+    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them as cases.
+
+    The file holds the integers that steer a call, and so the token ids of the prompt and of the answer: whoever has it can read both.
+    """
     from tinyllm.cli.output import loading_line, note
-    from tinyllm.conformance.shapes import write_shapes
+    from tinyllm.conformance.shapes import check_writable, write_shapes
     from tinyllm.graph.trace import Recorder
     from tinyllm.llm import load
     from tinyllm.registry import default_registry
 
+    check_writable(shapes)
     own = default_registry()
     recorder = Recorder(own.plugins, own.settings)
     with loading_line("loading") as progress:

@@ -90,4 +90,4 @@ def _names(check: Check) -> set[str]:
     aspect = f"/{check.aspect}" if check.aspect else ""
     kernel = who.partition("/")[2]
     insides = {case, check.case} if check.case else {case}
-    return {f"{w}[{i}]{aspect}" for w in (who, kernel, kernel.partition(":")[0]) for i in insides}
+    return {f"{w}[{i}]{aspect}" for w in (who, who.partition(":")[0], kernel, kernel.partition(":")[0]) for i in insides}

@@ -8,7 +8,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tinyllm.conformance.checks.check import Check, Plan
-    from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.result import Result
     from tinyllm.conformance.run import Runner
 
@@ -37,36 +36,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class Session:
-    """The checks of a pytest run, collected once, and their results."""
+    """The checks of a pytest run, collected once."""
 
     def __init__(self, config: pytest.Config) -> None:
         from tinyllm.conformance.collect import collect
-        from tinyllm.conformance.reports.report import Report
         from tinyllm.conformance.run import Runner
         from tinyllm.registry import default_registry
 
         registry = default_registry()
-        self.checks: list[tuple[Check, Runner, Report]] = []
+        self.checks: list[tuple[Check, Runner]] = []
         for plan in _plans(config):
-            runner, report = Runner(registry, plan), Report.begin(registry, plan)
-            self.checks += [(check, runner, report) for check in collect(registry, plan)]
-
-    @property
-    def reports(self) -> list[Report]:
-        """One for each backend."""
-        return list({id(report): report for _, _, report in self.checks}.values())
+            runner = Runner(registry, plan)
+            self.checks += [(check, runner) for check in collect(registry, plan)]
 
 
 def _plans(config: pytest.Config) -> list[Plan]:
-    from tinyllm.conformance.checks.check import Plan
+    from tinyllm.conformance.checks.check import TIERS, Plan
     from tinyllm.registry import default_registry
 
     given: dict[str, Any] = {name: config.getoption(f"tinyllm_{name}") for name in OPTIONS}
-    if not (given["seed"] or "0").isdigit():
+    if not (given["seed"] or "0").isdecimal():
         raise pytest.UsageError(f"--tinyllm-seed: expected a whole number, got {given['seed']!r}")
     registry = default_registry()
     names = given["backend"] or [n for n in registry.plugins.backends if registry.probe(n).available]
-    tiers = tuple(t.strip() for t in (given["tier"] or "smoke").split(","))
+    tiers = TIERS if given["case"] else tuple(t.strip() for t in (given["tier"] or "smoke").split(","))
     return [
         Plan(name, tiers, tuple(given["op"]), tuple(given["dtype"]), tuple(given["kernel"]), given["case"], int(given["seed"] or 0),
              tuple(given["oracle"]), given["shapes"])
@@ -98,15 +91,51 @@ def judge_outcome(result: Result) -> None:
         pytest.xfail(f"{', '.join(result.declared)}: {result.message}")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """How each backend did, and the reports asked for."""
-    if KEPT not in config.stash:
-        return
-    from tinyllm.conformance.reports.files import write
-    from tinyllm.conformance.reports.summary import verdict
+def pytest_configure(config: pytest.Config) -> None:
+    """What could not be written at the end is told at the beginning."""
+    if config.getoption("tinyllm_report"):
+        from tinyllm.conformance.reports.files import check_target
+        from tinyllm.errors import TinyllmError
 
-    reports = [r for r in config.stash[KEPT].reports if r.results]
-    if reports:
+        try:
+            for path in config.getoption("tinyllm_report"):
+                check_target(path)
+        except TinyllmError as error:
+            raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(Collector(), "tinyllm-conformance-results")
+
+
+PROPERTY = "tinyllm conformance"
+
+
+class Collector:
+    """The results of all checks, those of other processes (pytest-xdist) too: they come with the tests' reports."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test has run, here or elsewhere."""
+        if report.when == "call":
+            self.rows += [value for name, value in report.user_properties if name == PROPERTY]  # type: ignore[misc]
+
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        """How each backend did, and the reports asked for."""
+        if not self.rows or hasattr(config, "workerinput"):
+            return
+        from tinyllm.conformance.reports.files import write
+        from tinyllm.conformance.reports.report import Report
+        from tinyllm.conformance.reports.summary import verdict
+        from tinyllm.conformance.result import Result
+        from tinyllm.registry import default_registry
+
+        reports = []
+        for plan in _plans(config):
+            report = Report.begin(default_registry(), plan)
+            for row in self.rows:
+                if row["backend"] == report.backend:
+                    report.add(Result.from_json(row))
+            reports.append(report)
         terminalreporter.section("tinyllm conformance")
         for report in reports:
             terminalreporter.write_line(verdict(report))

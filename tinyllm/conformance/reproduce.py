@@ -29,7 +29,7 @@ def reproduce(
     check = collect(registry, plan)[0]
     trial = Trial(registry, registry.backend(backend), registry.spec(op), plan)
     case = next((c for c in trial.cases if c.id == check.case), None)
-    if case is None or check.subject is None or not check.dtype:
+    if case is None or check.subject is None or check.aspect or not check.dtype:
         raise UnknownNameError(f"{check_id}: not about the outputs of a case; run it with: tinyllm check {backend} --case {check_id!r}")
     example = trial.example(case, check.dtype)
     return example.inputs, example.attributes, check.subject(example), example.expected

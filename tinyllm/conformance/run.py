@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Plan, Trial
-from tinyllm.conformance.checks.origin import origin
-from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.checks.origin import Watch, origin
+from tinyllm.conformance.judge import INEXACT, MEAN_SHARE, Verdict
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.subject import Subject
 from tinyllm.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
@@ -22,44 +23,57 @@ class Runner:
 
     def __init__(self, registry: Registry, plan: Plan) -> None:
         self.registry, self.plan = registry, plan
-        self._origins: dict[str, str] = {}
+        self._origins: dict[tuple[str, str], str] = {}
 
     def __call__(self, check: Check) -> Result:
         """The result; whatever a kernel raises is one."""
         declared = [d for d in self.registry.plugins.declarations
-                    if d.covers(check.backend, check.op, check.kernel, check.dtype, check.case)]  # fmt: skip
+                    if d.covers(check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect)]  # fmt: skip
+        watch = Watch(self.registry, check.subject) if check.subject and check.subject.kernel and not check.aspect else None
+        if check.subject and watch:
+            check.subject.watch = watch
         start = time.perf_counter()
         outcome, verdict = _outcome(check, _admitted(declared))
         seconds = time.perf_counter() - start
+        if check.subject:
+            check.subject.watch = nullcontext()
         outcome = _expected(outcome, declared)
-        used = tuple(d.reason for d in declared if not isinstance(d, ExpectedFailure) or outcome in (Outcome.XFAIL, Outcome.XPASS))
+        used = tuple(d.reason for d in declared if _used(d, outcome, verdict))
+        if check.subject and not check.subject.exact and outcome is Outcome.PASS and verdict.where:
+            used += (f"inexact kernel: an ulp is {INEXACT:g} of the scale (it runs only with --fast, or by name)",)
         message = verdict.message
         if outcome is Outcome.XPASS:
             message = f"passes, although it is expected to fail: {', '.join(used)}"
         judged = check.subject is not None and outcome is not Outcome.UNSUPPORTED and (verdict.where or verdict.worst)
         return Result(
             check.id, check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect, outcome, message,
-            how=self._how(check.subject), worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
+            how=self._how(check.subject, check.dtype, watch), worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
             bound=verdict.bound if judged else None, where=verdict.where, seconds=seconds, declared=used, decision=check.decision,
-            snippet=snippet(check, self.plan) if outcome in BAD else "",
+            snippet=snippet(check.id, check.aspect if check.subject else "call", self.plan) if outcome in BAD else "",
         )  # fmt: skip
 
-    def _how(self, subject: Subject | None) -> str:
+    def _how(self, subject: Subject | None, dtype: str, watch: Watch | None) -> str:
         if subject is None:
             return ""
-        if subject.id not in self._origins:
-            trial = Trial(self.registry, subject.backend, subject.spec, self.plan)
+        if watch is not None and watch.found != "kernel":
+            return watch.found
+        trial = Trial(self.registry, subject.backend, subject.spec, self.plan)
+        dtype = dtype or (trial.dtypes or ["float32"])[0]
+        if (subject.id, dtype) not in self._origins:
             try:
-                self._origins[subject.id] = origin(trial, subject)
-            except Exception:  # noqa: BLE001  a kernel that fails on its own case is told by the check of that case
-                self._origins[subject.id] = "kernel"
-        return self._origins[subject.id]
+                self._origins[subject.id, dtype] = origin(trial, subject, dtype)
+            except (Exception, SystemExit):  # noqa: BLE001  a kernel that fails on its own case is told by the check of that case
+                self._origins[subject.id, dtype] = "kernel"
+        return self._origins[subject.id, dtype]
 
 
-def run(registry: Registry, plan: Plan, checks: Iterable[Check]) -> Iterator[Result]:
-    """The results, one after the other."""
+def run(
+    registry: Registry, plan: Plan, checks: Iterable[Check], on_start: Callable[[str], None] = lambda check_id: None
+) -> Iterator[Result]:
+    """The results, one after the other; `on_start` is told the id of each check before it runs."""
     runner = Runner(registry, plan)
     for check in checks:
+        on_start(check.id)
         yield runner(check)
 
 
@@ -88,6 +102,16 @@ def _admitted(declared: list[Declaration]) -> Admitted:
     return Admitted(max(factors, default=1.0), any(isinstance(d, Unrepeatable) for d in declared))
 
 
+def _used(declaration: Declaration, outcome: Outcome, verdict: Verdict) -> bool:
+    """Whether the outcome would have been another without it."""
+    if isinstance(declaration, ExpectedFailure):
+        return outcome in (Outcome.XFAIL, Outcome.XPASS)
+    if isinstance(declaration, Widened):
+        narrow = verdict.bound / declaration.factor
+        return verdict.bound > 0 and (verdict.worst > narrow or verdict.mean > narrow * MEAN_SHARE)
+    return bool(verdict.where)
+
+
 def _expected(outcome: Outcome, declared: list[Declaration]) -> Outcome:
     if not any(isinstance(d, ExpectedFailure) for d in declared):
         return outcome
@@ -96,12 +120,16 @@ def _expected(outcome: Outcome, declared: list[Declaration]) -> Outcome:
     return Outcome.XFAIL if outcome in BAD else outcome
 
 
-def snippet(check: Check, plan: Plan) -> str:
-    """What to paste to see a failure again."""
-    seed = f" --seed {plan.seed}" if plan.seed else ""
-    seeded = f", seed={plan.seed}" if plan.seed else ""
+def snippet(check_id: str, aspect: str, plan: Plan) -> str:
+    """What to paste to see a failure again; a check of a case's outputs also as Python, with its data."""
+    words = ["tinyllm check", plan.backend, "--case", repr(check_id)]
+    words += [part for name in plan.oracles for part in ("--oracle", name)]
+    words += ["--shapes", plan.shapes] if plan.shapes else []
+    words += ["--seed", str(plan.seed)] if plan.seed else []
+    if aspect:
+        return " ".join(words)
+    more = (f", seed={plan.seed}" if plan.seed else "") + (f", shapes={plan.shapes!r}" if plan.shapes else "")
     return (
-        f"tinyllm check {plan.backend} --case {check.id!r}{seed}\n"
-        f"from tinyllm.conformance.reproduce import reproduce\n"
-        f"inputs, attributes, given, expected = reproduce({check.id!r}{seeded})"
+        " ".join(words) + "\nfrom tinyllm.conformance.reproduce import reproduce\n"
+        f"inputs, attributes, given, expected = reproduce({check_id!r}{more})"
     )

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import numpy as np
 
 from tinyllm.catalogue.draws import constant, integers, normal, quantised
+from tinyllm.dtypes import numpy_dtype
 from tinyllm.errors import TinyllmError, suggest
 from tinyllm.graph.trace import Recorded
+from tinyllm.quant_weight import BITS, SCHEMES, WORD
 from tinyllm.rope_scaling import Rope, RopeScaling
 from tinyllm.spec import FLOATS, INTEGERS, ArrayType, Case, Draw, OpSpec, QuantType
-from tinyllm.validation import check_call
+from tinyllm.validation import check_call, output_types
 
 SETTINGS = {"RopeScaling": RopeScaling, "Rope": Rope}
 """Attributes that are objects, by their class."""
+MOST = 2**31
+"""Elements that an array of a case may have: a size beyond is a slip, and would end in a lack of memory."""
 
 
 class ShapesFileError(TinyllmError):
@@ -52,25 +59,31 @@ def _fields(value: Any) -> dict[str, Any]:
     return fields | {n: getattr(value, n) for n in fields if type(getattr(value, n)).__name__ in SETTINGS}
 
 
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, dict):
-        ((name, fields),) = value.items()
-        return SETTINGS[name](**{n: _decoded(v) for n, v in fields.items()})
-    return value
+def check_writable(path: Path) -> None:
+    """Raises `ShapesFileError` where no file can be written, so that no model runs for nothing. Leaves what is there as it is."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ShapesFileError(f"shapes file {path}: expected a file in a folder that exists, got {'a folder' if path.is_dir() else 'none'}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ShapesFileError(f"shapes file {path}: cannot be written: permission denied")
 
 
 def write_shapes(path: Path, calls: Iterable[tuple[Recorded, int]]) -> None:
-    """One line a call."""
-    path.write_text("".join(to_line(call, count) + "\n" for call, count in calls), encoding="utf-8")
+    """One line a call.
+
+    Raises:
+        ShapesFileError: the file cannot be written.
+    """
+    try:
+        path.write_text("".join(to_line(call, count) + "\n" for call, count in calls), encoding="utf-8")
+    except OSError as error:
+        raise ShapesFileError(f"shapes file {path}: cannot be written: {error.strerror}") from error
 
 
 def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case, ...]]:
     """The cases of a shapes file by op, the model's integers kept and its floats drawn anew.
 
     Raises:
-        ShapesFileError: no such file, or a line that is no valid call of a known op.
+        ShapesFileError: no such file, nothing in it, or a line that is no valid call of a known op.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -80,51 +93,161 @@ def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case,
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                op, case = _case(json.loads(line), specs, number)
-            except (TinyllmError, ValueError, KeyError, TypeError, AttributeError) as error:
-                what = f"no {error} given" if isinstance(error, KeyError) else str(error)
+                op, case = _case(_parsed(line), specs, number)
+            except (TinyllmError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+                told = isinstance(error, (TinyllmError, ValueError))
+                what = str(error) if told else f"expected a valid call, got {type(error).__name__}: {error}"
                 raise ShapesFileError(f"shapes file {path}: line {number}: {what}") from error
             cases.setdefault(op, []).append(case)
+    if not cases:
+        raise ShapesFileError(f"shapes file {path}: expected a line for each call, got none")
     return {op: tuple(found) for op, found in cases.items()}
 
 
+def _wrong(field: str, expected: str, got: Any) -> ValueError:
+    """The one wording of a malformed line; long values are cut."""
+    told = got if isinstance(got, str) else json.dumps(got, default=str)
+    return ValueError(f"{field}{': ' if field else ''}expected {expected}, got {told if len(told) <= 80 else told[:77] + '...'}")
+
+
+def _parsed(line: str) -> Any:
+    def constant(name: str) -> NoReturn:
+        raise _wrong("", "JSON", name)
+
+    try:
+        return json.loads(line, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected JSON, got {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise _wrong("", "a call", "JSON that is nested too deeply") from error
+
+
+def _object(field: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(field, "an object", value)
+    return value
+
+
+def _integer(field: str, value: Any, minimum: int) -> int:
+    if type(value) is not int or value < minimum:
+        raise _wrong(field, f"an integer of at least {minimum}", value)
+    return value
+
+
+def _one_of(field: str, value: Any, known: Iterable[Any]) -> Any:
+    known = tuple(known)
+    if not any(type(value) is type(k) and value == k for k in known):
+        hint = suggest(value, map(str, known)) if isinstance(value, str) else ""
+        few = "a known one" if len(known) > 12 else f"one of {', '.join(map(str, known))}" if known else "none"
+        raise ValueError(f"{_wrong(field, few, repr(value) if isinstance(value, str) else value)}{'.' + hint if 'Did' in hint else ''}")
+    return value
+
+
 def _case(line: Any, specs: Mapping[str, OpSpec], number: int) -> tuple[str, Case]:
-    if not isinstance(line, dict):
-        raise ValueError(f"expected an object, got {type(line).__name__}")
-    op = line["op"]
-    if op not in specs:
-        raise ValueError(f"unknown op {op!r}.{suggest(str(op), specs)}")
-    attributes = {name: _decoded(value) for name, value in line.get("attributes", {}).items()}
+    fields = _object("", line)
+    for needed in ("op", "inputs"):
+        if needed not in fields:
+            raise _wrong(needed, "the name of an op" if needed == "op" else "an object", "nothing")
+    spec = specs[_one_of("op", fields["op"], specs)]
+    _integer("count", fields.get("count", 1), 1)
+    given, settings = _object("inputs", fields["inputs"]), _object("attributes", fields.get("attributes", {}))
+    for field, names, known in (
+        ("inputs", given, [i.name for i in spec.inputs]),
+        ("attributes", settings, [a.name for a in spec.attributes]),
+    ):
+        for name in names:
+            _one_of(f"{spec.name}: {field}", name, known)
+    attributes = {name: _decoded(name, value) for name, value in settings.items()}
     types: dict[str, ArrayType | QuantType] = {}
     draws: dict[str, Draw] = {}
-    for name, given in line["inputs"].items():
-        types[name], draws[name] = _input(name, given)
-    check_call(specs[op], types, attributes)
-    unknown = [n for n in (*types, *attributes) if n not in specs[op].signature.parameters]
-    if unknown:
-        raise ValueError(f"{op}: unknown argument {unknown[0]!r}.{suggest(unknown[0], specs[op].signature.parameters)}")
+    values: dict[str, np.ndarray] = {}
+    for i in spec.inputs:
+        if i.name in given:
+            types[i.name], draws[i.name] = _input(i.name, _object(i.name, given[i.name]), values)
+        elif not i.optional:
+            raise _wrong(i.name, "an input", "nothing")
+    call = check_call(spec, types, attributes)
+    for output in output_types(spec, call):
+        _sized("output", list(output.shape))
+    if spec.check_values is not None:
+        for i in spec.inputs:
+            if i.kind == "int" and i.name in types and i.name not in values:
+                raise _wrong(f"{i.name}.values", f"the numbers that steer {spec.name}", "nothing")
+        spec.check_values(call, values)
     shapes = ",".join("x".join(map(str, t.shape)) or "scalar" for t in types.values())
-    return op, Case(f"line{number}:{shapes}", draws, attributes, tier="shapes")
+    return spec.name, Case(f"line{number}:{shapes}", draws, attributes, tier="shapes")
 
 
-def _input(name: str, given: Mapping[str, Any]) -> tuple[ArrayType | QuantType, Draw]:
-    shape = tuple(given["shape"])
-    if not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"{name}: expected a shape of integers, got {list(shape)}")
+def _decoded(field: str, value: Any) -> Any:
+    """The value of an attribute: lists are tuples, an object is one of `SETTINGS`."""
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise _wrong(field, f"one of {', '.join(SETTINGS)} with its fields", value)
+    ((name, fields),) = value.items()
+    kind = SETTINGS[_one_of(field, name, SETTINGS)]
+    hints, decoded = get_type_hints(kind), {}
+    for part, inner in _object(f"{field}.{name}", fields).items():
+        where = f"{field}.{name}.{part}"
+        wanted = get_args(hints[_one_of(f"{field}.{name}", part, hints)]) or (hints[part],)
+        decoded[part] = _decoded(where, inner)
+        if type(decoded[part]) not in wanted and not (float in wanted and type(decoded[part]) is int):
+            raise _wrong(where, " or ".join("null" if w is NoneType else w.__name__ for w in wanted), inner)
+    return kind(**decoded)
+
+
+def _sized(field: str, shape: Any) -> tuple[int, ...]:
+    """A shape that is one, of an array that memory may hold."""
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+        raise _wrong(field, "a shape, at most 32 integers of at least 0", shape)
+    if prod(max(n, 1) for n in shape) > MOST:
+        raise _wrong(field, f"at most {MOST} elements", shape)
+    return tuple(shape)
+
+
+def _input(name: str, given: Mapping[str, Any], values: dict[str, np.ndarray]) -> tuple[ArrayType | QuantType, Draw]:
+    """Type and draw of an input; its numbers go to `values` where the line has them."""
+    shape = _sized(f"{name}.shape", given.get("shape", "nothing"))
     if "scheme" in given:
-        settings = {key: given[key] for key in ("scheme", "bits", "group_size")}
-        return QuantType(shape, **settings), quantised(*shape, **settings)
-    dtype = given["dtype"]
+        return _quantised(name, given, shape)
+    dtype = _one_of(f"{name}.dtype", given.get("dtype", "nothing"), (*FLOATS, *INTEGERS, "bool"))
     if "values" in given:
-        values = np.asarray(given["values"], dtype)
-        if values.shape != shape:
-            raise ValueError(f"{name}: values of shape {list(values.shape)} where shape says {list(shape)}")
-        return ArrayType(shape, dtype), constant(values, dtype)
+        values[name] = _numbers(f"{name}.values", given["values"], dtype, shape)
+        return ArrayType(shape, dtype), constant(values[name])
     if dtype == "bool":
         return ArrayType(shape, dtype), Draw(shape, lambda rng: rng.random(shape) < 0.7)
     if dtype in INTEGERS:
         return ArrayType(shape, dtype), integers(0, 2, *shape)
-    if dtype not in FLOATS:
-        raise ValueError(f"{name}: unknown dtype {dtype!r}.{suggest(str(dtype), (*FLOATS, *INTEGERS, 'bool'))}")
     wide = len(shape) == 2 and name.endswith(("weight", "proj"))
     return ArrayType(shape, dtype), normal(*shape, scale=shape[-1] ** -0.5 if wide and shape[-1] else 1.0)
+
+
+def _quantised(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[QuantType, Draw]:
+    scheme = _one_of(f"{name}.scheme", given["scheme"], SCHEMES)
+    bits = _one_of(f"{name}.bits", given.get("bits", "nothing"), BITS if scheme == "affine" else (8,))
+    group_size = _integer(f"{name}.group_size", given.get("group_size", "nothing"), 1)
+    if len(shape) != 2:
+        raise _wrong(f"{name}.shape", "two sizes, rows and columns", list(shape))
+    if shape[1] % group_size:
+        raise _wrong(f"{name}.group_size", f"a divisor of the {shape[1]} columns", group_size)
+    if scheme == "affine" and shape[1] * bits % WORD:
+        raise _wrong(f"{name}.shape", f"columns whose {bits} bits fill whole words of {WORD}", list(shape))
+    return QuantType(shape, scheme, bits, group_size), quantised(*shape, scheme=scheme, bits=bits, group_size=group_size)
+
+
+def _numbers(field: str, given: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The recorded numbers, each of which its dtype holds."""
+    try:
+        raw = np.asarray(given)
+    except ValueError as error:
+        raise _wrong(field, "rows of one length", given) from error
+    if raw.shape != shape:
+        raise _wrong(field, f"numbers of shape {list(shape)}", f"shape {list(raw.shape)}")
+    kinds, words = ("b", "true or false") if dtype == "bool" else ("iu", f"{dtype} numbers") if dtype in INTEGERS else ("iuf", "numbers")
+    if raw.size and raw.dtype.kind not in kinds:
+        raise _wrong(field, words, given)
+    if raw.size and dtype in INTEGERS and not np.iinfo(dtype).min <= int(raw.min()) <= int(raw.max()) <= np.iinfo(dtype).max:
+        raise _wrong(field, words, f"{raw.min()} to {raw.max()}")
+    return raw.astype(numpy_dtype(dtype))

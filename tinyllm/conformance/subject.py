@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,8 @@ class Subject:
 
     def __init__(self, registry: Registry, backend: Backend, spec: OpSpec, kernel: Kernel | None) -> None:
         self.registry, self.backend, self.spec, self.kernel = registry, backend, spec, kernel
+        self.watch: AbstractContextManager[Any] = nullcontext()
+        """What each run of the kernel's own function happens in."""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,7 @@ class Subject:
             return ""
         try:
             answer = self.kernel.supports(replace(call, device=self.backend.device, bound=bound))
-        except Exception as error:  # noqa: BLE001  a plugin's function may raise anything: the check of signatures tells
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin's function may raise anything: the check of signatures tells
             return f"{BROKEN_SUPPORTS} {type(error).__name__}: {error}"
         if not isinstance(answer, bool | str):
             return f"{BROKEN_SUPPORTS} gave {answer!r}, expected True or a reason"
@@ -81,8 +83,9 @@ class Subject:
     def run(self, example: Example, natives: Mapping[str, Any]) -> tuple[Any, ...]:
         """Native outputs on native inputs."""
         with self.backend.call_context() if self.backend.call_context else nullcontext(), np.errstate(all="ignore"):
-            packed = self.pack(natives)
-            result = self.function(*example.positional(packed), **example.keyword(packed))
+            packed, function = self.pack(natives), self.function
+            with self.watch:
+                result = function(*example.positional(packed), **example.keyword(packed))
         return self.as_tuple(example, result)
 
     def as_tuple(self, example: Example, result: Any) -> tuple[Any, ...]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tinyllm.conformance.pytest_plugin import judge_outcome, session
+from tinyllm.conformance.pytest_plugin import PROPERTY, judge_outcome, session
 
 if TYPE_CHECKING:
     from tinyllm.conformance.checks.check import Check
-    from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.run import Runner
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each check, under the check's own id."""
     checks: list[Any] = [pytest.param(*row, id=row[0].id) for row in session(metafunc.config).checks]
-    metafunc.parametrize(("check", "runner", "report"), checks)
+    metafunc.parametrize(("check", "runner"), checks)
 
 
-def test_check(check: Check, runner: Runner, report: Report) -> None:
+def test_check(check: Check, runner: Runner, record_property: Callable[[str, object], None]) -> None:
     """Passes, or fails with the message and what to paste."""
     result = runner(check)
-    report.add(result)
+    record_property(PROPERTY, result.to_json())
     judge_outcome(result)

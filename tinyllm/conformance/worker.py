@@ -10,19 +10,38 @@ import os
 import sys
 from typing import Any
 
+from tinyllm.conformance.checks.arrays import OP as ARRAYS
 from tinyllm.conformance.checks.check import Plan
-from tinyllm.conformance.collect import collect
+from tinyllm.conformance.collect import collect, trials
 from tinyllm.conformance.run import Runner
-from tinyllm.registry import default_registry
+from tinyllm.errors import TinyllmError, UnknownNameError
+from tinyllm.registry import Registry, default_registry
+
+LIST = "list"
+"""In the place of SKIP: tell the ops of the plan, and what is wrong with it, without loading a kernel."""
+
+
+def _listed(registry: Registry, plan: Plan) -> dict[str, Any]:
+    try:
+        ops = [trial.spec.name for trial in trials(registry, plan)]
+    except TinyllmError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    return {"ops": [*((ARRAYS,) if not plan.shapes and (not plan.ops or ARRAYS in plan.ops) else ()), *ops]}
 
 
 def main(plan_json: str, skip: str, descriptor: str) -> None:
     """`{"checks": n}`, then for each check `{"start": id}` and its result."""
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(plan_json).items()}
     plan = Plan(**fields)
-    registry = default_registry()
     with os.fdopen(int(descriptor), "w", buffering=1, encoding="utf-8") as out:
-        checks = collect(registry, plan)
+        registry = default_registry()
+        if skip == LIST:
+            print(json.dumps(_listed(registry, plan)), file=out)
+            return
+        try:
+            checks = collect(registry, plan)
+        except UnknownNameError:  # the case asked for is of another op
+            checks = []
         print(json.dumps({"checks": len(checks)}), file=out)
         runner = Runner(registry, plan)
         for check in checks[int(skip) :]:

@@ -116,10 +116,22 @@ class Trial:
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
         return [case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted]
 
+    @cached_property
+    def runs_anything(self) -> bool:
+        """Whether a kernel takes any of the spec's smoke cases."""
+        smoke = [c for c in self.spec.cases if c.tier == "smoke"]
+        return any(not s.declines(self.example(c, d).call) for s in self.subjects for c in smoke for d in self.dtypes)
+
     @property
     def dtypes(self) -> list[str]:
         """Those to test in that the backend has."""
         return [d for d in self.asked_dtypes if d in self.backend.dtypes or len(dtypes_of(self.spec)) == 1]
+
+    @property
+    def safety_dtypes(self) -> list[str]:
+        """Those in which views, repeats and hidden elements are tried: float32 or the first that is there; past smoke also 16 bits."""
+        first = [d for d in ("float32", *self.dtypes) if d in self.dtypes][:1]
+        return first if set(self.plan.tiers) == {"smoke"} else [d for d in self.dtypes if d in first or d in ("float16", "bfloat16")]
 
     @property
     def asked_dtypes(self) -> list[str]:

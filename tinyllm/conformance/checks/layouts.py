@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.backend import Backend
-from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
@@ -24,22 +24,31 @@ GUARD = 7.0
 
 
 def layouts(trial: Trial) -> Iterator[Check]:
-    """In float32 on every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
-    if "float32" not in trial.dtypes:
-        return
+    """Every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
     smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
-    for case in smoke:
-        example = trial.example(case, "float32")
-        names = [n for n in _viewable(example) if n not in trial.spec.consumes]
-        if not names:
-            continue
-        for subject in trial.subjects:
-            if not subject.declines(example.call):
-                yield _check(trial, subject, case, "sliced", _sliced, names)
-                if find_function(trial.backend, *PERMUTE):
-                    yield _check(trial, subject, case, "transposed", _transposed, names)
-                if find_function(trial.backend, *BROADCAST) and not example.unread:  # what is hidden in one entry may be seen in the next
-                    yield _check(trial, subject, case, "broadcast", _broadcast, names)
+    views: list[tuple[str, View]] = [("sliced", _sliced)]
+    others: tuple[tuple[str, View, tuple[str, ...]], ...] = (("transposed", _transposed, PERMUTE), ("broadcast", _broadcast, BROADCAST))
+    for aspect, view, names in others:
+        if find_function(trial.backend, *names):
+            views.append((aspect, view))
+        elif smoke and trial.subjects:
+            yield _no_view(trial, aspect, names)
+    for dtype in trial.safety_dtypes:
+        for case in smoke:
+            example = trial.example(case, dtype)
+            shown = [n for n in _viewable(example) if n not in trial.spec.consumes]
+            for subject in trial.subjects if shown else ():
+                if not subject.declines(example.call):
+                    for aspect, view in views:
+                        if aspect != "broadcast" or not example.unread:  # what is hidden in one entry may be seen in the next
+                            yield _check(trial, subject, case, dtype, aspect, view, shown)
+
+
+def _no_view(trial: Trial, aspect: str, names: tuple[str, ...]) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        raise DeclaredError(f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}")
+
+    return trial.check("views", run, aspect=aspect)
 
 
 PERMUTE, BROADCAST = ("permute_dims", "permute", "transpose"), ("broadcast_to",)
@@ -48,7 +57,10 @@ PERMUTE, BROADCAST = ("permute_dims", "permute", "transpose"), ("broadcast_to",)
 
 def find_function(backend: Backend, *names: str) -> Callable[..., Any] | None:
     """The first of these in the backend's namespace, or in the module that its arrays are from."""
-    module = sys.modules.get(type(backend.from_numpy(np.zeros(1, np.float32))).__module__)
+    try:
+        module = sys.modules.get(type(backend.from_numpy(np.zeros(1, np.float32))).__module__)
+    except Exception:  # noqa: BLE001  the checks of arrays tell
+        return None
     return next((f for space in (backend.xp, module) for n in names if callable(f := getattr(space, n, None))), None)
 
 
@@ -68,9 +80,9 @@ View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]
 """A native view, the numbers that it shows, and whether all around it is as it was."""
 
 
-def _check(trial: Trial, subject: Subject, case: Case, aspect: str, view: View, names: list[str]) -> Check:
+def _check(trial: Trial, subject: Subject, case: Case, dtype: str, aspect: str, view: View, names: list[str]) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        example = trial.example(case, "float32")
+        example = trial.example(case, dtype)
         natives, guards = subject.native(example.inputs), {}
         for name in names:
             natives[name], shown, guards[name] = view(subject, example.inputs[name])
@@ -82,7 +94,7 @@ def _check(trial: Trial, subject: Subject, case: Case, aspect: str, view: View, 
         overrun = [name for name, untouched in guards.items() if not untouched()]
         return Verdict(f"wrote outside of its input {', '.join(overrun)}") if overrun else verdict
 
-    return trial.check(case.id, run, aspect=aspect, subject=subject, dtype="float32", decision=case.decision)
+    return trial.check(case.id, run, aspect=aspect, subject=subject, dtype=dtype, decision=case.decision)
 
 
 def _sliced(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:

@@ -29,58 +29,57 @@ MOST = 1 << 21
 """Numbers of input past which looking takes too long."""
 
 
-def origin(trial: Trial, subject: Subject) -> str:
-    """`kernel`, `reference`, or `delegation to NAME`."""
+class Watch:
+    """Sees who computes while a kernel runs: `with watch: ...`, then `watch.found`."""
+
+    def __init__(self, registry: Registry, subject: Subject) -> None:
+        self._codes = {code for spec in registry.specs.values() for code in _codes(spec.reference)}
+        self._foreign = _foreign_roots(registry, subject)
+        self._seen: set[str] = set()
+        self._by_reference = False
+
+    def __enter__(self) -> Watch:
+        self._before = sys.getprofile()
+        sys.setprofile(self._event)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(self._before)
+
+    def _event(self, frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            self._by_reference = self._by_reference or frame.f_code in self._codes
+            self._seen.add(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+        elif event == "c_call":
+            self._seen.add(_root(argument))
+
+    @property
+    def found(self) -> str:
+        """`kernel`, `reference`, or `delegation to NAME`, as far as was seen."""
+        others = self._seen & self._foreign
+        return "reference" if self._by_reference else f"delegation to {min(others)}" if others else "kernel"
+
+
+def origin(trial: Trial, subject: Subject, dtype: str) -> str:
+    """What the kernel's code names, and what numpy allocates on a large case. What runs is seen by a `Watch` at each case."""
     if subject.kernel is None:
         return "reference"
-    case = _telling_case(trial, subject)
-    foreign = _foreign_roots(trial.registry, subject)
-    named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & foreign
-    if case is None:
-        return f"delegation to {min(named)}" if named else "kernel"
-    example = trial.example(case, trial.dtypes[0])
-    codes = {code for spec in trial.registry.specs.values() for code in _codes(spec.reference)}
-    natives = subject.native(example.inputs)
-    subject.backend.synchronize(*arrays_in(subject.run(example, natives)))  # what is loaded at the first call is nobody's work
-    seen: set[str] = set()
-    by_reference = False
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        nonlocal by_reference
-        if event == "call":
-            by_reference = by_reference or frame.f_code in codes
-            seen.add(str(frame.f_globals.get("__name__", "")).partition(".")[0])
-        elif event == "c_call":
-            seen.add(_root(argument))
-
-    natives = subject.native(example.inputs)
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        subject.backend.synchronize(*arrays_in(subject.run(example, natives)))
-    finally:
-        sys.setprofile(before)
-    if by_reference:
-        return "reference"
-    found = (seen & foreign) | named
-    if not found and _numpy_computes(subject, trial, case):
-        found = {"numpy"}
-    return f"delegation to {min(found)}" if found else "kernel"
+    named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & _foreign_roots(trial.registry, subject)
+    case = _telling_case(trial, subject, dtype)
+    if not named and case is not None and _numpy_computes(subject, trial, case, dtype):
+        named = {"numpy"}
+    return f"delegation to {min(named)}" if named else "kernel"
 
 
-def _telling_case(trial: Trial, subject: Subject) -> Case | None:
-    """Of the cases that the kernel takes in the first dtype, the one with the largest outputs within reason."""
-    cases = [c for c in trial.spec.cases if trial.dtypes and sum(prod(d.shape) for d in c.inputs.values()) < MOST]
-    taken = [c for c in cases if not subject.declines(_call(trial, c))]
-    return max(taken, key=lambda c: _output_bytes(trial.spec, _call(trial, c)), default=None)
+def _telling_case(trial: Trial, subject: Subject, dtype: str) -> Case | None:
+    """Of the cases that the kernel takes, the one with the largest outputs within reason."""
+    cases = [c for c in trial.spec.cases if sum(prod(d.shape) for d in c.inputs.values()) < MOST]
+    taken = [c for c in cases if not subject.declines(trial.example(c, dtype).call)]
+    return max(taken, key=lambda c: _output_bytes(trial.spec, trial.example(c, dtype).call), default=None)
 
 
 def _output_bytes(spec: OpSpec, call: Call) -> int:
     return sum(prod(map(int, t.shape)) * (4 if t.dtype == "quant" else numpy_dtype(t.dtype).itemsize) for t in output_types(spec, call))
-
-
-def _call(trial: Trial, case: Case) -> Call:
-    return trial.example(case, trial.dtypes[0]).call
 
 
 def _own_roots(registry: Registry, backend: str) -> set[str]:
@@ -144,14 +143,16 @@ def _root(function: Any) -> str:
     return str(module or "").partition(".")[0]
 
 
-def _numpy_computes(subject: Subject, trial: Trial, case: Case) -> bool:
+def _numpy_computes(subject: Subject, trial: Trial, case: Case, dtype: str) -> bool:
     """Whether numpy allocates more than the outputs take, where the backend's arrays are not numpy's."""
     if isinstance(subject.backend.from_numpy(np.zeros(1, np.float32)), np.ndarray):
         return False
-    example = trial.example(case, trial.dtypes[0])
+    example = trial.example(case, dtype)
     size = _output_bytes(trial.spec, example.call)
     if size < LARGE:
         return False
+    natives = subject.native(example.inputs)
+    subject.backend.synchronize(*arrays_in(subject.run(example, natives)))  # what is loaded at the first call is nobody's work
     natives = subject.native(example.inputs)
     tracemalloc.start()
     try:

@@ -8,7 +8,7 @@ from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.properties import properties_of
 from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import search
+from tinyllm.conformance.properties.search import require_hypothesis, search
 from tinyllm.conformance.subject import Subject
 
 
@@ -17,7 +17,9 @@ def properties(trial: Trial) -> Iterator[Check]:
     if trial.plan.shapes or set(trial.plan.tiers) == {"model"}:
         return
     smoke = set(trial.plan.tiers) == {"smoke"}
-    wanted = trial.plan.dtypes or (("float32",) if smoke else ("float32", "bfloat16"))
+    first = [d for d in ("float32", *trial.dtypes) if d in trial.dtypes][:1]
+    wanted = trial.plan.dtypes or (first if smoke else [*first, "bfloat16"])
+    require_hypothesis()
     for subject in trial.subjects:
         for dtype in (d for d in trial.dtypes if d in wanted and takes(trial, subject, d)):
             for found in properties_of(trial.spec):

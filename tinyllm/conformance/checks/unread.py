@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
+from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec import Case
@@ -18,24 +19,28 @@ POISONS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "large": 1e30}
 
 def unread(trial: Trial) -> Iterator[Check]:
     """Each poison in every case that hides something, on every kernel that takes it."""
-    if trial.spec.unread is None or "float32" not in trial.dtypes:
+    if trial.spec.unread is None:
         return
-    for case in trial.cases:
-        example = trial.example(case, "float32")
-        if not example.unread:
-            continue
-        for subject in trial.subjects:
-            if not subject.declines(example.call):
-                yield _check(trial, subject, case)
+    for dtype in trial.safety_dtypes:
+        for case in trial.cases:
+            example = trial.example(case, dtype)
+            if example.unread:
+                yield from (_check(trial, subject, case, dtype) for subject in trial.subjects if not subject.declines(example.call))
 
 
-def _check(trial: Trial, subject: Subject, case: Case) -> Check:
+def _filled(example: Example, value: float) -> dict[str, np.ndarray]:
+    """The inputs that have such elements, all of which are this value now."""
+    with np.errstate(over="ignore"):
+        filled = {n: np.asarray(value).astype(example.inputs[n].dtype) for n in example.unread}
+    return {n: np.where(where, filled[n], example.inputs[n]) for n, where in example.unread.items()}
+
+
+def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        example, worst = trial.example(case, "float32"), Verdict()
-        clean = example.with_inputs(**{n: np.where(w, np.float32(0), example.inputs[n]) for n, w in example.unread.items()})
+        example, worst = trial.example(case, dtype), Verdict()
+        clean = example.with_inputs(**_filled(example, 0.0))
         for name, poison in POISONS.items():
-            spoilt = {n: np.where(w, np.float32(poison), example.inputs[n]) for n, w in example.unread.items()}
-            poisoned = example.with_inputs(**spoilt)
+            poisoned = example.with_inputs(**_filled(example, poison))
             poisoned.expected, poisoned.scales, poisoned.inner_scales = clean.expected, clean.scales, clean.inner_scales
             verdict = run_and_judge(subject, poisoned, admitted)
             if verdict.message:
@@ -43,4 +48,4 @@ def _check(trial: Trial, subject: Subject, case: Case) -> Check:
             worst = max(worst, verdict, key=lambda v: v.worst)
         return worst
 
-    return trial.check(case.id, run, aspect="unread", subject=subject, dtype="float32", decision=case.decision)
+    return trial.check(case.id, run, aspect="unread", subject=subject, dtype=dtype, decision=case.decision)

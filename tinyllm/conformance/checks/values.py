@@ -10,7 +10,7 @@ import numpy as np
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.example import Example, arrays_in
 from tinyllm.conformance.judge import Verdict, judge
-from tinyllm.conformance.subject import Subject, to_numpy
+from tinyllm.conformance.subject import BROKEN_SUPPORTS, Subject, to_numpy
 from tinyllm.spec import Case
 
 
@@ -28,9 +28,10 @@ def values(trial: Trial) -> Iterator[Check]:
 def repeats(trial: Trial) -> Iterator[Check]:
     """The same call twice gives the same bits; one case of many elements and one of few stand for all."""
     for subject in trial.subjects:
-        taken = [c for c in trial.cases if not subject.declines(trial.example(c, "float32").call)] if "float32" in trial.dtypes else []
-        for case in {c.id: c for c in (_largest(trial, taken), *taken[:1])}.values() if taken else ():
-            yield _repeat(trial, subject, case)
+        for dtype in trial.safety_dtypes:
+            taken = [c for c in trial.cases if not subject.declines(trial.example(c, dtype).call)]
+            for case in {c.id: c for c in (_largest(trial, taken), *taken[:1])}.values() if taken else ():
+                yield _repeat(trial, subject, case, dtype)
 
 
 def run_and_judge(subject: Subject, example: Example, admitted: Admitted, natives: dict[str, Any] | None = None) -> Verdict:
@@ -70,19 +71,23 @@ def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
 
 
 def _declined(trial: Trial, case: Case, dtype: str) -> Check:
-    """No kernel takes the case: the backend must say so before it touches any data (see `refusals`)."""
+    """No kernel takes the case: the backend must say so before it touches any data (see `refusals`). A kernel that cannot be loaded,
+    or whose `supports` is broken, has declared nothing."""
     reasons = [f"{s.id}: {s.declines(trial.example(case, dtype).call)}" for s in trial.subjects]
+    broken = bool(trial.broken) or any(BROKEN_SUPPORTS in reason for reason in reasons)
     reasons += [f"{name}: {error}" for name, error in trial.broken.items()]
 
     def run(admitted: Admitted) -> Verdict:
+        if broken:
+            return Verdict("; ".join(reasons))
         raise DeclaredError("; ".join(reasons) or f"backend {trial.backend.name!r} has no kernel for it and no namespace for references")
 
     return trial.check(case.id, run, dtype=dtype, decision=case.decision)
 
 
-def _repeat(trial: Trial, subject: Subject, case: Case) -> Check:
+def _repeat(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        example = trial.example(case, "float32")
+        example = trial.example(case, dtype)
         first, second = (subject(example) for _ in range(2))
         differing = sum(a != b for a, b in zip(_bytes(first), _bytes(second), strict=True))
         if not differing:
@@ -91,7 +96,7 @@ def _repeat(trial: Trial, subject: Subject, case: Case) -> Check:
             return judge(example, first, exact=subject.exact, against=second)
         return Verdict(f"the same call twice gives other bits in {differing} output(s)")
 
-    return trial.check(case.id, run, aspect="repeat", subject=subject, dtype="float32")
+    return trial.check(case.id, run, aspect="repeat", subject=subject, dtype=dtype)
 
 
 def _largest(trial: Trial, cases: list[Case]) -> Case:

@@ -212,7 +212,7 @@ def search(test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: s
         DeclaredError: every input was declined.
         TinyllmError: hypothesis is not installed.
     """
-    hypothesis = _hypothesis()
+    hypothesis = require_hypothesis()
     failures: list[_Failure] = []
     held, reasons, deadline, enough = 0, [""], float("inf"), False
 
@@ -269,7 +269,8 @@ def _verdict(failure: _Failure) -> Verdict:
     return Verdict(failure.message)
 
 
-def _hypothesis() -> Any:
+def require_hypothesis() -> Any:
+    """The module hypothesis, or a `TinyllmError` that says how to get it."""
     try:
         import hypothesis
         import hypothesis.strategies

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import Way, way
+from tinyllm.conformance.reports.text import plural
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.errors import InvalidInputError
 
@@ -23,20 +24,20 @@ class Kind(StrEnum):
     """How a check got worse."""
 
     BROKEN = "broken"
-    """Bad now, and was not."""
+    """Bad now, and was not; or it passed against expectation, and fails now."""
     LOST = "lost"
-    """It passed, and is now unsupported or expected to fail."""
+    """It passed, expected or not, and is now unsupported or expected to fail."""
     GONE = "gone"
     """It ran, was asked for again, and is no longer there."""
     HANDED_OVER = "handed over"
-    """The kernel did the work itself, and now hands it over."""
+    """The kernel did the work itself, or the op's own formula did, and now another library does it; or the formula for the kernel."""
     WORSE = "worse"
     """It passes, with an error more than twice as large and past half of the bound."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A check that is not what it was. kind: a `Kind`, `fixed` or `new`; old and new: outcomes, or errors in ulps."""
+    """A check that is not what it was. kind: a `Kind`, `fixed`, `excused`, `new`, `declared` or `widened`; old, new: outcomes or ulps."""
 
     kind: str
     id: str
@@ -47,7 +48,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Diff:
-    """regressions and fixed: changes of checks that both know; new: checks that OLD lacks. not_asked: checks that NEW's plan left out."""
+    """What became of the checks.
+
+    regressions, fixed: of checks that both know. excused: no longer bad, but only declared so: expected to fail, unsupported, or it passes
+    with a new declaration or a wider bound. new: checks that OLD lacks. not_asked: checks that NEW's plan left out.
+    allowances: each reason that was not declared before, and each bound that is wider, with the first check and their number.
+    """
 
     compared: int
     regressions: tuple[Change, ...]
@@ -55,11 +61,18 @@ class Diff:
     new: tuple[Change, ...]
     not_asked: int
     doubts: tuple[str, ...]
+    excused: tuple[Change, ...] = ()
+    allowances: tuple[Change, ...] = ()
+
+    @property
+    def new_bad(self) -> tuple[Change, ...]:
+        """The new checks that are bad."""
+        return tuple(c for c in self.new if c.new in BAD)
 
     @property
     def exit_code(self) -> int:
-        """1 if anything got worse."""
-        return 1 if self.regressions else 0
+        """1 if anything got worse, or is new and bad."""
+        return 1 if self.regressions or self.new_bad else 0
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -86,6 +99,8 @@ def diff(old: Sequence[Report], new: Sequence[Report]) -> Diff:
         tuple(c for p in parts for c in p.new),
         sum(p.not_asked for p in parts),
         (*sorted(doubts), *(d for p in parts for d in p.doubts)),
+        tuple(c for p in parts for c in p.excused),
+        tuple(c for p in parts for c in p.allowances),
     )
 
 
@@ -95,7 +110,14 @@ def _compared(old: Report, new: Report) -> Diff:
     missing = [result for key, result in before.items() if key not in after and result.outcome is not Outcome.UNSUPPORTED]
     gone = [r for r in missing if _asked(new.plan, old.plan, r)]
     regressions = [c for was, now in both for c in _worse(was, now)] + [_gone(r) for r in gone]
-    fixed = [Change("fixed", now.id, was.outcome, now.outcome) for was, now in both if was.outcome in BAD and now.outcome not in BAD]
+    mended = [(was, now) for was, now in both if was.outcome in BAD and now.outcome not in BAD]
+    regressed = {c.id for c in regressions}
+    fixed = [Change("fixed", now.id, was.outcome, now.outcome) for was, now in mended if _mended(was, now)]
+    excused = [
+        Change("excused", now.id, was.outcome, now.outcome, "; ".join(now.declared) or now.message)
+        for was, now in mended
+        if not _mended(was, now) and now.id not in regressed
+    ]
     added = [Change("new", r.id, "", r.outcome, r.message) for key, r in after.items() if key not in before]
     order = list(Kind)
     return Diff(
@@ -105,18 +127,54 @@ def _compared(old: Report, new: Report) -> Diff:
         tuple(sorted(added, key=lambda c: Outcome(c.new) not in BAD)),
         len(missing) - len(gone),
         tuple(_doubts(old, new)),
+        tuple(excused),
+        (*_declared(before, after), *_widened(both)),
     )
 
 
 def _worse(was: Result, now: Result) -> Iterator[Change]:
-    if now.outcome in BAD and was.outcome not in BAD:
+    passed = was.outcome in (Outcome.PASS, Outcome.XPASS)
+    if now.outcome in BAD and (was.outcome not in BAD or (passed and now.outcome is not Outcome.XPASS)):
         yield Change(Kind.BROKEN, now.id, was.outcome, now.outcome, now.message)
-    elif was.outcome is Outcome.PASS and now.outcome in (Outcome.UNSUPPORTED, Outcome.XFAIL):
+    elif passed and now.outcome in (Outcome.UNSUPPORTED, Outcome.XFAIL):
         yield Change(Kind.LOST, now.id, was.outcome, now.outcome, now.message)
     elif now.outcome is Outcome.PASS and _grew(was, now):
         yield Change(Kind.WORSE, now.id, f"{was.worst:.3g} ulps", f"{now.worst:.3g} ulps", f"of {now.bound:g}")
-    if way(was.how) is Way.OWN and way(now.how) in (Way.REFERENCE, Way.DELEGATION):
+    ranks = (Way.OWN, Way.REFERENCE, Way.DELEGATION)
+    before, after = way(was.how), way(now.how)
+    if before in ranks and after in ranks and ranks.index(after) > ranks.index(before):
         yield Change(Kind.HANDED_OVER, now.id, was.how, now.how)
+
+
+def _mended(was: Result, now: Result) -> bool:
+    """It passes, and nothing was declared or widened for that."""
+    return now.outcome is Outcome.PASS and not set(now.declared) - set(was.declared) and not _wider(was, now)
+
+
+def _wider(was: Result, now: Result) -> bool:
+    return was.bound is not None and now.bound is not None and now.bound > was.bound
+
+
+def _declared(before: Mapping[Any, Result], after: Mapping[Any, Result]) -> Iterator[Change]:
+    """Reasons that a check did not need before; of a check that was not there, those that no check needed."""
+    known = {reason for result in before.values() for reason in result.declared}
+    found: dict[str, list[Result]] = {}
+    for key, now in after.items():
+        for reason in dict.fromkeys(now.declared):
+            if reason not in (before[key].declared if key in before else known):
+                found.setdefault(reason, []).append(now)
+    for reason, results in found.items():
+        yield Change("declared", results[0].id, "", plural(len(results), "check"), reason)
+
+
+def _widened(both: Iterable[tuple[Result, Result]]) -> Iterator[Change]:
+    """Bounds that are wider, those of a kernel together."""
+    found: dict[Any, list[tuple[Result, Result]]] = {}
+    for was, now in both:
+        if _wider(was, now):
+            found.setdefault((now.op, now.kernel, was.bound, now.bound), []).append((was, now))
+    for (_, _, old, new), pairs in found.items():
+        yield Change("widened", pairs[0][1].id, f"{old:g} ulps", f"{new:g} ulps", plural(len(pairs), "check"))
 
 
 def _grew(was: Result, now: Result) -> bool:

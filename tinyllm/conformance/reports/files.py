@@ -25,6 +25,17 @@ def check_suffix(path: str | Path) -> str:
     return suffix
 
 
+def check_target(path: str | Path) -> None:
+    """Whether a report can be written there, as far as can be told before the work.
+
+    Raises:
+        InvalidInputError: a suffix that stands for no form, or a folder that is not there.
+    """
+    check_suffix(path)
+    if not Path(path).parent.is_dir():
+        raise invalid("report", str(path), "a folder that is there", f"{Path(path).parent}")
+
+
 def write(path: str | Path, reports: Sequence[Report]) -> None:
     """Reports as one file: JSON, JUnit, Markdown or HTML.
 

@@ -67,10 +67,14 @@ class Summary:
         """The m of `n/m`: all that a kernel took."""
         return sum(self.counts.values()) - self.counts.get(Outcome.UNSUPPORTED, 0)
 
+    tried: bool = True
+    """A kernel (or the reference) ran and passed something; errors that the core gives say nothing of either."""
+
     @property
     def holds(self) -> bool | None:
         """Nothing is bad; None where nothing passed either, so that nothing is known."""
-        return _holds(self.counts)
+        found = _holds(self.counts)
+        return found if self.tried else found and None
 
     @property
     def done_by(self) -> str:
@@ -141,9 +145,10 @@ def _mains(results: Sequence[Result]) -> dict[str, Way]:
 
 def _summary(op: str, dtype: str, how: Way, results: list[Result]) -> Summary:
     names = dict.fromkeys(r.kernel for r in results if r.kernel and way(r.how) is how)
-    kernels = {name: _holds(counts(r for r in results if r.kernel == name)) for name in names}
+    kernels = {name: _holds(counts(r for r in results if r.kernel == name and r.aspect != "signature")) for name in names}
     helpers = sorted({r.how.partition(" to ")[2] for r in results if r.how.startswith("delegation to ")})
-    return Summary(op, dtype, how, counts(results), kernels, tuple(helpers), worst(results), sum(r.seconds for r in results))
+    tried = how is Way.NOBODY or any(r.kernel and r.outcome is Outcome.PASS and r.aspect != "signature" for r in results)
+    return Summary(op, dtype, how, counts(results), kernels, tuple(helpers), worst(results), sum(r.seconds for r in results), tried)
 
 
 def _holds(found: Mapping[Outcome, int]) -> bool | None:

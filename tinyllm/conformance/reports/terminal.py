@@ -25,7 +25,7 @@ Step = Callable[[str, Result | None], None]
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Step]:
+def progress(total: int | None) -> Iterator[Step]:
     """A bar on a terminal's stderr. Call what it gives with the id of a check and None before it runs, with its result after."""
     if not sys.stderr.isatty():
         yield lambda check_id, result: None

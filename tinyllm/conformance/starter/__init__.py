@@ -21,7 +21,7 @@ FILES = {
 
 
 class FolderExistsError(TinyllmError):
-    """The folder that was to be written is there already."""
+    """The folder that was to be written is there already, or cannot be made."""
 
     exit_code = 2
 
@@ -38,12 +38,16 @@ def write_backend(name: str, parent: Path) -> list[Path]:
     """Write the package into `parent/tinyllm_NAME` and give the files.
 
     Raises:
-        FolderExistsError: the folder is there already; nothing is overwritten.
+        FolderExistsError: the folder is there already and nothing is overwritten, or it cannot be made.
     """
     package = f"tinyllm_{name}"
     folder = parent / package
     if folder.exists():
         raise FolderExistsError(f"{folder} is there already; nothing was written")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise FolderExistsError(f"{folder}: cannot be made: {error.strerror}") from error
     words = {"@NAME@": name, "@PACKAGE@": package, "@CLASS@": "".join(part.title() for part in name.split("_")) + "Backend"}
     written = []
     for source, target in FILES.items():

@@ -36,6 +36,8 @@ def quantize(w: Any, *, bits: int = 4, group_size: int = 64, scheme: str = "affi
     low = np.zeros(groups.shape[:-1], groups.dtype) if scheme == "int8" else groups.min(axis=-1)
     most = 127 if scheme == "int8" else 2**bits - 1
     scales = (np.abs(groups).max(axis=-1) if scheme == "int8" else groups.max(axis=-1) - low) / most
+    if mistake == "biases a little low":
+        low = low * (1 + 3 * np.finfo(short).eps)
     shifted = wide(w) - np.repeat(low, group_size, axis=-1)
     levels = shifted / np.repeat(np.where(scales > 0, scales, 1), group_size, axis=-1)
     q = np.clip(np.floor(levels) if mistake == "rounded down" else np.round(levels), -127 if scheme == "int8" else 0, most)
@@ -96,6 +98,7 @@ def pack(values: Any, bits: int) -> Any:
 MUTANTS = (
     Mutant("rounded down", "quantize", "floor for round: all weights half a step too small.", quantize),
     Mutant("scale of the whole row", "quantize", "One scale a row: a single large weight costs all others their digits.", quantize),
+    Mutant("biases a little low", "quantize", "Each weight is within its bound, but all are off the same way.", quantize),
     Mutant("nibbles swapped", "dequantize", "The high half of a byte is read first: neighbouring columns change places.", dequantize),
     Mutant("highest bits first", "dequantize", "Each number's bits are read from the wrong end.", dequantize),
     Mutant("bits past a word lost", "dequantize", "With 3, 5 or 6 bits a number may lie in two words; only the first is read.", dequantize),
