@@ -15,6 +15,7 @@ from tinyllm.chat import Chat
 from tinyllm.checks import integer
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.generation import generate
+from tinyllm.engine.grammar import Grammars
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams, TokenLogprob
 from tinyllm.engine.sequence import Piece, Sequence
@@ -113,6 +114,11 @@ class LLM:
     def stop_token_ids(self) -> frozenset[int]:
         """Every token that ends a reply, from config, generation config and tokenizer."""
         return frozenset((*self.config.eos_token_ids, *self.tokenizer.eos_token_ids))
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiled grammars, kept for the next reply that asks for one of them."""
+        return Grammars(self.tokenizer)
 
     @property
     def context(self) -> int:
@@ -234,7 +240,8 @@ class LLM:
     def sequence(self, prompt: Prompt, raw: bool, params: SamplingParams) -> Sequence:
         """A checked request."""
         ids = self._checked_ids(self.encode(prompt, raw), self.context - 1)
-        return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context)
+        grammar = self.grammars.start(params.grammar) if params.grammar else None
+        return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context, grammar=grammar)
 
     def _checked_ids(self, ids: list[int], most: int) -> list[int]:
         if not isinstance(ids, list | tuple | np.ndarray):

@@ -39,6 +39,8 @@ class FakeProgram:
 
     delay: float = 0.0
     stop_after: int | None = None
+    page_size: int = 4
+    cache_dtypes: tuple[str, ...] = ("int64",)
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
     steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tinyllm.engine.sampling import SamplingParams, log_probability, sample
+from tests.engine.fakes import sequence
+from tinyllm.engine.sampling import SamplingParams, TokenCounts, adjust, log_probability, sample
 from tinyllm.errors import InvalidInputError
 
 shares = st.floats(0.01, 0.99)
@@ -24,14 +26,15 @@ def noise(seed: int, position: int) -> float:
 
 def plainly(logits: Any, u: float, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> int:
     """The definition: temperature, the k likeliest, the smallest set that reaches p of what is left, those near the best; then draw."""
-    weights = {i: math.exp((float(x) - float(max(logits))) / temperature) for i, x in enumerate(logits)}
+    top = float(max(logits))
+    weights = {i: math.exp((float(x) - top) / temperature) for i, x in enumerate(logits)}
     order = sorted(weights, key=lambda i: -weights[i])
     kept = order[:top_k]
     if top_p is not None:
         total, reached = math.fsum(weights[i] for i in kept), 0.0
         for count, i in enumerate(kept, 1):
             reached += weights[i]
-            assume(abs(reached - top_p * total) > 1e-9 * total or count == len(kept))
+            assume(abs(reached - top_p * total) > 1e-6 * total or count == len(kept))
             if reached >= top_p * total:
                 kept = kept[:count]
                 break
@@ -39,7 +42,7 @@ def plainly(logits: Any, u: float, temperature: float, top_k: int | None, top_p:
     total, reached = math.fsum(weights[i] for i in kept), 0.0
     for i in sorted(kept):
         reached += weights[i]
-        assume(abs(reached - u * total) > 1e-9 * total)
+        assume(abs(reached - u * total) > 1e-6 * total)
         if reached > u * total:
             return i
     return max(kept)
@@ -103,14 +106,70 @@ def test_extreme_temperatures_stay_finite() -> None:
     assert {sample(logits, SamplingParams(temperature=1e6), 0, p) for p in range(60)} == {0, 1, 2}
 
 
+def counted(prompt: list[int], generated: list[int]) -> TokenCounts:
+    counts = TokenCounts(prompt)
+    for token in generated:
+        counts.add(token)
+    return counts
+
+
 def test_repetition_penalty_pushes_down_what_was_said() -> None:
     params = SamplingParams(repetition_penalty=2.0)
     logits = np.array([4.0, 3.0, -1.0], np.float32)
-    assert sample(logits, params, 0, 0, seen=[0]) == 1
-    assert sample(logits, params, 0, 0, seen=[0, 0, 0, 1]) == 0  # once, however often it was said: 2 against 1.5
-    assert sample(np.array([-1.0, -1.5], np.float32), params, 0, 0, seen=[0]) == 1  # below 0 it multiplies
-    assert sample(logits, params, 0, 0) == 0
-    assert logits.tolist() == [4.0, 3.0, -1.0]
+    assert adjust(logits, params, counted([0], [])).tolist() == [2, 3, -1]
+    assert adjust(logits, params, counted([0, 0], [0, 1, 2])).tolist() == [2, 1.5, -2]  # once, however often; below 0 it multiplies
+    assert adjust(logits, params).tolist() == logits.tolist() == [4.0, 3.0, -1.0]
+
+
+tokens = st.lists(st.integers(0, 199), max_size=300)
+
+
+@settings(deadline=None)
+@given(tokens, tokens, st.floats(-2, 2), st.floats(-2, 2), st.floats(0.5, 2), st.dictionaries(st.integers(0, 199), st.floats(-100, 100)))
+def test_penalties_and_bias_are_as_defined(
+    prompt: Any, generated: Any, frequency: float, presence: float, repetition: float, bias: dict[int, float]
+) -> None:
+    logits = np.random.default_rng(len(prompt)).normal(size=200).astype(np.float32)
+    params = SamplingParams(frequency_penalty=frequency, presence_penalty=presence, repetition_penalty=repetition, logit_bias=bias)
+    expected = []
+    for token, logit in enumerate(logits.tolist()):
+        if token in prompt or token in generated:
+            logit = logit / repetition if logit > 0 else logit * repetition
+        count = generated.count(token)
+        expected.append(logit - count * frequency - (count > 0) * presence + bias.get(token, 0))
+    assert adjust(logits, params, counted(prompt, generated)).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+
+@settings(deadline=None)
+@given(
+    st.sets(st.integers(0, 19), min_size=1),
+    st.sets(st.integers(0, 40)),
+    st.sampled_from([{}, {"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.1}]),
+)
+def test_what_is_banned_or_not_allowed_is_never_drawn(allowed: set[int], banned: set[int], filters: dict[str, Any]) -> None:
+    assume(allowed - banned)
+    mask = np.isin(np.arange(20), [*allowed])
+    adjusted = adjust(np.linspace(0, 9, 30, dtype=np.float32), SamplingParams(), allowed=mask, banned=banned)
+    drawn = {sample(adjusted, SamplingParams(temperature=3.0, **filters), 0, p) for p in range(60)}
+    assert drawn <= allowed - banned
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 50}, {"top_k": 3000}, {"top_p": 0.9}, {"top_p": 0.995}, {"min_p": 0.02},
+                                     {"top_k": 40, "top_p": 0.8, "min_p": 0.01}])  # fmt: skip
+@pytest.mark.parametrize("spread", [0.001, 1.0, 5.0])
+@settings(deadline=None, max_examples=8)
+@given(position=st.integers(0, 10**6))
+def test_the_shortcuts_for_many_tokens_draw_as_defined(filters: dict[str, Any], spread: float, position: int) -> None:
+    logits = (np.random.default_rng(5).permutation(5003) / 1000 * spread).astype(np.float32)
+    whole: dict[str, Any] = {"top_k": None, "top_p": None, "min_p": None} | filters
+    expected = plainly(logits, noise(4, position), 0.8, **whole)
+    assert sample(logits, SamplingParams(temperature=0.8, **filters), 4, position) == expected
+
+
+def test_a_draw_never_takes_a_weight_of_zero() -> None:
+    logits = np.full(1000, -np.inf, np.float32)
+    logits[[3, 300]] = 1.0
+    assert {sample(logits, SamplingParams(temperature=1e-9), 0, p) for p in range(50)} == {3, 300}
 
 
 def test_log_probabilities_are_those_of_the_model() -> None:
@@ -121,12 +180,18 @@ def test_log_probabilities_are_those_of_the_model() -> None:
     assert [t for t, _ in entry.top] == [1, 2]
     assert [p for _, p in entry.top] == pytest.approx([math.log(0.6), math.log(0.3)], abs=1e-6)
     assert log_probability(np.zeros(3, np.float32), 0, 0).top == ()
+    assert [t for t, _ in log_probability(np.zeros(400, np.float32), 0, 3).top] == [0, 1, 2]
+    assert len(log_probability(np.zeros(5, np.float32), 0, 20).top) == 5
 
 
 @pytest.mark.parametrize(("name", "value"), [
     ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("temperature", -0.1), ("temperature", math.nan), ("temperature", "hot"),
     ("top_p", 0), ("top_p", 1.01), ("top_k", 0), ("top_k", 2.0), ("min_p", -0.1), ("min_p", 1.1), ("repetition_penalty", 0),
     ("repetition_penalty", math.inf), ("seed", -1), ("logprobs", -1), ("stop", ("",)), ("stop", (3,)),
+    ("frequency_penalty", 2.1), ("presence_penalty", -2.1), ("presence_penalty", math.nan), ("logit_bias", {1: 101}),
+    ("logit_bias", {-1: 1}), ("logit_bias", {"1": 1}), ("logit_bias", 3), ("logit_bias", {1: None}), ("logit_bias", (3,)),
+    ("min_tokens", -1), ("min_tokens", 257),
+    ("stop_token_ids", 3), ("stop_token_ids", (-1,)), ("stop_token_ids", "ab"), ("ignore_eos", 1), ("grammar", "a+"),
     ("seed", 2**64), ("seed", 2**63), ("stop", None), ("stop", 5), ("stop", {"a": 1}), ("stop", (s for s in "ab")),
 ])  # fmt: skip
 def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
@@ -136,3 +201,16 @@ def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
 
 def test_the_largest_seed_draws() -> None:
     assert sample(np.zeros(9, np.float32), SamplingParams(temperature=1.0), 2**63 - 1, 5) in range(9)
+
+
+def test_settings_stay_hashable_and_can_be_replaced() -> None:
+    params = SamplingParams(logit_bias={5: -1, 3: 2.5}, stop_token_ids=[4])  # type: ignore[arg-type]
+    assert params.logit_bias == ((5, -1.0), (3, 2.5)) and params.stop_token_ids == (4,)
+    assert replace(params, seed=3) == SamplingParams(logit_bias=((5, -1.0), (3, 2.5)), stop_token_ids=(4,), seed=3)
+    assert hash(params) == hash(replace(params))
+
+
+@pytest.mark.parametrize(("name", "value"), [("logit_bias", {3: 1, 128: 1}), ("stop_token_ids", (128,))])
+def test_token_ids_outside_the_vocabulary_are_named(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"sampling: {name}: expected token ids from 0 to 127, got 128"):
+        sequence("a", **{name: value})

@@ -89,3 +89,77 @@ def test_penalty_sees_prompt_and_reply() -> None:
 def test_without_a_seed_each_request_has_its_own() -> None:
     assert len({sequence("a").seed for _ in range(5)}) == 5
     assert sequence("a", seed=4).seed == 4
+
+
+def said(request: Sequence, *tokens: int) -> str:
+    """The text of a reply to logits that want these tokens in turn."""
+    text = ""
+    for token in tokens:
+        assert request.finish_reason is None
+        text += request.advance(wanting(token)).text
+    return text
+
+
+def test_frequency_counts_the_reply_alone_and_presence_does_not_count() -> None:
+    logits = wanting(ord("b"))
+    logits[ord("c")] = 4.5
+    often = sequence("bbbbbbb", frequency_penalty=0.2)
+    assert "".join(often.advance(logits).text for _ in range(4)) == "bbbc"  # 5, 4.8, 4.6, 4.4
+    once = sequence("bbbbbbb", presence_penalty=0.4)
+    assert "".join(once.advance(logits).text for _ in range(4)) == "bbbb"
+
+
+def test_bias_changes_what_is_chosen_but_not_the_logprobs() -> None:
+    request = sequence("a", logit_bias={99: 100}, logprobs=1)
+    piece = request.advance(wanting(98))
+    assert piece.text == "c" and piece.logprobs[0].top[0][0] == 98
+    assert piece.logprobs == sequence("a", logit_bias={98: -100, 99: 6}, logprobs=1).advance(wanting(98)).logprobs
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
+def test_no_stop_token_before_min_tokens(settings: dict[str, Any]) -> None:
+    request = sequence("abc", min_tokens=3, stop_token_ids=[98], seed=1, **settings)
+    logits = wanting(STOP)
+    logits[98] = 30
+    for _ in range(3):
+        assert request.advance(logits).finish_reason is None
+    assert STOP not in request.generated and 98 not in request.generated
+    assert request.advance(logits).finish_reason == "stop"
+    assert len(request.generated) == 3
+
+
+def test_no_stop_string_before_min_tokens() -> None:
+    request = sequence("abc", stop="xy", min_tokens=3)
+    assert said(request, *b"xyxaxy") == "xyxa" and request.finish_reason == "stop"
+    across = sequence("abc", stop="xy", min_tokens=2)
+    assert said(across, *b"xya") == "xya"  # the x is of the part that is not looked at
+    assert said(sequence("abc", stop="xy"), *b"xy") == ""
+
+
+def test_a_stop_token_of_the_settings_ends_as_the_model_s_do() -> None:
+    request = sequence("abc", stop_token_ids=[98])
+    piece = request.advance(wanting(98))
+    assert (piece.text, piece.token_ids, piece.finish_reason, request.generated) == ("", (), "stop", [])
+
+
+def test_an_ignored_end_is_a_token_like_any_other() -> None:
+    request = sequence("abc", ignore_eos=True, max_tokens=3, stop_token_ids=[98])
+    assert said(request, STOP, STOP) == "\0\0" and request.generated == [STOP, STOP]
+    assert request.advance(wanting(98)).finish_reason == "stop"
+
+
+def test_where_every_token_is_forbidden_the_request_fails() -> None:
+    logits = np.full(VOCABULARY, -np.inf, np.float32)
+    logits[STOP] = 1.0
+    with pytest.raises(TinyllmError, match="position 3: no token may come next"):
+        sequence("abc", min_tokens=1).advance(logits)
+
+
+def test_plain_greedy_needs_no_copy_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("adjusted")
+
+    monkeypatch.setattr("tinyllm.engine.sequence.adjust", never)
+    assert sequence("abc").advance(wanting(98)).text == "b"
+    with pytest.raises(AssertionError, match="adjusted"):
+        sequence("abc", presence_penalty=1).advance(wanting(98))

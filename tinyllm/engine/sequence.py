@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinyllm.engine.sampling import Logits, SamplingParams, TokenLogprob, log_probability, sample
+from tinyllm.engine.grammar import GrammarState, Mask
+from tinyllm.engine.sampling import Logits, SamplingParams, TokenCounts, TokenLogprob, adjust, log_probability, sample
 from tinyllm.engine.stop_strings import StopStrings
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, invalid
 from tinyllm.models.tokenizer import Tokenizer
 
 
@@ -31,6 +31,10 @@ class Sequence:
     Args:
         prompt: token ids. cached: how many of them are in the KV cache already.
         limit: most tokens that fit, prompt included (the context).
+        stop_token_ids: those of the model; the settings may add some.
+        grammar: where the settings name one, its state (`Grammars.start`), for this sequence alone.
+
+    Raises `InvalidInputError` where the settings name a token that is not of the vocabulary.
     """
 
     prompt: list[int]
@@ -42,12 +46,20 @@ class Sequence:
     cached: int = 0
     generated: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+    grammar: GrammarState | None = None
 
     def __post_init__(self) -> None:
-        self.seed = secrets.randbits(63) if self.params.seed is None else self.params.seed
+        params = self.params
+        params.check_vocabulary(self.tokenizer.vocab_size)
+        if (params.grammar is None) != (self.grammar is None):
+            raise invalid("sequence", "grammar", "a state where the settings name a grammar, and none otherwise", repr(self.grammar))
+        self.seed = secrets.randbits(63) if params.seed is None else params.seed
         self._text = self.tokenizer.stream()
-        self._stops = StopStrings(self.params.stop)
-        self._penalised = self.params.repetition_penalty != 1.0
+        self._stops = StopStrings(params.stop)
+        self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.stop_token_ids)
+        self._counts: TokenCounts | None = None
+        self._counted = 0
+        self._plain = not (params.counts_tokens or params.logit_bias or params.grammar)
 
     @property
     def length(self) -> int:
@@ -66,26 +78,75 @@ class Sequence:
         return self.prompt[self.cached :] + self.generated
 
     def advance(self, logits: Logits) -> Piece:
-        """Take the next token from logits `[V]`, and the text it brings. Raises `TinyllmError` where the largest is no finite number."""
-        largest = logits.max()
-        if not np.isfinite(largest):  # the maximum is NaN where any is; a token of -inf is merely never taken
+        """Take the next token from logits `[V]`, and the text it brings.
+
+        Raises `TinyllmError` where the largest logit is no finite number, or no token may come next.
+        """
+        best = int(logits.argmax())
+        if not np.isfinite(logits[best]):  # the largest is NaN where any is; a token of -inf is merely never taken
             why = "a weight is broken, or values left the range of the dtype"
-            raise TinyllmError(f"generate: position {self.length}: expected finite logits, got {largest}; {why}")
-        seen: SequenceOf[int] = self.prompt + self.generated if self._penalised else ()
-        token = sample(logits, self.params, self.seed, self.length, seen)
-        if token in self.stop_token_ids:
-            self.finish_reason = "stop"
-            return Piece(self._rest(), finish_reason="stop")
+            raise TinyllmError(f"generate: position {self.length}: expected finite logits, got {logits[best]}; {why}")
+        early = len(self.generated) < self.params.min_tokens
+        chosen_from = logits
+        if early or not self._plain:
+            allowed = self._allowed(early)
+            if allowed is not None and not allowed.any():
+                return self._end()
+            chosen_from = adjust(logits, self.params, self._count(), allowed, self._ends if early else ())
+            best = int(chosen_from.argmax())
+            if chosen_from[best] == -np.inf:
+                raise TinyllmError(f"generate: position {self.length}: no token may come next, as the settings forbid all that could")
+        token = sample(chosen_from, self.params, self.seed, self.length, best)
+        if token in self._ends:
+            return self._end()
         wanted = self.params.logprobs
         logprobs = () if wanted is None else (log_probability(logits, token, wanted),)
+        return self._take(token, logprobs)
+
+    def _allowed(self, early: bool) -> Mask | None:
+        """Which tokens the grammar allows; none at all where it can only end."""
+        if self.grammar is None:
+            return None
+        mask = self.grammar.mask()
+        if not mask.any():
+            if not self.grammar.may_end:
+                raise TinyllmError(f"generate: position {self.length}: no token of the vocabulary continues the reply as the grammar asks")
+        elif self.grammar.may_end and not early:
+            mask = mask.copy()
+            mask[[token for token in self._ends if token < mask.size]] = True
+        return mask
+
+    def _count(self) -> TokenCounts | None:
+        """How often each token was there, with those that came since it was asked for last."""
+        if not self.params.counts_tokens:
+            return None
+        if self._counts is None:
+            self._counts = TokenCounts(self.prompt if self.params.repetition_penalty != 1.0 else ())
+        for token in self.generated[self._counted :]:
+            self._counts.add(token)
+        self._counted = len(self.generated)
+        return self._counts
+
+    def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> Piece:
         self.generated.append(token)
-        text = self._stops.push(self._text.push(token))
+        text = self._text.push(token)
+        if len(self.generated) >= self.params.min_tokens:
+            text = self._stops.push(text)
+        if self.grammar is not None:
+            self.grammar.accept(token)
         if self._stops.found:
             self.finish_reason = "stop"
+        elif self.grammar is not None and self.grammar.finished:
+            self.finish_reason = "stop"
+            text += self._rest()
         elif len(self.generated) >= self.params.max_tokens or self.length >= self.limit:
             self.finish_reason = "length"
             text += self._rest()
         return Piece(text, (token,), logprobs, self.finish_reason)
+
+    def _end(self) -> Piece:
+        self.finish_reason = "stop"
+        return Piece(self._rest(), finish_reason="stop")
 
     def _rest(self) -> str:
         text = self._stops.push(self._text.finish())
