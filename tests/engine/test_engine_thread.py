@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,6 +63,18 @@ def test_errors_of_adding_come_back_to_who_asked() -> None:
     thread.cancel("a")
     thread.stop()
     assert not reader.done.is_set()
+
+
+def test_a_dropped_request_shows_in_the_counts_at_once() -> None:
+    """Also where nothing is left to run, so that no step counts anew."""
+    thread = started(FakeProgram(delay=0.01))
+    thread.submit("a", [sequence("ab", max_tokens=500)], Reader()).result(5)
+    thread.cancel("a")
+    end = time.monotonic() + 5
+    while thread.stats().pages_held and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (thread.stats().pages_held, thread.stats().running) == (0, 0)
+    thread.stop()
 
 
 def test_stopping_drains() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tinyllm.conformance.starter import FILES
+
 ROOT = Path(__file__).parents[2]
 CORE = list((ROOT / "tinyllm").rglob("*.py"))
 BACKENDS = {p.name: list(p.rglob("*.py")) for p in (ROOT / "backends").glob("tinyllm_*") if p.is_dir()}
@@ -56,7 +58,8 @@ def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     sources = [p.relative_to(ROOT) for p in CORE] + [p.relative_to(ROOT / "backends") for files in BACKENDS.values() for p in files]
     assert {s.as_posix() for s in sources} <= names
-    assert {"tinyllm/py.typed", "tinyllm/bench/text.txt"} <= names
+    assert {"tinyllm/py.typed", "tinyllm/bench/text.txt", "tinyllm/conformance/reports/page.html.jinja"} <= names
+    assert {f"tinyllm/conformance/starter/{source}" for source in FILES} <= names
     run = "print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
     code = f"import numpy as np, tinyllm; print(tinyllm.__file__); {run}"
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}

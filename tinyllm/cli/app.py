@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from tinyllm import __version__
 from tinyllm.cli.backends import backends
+from tinyllm.cli.batch import batch
 from tinyllm.cli.bench import app as bench
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
@@ -21,6 +22,7 @@ from tinyllm.cli.new_backend import new_backend
 from tinyllm.cli.ops import ops
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report
+from tinyllm.cli.serve import serve
 from tinyllm.cli.trace import trace
 from tinyllm.cli.which import which
 
@@ -40,6 +42,8 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     ops: ("tinyllm ops", "tinyllm ops | cut -f1"),
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
+    serve: ("tinyllm serve", "tinyllm serve -b torch --port 8080 --api-key secret"),
+    batch: ("tinyllm batch in.jsonl -o out.jsonl", "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered"),
     check: (
         "tinyllm check torch",
         "tinyllm check mybackend --tier full --report report.html",

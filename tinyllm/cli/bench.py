@@ -1,4 +1,4 @@
-"""`tinyllm bench`: ops, model, start."""
+"""`tinyllm bench`: ops, model, start, serve."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 from tinyllm.cli.bench_ops import ops_command
 from tinyllm.cli.bench_options import Backends, Json, Model, Rounds, backends_named, progress
+from tinyllm.cli.bench_serve import serve_command
 from tinyllm.cli.output import note, print_json, print_table
 
 app = typer.Typer(help="Measure speed: medians of several rounds, peers in the same run.", no_args_is_help=True)
 app.command("ops")(ops_command)
+app.command("serve")(serve_command)
 
 
 @app.command("model")

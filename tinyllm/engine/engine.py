@@ -140,6 +140,7 @@ class Engine:
         for entry in found.entries:
             if self._owners.pop(entry, None) is not None:
                 self.scheduler.remove(entry)
+        self._count()
         return True
 
     def step(self) -> list[Event]:

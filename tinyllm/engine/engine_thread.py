@@ -68,6 +68,8 @@ class EngineThread:
         taken: Future[None] = Future()
 
         def add(engine: Engine) -> None:
+            if not taken.set_running_or_notify_cancel():  # who asked has gone
+                return
             try:
                 engine.add(request, sequences, priority, seconds)
             except TinyllmError as error:

@@ -1,0 +1,284 @@
+"""The addresses, with a fake model over a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server.fakes import CONTEXT, Live
+
+CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12, "temperature": 0}
+TEXT = {"model": "fake", "prompt": "once", "max_tokens": 12, "temperature": 0}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def chunks(response: httpx.Response) -> list[dict[str, Any]]:
+    """Those of a stream, which is whole."""
+    assert response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream")
+    *lines, end = response.text.strip().split("\n\n")
+    assert end == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def error(response: httpx.Response) -> dict[str, Any]:
+    """The OpenAI error object."""
+    body = response.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
+    assert "\n" not in body["error"]["message"] and response.headers["x-request-id"]
+    return dict(body["error"])
+
+
+@pytest.mark.parametrize("extra", [{}, {"n": 3, "temperature": 1.0, "seed": 5}, {"stop": "e"}, {"logprobs": True, "top_logprobs": 2}])
+def test_a_stream_says_what_the_whole_reply_says(http: httpx.Client, extra: dict[str, Any]) -> None:
+    whole = http.post("/v1/chat/completions", json=CHAT | extra).json()
+    told = chunks(http.post("/v1/chat/completions", json=CHAT | extra | {"stream": True, "stream_options": {"include_usage": True}}))
+    for choice in whole["choices"]:
+        mine = [c["choices"][0] for c in told if c["choices"] and c["choices"][0]["index"] == choice["index"]]
+        assert "".join(c["delta"].get("content") or "" for c in mine) == choice["message"]["content"]
+        assert [c["finish_reason"] for c in mine if c["finish_reason"]] == [choice["finish_reason"]]
+        assert mine[0]["delta"]["role"] == "assistant" and sum("role" in c["delta"] for c in mine) == 1
+        if choice["logprobs"] is not None:
+            assert [t for c in mine if c["logprobs"] for t in c["logprobs"]["content"]] == choice["logprobs"]["content"]
+    assert told[-1]["choices"] == [] and all(c["usage"] is None for c in told[:-1])
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert told[-1]["usage"][name] == whole["usage"][name]
+    assert len({c["id"] for c in told}) == 1
+
+
+@pytest.mark.parametrize("extra", [{}, {"echo": True}, {"logprobs": 2}, {"prompt": ["ab", "cde"], "n": 2}, {"prompt": [[97], [98, 99]]}])
+def test_completions_stream_what_they_say(http: httpx.Client, extra: dict[str, Any]) -> None:
+    whole = http.post("/v1/completions", json=TEXT | extra).json()
+    told = chunks(http.post("/v1/completions", json=TEXT | extra | {"stream": True}))
+    for choice in whole["choices"]:
+        mine = [c["choices"][0] for c in told if c["choices"][0]["index"] == choice["index"]]
+        assert "".join(c["text"] for c in mine) == choice["text"]
+        if choice["logprobs"]:
+            assert [t for c in mine for t in c["logprobs"]["tokens"]] == choice["logprobs"]["tokens"]
+    assert all("usage" not in c for c in told)
+
+
+def test_prompts_of_a_list_get_what_each_gets_alone(http: httpx.Client) -> None:
+    together = http.post("/v1/completions", json=TEXT | {"prompt": ["ab", "cd"]}).json()
+    alone = [http.post("/v1/completions", json=TEXT | {"prompt": p}).json()["choices"][0]["text"] for p in ("ab", "cd")]
+    assert [c["text"] for c in together["choices"]] == alone
+    assert together["usage"]["prompt_tokens"] == 4 and together["usage"]["completion_tokens"] == 24
+
+
+def test_choices_have_seeds_of_their_own(http: httpx.Client) -> None:
+    body = CHAT | {"temperature": 1.0, "seed": 7, "n": 3}
+    first, again = (http.post("/v1/chat/completions", json=body).json()["choices"] for _ in range(2))
+    texts = [c["message"]["content"] for c in first]
+    assert len(set(texts)) == 3 and texts == [c["message"]["content"] for c in again]
+    third = http.post("/v1/chat/completions", json=CHAT | {"temperature": 1.0, "seed": 9}).json()["choices"][0]
+    assert third["message"]["content"] == texts[2]
+
+
+def test_logprobs_of_a_completion(http: httpx.Client) -> None:
+    choice = http.post("/v1/completions", json=TEXT | {"logprobs": 3}).json()["choices"][0]
+    columns = choice["logprobs"]
+    assert "".join(columns["tokens"]) == choice["text"] and columns["text_offset"] == list(range(12))
+    for token, logprob, top in zip(columns["tokens"], columns["token_logprobs"], columns["top_logprobs"], strict=True):
+        assert len(top) == 3 and top[token] == logprob == max(top.values()) < 0
+
+
+def test_a_stop_string_ends_a_reply(http: httpx.Client) -> None:
+    text = http.post("/v1/chat/completions", json=CHAT).json()["choices"][0]["message"]["content"]
+    stopped = http.post("/v1/chat/completions", json=CHAT | {"stop": [text[4:6]]}).json()["choices"][0]
+    assert stopped["message"]["content"] == text[: text.index(text[4:6])] and stopped["finish_reason"] == "stop"
+
+
+def test_settings_reach_the_sampler(http: httpx.Client) -> None:
+    """Each changes the reply in the way that it names."""
+    def say(**extra: Any) -> str:
+        return str(http.post("/v1/completions", json=TEXT | extra).json()["choices"][0]["text"])
+
+    plain = say()
+    assert set(say(logit_bias={"42": 100})) == {"*"}
+    assert say(top_k=1, temperature=2.0) == plain and say(min_p=1.0, temperature=2.0) == plain and say(top_p=1e-9, temperature=2.0) == plain
+    assert say(temperature=2.0, seed=1) != plain
+    letters = say(max_tokens=60, frequency_penalty=2, presence_penalty=2)
+    assert max(letters.count(c) for c in letters) < max(say(max_tokens=60).count(c) for c in say(max_tokens=60))
+    assert say(stop_token_ids=[ord(plain[3])]) == plain[: plain.index(plain[3])]
+    assert len(say(stop=plain[1], min_tokens=8)) >= 7
+
+
+def test_a_second_request_finds_its_prompt_in_the_cache(http: httpx.Client) -> None:
+    body = CHAT | {"messages": [{"role": "user", "content": "a prompt that is long enough " * 3}]}
+    first, second = (http.post("/v1/chat/completions", json=body).json() for _ in range(2))
+    tokens = second["usage"]["prompt_tokens"]
+    assert first["usage"]["prompt_tokens_details"]["cached_tokens"] < 20 <= tokens - 8
+    assert tokens - 8 <= second["usage"]["prompt_tokens_details"]["cached_tokens"] < tokens
+    assert first["choices"] == second["choices"]
+
+
+def test_parts_and_roles_of_messages(http: httpx.Client) -> None:
+    def tokens(messages: list[dict[str, Any]]) -> str:
+        ids = http.post("/tokenize", json={"messages": messages}).json()["tokens"]
+        return str(http.post("/detokenize", json={"tokens": ids}).json()["prompt"])
+
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    said = [{"role": "developer", "content": "be kind"}, {"role": "user", "content": parts}]
+    assert tokens(said) == "<system>be kind;<user>a\nb;<assistant>"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown field": ({"temprature": 1}, "temprature: not supported. Did you mean 'temperature'?"),
+    "audio": ({"audio": {"voice": "x"}}, "audio: not supported"),
+    "store": ({"store": True}, "store: not supported"),
+    "functions": ({"functions": []}, "functions: not supported"),
+    "reasoning_effort": ({"reasoning_effort": "low"}, "reasoning_effort: not supported"),
+    "image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content.0.type"),
+    "field of a message": ({"messages": [{"role": "user", "content": "a", "name": "bob"}]}, "messages.0.name: not supported"),
+    "role": ({"messages": [{"role": "usr", "content": "a"}]}, "messages.0.role: expected one of 'system'"),
+    "no role": ({"messages": [{"content": "a"}]}, "messages.0.role: expected"),
+    "no messages": ({"messages": []}, "messages: expected"),
+    "text for a number": ({"temperature": "1"}, "temperature: expected a valid number, got '1'"),
+    "bool for a number": ({"n": True}, "n: expected a valid integer, got True"),
+    "range": ({"top_p": 2}, "top_p: expected None or a number above 0 and at most 1, got 2.0"),
+    "bias": ({"logit_bias": {"500": 1}}, "logit_bias: expected token ids from 0 to 127, got 500"),
+    "bias of no id": ({"logit_bias": {"x": 1}}, "logit_bias"),
+    "n": ({"n": 129}, "n: expected less than or equal to 128, got 129"),
+    "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs: expected logprobs: true"),
+    "stream_options alone": ({"stream_options": {"include_usage": True}}, "stream_options: expected stream: true"),
+    "two limits": ({"max_completion_tokens": 3}, "max_completion_tokens: expected"),
+    "tool_choice alone": ({"tool_choice": "auto"}, "tool_choice: expected tools"),
+    "named tool": (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice: expected one of weather",
+    ),
+    "strict tool": (
+        {"tools": [{"type": "function", "function": {"name": "a", "strict": True}}]}, "tools.0.function.strict: not supported",
+    ),
+    "tools twice": ({"tools": [TOOL, TOOL]}, "tools: expected names that differ, got 'weather' twice"),
+    "format and tools": ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format: not supported together with"),
+    "bad schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"properties": {"x": {"type": "strin"}}}}}},
+        "response_format.json_schema: schema.properties.x",
+    ),
+    "two grammars": ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_regex and guided_choice: expected one"),
+    "result of no call": ({"messages": [{"role": "tool", "content": "1", "tool_call_id": "x"}]}, "messages.0.tool_call_id: expected"),
+    "empty message": ({"messages": [{"role": "assistant"}]}, "messages.0.content: expected"),
+    "empty stop": ({"stop": ""}, "stop: expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_named(http: httpx.Client, name: str) -> None:
+    extra, message = REFUSED[name]
+    response = http.post("/v1/chat/completions", json=CHAT | extra)
+    assert response.status_code == 400
+    told = error(response)
+    assert told["message"].startswith(message), told
+    assert told["type"] == "invalid_request_error" and told["param"]
+
+
+@pytest.mark.parametrize(("extra", "message"), [
+    ({"best_of": 2}, "best_of: not supported"), ({"suffix": "x"}, "suffix: not supported"), ({"prompt": ""}, "prompt"),
+    ({"prompt": []}, "prompt"), ({"prompt": ["a", ""]}, "prompt.1"), ({"prompt": [500]}, "prompt"), ({"echo": True, "logprobs": 1}, "echo"),
+    ({"messages": []}, "messages: not supported"), ({"prompt": [[97], "b"]}, "prompt"),
+])  # fmt: skip
+def test_what_completions_refuse(http: httpx.Client, extra: dict[str, Any], message: str) -> None:
+    response = http.post("/v1/completions", json=TEXT | extra)
+    assert response.status_code == 400 and error(response)["message"].startswith(message), response.text
+
+
+def test_values_that_ask_for_nothing_are_taken(http: httpx.Client) -> None:
+    idle = {"store": False, "service_tier": "auto", "metadata": None, "modalities": ["text"], "audio": None, "tools": None,
+            "logit_bias": None, "stop": None, "user": "me", "response_format": {"type": "text"}, "parallel_tool_calls": None}  # fmt: skip
+    assert http.post("/v1/chat/completions", json=CHAT | idle).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_long_prompt_is_told_with_both_numbers(http: httpx.Client, path: str) -> None:
+    long = "x" * (CONTEXT + 5)
+    body = CHAT | {"messages": [{"role": "user", "content": long}]} if "chat" in path else TEXT | {"prompt": long}
+    told = error(http.post(path, json=body))
+    tokens = CONTEXT + 5 + (len("<user>;<assistant>") if "chat" in path else 0)
+    assert f"has {tokens} tokens" in told["message"] and f"at most {CONTEXT - 1}" in told["message"]
+    assert told["code"] == "context_length_exceeded"
+
+
+def test_an_unknown_model(http: httpx.Client) -> None:
+    response = http.post("/v1/chat/completions", json=CHAT | {"model": "gpt-9"})
+    assert response.status_code == 404 and error(response)["code"] == "model_not_found"
+    assert http.get("/v1/models/gpt-9").status_code == 404
+    assert http.get("/v1/models/fake").json()["id"] == "fake" == http.get("/v1/models").json()["data"][0]["id"]
+
+
+@pytest.mark.parametrize(("content", "kind", "status"), [
+    (b"{", "application/json", 400), (b"", "application/json", 400), (b'{"model": "\xff\xfe"}', "application/json", 400),
+    (b'{"model": "\\ud800"}', "application/json", 400), (b"[" * 100_000, "application/json", 400), (b"null", "application/json", 400),
+    (b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
+    (b'{"model": "fake", "prompt": "a", "temperature": NaN}', "application/json", 400), (b"1" * 5000, "application/json", 400),
+    (b"{}", "text/plain", 415), (b"x" * 10_000_000, "application/json", 413),
+])  # fmt: skip
+def test_bodies_that_are_none(http: httpx.Client, content: bytes, kind: str, status: int) -> None:
+    for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
+        response = http.post(path, content=content, headers={"content-type": kind})
+        assert response.status_code == status, response.text
+        assert error(response)["message"]
+
+
+def test_a_huge_body_is_not_even_read(live: Live) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2])), timeout=10) as raw:
+        raw.sendall(head)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_other_addresses_and_methods(http: httpx.Client) -> None:
+    missing, method = http.get("/v2"), http.get("/v1/completions")
+    assert (missing.status_code, method.status_code) == (404, 405) and method.headers["allow"] == "POST"
+    assert error(missing)["message"] == "/v2: no such address" and error(method)["type"] == "invalid_request_error"
+
+
+def test_tokens_and_back(http: httpx.Client) -> None:
+    found = http.post("/tokenize", json={"prompt": "abc", "model": "fake"}).json()
+    assert found == {"tokens": [97, 98, 99], "count": 3, "max_model_len": CONTEXT}
+    assert http.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": "abc"}
+    for body in ({}, {"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, {"prompt": "a", "tools": [TOOL]}):
+        assert http.post("/tokenize", json=body).status_code == 400
+    assert http.post("/detokenize", json={"tokens": [128]}).status_code == 400
+    assert http.post("/tokenize", json={"prompt": "a", "model": "x"}).status_code == 404
+
+
+def test_request_ids(http: httpx.Client) -> None:
+    assert http.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    bad = http.get("/health", headers={"x-request-id": "no good\tid"}).headers["x-request-id"]
+    assert bad.startswith("req_") and bad != http.get("/health").headers["x-request-id"]
+
+
+def test_metrics_tell_what_was_done(http: httpx.Client) -> None:
+    def value(name: str) -> float:
+        lines = http.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    names = ("tinyllm_generated_tokens_total", "tinyllm_time_to_first_token_seconds_count",
+             'tinyllm_requests_total{path="/v1/chat/completions",status="200"}', "tinyllm_time_per_token_seconds_count")  # fmt: skip
+    before = [value(name) for name in names]
+    http.post("/v1/chat/completions", json=CHAT)
+    assert [value(name) - b for name, b in zip(names, before, strict=True)] == [12, 1, 1, 1]
+    assert value("tinyllm_cache_pages_held") == 0 and value("tinyllm_ready") == 1 and value("tinyllm_cache_pages ") == 2000
+
+
+def test_status_for_the_page(http: httpx.Client, live: Live) -> None:
+    http.post("/v1/chat/completions", json=CHAT)
+    found = http.get("/status").json()
+    assert found["model"] == "fake" and found["backend"] == "fake:cpu" and found["ready"] is True and found["pages"] == 2000
+    assert found["kernels"] == {"fake/linear:fused": 2, "fake/rms_norm:reference": 1} and found["tokens_per_second"] > 0
+    assert {"running", "waiting", "pages_held", "reused_tokens"} <= set(found)
+
+
+def test_pages_and_docs_ask_nobody_else(http: httpx.Client) -> None:
+    page, docs, schema = http.get("/"), http.get("/docs"), http.get("/openapi.json").json()
+    assert page.status_code == docs.status_code == 200 and "text/html" in page.headers["content-type"]
+    assert "//cdn" not in docs.text and "https://" not in docs.text
+    assert http.get("/docs-assets/swagger-ui-bundle.js").status_code == 200
+    assert {"/v1/chat/completions", "/v1/completions", "/tokenize", "/metrics"} <= set(schema["paths"])
+
+
+def test_no_origin_is_let_in_unless_named(http: httpx.Client) -> None:
+    assert "access-control-allow-origin" not in http.get("/health", headers={"origin": "https://a.example"}).headers

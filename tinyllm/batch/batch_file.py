@@ -1,0 +1,133 @@
+"""A file of requests in OpenAI's batch format: `custom_id`, `method`, `url` and `body` on each line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tinyllm.errors import InvalidInputError
+
+_FIELDS = ("custom_id", "method", "url", "body")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A request, and where it stands. problem: what is wrong with the line, as (code, message), as far as it shows without a model."""
+
+    number: int
+    offset: int
+    size: int
+    custom_id: str | None
+    url: str = ""
+    problem: tuple[str, str] | None = None
+
+    @property
+    def key(self) -> str | int:
+        """What its result is found by: the `custom_id`, or the line number where it has none."""
+        return self.number if self.custom_id is None else self.custom_id
+
+
+class BatchFile:
+    """The requests of a file, read once to be checked; bodies are read again as they are needed, so that a large file stays on disk.
+
+    Args:
+        urls: those that can be answered.
+
+    Raises:
+        InvalidInputError: the file cannot be read, holds no request, or a `custom_id` twice (both lines are named).
+    """
+
+    def __init__(self, path: Path, urls: Collection[str]) -> None:
+        self.path = path
+        try:
+            self._file: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
+        try:
+            self.lines = self._lines(urls)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def body(self, line: Line) -> dict[str, Any]:
+        """The request's body. Raises `InvalidInputError` where the file was changed meanwhile."""
+        self._file.seek(line.offset)
+        request, problem = _parsed(self._file.read(line.size))
+        if problem or request.get("custom_id") != line.custom_id or not isinstance(request.get("body"), dict):
+            raise InvalidInputError(f"{self.path}: line {line.number}: was changed while the batch ran")
+        return dict(request["body"])
+
+    def close(self) -> None:
+        """No more bodies are read."""
+        self._file.close()
+
+    def _lines(self, urls: Collection[str]) -> list[Line]:
+        found: list[Line] = []
+        numbers: dict[str, int] = {}
+        offset = 0
+        try:
+            for number, data in enumerate(self._file, 1):
+                start, offset = offset, offset + len(data)
+                if number == 1 and data.startswith(_BOM):
+                    start, data = len(_BOM), data[len(_BOM) :]
+                if not data.strip():
+                    continue
+                line = _checked(number, start, data, urls)
+                if line.custom_id is not None:
+                    first = numbers.setdefault(line.custom_id, number)
+                    if first != number:
+                        raise InvalidInputError(
+                            f"{self.path}: line {number}: custom_id: expected one that no other line has, got {line.custom_id!r}, "
+                            f"which line {first} has"
+                        )
+                found.append(line)
+        except OSError as error:
+            raise InvalidInputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        if not found:
+            raise InvalidInputError(f"{self.path}: expected a request on each line, got an empty file")
+        return found
+
+
+def _parsed(data: bytes) -> tuple[dict[str, Any], str]:
+    """(object, what kept it from being read)"""
+    try:
+        found = json.loads(data.decode().rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        return {}, f"expected UTF-8, got byte 0x{data[error.start]:02x} at position {error.start}"
+    except json.JSONDecodeError as error:
+        return {}, f"expected JSON, got: {error.msg} at column {error.colno}"
+    except (RecursionError, ValueError) as error:
+        return {}, f"expected JSON, got: {' '.join(str(error).split())}"
+    return (found, "") if isinstance(found, dict) else ({}, f"expected an object, got {type(found).__name__}")
+
+
+def _checked(number: int, offset: int, data: bytes, urls: Collection[str]) -> Line:
+    request, problem = _parsed(data)
+    custom_id = request.get("custom_id")
+    named = custom_id if isinstance(custom_id, str) and custom_id else None
+    if problem:
+        return Line(number, offset, len(data), None, problem=("invalid_json_line", problem))
+    problem = _problem(request, named, urls)
+    return Line(number, offset, len(data), named, str(request.get("url")), ("invalid_request", problem) if problem else None)
+
+
+def _problem(request: dict[str, Any], custom_id: str | None, urls: Collection[str]) -> str:
+    """The first thing that is wrong, or nothing."""
+    missing = [name for name in _FIELDS if name not in request]
+    unknown = [name for name in request if name not in _FIELDS]
+    if missing or unknown:
+        what = f"{', '.join(missing)}: missing" if missing else f"{', '.join(unknown)}: unknown"
+        return f"{what}; a request has {', '.join(_FIELDS)}"
+    if custom_id is None:
+        return f"custom_id: expected some text, got {request['custom_id']!r:.80}"
+    if request["method"] != "POST":
+        return f"method: expected 'POST', got {request['method']!r:.80}"
+    if not isinstance(request["url"], str) or request["url"] not in urls:
+        return f"url: expected one of {', '.join(urls)}, got {request['url']!r:.80}"
+    if not isinstance(request["body"], dict):
+        return f"body: expected an object, got {type(request['body']).__name__}"
+    return ""

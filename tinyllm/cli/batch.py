@@ -1,0 +1,65 @@
+"""`tinyllm batch`: a file of requests, answered many at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyllm.cli import options
+
+
+def batch(
+    requests: Annotated[Path, typer.Argument(metavar="IN.JSONL", help="Requests in OpenAI's batch format.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.JSONL", help="Where results go, as they are done.")],
+    errors: Annotated[
+        Path | None, typer.Option("--errors", metavar="FILE", show_default="with the results", help="Where failed requests go.")
+    ] = None,
+    model: options.ModelName = None,
+    backend: options.BackendName = None,
+    fast: options.Fast = None,
+    dtype: options.Dtype = None,
+    max_running: Annotated[int, typer.Option("--max-running", metavar="N", min=1, help="Most replies written at a time.")] = 64,
+    max_step_tokens: Annotated[int, typer.Option("--max-step-tokens", metavar="N", min=1, help="Most tokens of one step.")] = 512,
+    cache_tokens: Annotated[int, typer.Option("--cache-tokens", metavar="N", min=64, help="Tokens that the KV cache holds.")] = 16384,
+    ordered: Annotated[bool, typer.Option("--ordered", help="In the end, put the results into the order of the requests.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Answer a file of requests, many at a time.
+
+    A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a request failed.
+    """
+    from contextlib import ExitStack
+
+    from tinyllm.batch.answers import URLS
+    from tinyllm.batch.batch_file import BatchFile
+    from tinyllm.batch.result_file import ResultFile, same_file
+    from tinyllm.batch.run import left_over
+    from tinyllm.cli.batch_run import answer_all, report
+    from tinyllm.errors import InvalidInputError
+
+    paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
+    for number, (name, path) in enumerate(paths.items()):
+        for other, twin in list(paths.items())[:number]:
+            if same_file(path, twin):
+                raise InvalidInputError(f"batch: {name}: expected another file than that of {other}, got {path}")
+    with ExitStack() as stack:
+        file = BatchFile(requests, URLS)
+        stack.callback(file.close)
+        results = ResultFile(output)
+        stack.callback(results.close)
+        failures = results
+        if errors is not None:
+            failures = ResultFile(errors)
+            stack.callback(failures.close)
+        left = left_over(file, {id(r): r for r in (results, failures)}.values())
+        counts = answer_all(
+            file, results, failures, left, (model, backend, dtype, fast), max_running, max_step_tokens, cache_tokens
+        )
+        if ordered:
+            for result in {id(r): r for r in (results, failures)}.values():
+                result.order(line.key for line in file.lines)
+    report(counts, output, errors, as_json)
+    if counts.failed:
+        raise typer.Exit(1)

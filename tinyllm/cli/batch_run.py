@@ -1,0 +1,90 @@
+"""What `tinyllm batch` does once its files are checked: load, run under a progress bar, say how it went."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyllm.batch.batch_file import BatchFile, Line
+from tinyllm.batch.result_file import ResultFile
+from tinyllm.batch.run import BatchRun, Counts
+from tinyllm.cli import session
+from tinyllm.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from tinyllm.engine.engine import Engine
+    from tinyllm.llm import LLM
+
+
+def answer_all(
+    file: BatchFile, results: ResultFile, failures: ResultFile, left: list[Line],
+    model: tuple[str | None, str | None, str | None, bool | None],
+    max_running: int, max_step_tokens: int, cache_tokens: int,
+) -> Counts:  # fmt: skip
+    """Load the model (name, backend, dtype, fast) if anything is left to do, and answer it."""
+    from tinyllm.batch.answers import ServerAnswers
+    from tinyllm.engine.engine_thread import EngineThread
+
+    done = len(file.lines) - len(left)
+    if not left:
+        return Counts(done, done, results.failed if failures is results else results.failed + failures.failed)
+    if done:
+        note(f"{done} of {len(file.lines)} requests are done already")
+    loaded: list[LLM] = []
+
+    def make() -> Engine:
+        llm = session.load_model(*model)
+        loaded.append(llm)
+        most = min(cache_tokens, max_running * llm.context)
+        return llm.engine(most, max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=sys.maxsize)  # the window is ours
+
+    thread = EngineThread(make)
+    thread.start()
+    thread.wait()
+    answers = ServerAnswers(loaded[0], session.model_name(model[0]))
+    run = BatchRun(file, results, failures, thread, answers, window=2 * max_running)
+    try:
+        with _bar(len(file.lines)) as on_progress:
+            return run.run(on_progress)
+    except BaseException:
+        note(f"{run.counts.done} of {run.counts.total} requests are done; the same command goes on from there")
+        raise
+    finally:
+        thread.stop()
+
+
+def report(counts: Counts, output: Path, errors: Path | None, as_json: bool) -> None:
+    """How it went: a line for a reader, an object for a script."""
+    if as_json:
+        print_json(asdict(counts) | {"tokens_per_second": counts.tokens_per_second})
+        return
+    failed = f", {counts.failed} failed (see {errors or output})" if counts.failed else ""
+    speed = ""
+    if counts.seconds:
+        speed = f"; {counts.tokens} tokens in {counts.seconds:.1f} s, {counts.tokens_per_second:.1f} tok/s"
+        speed += f", {counts.reused_tokens} of {counts.prompt_tokens} prompt tokens from the cache"
+    note(f"{counts.total} requests: {counts.done - counts.failed} answered{failed}{speed}")
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[Counts], None]]:
+    """A progress bar on a terminal's stderr."""
+    if not sys.stderr.isatty():
+        yield lambda counts: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, speed="")
+
+        def report(counts: Counts) -> None:
+            failed = f", {counts.failed} failed" if counts.failed else ""
+            bar.update(task, completed=counts.done, speed=f"{counts.tokens_per_second:.1f} tok/s{failed}")
+
+        yield report

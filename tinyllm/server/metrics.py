@@ -1,0 +1,69 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from tinyllm.server.loading import Host
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+_GAUGES = {
+    "waiting": ("requests_waiting", "Replies that wait for their turn."),
+    "running": ("requests_running", "Replies that are being written."),
+    "pages_held": ("cache_pages_held", "Pages that replies hold."),
+}
+_COUNTERS = {
+    "steps": ("steps", "Steps of the model."),
+    "prompt_tokens": ("prompt_tokens", "Prompt tokens computed."),
+    "generated_tokens": ("generated_tokens", "Tokens generated."),
+    "reused_tokens": ("prefix_hit_tokens", "Prompt tokens found in the cache."),
+    "preemptions": ("preemptions", "Replies put back into the queue when pages ran out."),
+    "failures": ("failures", "Requests that the engine ended with an error."),
+    "model_seconds": ("model_seconds", "Seconds in the model."),
+    "own_seconds": ("engine_seconds", "Seconds in the engine's own code."),
+}
+
+
+class _EngineCollector(Collector):
+    """The engine's own counters, read when they are asked for."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._host.thread.stats()
+        for field, (name, text) in _GAUGES.items():
+            yield GaugeMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
+        for field, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
+        yield GaugeMetricFamily("tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=self._host.rate.per_second)
+        yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=self._host.pages)
+        yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(self._host.ready))
+
+
+class Metrics:
+    """Those of one server."""
+
+    def __init__(self, host: Host) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_EngineCollector(host))
+        self.requests = Counter(
+            "tinyllm_requests", "Answers, 499 where the client had gone.", ["path", "status"], registry=self.registry
+        )
+        self.first_token = Histogram(
+            "tinyllm_time_to_first_token_seconds", "From a request to its first token.", buckets=_SECONDS, registry=self.registry
+        )
+        self.token = Histogram(
+            "tinyllm_time_per_token_seconds", "Mean time of a reply's tokens after its first.", buckets=_TOKEN_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.whole = Histogram(
+            "tinyllm_request_seconds", "From a request to the end of its reply.", buckets=_SECONDS, registry=self.registry
+        )

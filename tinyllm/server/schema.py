@@ -1,0 +1,239 @@
+"""Bodies of requests. A field that is not here is refused by its name; one that is here is honoured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+MOST_CHOICES = 128
+MOST_PROMPTS = 256
+
+
+class Body(BaseModel):
+    """Strict: no field is converted, none is ignored. `neutral`: values of unsupported fields that ask for nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: given for name, given in value.items() if not cls._is_neutral(name, given)}
+
+    @classmethod
+    def _is_neutral(cls, name: str, given: Any) -> bool:
+        return any(type(given) is type(value) and given == value for value in cls.neutral.get(name, ()))
+
+
+class StreamOptions(Body):
+    """What a stream brings beside the reply."""
+
+    neutral = {"include_obfuscation": (None, False)}
+    include_usage: bool = False
+
+
+class Sampling(Body):
+    """What both endpoints take. Those that OpenAI's API does not have are named as other servers name them."""
+
+    model: Text
+    max_tokens: int | None = Field(None, description="Most tokens of a reply; unset: as the server's settings say.")
+    min_tokens: int | None = None
+    temperature: float | None = Field(None, description="0 takes the most likely token each time; unset: 1.")
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float] | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="Makes the reply repeatable; choice i has seed + i.")
+    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    priority: int | None = Field(None, ge=-100, le=100, description="The lower, the earlier.")
+    guided_json: dict[str, Any] | bool | str | None = Field(None, description="A JSON schema that the reply follows.")
+    guided_regex: Text | None = Field(None, description="A regular expression that the reply matches.")
+    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="Texts of which the reply is one.")
+    user: str | None = Field(None, description="Goes into the log.")
+
+
+class TextPart(Body):
+    """A part of a message; there are only texts."""
+
+    neutral = {"cache_control": (None,), "annotations": (None,)}
+    type: Literal["text"]
+    text: str
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class System(Body):
+    """What the model is told before all else."""
+
+    neutral = {"name": (None,)}
+    role: Literal["system", "developer"]
+    content: Content
+
+
+class User(Body):
+    """What a user says."""
+
+    neutral = {"name": (None,)}
+    role: Literal["user"]
+    content: Content
+
+
+class CalledFunction(Body):
+    """`arguments` is JSON text."""
+
+    name: Text
+    arguments: str
+
+
+class ToolCall(Body):
+    """A call that the model made."""
+
+    neutral = {"index": (None, *range(MOST_CHOICES))}
+    id: Text
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Assistant(Body):
+    """What the model said."""
+
+    neutral = {"name": (None,), "refusal": (None,), "audio": (None,), "function_call": (None,), "annotations": (None, [])}
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Tool(Body):
+    """What a call gave."""
+
+    neutral = {"name": (None,)}
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: Text
+
+
+Message = Annotated[System | User | Assistant | Tool, Field(discriminator="role")]
+
+
+class Function(Body):
+    """`parameters` is a JSON schema."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolSpec(Body):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Body):
+    """A function by name."""
+
+    name: Text
+
+
+class NamedTool(Body):
+    """The tool that is to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Body):
+    """A schema with a name; it is enforced, whatever `strict` says."""
+
+    neutral = {"description": (None,)}
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(Body):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Body):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(Body):
+    """JSON that a schema validates."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+_STORED: dict[str, tuple[Any, ...]] = {"store": (None, False), "service_tier": (None, "auto", "default"), "metadata": (None, {})}
+
+
+class ChatRequest(Sampling):
+    """A conversation that is to go on."""
+
+    neutral = _STORED | dict.fromkeys(
+        ("audio", "function_call", "functions", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
+         "prompt_cache_retention", "reasoning_effort", "verbosity", "web_search_options"), (None,),
+    ) | {"modalities": (None, ["text"])}  # fmt: skip
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: int | None = Field(None, description="As max_tokens.")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: Annotated[list[ToolSpec], Field(max_length=MOST_CHOICES)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    safety_identifier: str | None = Field(None, description="Goes into the log.")
+
+
+Prompts = Text | TokenIds | Annotated[list[Text] | list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+
+
+class CompletionRequest(Sampling):
+    """A text that is to go on as it is, without the chat template."""
+
+    neutral = _STORED | {"suffix": (None, "")}
+    prompt: Prompts
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="No other than n.")
+
+
+class TokenizeRequest(Body):
+    """A text or a conversation whose tokens are wanted."""
+
+    model: Text | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    tools: list[ToolSpec] | None = None
+    add_special_tokens: bool = Field(True, description="Whether those that begin a text are added to a prompt.")
+    add_generation_prompt: bool = Field(True, description="Whether the conversation goes on with the model's turn.")
+
+
+class DetokenizeRequest(Body):
+    """Tokens whose text is wanted."""
+
+    model: Text | None = None
+    tokens: list[int]
