@@ -1,0 +1,57 @@
+"""Rotary position embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm_jax.jitted import jitted
+from tinyllm_jax.layer import widen
+
+
+def angles(positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, position_scale: float) -> tuple[Any, Any]:
+    """Cosines and sines, in float64: float32 angles are off by up to 0.006 in long contexts."""
+    if inv_freq is None:
+        inv_freq = inverse_frequencies(dims, base, scaling)
+    turned = (jnp.asarray(positions, jnp.float64) * position_scale)[..., None] * inv_freq
+    factor = attention_factor(scaling)
+    return jnp.cos(turned) * factor, jnp.sin(turned) * factor
+
+
+@jitted("dims", "base", "scaling", "position_scale")
+def rope_angles(
+    positions: Any, *, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0, scaling: Any = None,
+    position_scale: float = 1.0,
+) -> tuple[Any, Any]:
+    """The angles of all layers at once."""
+    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale)
+    return cos.astype(jnp.float32), sin.astype(jnp.float32)
+
+
+@jitted("traditional")
+def rope_rotate(x: Any, cos: Any, sin: Any, *, traditional: bool = False) -> Any:
+    """(a, b) becomes (a cos - b sin, b cos + a sin); arrays do not change, so the result is put together from parts."""
+    pairs, axis = cos.shape[-1], -1 if traditional else -2
+    ends = widen(x[..., : 2 * pairs]).reshape(*x.shape[:-1], *((pairs, 2) if traditional else (2, pairs)))
+    a, b = jnp.take(ends, 0, axis=axis), jnp.take(ends, 1, axis=axis)
+    turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=axis).reshape(*x.shape[:-1], 2 * pairs)
+    return jnp.concat([turned.astype(x.dtype), x[..., 2 * pairs :]], axis=-1)
+
+
+@jitted("dims", "base", "scaling", "traditional", "position_scale")
+def rope(
+    x: Any, *, offset: Any = None, positions: Any = None, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0,
+    scaling: Any = None, traditional: bool = False, position_scale: float = 1.0,
+) -> Any:
+    """Both in one: x [*B, L, D] stands at `positions`, or at offset, offset + 1, ..."""
+    if positions is None:
+        positions = jnp.asarray(0 if offset is None else offset, jnp.int64)[..., None] + jnp.arange(x.shape[-2])
+    if inv_freq is None and dims is None:
+        dims = x.shape[-1]
+    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale)
+    if positions.ndim > 1:  # [B, L]: B is the first axis of x, heads and the like stand between
+        shape = (len(cos), *(1,) * (x.ndim - 3), *cos.shape[1:])
+        cos, sin = cos.reshape(shape), sin.reshape(shape)
+    return rope_rotate(x, cos, sin, traditional=traditional)

@@ -1,0 +1,60 @@
+"""The backend of examples/tinyllm_jax holds, and talks as numpy does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jax")
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+OWN = {
+    "softmax", "linear", "rms_norm", "silu", "swiglu", "rope", "rope_angles", "rope_rotate", "sdpa", "gqa", "mha", "kv_append",
+    "paged_attention", "quantize", "dequantize", "quantized_linear", "quantized_embedding",
+}
+REFERENCE = {"add", "embedding", "gelu", "split", "split_heads", "merge_heads"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package, and the metadata that an installer would write."""
+    folder = tmp_path_factory.mktemp("jax")
+    shutil.copytree(ROOT / "examples/tinyllm_jax/tinyllm_jax", folder / "tinyllm_jax")
+    info = folder / "tinyllm_jax-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tinyllm-jax\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[tinyllm]\njax = tinyllm_jax\n")
+    return folder
+
+
+def run(installed: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}", "XDG_CONFIG_HOME": str(installed)}
+    call = [sys.executable, "-m", "tinyllm.cli.main", *arguments]
+    return subprocess.run(call, env=environment, cwd=installed, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def test_it_holds(installed: Path) -> None:
+    """Most ops by own kernels, the others by reference; none by delegation."""
+    done = run(installed, "check", "jax", "--json")
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
+    how: dict[str, set[str]] = {}
+    for result in json.loads(done.stdout)["results"]:
+        if result.get("kernel"):
+            how.setdefault(result["op"], set()).add(result["how"])
+    assert how == {op: {"kernel"} for op in OWN} | {op: {"reference"} for op in REFERENCE}
+
+
+def test_it_says_what_numpy_says(installed: Path, smollm2_path: Path) -> None:
+    """The same greedy reply."""
+    texts = []
+    for backend in ("jax", "numpy"):
+        done = run(installed, "generate", "Hello", "-b", backend, "-n", "8", "-m", str(smollm2_path))
+        assert done.returncode == 0, done.stderr[-2000:]
+        texts.append(done.stdout)
+    assert texts[0] == texts[1] and texts[0].strip()
