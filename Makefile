@@ -1,5 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; everything lives in .venv.
 PYTHON ?= python3
+# Processes that share the tests; each takes about 3 GB.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Why is the sky blue? Answer in two sentences.
@@ -12,7 +14,7 @@ demo: install-demo  ## install, fetch the model, answer a prompt
 
 test: install  ## the whole test suite
 	$(BIN)/tinyllm pull smollm2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: install  ## speed of ops, and of the model against its peers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

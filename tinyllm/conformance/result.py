@@ -55,8 +55,9 @@ class Result:
     snippet: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As a report writes it; fields that say nothing are left out."""
-        return {name: value for name, value in asdict(self).items() if value not in ("", None, ()) and value == value}
+        """As a report writes it, in plain types; fields that say nothing are left out."""
+        said = {name: value for name, value in asdict(self).items() if value not in ("", None, ()) and value == value}
+        return said | {"outcome": self.outcome.value}
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> Result:
