@@ -80,6 +80,32 @@ def test_wrong_names(command: Command, arguments: tuple[str, ...], words: str) -
     assert words in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_shapes_file_without_the_op(command: Command, tmp_path: Path) -> None:
+    """Nothing would run: that is no pass."""
+    (tmp_path / "calls.jsonl").write_text('{"op": "softmax", "inputs": {"x": {"dtype": "float32", "shape": [2, 3]}}}\n')
+    done = command("check", "numpy", "--shapes", "calls.jsonl", "--op", "linear")
+    assert done.returncode == 2 and "shapes file calls.jsonl: has no call of 'linear', only of softmax" in done.stderr
+    assert command("check", "numpy", "--shapes", "calls.jsonl", "--op", "softmax").returncode == 0
+
+
+def test_wrong_names_under_pytest(command: Command) -> None:
+    """A line and the code of usage errors, and no file is blamed."""
+    done = command("--pyargs", "tinyllm.conformance", "--tinyllm-backend", "nunpy", module="pytest")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: unknown backend 'nunpy'. Did you mean 'numpy'?" in done.stdout + done.stderr and "test_backend.py" not in done.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_under_pytest_alone_and_shared(command: Command, tmp_path: Path, workers: str) -> None:
+    """The results are those of `tinyllm check`, also when processes share the tests (pytest-xdist)."""
+    arguments = ("--tinyllm-backend", "numpy", "--tinyllm-op", "add", "--tinyllm-report", "report.json", "-n", workers)
+    done = command("--pyargs", "tinyllm.conformance", *arguments, module="pytest")
+    assert done.returncode == 0, done.stdout[-2000:]
+    (report,) = json.loads((tmp_path / "report.json").read_text())["reports"]
+    alone = json.loads(command("check", "numpy", "--op", "add", "--json").stdout)
+    assert _outcomes(report) == _outcomes(alone) and len(_outcomes(alone)) > 50
+
+
 def test_a_failure_can_be_pasted(command: Command) -> None:
     """What a failure prints runs the same check again, and shows its data."""
     done = command("check", "stubborn", "--op", "swiglu", "--dtype", "float32", "--json")

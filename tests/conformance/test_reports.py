@@ -15,8 +15,9 @@ from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.reports import Report, check_suffix, read, terminal, write
 from tinyllm.conformance.reports.files import rendered
 from tinyllm.conformance.reports.matrix import cell, columns, rows
-from tinyllm.conformance.reports.summary import Way, by_op, counts, failures, reasons, verdict
+from tinyllm.conformance.reports.summary import Way, by_op, counts, failures, idle, reasons, verdict
 from tinyllm.conformance.result import BAD, Outcome
+from tinyllm.declarations import Widened
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.registry import default_registry
 
@@ -80,6 +81,14 @@ def test_reasons_come_once_with_counts() -> None:
     declared, unsupported = reasons(ALL_SIX)
     assert declared.declared and dict(declared.counts) == {Outcome.XFAIL: 1, Outcome.XPASS: 1}
     assert (unsupported.text, unsupported.ops) == ("no | float16", ("softmax",))
+
+
+def test_declarations_about_nothing_are_told() -> None:
+    """Of the whole kit's run; in a part of it nothing may be due to them. Those of other backends are theirs."""
+    slip, fits, other = (Widened(*names, "rounds", factor=2.0) for names in (("x", "sotfmax"), ("x", "soft*"), ("y", "sotfmax")))
+    whole = report(result(1), tiers=["full"])
+    assert idle(whole, [slip, fits, other]) == [slip]
+    assert idle(report(result(1)), [slip]) == idle(report(result(1), tiers=["full"], ops=["softmax"]), [slip]) == []
 
 
 def test_failures_show_each_kernel_before_more_of_the_same() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.catalogue.docs import page
+from tinyllm.conformance.zoo import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,3 +39,16 @@ def test_the_readme_names_make_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_kits_page_counts_right() -> None:
+    """The zoo's size, how much of it `smoke` catches, and how many of ONNX's cases run."""
+    text = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    smoke = sum(m.tier == "smoke" for m in MUTANTS)
+    assert f"keeps {len(MUTANTS)} wrong kernels" in text and f"catches all of them, {smoke} in the smoke tier" in text
+    onnx = pytest.importorskip("onnx")
+    if onnx.__version__.startswith("1.23."):
+        from tinyllm.conformance.oracles.onnx import counts
+
+        found, run = (sum(row[i] for row in counts().values()) for i in (0, 1))
+        assert f"Of {found}, {run} run" in text

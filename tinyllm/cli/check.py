@@ -47,7 +47,7 @@ def check(
     from tinyllm.conformance.reports import terminal
     from tinyllm.conformance.reports.files import check_target, write
     from tinyllm.conformance.reports.report import Report
-    from tinyllm.conformance.reports.summary import Way, by_op
+    from tinyllm.conformance.reports.summary import Way, by_op, idle
     from tinyllm.conformance.run import run
     from tinyllm.registry import default_registry
 
@@ -81,6 +81,8 @@ def check(
         write(path, [found])
     if found.results and found.results[-1].id == INTERRUPTED:
         raise KeyboardInterrupt
+    for declaration in idle(found, registry.plugins.declarations):
+        note(f"warning: {declaration.name}: no check was about it ({declaration.reason})")
     missing = sorted({s.op for s in by_op(found) if s.way in (Way.REFERENCE, Way.DELEGATION)}) if own else []
     if missing:
         note(f"not by kernels of its own: {', '.join(missing)}")

@@ -18,6 +18,7 @@ from tinyllm.conformance.checks.unread import unread
 from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
+from tinyllm.conformance.shapes import read_shapes
 from tinyllm.errors import UnknownNameError, suggest
 from tinyllm.oracle import ONNX
 from tinyllm.registry import Registry
@@ -63,10 +64,14 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
     """The checks of a plan.
 
     Raises:
-        UnknownNameError: as `trials` does; or no check has the id asked for, with the nearest ones.
+        UnknownNameError: as `trials` does; no check has the id asked for, with the nearest ones; or the shapes file lacks an op asked for.
     """
     found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes else []
-    for trial in trials(registry, plan):
+    asked = trials(registry, plan)
+    for op in plan.ops if plan.shapes else ():
+        if op not in (known := read_shapes(plan.shapes, registry.specs)):
+            raise UnknownNameError(f"shapes file {plan.shapes}: has no call of {op!r}, only of {', '.join(known)}")
+    for trial in asked:
         if trial.cases or not plan.shapes:
             found += [check for aspect in ASPECTS.values() for check in aspect(trial)]
     return found if not plan.case else _named(found, plan.case)

@@ -67,7 +67,7 @@ def _plans(config: pytest.Config) -> list[Plan]:
     ]  # fmt: skip
 
 
-def session(config: pytest.Config) -> Session:
+def kept(config: pytest.Config) -> Session:
     """The one of this run; an unknown name in an option ends the run with the nearest ones."""
     from tinyllm.errors import TinyllmError
 
@@ -77,6 +77,13 @@ def session(config: pytest.Config) -> Session:
         except TinyllmError as error:
             raise pytest.UsageError(str(error)) from error
     return config.stash[KEPT]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """What was asked for is looked at before files are: while one is collected, a wrong name would count as the file's error."""
+    if any(session.config.getoption(f"tinyllm_{name}") for name in OPTIONS if name != "tier"):
+        kept(session.config)
 
 
 def judge_outcome(result: Result) -> None:
@@ -125,7 +132,7 @@ class Collector:
             return
         from tinyllm.conformance.reports.files import write
         from tinyllm.conformance.reports.report import Report
-        from tinyllm.conformance.reports.summary import verdict
+        from tinyllm.conformance.reports.summary import idle, verdict
         from tinyllm.conformance.result import Result
         from tinyllm.registry import default_registry
 
@@ -139,5 +146,7 @@ class Collector:
         terminalreporter.section("tinyllm conformance")
         for report in reports:
             terminalreporter.write_line(verdict(report))
+            for declaration in idle(report, default_registry().plugins.declarations):
+                terminalreporter.write_line(f"warning: {declaration.name}: no check was about it ({declaration.reason})")
         for path in config.getoption("tinyllm_report"):
             write(path, reports)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tinyllm.conformance.pytest_plugin import PROPERTY, judge_outcome, session
+from tinyllm.conformance.pytest_plugin import PROPERTY, judge_outcome, kept
 
 if TYPE_CHECKING:
     from tinyllm.conformance.checks.check import Check
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each check, under the check's own id."""
-    checks: list[Any] = [pytest.param(*row, id=row[0].id) for row in session(metafunc.config).checks]
+    checks: list[Any] = [pytest.param(*row, id=row[0].id) for row in kept(metafunc.config).checks]
     metafunc.parametrize(("check", "runner"), checks)
 
 

@@ -11,6 +11,7 @@ from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.text import clean, plural
 from tinyllm.conformance.result import BAD, Outcome, Result
+from tinyllm.declarations import Declaration
 
 
 class Way(StrEnum):
@@ -190,6 +191,14 @@ def reasons(report: Report) -> list[Reason]:
         Reason(clean(text), declared, counts(groups[declared, text]), tuple(dict.fromkeys(r.op for r in groups[declared, text])))
         for declared, text in order
     ]
+
+
+def idle(report: Report, declarations: Iterable[Declaration]) -> list[Declaration]:
+    """Declarations for the backend that no check of the whole kit was about: slips, or left over. None where the plan asks for a part."""
+    if any(report.plan.get(part) for part in ("ops", "dtypes", "kernels", "case", "shapes")) or "full" not in report.plan["tiers"]:
+        return []
+    about = [(r.backend, r.op, r.kernel, r.dtype, r.case, r.aspect) for r in report.results]
+    return [d for d in declarations if d.backend == report.backend and not any(d.covers(*names) for names in about)]
 
 
 def failures(report: Report) -> list[Result]:
