@@ -14,7 +14,7 @@ demo: install-demo  ## install, fetch the model, answer a prompt
 
 test: install  ## the whole test suite
 	$(BIN)/tinyllm pull smollm2
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: install  ## speed of ops, and of the model against its peers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
