@@ -93,6 +93,7 @@ def test_a_good_report_is_read(tmp_path: Path) -> None:
     [
         ("", r"line 1: is no JSON"),
         ('{\n"a": 1,\n}', r"line 3: is no JSON"),
+        ("[" * 100_000, r"is no report"),
         ("[]", r"is no report of tinyllm bench ops"),
         ('{"timings": []}', r"is no report of tinyllm bench ops"),
         (report(version=VERSION + 1), rf"has version {VERSION + 1} of the report, this tinyllm reads {VERSION}"),

@@ -141,7 +141,7 @@ def test_plot_writes_the_file(cli: Cli, told: Any, tmp_path: Path) -> None:
         (["--compare", "none.json"], "none.json: cannot be read"),
         (["--compare", "bad.json"], "bad.json: line 2: is no JSON"),
         (["--compare", "empty.json"], "--compare: expected a report that timed one of these ops"),
-        (["--plot", "roof.pdf"], "--plot: expected a file that ends in .png or .svg"),
+        (["--plot", "roof.pdf"], "bench ops: --plot: expected a file that ends in .png or .svg"),
     ],
 )
 def test_wrong_calls_are_refused_at_once(

@@ -12,7 +12,8 @@ import pytest
 
 from tests.bench.conftest import LIMITS
 from tinyllm.bench.op_result import OpReport, OpResult, Status, speed
-from tinyllm.bench.plot import NO_ARITHMETIC, check_plot, draw, point
+from tinyllm.bench.plot import NO_ARITHMETIC, draw, point
+from tinyllm.bench.plot_file import check_plot
 from tinyllm.errors import InvalidInputError, TinyllmError
 
 
@@ -86,12 +87,12 @@ def test_without_limits_there_are_points_and_no_roof(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_written_is_refused_before(name: str, match: str, tmp_path: Path) -> None:
     """Not after minutes of measuring."""
-    with pytest.raises(InvalidInputError, match=f"--plot: expected a file .*{match}"):
-        check_plot(tmp_path / name)
+    with pytest.raises(InvalidInputError, match=f"bench ops: --plot: expected a file .*{match}"):
+        check_plot("bench ops", tmp_path / name)
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(TinyllmError, match=r"^--plot needs matplotlib; install it with: pip install 'tinyllm\[bench\]'$"):
-        check_plot(tmp_path / "roof.png")
+        check_plot("bench ops", tmp_path / "roof.png")

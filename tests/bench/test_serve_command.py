@@ -51,7 +51,7 @@ def test_nothing_succeeded_is_a_failure(cli: Cli) -> None:
         (["--endpoint", "x"], "--endpoint: expected chat or completions, got 'x'"),
         (["--extra", "{"], "--extra: expected a JSON object, got no JSON"),
         (["--extra", "[]"], "--extra: expected a JSON object, got []"),
-        (["--plot", "x.gif"], "--plot: expected a file that ends in .png or .svg, got x.gif"),
+        (["--plot", "x.gif"], "bench serve: --plot: expected a file that ends in .png or .svg, got x.gif"),
         (["--api-key", "schlüssel"], "--api-key: expected ASCII"),
     ],
 )

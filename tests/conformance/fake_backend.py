@@ -19,11 +19,14 @@ class FakeBackend(NumpyBackend):
 
     name = "fake"
 
+    def __init__(self, dtypes: frozenset[str] = NumpyBackend.dtypes) -> None:
+        self.dtypes = dtypes
 
-def fake_registry(*kernels: Kernel) -> Registry:
-    """numpy and `fake`, with these kernels."""
-    plugin = BackendPlugin("fake", lambda: Probe(True, "made up"), lambda device: FakeBackend())
-    return registry(module("plugin_fake", backends=[plugin], kernels=kernels))
+
+def fake_registry(*kernels: Kernel, dtypes: frozenset[str] = NumpyBackend.dtypes, **others: Any) -> Registry:
+    """numpy and `fake`, with these kernels and hooks."""
+    plugin = BackendPlugin("fake", lambda: Probe(True, "made up"), lambda device: FakeBackend(dtypes))
+    return registry(module("plugin_fake", backends=[plugin], kernels=kernels, **others))
 
 
 def subject_of(op: str, function: Callable[..., Any] | None = None, **about: Any) -> Subject:

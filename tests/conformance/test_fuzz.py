@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.fake_backend import FakeBackend, fake_registry, right, subject_of
-from tests.core.fakes import module, registry
-from tinyllm.backend import BackendPlugin, Kernel, Probe
+from tests.conformance.fake_backend import fake_registry, right, subject_of
+from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.checks import number
 from tinyllm.conformance.checks.check import Admitted, Plan, Trial
@@ -112,9 +111,7 @@ def test_an_op_that_others_bring_is_fuzzed_too() -> None:
         y = x * weight * x.dtype.type(share)
         return y if bias is None else y + bias + x.dtype.type(x.shape[-1] == 3)
 
-    plugin = BackendPlugin("fake", lambda: Probe(True, "made up"), lambda device: FakeBackend())
-    kernels = [Kernel("fake", "half", "mine", lambda: half)]
-    made = registry(module("plugin_half", backends=[plugin], kernels=kernels, tinyllm_ops=hookimpl(lambda: [HALF])))
+    made = fake_registry(Kernel("fake", "half", "mine", lambda: half), tinyllm_ops=hookimpl(lambda: [HALF]))
     plan = Plan("fake", tiers=("fuzz",))
     checks = list(fuzz(Trial(made, made.backend("fake"), made.spec("half"), plan)))
     assert [c.id for c in checks] == [f"fake/half:mine[fuzz,{d}]/fuzz" for d in ("f32", "bf16", "f16", "f64")]

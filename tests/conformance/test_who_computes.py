@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.core.fakes import module
+from tests.conformance.fake_backend import fake_registry
 from tests.plugins.conftest import write_package
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
+from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.config import read_settings
 from tinyllm.conformance import isolate
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
@@ -25,45 +24,24 @@ from tinyllm.conformance.run import run
 from tinyllm.declarations import ExpectedFailure, Widened
 from tinyllm.errors import PluginError
 from tinyllm.hookspecs import hookimpl
-from tinyllm.plugins import load_plugins
 from tinyllm.registry import Registry
 
 HALVES = frozenset({"float16", "bfloat16"})
 
 
-class Plain(Backend):
-    """numpy under a name of its own."""
-
-    xp = np
-
-    def __init__(self, name: str, dtypes: frozenset[str]) -> None:
-        self.name, self.dtypes = name, dtypes
-
-    def from_numpy(self, array: np.ndarray) -> Any:
-        return array
-
-    def to_numpy(self, array: Any) -> np.ndarray:
-        return np.asarray(array)
-
-    def dtype_name(self, array: Any) -> str:
-        return str(array.dtype)
-
-
 def made(
     function: Callable[..., Any], op: str, *, dtypes: frozenset[str] = HALVES | {"float32"}, declarations: Any = (), **kernel: Any
 ) -> Registry:
-    """A registry with the backend `mine`, whose one kernel is this."""
-    backend = BackendPlugin("mine", lambda: Probe(True, "here"), lambda device: Plain("mine", dtypes))
-    plugin = module("mine", backends=[backend], kernels=[Kernel("mine", op, "own", lambda: function, **kernel)])
-    if declarations:
-        plugin.tinyllm_declarations = hookimpl(lambda: list(declarations))
-    plugins = load_plugins(CATALOGUE, found=[], extra=[plugin])
-    assert not plugins.broken, plugins.broken
-    return Registry(plugins, read_settings(Path("/nonexistent"), {"XDG_CONFIG_HOME": "/nonexistent"}))
+    """A registry with the backend `fake`, whose one kernel is this."""
+    found = fake_registry(
+        Kernel("fake", op, "own", lambda: function, **kernel), dtypes=dtypes, tinyllm_declarations=hookimpl(lambda: list(declarations))
+    )
+    assert not found.plugins.broken, found.plugins.broken
+    return found
 
 
 def checked(registry: Registry, op: str, tier: str = "smoke") -> list[Result]:
-    plan = Plan("mine", (tier,), ops=(op,))
+    plan = Plan("fake", (tier,), ops=(op,))
     return list(run(registry, plan, collect(registry, plan)))
 
 
@@ -105,7 +83,7 @@ def test_views_are_tried_in_every_dtype(dtypes: frozenset[str]) -> None:
 
 def test_a_kernel_that_never_runs_does_not_hold_an_op() -> None:
     registry = made(silu, "silu", supports=lambda call: "not today")
-    report = Report.begin(registry, Plan("mine"))
+    report = Report.begin(registry, Plan("fake"))
     for result in checked(registry, "silu"):
         report.add(result)
     assert {s.op: s.holds for s in by_op(report) if s.way is Way.OWN} == {"silu": None}
@@ -134,14 +112,14 @@ def test_an_expected_failure_can_name_its_aspect() -> None:
         return silu(x) if x.flags.c_contiguous or not x.size else np.zeros(x.shape, x.dtype)
 
     about: dict[str, Any] = {"link": "https://example.org/1", "since": "2026-01-31"}
-    entries = [ExpectedFailure("mine", "silu", "views", aspect=a, case="2x3x4", **about) for a in ("sliced", "transposed")]
+    entries = [ExpectedFailure("fake", "silu", "views", aspect=a, case="2x3x4", **about) for a in ("sliced", "transposed")]
     results = checked(made(careless, "silu", dtypes=frozenset({"float32"}), declarations=entries), "silu")
     told = {(r.aspect, r.case): r.outcome for r in results if r.outcome in (Outcome.XFAIL, Outcome.XPASS)}
     assert told == {("sliced", "2x3x4"): Outcome.XFAIL, ("transposed", "2x3x4"): Outcome.XFAIL}
 
 
 def test_a_widened_bound_is_told_only_where_it_was_needed() -> None:
-    entry = Widened("mine", "silu", "few digits", factor=50.0)
+    entry = Widened("fake", "silu", "few digits", factor=50.0)
     off = made(lambda x: np.asarray(silu(x) * np.float32(1 + 2e-6), x.dtype), "silu", dtypes=frozenset({"float32"}), declarations=[entry])
     results = [r for r in checked(off, "silu") if r.kernel and not r.aspect]
     assert {r.outcome for r in results} == {Outcome.PASS}
@@ -150,11 +128,9 @@ def test_a_widened_bound_is_told_only_where_it_was_needed() -> None:
 
 
 def test_a_plugin_excuses_nobody_else() -> None:
-    backend = BackendPlugin("mine", lambda: Probe(True, "here"), lambda device: Plain("mine", HALVES))
-    plugin = module("mine", backends=[backend])
-    plugin.tinyllm_declarations = hookimpl(lambda: [Widened("theirs", "*", "because", factor=1000.0)])
-    plugins = load_plugins(CATALOGUE, found=[], extra=[plugin])
-    assert isinstance(plugins.broken["mine"], PluginError) and "theirs" in str(plugins.broken["mine"])
+    found = fake_registry(tinyllm_declarations=hookimpl(lambda: [Widened("theirs", "*", "because", factor=1000.0)]))
+    (error,) = found.plugins.broken.values()
+    assert isinstance(error, PluginError) and "theirs" in str(error)
 
 
 def test_a_hang_before_any_check_costs_one_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

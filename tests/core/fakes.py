@@ -98,6 +98,11 @@ def colour(name: str, **settings: Any) -> ModuleType:
     return module(f"plugin_{name}", backends=[backend_plugin(name, **settings)], kernels=box_kernels(name))
 
 
+def red(*kernels: Kernel, **settings: Any) -> Registry:
+    """A registry of backend `red` with these kernels, and settings as if `tinyllm.toml` said so."""
+    return registry(module("red", backends=[backend_plugin("red")], kernels=kernels), settings=settings)
+
+
 def plugins(*modules: Any, found: Iterable[EntryPoint] = ()) -> Plugins:
     """numpy and these."""
     return load_plugins(CATALOGUE, found=found, extra=(tinyllm_numpy, *modules))

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models.conftest import write_gguf
+from tests.models.corrupt import assert_refused, damaged
 from tinyllm.catalogue.packing import unpacked
 from tinyllm.errors import CheckpointError
 from tinyllm.models.families import decoder_config
@@ -68,13 +69,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_corrupt_files_are_refused_by_name(tmp_path: Path, case: str) -> None:
-    data, message = BAD_FILES[case]
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        GgufFile(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_refused(GgufFile, tmp_path / "bad.gguf", *BAD_FILES[case])
 
 
 @given(data=st.data())
@@ -83,14 +78,8 @@ def test_any_damage_is_a_checkpoint_error_or_harmless(tmp_path: Path, data: st.D
     good = tmp_path / "good.gguf"
     if not good.exists():
         write_gguf(good)
-    damaged = bytearray(good.read_bytes())
-    if data.draw(st.booleans(), "cut"):
-        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
-    for _ in range(data.draw(st.integers(0, 3))):
-        if damaged:
-            damaged[data.draw(st.integers(0, min(len(damaged), 9000) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.gguf"
-    path.write_bytes(damaged)
+    path.write_bytes(damaged(good.read_bytes(), data, head=9000))
     try:
         checkpoint = open_checkpoint(path)
         for name in checkpoint.tensor_names():

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from tests.models.corrupt import assert_refused, damaged
 from tinyllm.catalogue.packing import pack, unpacked
 from tinyllm.errors import CheckpointError
 from tinyllm.models.open_checkpoint import open_checkpoint
@@ -57,13 +58,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_corrupt_files_are_refused_by_name(tmp_path: Path, case: str) -> None:
-    data, message = BAD_FILES[case]
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        read_safetensors(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_refused(read_safetensors, tmp_path / "model.safetensors", *BAD_FILES[case])
 
 
 @given(data=st.data())
@@ -72,14 +67,8 @@ def test_any_damage_is_a_checkpoint_error_or_harmless(tmp_path: Path, data: st.D
     good = tmp_path / "good.safetensors"
     if not good.exists():
         save_file({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4, dtype=np.int8)}, good)
-    damaged = bytearray(good.read_bytes())
-    if data.draw(st.booleans()):
-        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
-    for _ in range(data.draw(st.integers(0, 3))):
-        if damaged:
-            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.safetensors"
-    path.write_bytes(damaged)
+    path.write_bytes(damaged(good.read_bytes(), data))
     try:
         for stored in read_safetensors(path).values():
             stored.read()

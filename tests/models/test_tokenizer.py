@@ -10,15 +10,15 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from tests.models.conftest import MERGES, byte_level_vocabulary, write_gguf
+from tests.models.conftest import write_gguf
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.models.gguf import GgufFile
 from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
 from tinyllm.models.open_checkpoint import open_checkpoint
 from tinyllm.models.token_text import byte_alphabet, byte_level
-from tinyllm.models.tokenizer import Tokenizer, tokenizer_from_folder
+from tinyllm.models.tokenizer import Tokenizer
 
 TEXTS = [
     "",
@@ -209,133 +209,6 @@ def test_user_defined_tokens_stay_whole_and_are_spoken(tmp_path: Path) -> None:
     made = tokenizer_from_gguf(file)
     assert made.encode("a<|im_start|>b")[1] == 265
     assert made.decode([265, 266]) == "<|im_start|>"
-
-
-# Sentencepiece
-
-PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdeh", "▁a", "ab", "he", "▁ab", "cd", "▁▁", "ea", "hea"]
-SCORES = [0.0] * 259 + [-20.0] * 7 + [-2.0, -1.0, -3.0, -5.0, -4.0, -8.0, -6.0, -7.0]
-SPM_KEYS: dict[str, Any] = {
-    "tokenizer.ggml.model": "llama",
-    "tokenizer.ggml.tokens": PIECES,
-    "tokenizer.ggml.scores": SCORES,
-    "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 15,
-    "tokenizer.ggml.bos_token_id": 1,
-    "tokenizer.ggml.eos_token_id": 2,
-    "tokenizer.ggml.unknown_token_id": 0,
-}
-
-
-def sentencepiece_by_definition(text: str) -> list[int]:
-    """Joins, again and again, the leftmost of the neighbours whose whole scores best; what is left unknown goes by bytes."""
-    ids = {piece: index for index, piece in enumerate(PIECES)}
-    symbols = list(("▁" + text.replace(" ", "▁")) if text else "")
-    while True:
-        wholes = [symbols[i] + symbols[i + 1] for i in range(len(symbols) - 1)]
-        scores = [SCORES[ids[whole]] if whole in ids else float("-inf") for whole in wholes]
-        if not scores or max(scores) == float("-inf"):
-            break
-        best = scores.index(max(scores))
-        symbols[best : best + 2] = [wholes[best]]
-    out: list[int] = []
-    for symbol in symbols:
-        out += [ids[symbol]] if symbol in ids else [ids[f"<0x{byte:02X}>"] for byte in symbol.encode()]
-    return out
-
-
-@pytest.fixture(scope="module")
-def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    import numpy as np
-
-    path = tmp_path_factory.mktemp("spm") / "m.gguf"
-    table = {"token_embd.weight": np.zeros((len(PIECES), 64), np.float32)}
-    return tokenizer_from_gguf(GgufFile(write_gguf(path, keys=SPM_KEYS, tensors=table)))
-
-
-@given(text=st.text(st.sampled_from(" abcdehzé🙂"), max_size=30))
-@settings(max_examples=300, deadline=None)
-def test_sentencepiece_encodes_by_its_definition(sentencepiece: Tokenizer, text: str) -> None:
-    ids = sentencepiece.encode(text)
-    assert ids == sentencepiece_by_definition(text)
-    assert sentencepiece.decode(ids) == text
-    assert sentencepiece.encode(text, add_special_tokens=True) == [1, *ids]
-
-
-@given(ids=st.lists(st.integers(0, len(PIECES) - 1), max_size=30))
-@settings(max_examples=200, deadline=None)
-def test_sentencepiece_streams_what_it_decodes(sentencepiece: Tokenizer, ids: list[int]) -> None:
-    stream = sentencepiece.stream()
-    assert "".join([stream.push(token) for token in ids]) + stream.finish() == sentencepiece.decode(ids)
-
-
-@given(text=st.text(max_size=30))
-@settings(max_examples=200, deadline=None)
-def test_sentencepiece_decodes_as_the_tokenizers_package_does(sentencepiece: Tokenizer, text: str) -> None:
-    ids = sentencepiece.encode(text)
-    assert sentencepiece.decode(ids) == sentencepiece._backend.decode(ids)
-
-
-# Folders
-
-
-def folder_tokenizer(folder: Path, **settings_: Any) -> Path:
-    import json
-
-    made = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(byte_level_vocabulary())}, [tuple(m.split(" ")) for m in MERGES]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.normalizer = normalizers.NFC()
-    made.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    made.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 265)])
-    made.enable_truncation(4)
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings_))
-    return folder
-
-
-def test_a_folder_gives_its_special_and_stop_tokens(tmp_path: Path) -> None:
-    folder_tokenizer(tmp_path, bos_token={"content": "<|im_start|>"}, eos_token="<|im_end|>")
-    made = tokenizer_from_folder(tmp_path, {"eos_token_id": 3, "bos_token_id": 9}, {"eos_token_id": [266, 4]})
-    assert made.bos_token_id == 265
-    assert made.eos_token_ids == (266, 4, 3)
-    plain = made.encode("hello world 12 hello")
-    assert len(plain) > 4  # the file's truncation is off
-    assert made.encode("hello world 12 hello", add_special_tokens=True) == [265, *plain]
-    folder_tokenizer(tmp_path, bos_token="<|im_start|>", add_bos_token=False)
-    assert tokenizer_from_folder(tmp_path, {}, {}).encode("hello", add_special_tokens=True) == made.encode("hello")
-
-
-@pytest.mark.parametrize(
-    ("settings_", "message"),
-    [
-        ({"bos_token": 3}, "bos_token: expected a token, got 3"),
-        ({"eos_token": "nope"}, "eos_token: expected a token of the vocabulary, got 'nope'"),
-        ({"add_bos_token": 1}, "add_bos_token: expected true or false, got 1"),
-    ],
-)
-def test_bad_settings_are_refused_by_name(tmp_path: Path, settings_: dict[str, Any], message: str) -> None:
-    folder_tokenizer(tmp_path, **settings_)
-    with pytest.raises(CheckpointError, match=message):
-        tokenizer_from_folder(tmp_path, {}, {})
-
-
-def test_missing_and_broken_tokenizers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"expected a readable tokenizer\.json"):
-        tokenizer_from_folder(tmp_path, {}, {})
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="expected a tokenizer of the tokenizers package"):
-        tokenizer_from_folder(tmp_path, {}, {})
-    tokenizers.Tokenizer(models.BPE({"a": 0}, [])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match="decoder: expected a byte-level or sentencepiece one"):
-        tokenizer_from_folder(tmp_path, {}, {})
-
-
-def test_a_saved_transformers_tokenizer_is_read_alike(tmp_path: Path, theirs: Any) -> None:
-    theirs.save_pretrained(tmp_path)
-    made = tokenizer_from_folder(tmp_path, {}, {})
-    text = "def f(x):\n    return 'naïve' <|im_end|> 🙂"
-    assert made.encode(text) == theirs.encode(text, add_special_tokens=False)
-    assert made.eos_token_ids == (2,)
 
 
 def test_open_checkpoint_gives_the_tokenizer(smollm2_path: Path) -> None:

@@ -7,27 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.bench.op_result import PHASES, OpReport, OpResult
-from tinyllm.errors import TinyllmError, invalid
+from tinyllm.bench.plot_file import save
+from tinyllm.errors import TinyllmError
 
-SUFFIXES = (".png", ".svg")
 NO_ARITHMETIC = 2.0**-5
 """FLOP per byte at which ops are drawn that only move data, as a roofline has no place for 0: what they lack to the roof stays true."""
-
-
-def check_plot(path: Path) -> None:
-    """Everything that can be known to go wrong, before minutes are spent on measuring.
-
-    Raises:
-        InvalidInputError: another suffix, or a folder that is not there. TinyllmError: matplotlib is missing.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise invalid("bench ops", "--plot", f"a file that ends in {' or '.join(SUFFIXES)}", path)
-    if not path.parent.is_dir():
-        raise invalid("bench ops", "--plot", "a file in a folder that exists", path)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise TinyllmError("--plot needs matplotlib; install it with: pip install 'tinyllm[bench]'") from error
 
 
 def point(result: OpResult) -> tuple[float, float] | None:
@@ -61,10 +45,7 @@ def draw(report: OpReport, path: Path) -> list[str]:
         panel.set_title(f"{phase}, float32, cold")
     panels[0].set_ylabel("GFLOP/s")
     figure.legend(handles=_legend(ops, colours), loc="outside right upper", fontsize=8, frameon=False)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
+    save(figure, path)
     return sorted({r.op for r in report.results if r.cold and id(r) not in points})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from tinyllm.bench.buffers import cache_bytes
 from tinyllm.bench.op_result import OpReport, Status
 from tinyllm.errors import InvalidInputError
 from tinyllm.registry import Registry
+from tinyllm.report_file import read_json
 
 FORMAT = "tinyllm bench ops"
 VERSION = 1
@@ -23,18 +23,24 @@ VERSION = 1
 
 def document(report: OpReport, registry: Registry, backends: list[str], rounds: int) -> dict[str, Any]:
     """The report as JSON: what was measured, on which machine, with which libraries, and when."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tinyllm": __version__,
-        "machine": machine(),
+    return head(FORMAT, VERSION) | {
         "libraries": libraries(registry, backends),
         "rounds": rounds,
         "limits": {name: asdict(limits) for name, limits in report.limits.items()},
         "roofs": {device: asdict(roof) for device, roof in report.roofs.items()},
         "results": [{"phase": r.phase, **asdict(r)} for r in report.results],
         "notes": list(report.notes),
+    }
+
+
+def head(name: str, version: int) -> dict[str, Any]:
+    """What every document of a benchmark begins with: the name and version of its format, when, by which tinyllm and where it was made."""
+    return {
+        "format": name,
+        "version": version,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tinyllm": __version__,
+        "machine": machine(),
     }
 
 
@@ -66,14 +72,7 @@ def read_report(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: names the file, and the line or the field that is wrong.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}: is no text file") from error
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(f"{path}: line {error.lineno}: is no JSON: {error.msg}") from error
+    found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InvalidInputError(f"{path}: is no report of tinyllm bench ops --json")
     if found.get("version") != VERSION:

@@ -7,29 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.bench.plot import SUFFIXES
+from tinyllm.bench.plot_file import save
 from tinyllm.bench.serve import Run
 from tinyllm.bench.serve_client import Outcome
 from tinyllm.bench.serve_result import TIMES, Summary
-from tinyllm.errors import TinyllmError, invalid
+from tinyllm.errors import TinyllmError
 
 _BINS = 60
-
-
-def check_plot(path: Path) -> None:
-    """Everything that can be known to go wrong, before the load is run.
-
-    Raises:
-        InvalidInputError: another suffix, or a folder that is not there. TinyllmError: matplotlib is missing.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise invalid("bench serve", "--plot", f"a file that ends in {' or '.join(SUFFIXES)}", path)
-    if not path.parent.is_dir():
-        raise invalid("bench serve", "--plot", "a file in a folder that exists", path)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise TinyllmError("--plot needs matplotlib; install it with: pip install 'tinyllm[bench]'") from error
 
 
 def draw(run: Run, summary: Summary, path: Path) -> None:
@@ -54,10 +38,7 @@ def draw(run: Run, summary: Summary, path: Path) -> None:
         f"{run.target.model}: {summary.requests_per_second:.2f} requests/s, {summary.tokens_per_second:.1f} tok/s, "
         f"{sum(summary.errors.values())} failed"
     )
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
+    save(figure, path)
 
 
 def _distribution(panel: Any, title: str, values: list[float], spread: Any) -> None:

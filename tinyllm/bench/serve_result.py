@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from tinyllm import __version__
-from tinyllm.bench.report import machine
+from tinyllm.bench.report import head
 from tinyllm.bench.serve import Run
 from tinyllm.bench.serve_client import Outcome
 from tinyllm.bench.serve_plan import Load
@@ -103,12 +101,7 @@ def _total(values: Iterable[int | None]) -> int | None:
 
 def document(run: Run, load: Load, summary: Summary) -> dict[str, Any]:
     """The run as JSON: what was asked of whom, from where, the statistics, and a row for each request."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tinyllm": __version__,
-        "machine": machine(),
+    return head(FORMAT, VERSION) | {
         "target": asdict(run.target) | {"url": _without_password(run.target.url)},
         "load": asdict(load),
         "summary": asdict(summary),

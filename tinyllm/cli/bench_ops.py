@@ -49,13 +49,14 @@ def ops_command(
     from tinyllm.bench.compare import compare as compared_with
     from tinyllm.bench.op_result import BAD
     from tinyllm.bench.ops import bench_ops
-    from tinyllm.bench.plot import check_plot, draw
+    from tinyllm.bench.plot import draw
+    from tinyllm.bench.plot_file import check_plot
     from tinyllm.bench.report import document, read_report
     from tinyllm.registry import default_registry
 
     check_threshold(threshold)
     if plot is not None:
-        check_plot(plot)
+        check_plot("bench ops", plot)
     old = read_report(compare) if compare is not None else None
     registry = default_registry()
     wanted = named(ops) or sorted(registry.specs)

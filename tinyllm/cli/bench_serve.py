@@ -40,10 +40,11 @@ def serve_command(
     """
     import asyncio
 
+    from tinyllm.bench.plot_file import check_plot
     from tinyllm.bench.serve import base_url, run
     from tinyllm.bench.serve_client import PATHS, Outcome, Target
     from tinyllm.bench.serve_plan import Load
-    from tinyllm.bench.serve_plot import check_plot, draw
+    from tinyllm.bench.serve_plot import draw
     from tinyllm.bench.serve_result import document, lines, rows, summarise
     from tinyllm.errors import invalid
 
@@ -56,7 +57,7 @@ def serve_command(
     load = Load(requests, rate, concurrency, prompt_tokens, max_tokens, shared_prefix, mixed_lengths, seed)
     target = Target(base_url(url), model, endpoint, _fields(extra))
     if plot is not None:
-        check_plot(plot)
+        check_plot("bench serve", plot)
     done = failed = 0
     with progress() as step:
 

@@ -10,9 +10,8 @@ from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.properties.random_calls import random_call
-from tinyllm.conformance.properties.search import Draws, Run, check_values, search
+from tinyllm.conformance.properties.search import Draws, Run, search
 from tinyllm.conformance.subject import Subject
-from tinyllm.errors import InvalidInputError
 
 
 def fuzz(trial: Trial) -> Iterator[Check]:
@@ -40,12 +39,6 @@ def tried(subject: Subject, draws: Draws) -> str:
     """What is wrong with the subject's outputs on a random call."""
     inputs, attributes = random_call(draws, subject.spec)
     example = Example(subject.spec, "fuzz", draws.dtype, inputs, attributes)
-    try:
-        check_values(example)
-    except InvalidInputError as error:
-        draws.reject(str(error))
-    reason = subject.declines(example.call)
-    if reason:
-        draws.reject(f"{subject.id}: {reason}")
+    draws.must_run(subject, example)
     draws.runs.append(Run(subject, example, ()))
     return run_and_judge(subject, example, draws.admitted).message

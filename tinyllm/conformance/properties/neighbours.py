@@ -8,9 +8,8 @@ from typing import Any
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_calls import random_call
-from tinyllm.conformance.properties.search import Draws, check_values
+from tinyllm.conformance.properties.search import Draws
 from tinyllm.conformance.subject import Subject
-from tinyllm.errors import InvalidInputError
 from tinyllm.quant_weight import QuantWeight
 from tinyllm.spec import OpSpec
 
@@ -24,10 +23,7 @@ def neighbours(subject: Subject, draws: Draws) -> str:
     count, draws.sizes = draws.pick(2, 3), (2, 1, 3, 5, 8)  # empty entries show nothing
     inputs, attributes = random_call(draws, spec, (count, *draws.pick((), (2,))))
     example = Example(spec, "drawn", draws.dtype, inputs, attributes)
-    try:
-        check_values(example)
-    except InvalidInputError as error:
-        draws.reject(str(error))
+    draws.must_be_valid(example)
     lead = example.call.dims[_group(spec)]
     if example.call.attributes.get("axis") in (0, -len(lead) - _tail(spec)):
         draws.reject("the axis is that of the batch")

@@ -103,16 +103,24 @@ class Draws:
         reject()
         raise TinyllmError(reason)  # never reached
 
-    def run(self, subject: Subject, inputs: Mapping[str, Any], **attributes: Any) -> Run:
-        """The subject's outputs; inputs that the op refuses or the subject declines are rejected."""
-        example = Example(subject.spec, "drawn", self.dtype, dict(inputs), attributes)
+    def must_be_valid(self, example: Example) -> None:
+        """Rejects an example that its op refuses."""
         try:
             check_values(example)
         except InvalidInputError as error:
             self.reject(str(error))
+
+    def must_run(self, subject: Subject, example: Example) -> None:
+        """Rejects an example that its op refuses or the subject declines."""
+        self.must_be_valid(example)
         reason = subject.declines(example.call)
         if reason:
             self.reject(f"{subject.id}: {reason}")
+
+    def run(self, subject: Subject, inputs: Mapping[str, Any], **attributes: Any) -> Run:
+        """The subject's outputs; inputs that the op refuses or the subject declines are rejected."""
+        example = Example(subject.spec, "drawn", self.dtype, dict(inputs), attributes)
+        self.must_run(subject, example)
         run = Run(subject, example, ())
         self.runs.append(run)
         run = self.runs[-1] = Run(subject, example, subject(example))

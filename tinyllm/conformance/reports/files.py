@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinyllm.conformance.reports.report import VERSION, Report
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+from tinyllm.report_file import read_json
 
 FORMAT = "tinyllm conformance"
 SUFFIXES = (".json", ".xml", ".md", ".html")
@@ -74,16 +75,7 @@ def read(path: str | Path) -> list[Report]:
     Raises:
         InvalidInputError: names the file, and the line or the field that is wrong.
     """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}: is no text file") from error
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(f"{path}: line {error.lineno}: is no JSON: {error.msg}") from error
-    except (RecursionError, ValueError) as error:  # nested too deep; a number of too many digits
-        raise InvalidInputError(f"{path}: is no report: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InvalidInputError(f"{path}: is no report of tinyllm check: expected an object with format {FORMAT!r}")
     if found.get("version") != VERSION:
