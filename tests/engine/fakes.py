@@ -1,16 +1,19 @@
-"""A model without numbers: it writes tokens into pages and reads them back, so that a token in a wrong place changes the reply."""
+"""A model without numbers: it writes tokens into pages and reads them back, so that a token in a wrong place changes the reply;
+and an engine for it."""
 
 from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from tinyllm.engine.engine import Engine
+from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.models.token_text import TextStream
@@ -18,6 +21,7 @@ from tinyllm.models.token_text import TextStream
 VOCABULARY = 128
 STOP = 0
 NOWHERE = -1
+PAGE = 4
 
 
 class FakeTokenizer:
@@ -39,7 +43,7 @@ class FakeProgram:
 
     delay: float = 0.0
     stop_after: int | None = None
-    page_size: int = 4
+    page_size: int = PAGE
     cache_dtypes: tuple[str, ...] = ("int64",)
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
@@ -51,6 +55,9 @@ class FakeProgram:
 
     def allocate(self, pages: int, page_size: int) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}
+
+    def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
+        return 0
 
     def grow(self, state: dict[str, Any], pages: int, page_size: int) -> dict[str, Any]:
         old = state.pop("pages")
@@ -86,3 +93,38 @@ def sequence(prompt: str, limit: int = 1000, **sampling: Any) -> Sequence:
     """A request for the fake model."""
     tokenizer: Any = FakeTokenizer()
     return Sequence(tokenizer.encode(prompt), SamplingParams(**sampling), tokenizer, frozenset({STOP}), limit)
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def engine(program: Any = None, pages: int = 64, **settings: Any) -> Engine:
+    settings = {"page_size": PAGE, "max_step_tokens": 16, "max_running": 8, "clock": Clock()} | settings
+    return Engine(ModelRunner(program or FakeProgram()), pages=pages, **settings)
+
+
+def alone(prompt: str, **sampling: Any) -> str:
+    """What a prompt gives by itself, with all the room there is."""
+    return run(engine(pages=256, max_step_tokens=4096), {"a": (prompt, sampling)})["a"]
+
+
+def run(tested: Engine, requests: dict[str, tuple[str, dict[str, Any]]], on_step: Callable[[int], None] = lambda n: None) -> dict[str, str]:
+    """All to their end; the texts."""
+    for name, (prompt, sampling) in requests.items():
+        tested.add(name, [sequence(prompt, **sampling)])
+    texts, steps = dict.fromkeys(requests, ""), 0
+    while tested.has_work:
+        for event in tested.step():
+            assert event.error is None, event
+            texts[event.request] += event.piece.text if event.piece else ""
+        assert tested.problems() == []
+        on_step(steps := steps + 1)
+        assert steps < 10_000
+    return texts

@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.engine.fakes import FakeProgram, sequence
-from tinyllm.engine.engine import DeadlineError, Engine, Event, QueueFullError, StepError
-from tinyllm.engine.model_runner import ModelRunner
+from tests.engine.fakes import PAGE, Clock, FakeProgram, alone, engine, run, sequence
+from tinyllm.engine.engine import DeadlineError, Event, QueueFullError, StepError
 from tinyllm.errors import InvalidInputError
-
-PAGE = 4
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def engine(program: Any = None, pages: int = 64, **settings: Any) -> Engine:
-    settings = {"page_size": PAGE, "max_step_tokens": 16, "max_running": 8, "clock": Clock()} | settings
-    return Engine(ModelRunner(program or FakeProgram()), pages=pages, **settings)
-
-
-def alone(prompt: str, **sampling: Any) -> str:
-    """What a prompt gives by itself, with all the room there is."""
-    return run(engine(pages=256, max_step_tokens=4096), {"a": (prompt, sampling)})["a"]
-
-
-def run(tested: Engine, requests: dict[str, tuple[str, dict[str, Any]]], on_step: Callable[[int], None] = lambda n: None) -> dict[str, str]:
-    """All to their end; the texts."""
-    for name, (prompt, sampling) in requests.items():
-        tested.add(name, [sequence(prompt, **sampling)])
-    texts, steps = dict.fromkeys(requests, ""), 0
-    while tested.has_work:
-        for event in tested.step():
-            assert event.error is None, event
-            texts[event.request] += event.piece.text if event.piece else ""
-        assert tested.problems() == []
-        on_step(steps := steps + 1)
-        assert steps < 10_000
-    return texts
-
 
 CROWD = {
     "short": ("ab", {"max_tokens": 30}),
@@ -234,73 +191,3 @@ def test_logits_that_are_no_numbers_end_one_request() -> None:
     events = [e for _ in range(5) for e in tested.step()]
     assert [e.request for e in events if e.error] == ["bad"]
     assert sum(e.request == "good" for e in events) == 3
-
-
-class Machine(RuleBasedStateMachine):
-    """Random requests, steps, cancellations and failures: no page is ever lost or shared wrongly, and replies are right."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
-        self.program = FakeProgram()
-        self.engine = engine(self.program, pages=24, clock=self.clock, max_running=4, max_waiting=6)
-        self.number = 0
-        self.texts: dict[str, str] = {}
-        self.prompts: dict[str, tuple[str, dict[str, Any]]] = {}
-
-    @rule(prompt=st.text("ab", min_size=1, max_size=40), tokens=st.integers(1, 30), priority=st.integers(-1, 1), late=st.booleans())
-    def add(self, prompt: str, tokens: int, priority: int, late: bool) -> None:
-        self.number += 1
-        sampling = {"max_tokens": tokens, "temperature": 0.7, "seed": self.number}
-        try:
-            self.engine.add(str(self.number), [sequence(prompt, **sampling)], priority, 3.0 if late else None)
-        except QueueFullError:
-            return
-        self.texts[str(self.number)], self.prompts[str(self.number)] = "", (prompt, sampling)
-
-    @rule(steps=st.integers(1, 12))
-    def step(self, steps: int) -> None:
-        for _ in range(steps):
-            self.clock.now += 0.05
-            for event in self.engine.step():
-                if event.error:
-                    self.texts.pop(event.request)
-                    continue
-                piece = event.piece
-                self.texts[event.request] += piece.text if piece else ""
-                if piece and piece.finish_reason:
-                    prompt, sampling = self.prompts[event.request]
-                    assert self.texts.pop(event.request) == alone(prompt, **sampling)
-
-    @rule(which=st.integers(0, 5))
-    def cancel(self, which: int) -> None:
-        names = sorted(self.texts)
-        if names:
-            name = names[which % len(names)]
-            assert self.engine.cancel(name)
-            del self.texts[name]
-
-    @rule()
-    def fail(self) -> None:
-        """The next step is broken off by whatever it is."""
-        call, broken = self.program.__class__.__call__, []
-
-        class Once(FakeProgram):
-            def __call__(inner, inputs: Any, state: Any) -> Any:
-                if not broken:
-                    broken.append(True)
-                    raise RuntimeError("once")
-                return call(inner, inputs, state)
-
-        self.program.__class__ = Once
-
-    @invariant()
-    def pages_are_in_order(self) -> None:
-        assert self.engine.problems() == []
-
-
-Machine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=100, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-TestMachine = pytest.mark.slow(Machine.TestCase)
-"""Up to 10,000 random operations."""

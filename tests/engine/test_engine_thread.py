@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.fakes import FakeProgram, sequence
-from tests.engine.test_engine import alone, engine
+from tests.engine.fakes import FakeProgram, alone, engine, sequence
 from tinyllm.engine.engine import Event, QueueFullError
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 
@@ -102,3 +101,40 @@ def test_a_model_that_cannot_be_loaded_says_why() -> None:
     with pytest.raises(StoppedError, match="no such model"):
         thread.submit("a", [sequence("ab")], Reader()).result(5)
     thread.stop()
+
+
+def test_whoever_asks_while_it_is_being_loaded_in_vain_is_told() -> None:
+    go = threading.Event()
+
+    def broken() -> Any:
+        go.wait(5)
+        raise ValueError("no such model")
+
+    thread = EngineThread(broken)
+    thread.start()
+    early = thread.submit("a", [sequence("ab")], Reader())
+    go.set()
+    with pytest.raises(StoppedError, match="no such model"):
+        early.result(5)
+    thread.cancel("a")
+
+
+def test_nobody_is_left_waiting_when_it_breaks() -> None:
+    """Requests that come at that very moment are either told so or get an event that says it."""
+    made = engine(FakeProgram(delay=0.001))
+
+    def broken_step() -> Any:
+        raise ZeroDivisionError("a mistake")
+
+    thread = EngineThread(lambda: made)
+    thread.start()
+    thread.wait(5)
+    made.step = broken_step  # type: ignore[method-assign]
+    readers = [Reader() for _ in range(200)]
+    answers = [thread.submit(str(n), [sequence("ab")], reader) for n, reader in enumerate(readers)]
+    for answer, reader in zip(answers, readers, strict=True):
+        if answer.exception(5) is None:
+            assert reader.done.wait(5) and isinstance(reader.events[-1].error, StoppedError)
+        else:
+            assert isinstance(answer.exception(), StoppedError)
+    assert "a mistake" in str(thread.error)

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.fakes import STOP, VOCABULARY, FakeTokenizer, sequence
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.models.token_text import TextStream
 
 
@@ -151,7 +151,7 @@ def test_an_ignored_end_is_a_token_like_any_other() -> None:
 def test_where_every_token_is_forbidden_the_request_fails() -> None:
     logits = np.full(VOCABULARY, -np.inf, np.float32)
     logits[STOP] = 1.0
-    with pytest.raises(TinyllmError, match="position 3: no token may come next"):
+    with pytest.raises(InvalidInputError, match="position 3: no token may come next"):
         sequence("abc", min_tokens=1).advance(logits)
 
 

@@ -51,6 +51,8 @@ class Stats:
     reused_tokens: int = 0
     preemptions: int = 0
     failures: int = 0
+    gathered_bytes: int = 0
+    """Of pages that did not lie in one piece."""
     model_seconds: float = 0.0
     own_seconds: float = 0.0
     waiting: int = 0
@@ -120,8 +122,7 @@ class Engine:
             if len(sequence.prompt) >= self.capacity:
                 raise InvalidInputError(f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.capacity - 1}")
             sequence.limit = min(sequence.limit, self.capacity)
-        first = Entry(sequences[0], priority, salt=self.salt)
-        entries = [first, *(Entry(s, priority, after=first, salt=self.salt) for s in sequences[1:])]
+        entries = [Entry(s, priority, salt=self.salt) for s in sequences]
         found = _Request(request, entries, None if seconds is None else self.clock() + seconds)
         self._requests[request] = found
         for index, entry in enumerate(entries):
@@ -164,6 +165,7 @@ class Engine:
             if part.last and part.entry in self._owners:
                 events += self._advance(part.entry, row)
         self.stats.steps += 1
+        self.stats.gathered_bytes += self.runner.gathered_bytes(batch)
         self.stats.model_seconds += after - before
         self.stats.own_seconds += before - start + self.clock() - after
         self._count()

@@ -17,6 +17,8 @@ from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import TinyllmError
 
 OnEvent = Callable[[Event], None]
+Message = Callable[[Engine | None], None]
+"""What the thread is to do with its engine; None: there is none any more."""
 
 
 class StoppedError(TinyllmError):
@@ -32,7 +34,9 @@ class EngineThread:
 
     def __init__(self, make: Callable[[], Engine]) -> None:
         self._make = make
-        self._inbox: queue.SimpleQueue[Callable[[Engine], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._open = True
+        self._posting = threading.Lock()
         self._callbacks: dict[str, OnEvent] = {}
         self._loaded = threading.Event()
         self._stopping = False
@@ -67,8 +71,11 @@ class EngineThread:
         """
         taken: Future[None] = Future()
 
-        def add(engine: Engine) -> None:
+        def add(engine: Engine | None) -> None:
             if not taken.set_running_or_notify_cancel():  # who asked has gone
+                return
+            if engine is None:
+                taken.set_exception(self._gone())
                 return
             try:
                 engine.add(request, sequences, priority, seconds)
@@ -78,20 +85,32 @@ class EngineThread:
             self._callbacks[request] = on_event
             taken.set_result(None)
 
-        if self._stopping or self.error is not None:
-            taken.set_exception(StoppedError("the engine is shutting down" if self._stopping else f"the engine is gone: {self.error}"))
+        if self._stopping:
+            taken.set_exception(StoppedError("the engine is shutting down"))
         else:
-            self._inbox.put(add)
+            self._post(add)
         return taken
 
     def cancel(self, request: str) -> None:
         """Drop a request if it is not done; no event of it comes any more once the thread has seen this."""
 
-        def drop(engine: Engine) -> None:
-            engine.cancel(request)
+        def drop(engine: Engine | None) -> None:
             self._callbacks.pop(request, None)
+            if engine is not None:
+                engine.cancel(request)
 
-        self._inbox.put(drop)
+        self._post(drop)
+
+    def _post(self, message: Message) -> None:
+        """Into the inbox; once nobody looks there any more, it is answered here."""
+        with self._posting:
+            if self._open:
+                self._inbox.put(message)
+                return
+        message(None)
+
+    def _gone(self) -> StoppedError:
+        return StoppedError("the engine was shut down" if self.error is None else f"the engine broke: {self.error}")
 
     def stats(self) -> Stats:
         """How things stood after the last step."""
@@ -100,32 +119,29 @@ class EngineThread:
     def stop(self, drain: float = 0.0) -> None:
         """Take nothing more; finish what runs within `drain` seconds, drop the rest, end the thread."""
         self._deadline, self._stopping = time.monotonic() + drain, True
-        self._inbox.put(lambda engine: None)
+        self._post(lambda engine: None)
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         try:
             engine = self._make()
-        except BaseException as error:  # noqa: BLE001  told to whoever waits, whatever it is
-            self.error = error
+            self._count(engine)
             self._loaded.set()
-            return
-        self._count(engine)
-        self._loaded.set()
-        try:
             while not self._stopping or (engine.has_work and time.monotonic() < self._deadline):
                 self._messages(engine)
                 for event in engine.step() if engine.has_work else ():
                     self._tell(event)
                 self._count(engine)
-        except BaseException as error:  # noqa: BLE001  a mistake in the engine itself: everybody is told, and it takes no more
+        except BaseException as error:  # noqa: BLE001  it could not be made, or has a mistake itself: everybody is told, it takes no more
             self.error = error
-        gone = StoppedError("the engine was shut down" if self.error is None else f"the engine broke: {self.error}")
+        self._loaded.set()
+        with self._posting:
+            self._open = False
         while not self._inbox.empty():
-            self._inbox.get()(engine)
-        for request, on_event in self._callbacks.items():
-            on_event(Event(request, 0, error=gone))
+            self._inbox.get()(None)
+        for request, on_event in list(self._callbacks.items()):  # some may be dropped meanwhile
+            on_event(Event(request, 0, error=self._gone()))
 
     def _messages(self, engine: Engine) -> None:
         """Everything that lies in the inbox; waits for something where there is nothing to run."""

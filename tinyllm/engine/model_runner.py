@@ -35,6 +35,10 @@ class ModelRunner:
             return
         self.pages, self.page_size = pages, page_size
 
+    def gathered_bytes(self, batch: StepBatch) -> int:
+        """What kernels have to copy together before they can read it, because it does not lie in one piece."""
+        return self.program.gathered(batch.kv_len, batch.block_table, self.page_size)
+
     def step(self, batch: StepBatch) -> NDArray[np.float32]:
         """Run one step and give the logits `[R, vocab_size]` of `batch.logit_rows`, float32."""
         inputs = {

@@ -104,14 +104,13 @@ class PagePool:
         del self._page_of[self._key_of.pop(page)]
         self._free[page] = True
 
+    def known(self, keys: Sequence[Key]) -> int:
+        """How many of these keys, from the first, are those of a page."""
+        return next((n for n, key in enumerate(keys) if key not in self._page_of), len(keys))
+
     def match(self, keys: Sequence[Key]) -> list[int]:
         """Pages that contain the longest prefix of these keys; they are held from now on."""
-        found = []
-        for key in keys:
-            page = self._page_of.get(key)
-            if page is None:
-                break
-            found.append(page)
+        found = [self._page_of[key] for key in keys[: self.known(keys)]]
         for page in found:
             self._kept.pop(page, None)
             self._holders[page] += 1

@@ -15,13 +15,12 @@ from tinyllm.engine.sequence import Sequence
 class Entry:
     """A sequence with what the scheduler knows of it.
 
-    priority: the lower, the earlier. after: another with the same prompt, which is to be read first, so that its pages serve both.
+    priority: the lower, the earlier.
     suspect: it was in a step that failed, and runs alone until it is known whether it was the cause.
     """
 
     sequence: Sequence
     priority: int = 0
-    after: Entry | None = None
     salt: bytes = b""
     arrived: float = 0.0
     number: int = 0
@@ -29,6 +28,9 @@ class Entry:
     reused: int | None = None
     """Prompt tokens that were in the cache when it first ran."""
     keys: list[Key] = field(default_factory=list)
+    """Of the pages that are whole."""
+    wanted: list[Key] = field(default_factory=list)
+    """Of the pages that another may have read for it, made when it is first looked at."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Scheduler:
         for entry in self._ranked(self.waiting):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
-            if entry.after is not None and entry.after in (*self.running, *self.waiting) and entry.after.sequence.prompt_left:
+            if self._comes(entry):
                 continue
             if not self._admit(entry):
                 break
@@ -139,7 +141,9 @@ class Scheduler:
     def _next_turn(self) -> list[Part]:
         """One sequence a step, in turn; new ones begin as soon as there is room."""
         for entry in self._ranked(self.waiting):
-            if len(self.running) >= self.max_running or not self._admit(entry):
+            if len(self.running) >= self.max_running:
+                break
+            if not self._comes(entry) and not self._admit(entry):
                 break
         for entry in sorted(self._ranked(self.running), key=lambda e: self._turns.get(e, 0)):
             pending = entry.sequence.pending()
@@ -153,10 +157,25 @@ class Scheduler:
         now = self.clock()
         return iter(sorted(entries, key=lambda e: (e.priority - int((now - e.arrived) / self.aging), e.number)))
 
+    def _wanted(self, entry: Entry) -> list[Key]:
+        """Keys of the whole pages before a sequence's last token, which it has to compute in any case."""
+        size, sequence = self.pool.page_size, entry.sequence
+        whole = (sequence.length - 1) // size
+        if len(entry.wanted) < whole:
+            entry.wanted = page_keys(_tokens(sequence)[: whole * size], size, entry.salt, entry.wanted)
+        return entry.wanted
+
+    def _comes(self, entry: Entry) -> bool:
+        """Whether one that runs is reading the next page that this one needs: better to wait for it than to read it twice."""
+        keys = self._wanted(entry)
+        found = self.pool.known(keys)
+        readers = (e for e in self.running if e.sequence.prompt_left)
+        return found < len(keys) and any(len(e.wanted) > found and e.wanted[found] == keys[found] for e in readers)
+
     def _admit(self, entry: Entry) -> bool:
         """Start a waiting sequence on the pages that hold a prefix of it and on new ones; not if those running may soon need them."""
         sequence, pool = entry.sequence, self.pool
-        keys = page_keys(_tokens(sequence), pool.page_size, entry.salt)[: (sequence.length - 1) // pool.page_size]
+        keys = self._wanted(entry)
         pages = pool.match(keys)
         if self.one_at_a_time:  # what is computed must begin at the border of a chunk
             whole = len(pages) * pool.page_size // self.max_step_tokens * self.max_step_tokens // pool.page_size

@@ -10,7 +10,7 @@ import numpy as np
 from tinyllm.engine.grammar import GrammarState, Mask
 from tinyllm.engine.sampling import Logits, SamplingParams, TokenCounts, TokenLogprob, adjust, log_probability, sample
 from tinyllm.engine.stop_strings import StopStrings
-from tinyllm.errors import TinyllmError, invalid
+from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 from tinyllm.models.tokenizer import Tokenizer
 
 
@@ -80,7 +80,7 @@ class Sequence:
     def advance(self, logits: Logits) -> Piece:
         """Take the next token from logits `[V]`, and the text it brings.
 
-        Raises `TinyllmError` where the largest logit is no finite number, or no token may come next.
+        Raises `TinyllmError` where the largest logit is no finite number, `InvalidInputError` where no token may come next.
         """
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):  # the largest is NaN where any is; a token of -inf is merely never taken
@@ -95,7 +95,7 @@ class Sequence:
             chosen_from = adjust(logits, self.params, self._count(), allowed, self._ends if early else ())
             best = int(chosen_from.argmax())
             if chosen_from[best] == -np.inf:
-                raise TinyllmError(f"generate: position {self.length}: no token may come next, as the settings forbid all that could")
+                raise InvalidInputError(f"generate: position {self.length}: no token may come next, as the settings forbid all that could")
         token = sample(chosen_from, self.params, self.seed, self.length, best)
         if token in self._ends:
             return self._end()
@@ -110,7 +110,8 @@ class Sequence:
         mask = self.grammar.mask()
         if not mask.any():
             if not self.grammar.may_end:
-                raise TinyllmError(f"generate: position {self.length}: no token of the vocabulary continues the reply as the grammar asks")
+                where = f"generate: position {self.length}"
+                raise InvalidInputError(f"{where}: no token of the vocabulary continues the reply as the grammar asks")
         elif self.grammar.may_end and not early:
             mask = mask.copy()
             mask[[token for token in self._ends if token < mask.size]] = True

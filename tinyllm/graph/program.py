@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from tinyllm.backend import Backend
 from tinyllm.dtypes import numpy_dtype
 from tinyllm.graph.graph import State
+from tinyllm.pages import neighbours
 
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
@@ -37,6 +39,14 @@ class Allocation:
 
     state: State
     backend: Backend
+
+    def page_shape(self, page_size: int) -> tuple[int, ...]:
+        """Of one page."""
+        return tuple(page_size if d == "page" else int(d) for d in self.state.page_shape)
+
+    def page_bytes(self, page_size: int) -> int:
+        """Of one page."""
+        return prod(self.page_shape(page_size)) * numpy_dtype(self.state.dtype).itemsize
 
 
 @dataclass
@@ -88,9 +98,16 @@ class Program:
         """Zeroed pages for every state: `[pages, *page_shape]`."""
         found: Pages = {}
         for name, a in self._allocations.items():
-            shape = (pages, *(page_size if d == "page" else int(d) for d in a.state.page_shape))
+            shape = (pages, *a.page_shape(page_size))
             found[name] = a.backend.from_numpy(_pages(a, shape)) if a.backend.heads_first else a.backend.zeros(shape, a.state.dtype)
         return found
+
+    def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
+        """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend reads those."""
+        rows = [row[: -(-keys // page_size)] for row, keys in zip(block_table, kv_len.tolist(), strict=True)]
+        several = [row for row in rows if len(row) > 1]
+        pages = {False: sum(map(len, several)), True: sum(len(row) for row in several if not neighbours(row))}
+        return sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in self._allocations.values()) if several else 0
 
     def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""

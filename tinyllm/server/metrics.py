@@ -25,6 +25,7 @@ _COUNTERS = {
     "generated_tokens": ("generated_tokens", "Tokens generated."),
     "reused_tokens": ("prefix_hit_tokens", "Prompt tokens found in the cache."),
     "preemptions": ("preemptions", "Replies put back into the queue when pages ran out."),
+    "gathered_bytes": ("cache_gathered_bytes", "Bytes of keys and values copied because their pages did not lie in one piece."),
     "failures": ("failures", "Requests that the engine ended with an error."),
     "model_seconds": ("model_seconds", "Seconds in the model."),
     "own_seconds": ("engine_seconds", "Seconds in the engine's own code."),
