@@ -13,8 +13,8 @@ from tinyllm.config import KNOWN
 
 def pytest_configure() -> None:
     """Before any registry is made: no setting comes from the environment or from the user's file."""
-    for variable, *_ in KNOWN.values():
-        os.environ.pop(variable, None)
+    for known in KNOWN.values():
+        os.environ.pop(known.variable, None)
     os.environ["XDG_CONFIG_HOME"] = os.devnull
     # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

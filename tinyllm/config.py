@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import ConfigError, suggest
+from tinyllm.known_settings import KNOWN as KNOWN
+from tinyllm.known_settings import TABLES, from_file, from_text
 
 DEFAULT = "default"
 
@@ -26,16 +28,6 @@ class Setting:
     source: str
 
 
-KNOWN: dict[str, tuple[str, type, Any, str]] = {
-    "backend": ("TINYLLM_BACKEND", str, None, "backend, `name:device`, or per op `linear=torch,*=mlx`; unset: the best available"),
-    "kernels": ("TINYLLM_KERNELS", str, "", "pinned kernels, `mlx/sdpa=scratch,torch/linear=fused`"),
-    "fast": ("TINYLLM_FAST", bool, False, "allow kernels that round activations or scales (exact=False)"),
-    "model": ("TINYLLM_MODEL", str, "smollm2", "the model that is used when none is named"),
-    "max_tokens": ("TINYLLM_MAX_TOKENS", int, 256, "tokens to generate when not said"),
-}
-"""Per setting: environment variable, type, default, meaning. `TINYLLM_CACHE` moves the folder of pulled models."""
-
-
 def user_file(environ: Mapping[str, str] = os.environ) -> Path:
     """The user's own configuration file (it need not exist)."""
     if sys.platform == "darwin":
@@ -46,17 +38,19 @@ def user_file(environ: Mapping[str, str] = os.environ) -> Path:
 def read_settings(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, Setting]:
     """Every setting, from the environment, `./tinyllm.toml` or `[tool.tinyllm]` in `./pyproject.toml`, the user's file, or default.
 
+    `serve.port` is `port` in the table `[serve]` (`[tool.tinyllm.serve]`).
+
     Raises:
         ConfigError: a malformed file (file and line), an unknown key, a value of the wrong type or out of range.
     """
     folder = folder or Path.cwd()
-    settings = {name: Setting(default, DEFAULT) for name, (_, _, default, _) in KNOWN.items()}
+    settings = {name: Setting(known.default, DEFAULT) for name, known in KNOWN.items()}
     for source, table in reversed(list(_tables(folder, environ))):
         for name, value in table.items():
             settings[name] = Setting(value, source)
-    for name, (variable, kind, _, _) in KNOWN.items():
-        if environ.get(variable):
-            settings[name] = Setting(_from_text(variable, environ[variable], kind), variable)
+    for name, known in KNOWN.items():
+        if text := environ.get(known.variable):
+            settings[name] = Setting(from_text(known.variable, text, known.kind), known.variable)
     return settings
 
 
@@ -92,20 +86,21 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _checked(path: Path, table: Mapping[str, Any], inside: tuple[str, ...] = ()) -> Mapping[str, Any]:
-    for name, value in table.items():
-        where = f"{path}:{_line(path, (*inside, name))}"
-        if name not in KNOWN:
-            raise ConfigError(f"{where}: unknown setting {name!r}.{suggest(name, KNOWN)}")
-        if type(value) is not KNOWN[name][1]:
-            raise ConfigError(f"{where}: {name}: expected {KNOWN[name][1].__name__}, got {value!r}")
-        _check_range(f"{where}: {name}", value)
-    return table
-
-
-def _check_range(where: str, value: Any) -> None:
-    if type(value) is int and value < 1:
-        raise ConfigError(f"{where}: expected an integer of at least 1, got {value}")
+def _checked(path: Path, table: Mapping[str, Any], inside: tuple[str, ...] = (), command: str = "") -> Mapping[str, Any]:
+    """The settings of a table by their names in `KNOWN`. inside: where in the file it is. command: whose table it is."""
+    found: dict[str, Any] = {}
+    beside = {name.rpartition(".")[2] for name in KNOWN if name.rpartition(".")[0] == command}
+    for key, value in table.items():
+        where, name = f"{path}:{_line(path, (*inside, key))}", f"{command}.{key}" if command else key
+        if not command and key in TABLES:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: {key}: expected a table, got {value!r}")
+            found |= _checked(path, value, (*inside, key), key)
+        elif key not in beside:
+            raise ConfigError(f"{where}: unknown setting {name!r}.{suggest(key, beside if command else {*beside, *TABLES})}")
+        else:
+            found[name] = from_file(f"{where}: {name}", value, KNOWN[name].kind)
+    return found
 
 
 def _line(path: Path, key: tuple[str, ...]) -> int:
@@ -125,19 +120,6 @@ def _parses_without(text: str, key: tuple[str, ...]) -> bool:
             return True
         table = table[part]
     return False
-
-
-def _from_text(variable: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise ConfigError(f"{variable}: expected 1 or 0, got {text!r}")
-        return text.lower() in ("1", "true", "yes", "on")
-    try:
-        value = kind(text)
-    except ValueError as error:
-        raise ConfigError(f"{variable}: expected {kind.__name__}, got {text!r}") from error
-    _check_range(variable, value)
-    return value
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.batch.files import CHAT, TEXT, read, request, write
 from tests.cli.conftest import Cli, cli, fake
+from tinyllm.batch.run import Counts
 
 __all__ = ["cli", "fake"]
 
@@ -82,6 +83,25 @@ def test_ctrl_c_leaves_what_is_done(tmp_path: Path) -> None:
     assert f"{done} of 40 requests are done; the same command goes on from there" in err.decode() and b"Traceback" not in err
     assert start(tmp_path, delay=0.0).wait(60) == 0
     assert sorted(e["custom_id"] for e in read(tmp_path / "out.jsonl")) == sorted(IDS)
+
+
+def test_sizes_come_from_options_then_settings(
+    cli: Cli, fake: None, tmp_path: Path, clean_environment: pytest.MonkeyPatch
+) -> None:
+    """Each size by itself: option, variable, file, default."""
+    seen: list[tuple[int, ...]] = []
+    clean_environment.setattr("tinyllm.cli.batch_run.answer_all", lambda *a: seen.append(a[-3:]) or Counts(1, 1, 0))
+    write(tmp_path / "in.jsonl", request("a"))
+    call = ("batch", "in.jsonl", "-o", "out.jsonl")
+    assert cli(*call).code == 0
+    (tmp_path / "tinyllm.toml").write_text("[batch]\nmax_running = 5\nmax_step_tokens = 6\ncache_tokens = 70")
+    clean_environment.setenv("TINYLLM_BATCH_MAX_STEP_TOKENS", "7")
+    clean_environment.setenv("TINYLLM_BATCH_CACHE_TOKENS", "80")
+    assert cli(*call, "--cache-tokens", "90").code == 0
+    assert seen == [(64, 512, 16384), (5, 7, 90)]
+    clean_environment.setenv("TINYLLM_BATCH_CACHE_TOKENS", "63")
+    ran = cli(*call)
+    assert (ran.code, ran.err) == (2, "error: TINYLLM_BATCH_CACHE_TOKENS: expected an integer of at least 64, got 63\n")
 
 
 def test_failures_have_their_own_file_and_exit_code(cli: Cli, fake: None, tmp_path: Path) -> None:

@@ -124,6 +124,29 @@ def test_config_lists_the_files(cli: Cli, clean_environment: pytest.MonkeyPatch,
     }
 
 
+def test_config_lists_tables_and_hides_the_key(cli: Cli, clean_environment: pytest.MonkeyPatch) -> None:
+    Path("tinyllm.toml").write_text('[serve]\nport = 81\napi_key = "hush"\ncors = ["a", "b"]\n[batch]\nmax_running = 3\n')
+    as_json, table = cli("config", "--json").out, cli("config").out
+    settings = {s["setting"]: s["value"] for s in json.loads(as_json)["settings"]}
+    assert (settings["serve.port"], settings["serve.cors"], settings["batch.max_running"]) == (81, ["a", "b"], 3)
+    assert settings["serve.api_key"] == "(set)" and "hush" not in as_json + table
+    rows = {line.split("\t")[0]: line.split("\t")[1:4] for line in table.splitlines()}
+    assert rows["serve.port"] == ["81", "tinyllm.toml", "TINYLLM_SERVE_PORT"] and rows["serve.cors"][0] == "a, b"
+    assert rows["serve.api_key"] == ["(set)", "tinyllm.toml", "TINYLLM_API_KEY"] and rows["serve.pages"][0] == "(unset)"
+
+
+@pytest.mark.parametrize("command", ["serve", "batch"])
+def test_help_tells_variables_and_defaults(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Of every setting that the command has."""
+    monkeypatch.setenv("COLUMNS", "400")
+    rows = cli(command, "--help").out.splitlines()
+    for name, known in KNOWN.items():
+        if name.startswith(f"{command}."):
+            (row,) = [row for row in rows if f" {known.variable} " in row]
+            assert row.strip("│ ").startswith(f"--{name.partition('.')[2].replace('_', '-')} ") and "[default: (" in row
+            assert known.default in (None, False, []) or str(known.default) in row
+
+
 def test_models_says_what_is_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TINYLLM_CACHE", str(tmp_path))
     monkeypatch.setattr("tinyllm.models.sources._in_package", lambda model: None)

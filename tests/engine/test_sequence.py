@@ -151,7 +151,7 @@ def test_an_ignored_end_is_a_token_like_any_other() -> None:
 def test_where_every_token_is_forbidden_the_request_fails() -> None:
     logits = np.full(VOCABULARY, -np.inf, np.float32)
     logits[STOP] = 1.0
-    with pytest.raises(InvalidInputError, match="position 3: no token may come next"):
+    with pytest.raises(InvalidInputError, match="no token may come next at position 3,"):
         sequence("abc", min_tokens=1).advance(logits)
 
 

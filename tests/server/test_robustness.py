@@ -200,6 +200,39 @@ def test_keys() -> None:
         assert [httpx.get(live.url + p).status_code for p in ("/status", "/metrics", "/v1/models")] == [401] * 3
 
 
+def test_hosts() -> None:
+    """Names in the header Host, with any port; the error names the option. Without names every host is let in."""
+    with serving(hosts={"localhost", "127.0.0.1", "[::1]", "ai.example"}, api_key="k", cors=["https://a.example"]) as live:
+        def ask(host: str, method: str = "GET") -> httpx.Response:
+            return httpx.request(method, f"{live.url}/v1/models", headers={"host": host, "authorization": "Bearer k"})
+
+        for host in ("localhost", "LocalHost:1234", "127.0.0.1:80", "[::1]", "[::1]:8000", "ai.example", "ai.example:443"):
+            assert ask(host).status_code == 200, host
+        for host in ("evil.example", "evil.example:80", "localhost.evil.example", "localhost:80:80", "127.0.0.1@evil.example", "::1", ""):
+            response = ask(host)
+            assert response.status_code == 403 and "access-control-allow-origin" not in response.headers, host
+            told = error(response)
+            assert told["code"] == "host_not_allowed" and "--allowed-host" in told["message"] and repr(host or "none") in told["message"]
+        preflight = {"host": "evil.example", "origin": "https://a.example", "access-control-request-method": "POST"}
+        assert httpx.options(f"{live.url}/v1/completions", headers=preflight).status_code == 403
+        for twice in (b"Host: localhost\r\nHost: evil.example\r\n", b"Host: evil.example\r\nHost: localhost\r\n"):
+            with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2])), timeout=10) as raw:
+                raw.sendall(b"GET /health HTTP/1.1\r\n" + twice + b"\r\n")
+                assert raw.recv(4096).split()[1] in (b"400", b"403")
+    with serving() as live:
+        assert httpx.get(f"{live.url}/v1/models", headers={"host": "testserver"}).status_code == 200
+
+
+def test_the_largest_body() -> None:
+    """As many bytes as said, and not one more."""
+    content = json.dumps(TEXT).encode()
+    with serving(max_body=len(content)) as live:
+        for data, status in ((content, 200), (content + b" ", 413)):
+            response = httpx.post(f"{live.url}/v1/completions", content=data, headers={"content-type": "application/json"})
+            assert response.status_code == status
+        assert error(response)["message"] == f"body: expected at most {len(content)} bytes, got {len(content) + 1}"
+
+
 def test_only_named_origins_are_let_in() -> None:
     with serving(cors=["https://a.example"], api_key="k") as live:
         asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.cli.conftest import Cli, cli
 from tests.server.test_api import TEXT
+from tinyllm.known_settings import KNOWN
+from tinyllm.server.app import MAX_BODY
+from tinyllm.server.loading import EngineSettings, Host
+from tinyllm.server.logs import LEVELS
+
+__all__ = ["cli"]
 
 
 @contextmanager
@@ -36,6 +47,118 @@ def address(found: subprocess.Popen[str]) -> str:
     line = found.stdout.readline()
     assert " serves fake on fake:cpu" in line, found.communicate()
     return line.split()[0]
+
+
+@pytest.fixture
+def starts(cli: Cli, clean_environment: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """`starts("--port", "0")`: what the app, the socket and the engine are given, without a server."""
+    seen: dict[str, Any] = {}
+
+    def make_app(host: Host, api_key: Any, cors: Any, timeout: Any, max_body: Any, *, hosts: Any) -> None:
+        seen.update(name=host.name, sizes=host.settings, api_key=api_key, cors=cors, timeout=timeout, max_body=max_body, hosts=hosts)
+
+    def open_socket(host: str, port: int) -> socket.socket:
+        seen.update(host=host, port=port)
+        return socket.socket()
+
+    def run(app: Any, host: Host, listening: socket.socket, drain: float, on_ready: Any) -> None:
+        listening.close()
+        seen.update(drain=drain)
+
+    clean_environment.setattr("tinyllm.server.app.make_app", make_app)
+    clean_environment.setattr("tinyllm.server.serving.open_socket", open_socket)
+    clean_environment.setattr("tinyllm.server.serving.serve", run)
+    clean_environment.setattr("tinyllm.server.logs.configure", lambda level: seen.update(log_level=level))
+
+    def start(*arguments: str) -> dict[str, Any]:
+        seen.clear()
+        ran = cli("serve", *arguments)
+        assert ran.code == 0, ran.err
+        return dict(seen)
+
+    return start
+
+
+def test_defaults_are_those_of_the_parts(starts: Callable[..., dict[str, Any]]) -> None:
+    """What the settings say where nobody says anything is what the engine, the app and the logs do."""
+    assert starts() == {
+        "name": "smollm2", "sizes": EngineSettings(), "host": "127.0.0.1", "port": 8000, "api_key": None, "cors": [], "timeout": None,
+        "max_body": MAX_BODY, "hosts": {"localhost", "127.0.0.1", "[::1]"}, "drain": 30.0, "log_level": "info",
+    }  # fmt: skip
+    assert KNOWN["serve.log_level"].kind.choices == LEVELS
+
+
+SET = """[serve]
+host = "127.0.0.2"
+port = 1
+api_key = "k"
+cors = ["https://a.example"]
+allowed_host = ["ai.example"]
+served_name = "n"
+pages = 2
+page_size = 3
+max_step_tokens = 4
+max_running = 5
+max_waiting = 0
+batch_invariant = true
+max_body = "2MB"
+timeout = 6
+drain = 7
+log_level = "error"
+"""
+
+
+def test_every_option_is_a_setting(starts: Callable[..., dict[str, Any]], clean_environment: pytest.MonkeyPatch) -> None:
+    """The file reaches the parts; the variable goes before it, and the option before both."""
+    Path("tinyllm.toml").write_text(SET)
+    sizes = EngineSettings(pages=2, page_size=3, max_step_tokens=4, max_running=5, max_waiting=0, one_at_a_time=True)
+    own = {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}
+    told = {
+        "name": "n", "sizes": sizes, "host": "127.0.0.2", "port": 1, "api_key": "k", "cors": ["https://a.example"], "timeout": 6.0,
+        "max_body": 2_000_000, "hosts": own | {"ai.example"}, "drain": 7.0, "log_level": "error",
+    }  # fmt: skip
+    assert starts() == told
+    for name in ("port", "max_body"):
+        clean_environment.setenv(f"TINYLLM_SERVE_{name.upper()}", "9")
+    clean_environment.setenv("TINYLLM_API_KEY", "v")
+    clean_environment.setenv("TINYLLM_SERVE_CORS", "https://b.example,https://c.example")
+    told |= {"port": 9, "max_body": 9, "api_key": "v", "cors": ["https://b.example", "https://c.example"]}
+    assert starts() == told
+    told |= {"port": 0, "max_body": 1 << 10, "cors": ["https://d.example"], "hosts": own | {"b.example"}, "drain": 0.0}
+    told |= {"sizes": replace(sizes, pages=None, cache_tokens=8, one_at_a_time=False)}
+    assert told == starts(
+        "--port", "0", "--max-body", "1KiB", "--cors", "https://d.example", "--allowed-host", "B.example", "--drain", "0",
+        "--cache-tokens", "8", "--no-batch-invariant",
+    )  # fmt: skip
+
+
+def test_sizes_of_the_cache_exclude_one_another(cli: Cli, starts: Callable[..., dict[str, Any]]) -> None:
+    """Said twice by settings it is an error, and an option settles it."""
+    Path("tinyllm.toml").write_text("serve.pages = 2\nserve.cache_tokens = 64")
+    assert "serve.pages (tinyllm.toml) and serve.cache_tokens (tinyllm.toml) exclude one another" in cli("serve").err
+    assert starts("--pages", "3")["sizes"].pages == 3
+    assert starts("--cache-tokens", "5")["sizes"] == EngineSettings(cache_tokens=5)
+
+
+def test_beyond_loopback_any_host_is_let_in(starts: Callable[..., dict[str, Any]]) -> None:
+    """Unless names are given, to which those of this machine are added."""
+    assert starts("--host", "0.0.0.0")["hosts"] == set()
+    assert starts("--host", "::1")["hosts"] == starts("--host", "localhost")["hosts"] == starts()["hosts"]
+    assert starts("--host", "0.0.0.0", "--allowed-host", "a.example")["hosts"] >= {"a.example", "localhost"}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--pages", "3", "--cache-tokens", "5"), "--pages and --cache-tokens exclude one another"),
+    (("--log-level", "loud"), "serve: log-level: expected one of"), (("--api-key", " "), "serve: api-key: expected some text"),
+    (("--max-body", "big"), "serve: max-body: expected bytes, such as 4000000, 4MB or 4MiB, got 'big'"),
+    (("--max-body", "0"), "serve: max-body: expected a number of bytes of at least 1, got 0"),
+    (("--drain", "nan"), "--drain"), (("--port", "65536"), "--port"),
+    *((("--allowed-host", name), f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}")
+      for name in ("http://a.example", "a.example:80", "*", "::1")),
+])  # fmt: skip
+def test_wrong_options(cli: Cli, starts: Callable[..., dict[str, Any]], arguments: tuple[str, ...], message: str) -> None:
+    ran = cli("serve", *arguments)
+    assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
 
 
 @pytest.mark.slow
@@ -103,14 +226,18 @@ def test_what_is_said_of_open_doors() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("--pages", "3", "--cache-tokens", "5"), "exclude one another"), (("--log-level", "loud"), "log-level: expected one of"),
-    (("--host", "no.such.host.invalid"), "host: expected an address"), (("--api-key", " "), "api-key: expected some text"),
-])  # fmt: skip
-def test_wrong_calls(arguments: tuple[str, ...], message: str) -> None:
-    with process(*arguments) as found:
+def test_an_address_that_is_not_ours() -> None:
+    with process("--host", "no.such.host.invalid") as found:
         _, err = found.communicate(timeout=20)
-        assert found.returncode == 2 and message in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")
+        assert found.returncode == 2 and err.splitlines()[-1].startswith("error: serve: host: expected an address")
+
+
+@pytest.mark.slow
+def test_a_page_whose_name_was_turned_to_this_address_is_refused() -> None:
+    with process("--served-name", "fake", TINYLLM_SERVE_ALLOWED_HOST="ai.example") as found:
+        url = address(found)
+        for host, status in {"evil.example": 403, "ai.example": 200, "localhost": 200}.items():
+            assert httpx.get(f"{url}/v1/models", headers={"host": host}).status_code == status
 
 
 @pytest.mark.slow

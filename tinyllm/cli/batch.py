@@ -20,15 +20,16 @@ def batch(
     backend: options.BackendName = None,
     fast: options.Fast = None,
     dtype: options.Dtype = None,
-    max_running: Annotated[int, typer.Option("--max-running", metavar="N", min=1, help="Most replies written at a time.")] = 64,
-    max_step_tokens: Annotated[int, typer.Option("--max-step-tokens", metavar="N", min=1, help="Most tokens of one step.")] = 512,
-    cache_tokens: Annotated[int, typer.Option("--cache-tokens", metavar="N", min=64, help="Tokens that the KV cache holds.")] = 16384,
+    max_running: Annotated[int | None, options.setting("batch.max_running", metavar="N")] = None,
+    max_step_tokens: Annotated[int | None, options.setting("batch.max_step_tokens", metavar="N")] = None,
+    cache_tokens: Annotated[int | None, options.setting("batch.cache_tokens", metavar="N")] = None,
     ordered: Annotated[bool, typer.Option("--ordered", help="In the end, put the results into the order of the requests.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of requests, many at a time.
 
     A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a request failed.
+    Sizes that are not given come from the variable named beside them, or the table `batch` of tinyllm.toml.
     """
     from contextlib import ExitStack
 
@@ -37,8 +38,12 @@ def batch(
     from tinyllm.batch.result_file import ResultFile, same_file
     from tinyllm.batch.run import left_over
     from tinyllm.cli.batch_run import answer_all, report
+    from tinyllm.config import read_settings
     from tinyllm.errors import InvalidInputError
 
+    sizes = options.resolved(
+        "batch", read_settings(), max_running=max_running, max_step_tokens=max_step_tokens, cache_tokens=cache_tokens
+    )
     paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
     for number, (name, path) in enumerate(paths.items()):
         for other, twin in list(paths.items())[:number]:
@@ -55,7 +60,7 @@ def batch(
             stack.callback(failures.close)
         left = left_over(file, {id(r): r for r in (results, failures)}.values())
         counts = answer_all(
-            file, results, failures, left, (model, backend, dtype, fast), max_running, max_step_tokens, cache_tokens
+            file, results, failures, left, (model, backend, dtype, fast), sizes.max_running, sizes.max_step_tokens, sizes.cache_tokens
         )
         if ordered:
             for result in {id(r): r for r in (results, failures)}.values():

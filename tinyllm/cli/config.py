@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tinyllm.cli import options
 
@@ -14,15 +15,23 @@ def config(as_json: options.Json = False) -> None:
 
     settings = read_settings()
     rows = [
-        {"setting": name, "value": setting.value, "source": setting.source, "variable": KNOWN[name][0], "meaning": KNOWN[name][3]}
+        {"setting": name, "value": KNOWN[name].public(setting.value), "source": setting.source, "variable": KNOWN[name].variable,
+         "meaning": KNOWN[name].meaning}
         for name, setting in settings.items()
-    ]
+    ]  # fmt: skip
     files = [Path.cwd() / "tinyllm.toml", Path.cwd() / "pyproject.toml", user_file()]
     if as_json:
         print_json({"settings": rows, "files": [{"path": str(f), "exists": f.is_file()} for f in files]})
         return
-    values = ((r["setting"], "(unset)" if r["value"] in (None, "") else r["value"], r["source"], r["variable"], r["meaning"]) for r in rows)
+    values = ((r["setting"], _cell(r["value"]), r["source"], r["variable"], r["meaning"]) for r in rows)
     print_table(["setting", "value", "from", "variable", "meaning"], values)
     for file in files:
         note(f"{file}: {'there' if file.is_file() else 'not there'}")
     note("The variable goes before ./tinyllm.toml, or [tool.tinyllm] in ./pyproject.toml, and these before the user's file.")
+    note("A name with a dot is one of a table: serve.port is port under [serve], or [tool.tinyllm.serve].")
+
+
+def _cell(value: Any) -> Any:
+    if value in (None, "", []):
+        return "(unset)"
+    return ", ".join(value) if isinstance(value, list) else value

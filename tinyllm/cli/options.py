@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import typer
+
+from tinyllm.config import KNOWN, Setting
+from tinyllm.known_settings import Bytes, from_text, in_range
 
 
 def _backends() -> list[str]:
@@ -14,15 +19,45 @@ def _backends() -> list[str]:
 
 
 def _models() -> list[str]:
-    from tinyllm.models.sources import KNOWN
+    from tinyllm.models import sources
 
-    return sorted(KNOWN)
+    return sorted(sources.KNOWN)
 
 
 def _ops() -> list[str]:
     from tinyllm.registry import default_registry
 
     return sorted(default_registry().specs)
+
+
+def setting(name: str, short: str = "", *, metavar: str | None = None) -> Any:
+    """The option of a setting, told by `KNOWN`; its value is None where it isn't given: see `resolved`."""
+    known = KNOWN[name]
+    kind, flag = known.kind, name.rpartition(".")[2].replace("_", "-")
+    names = [f"--{flag}/--no-{flag}"] if kind.type is bool else [f"--{flag}", *([short] if short else [])]
+    meaning, _, unset = known.meaning.partition("; unset: ")
+    many = "; may be repeated" if kind.type is list else ""
+    default = "no" if known.default is False else unset or str(known.default)
+    low, high = (None, None) if kind.type is Bytes else (kind.low, kind.high)  # typer reads no units
+    text = f"{meaning[0].upper()}{meaning[1:]}{many}. {known.variable}"
+    return typer.Option(*names, metavar=metavar, min=low, max=high, show_default=default, help=text)
+
+
+def resolved(command: str, settings: Mapping[str, Setting], **given: Any) -> SimpleNamespace:
+    """The options of a command: what was given, else its setting.
+
+    Raises:
+        ConfigError: what was given is not what the setting may be.
+    """
+    chosen = SimpleNamespace()
+    for name, value in given.items():
+        kind, where = KNOWN[f"{command}.{name}"].kind, f"{command}: {name.replace('_', '-')}"
+        if value is None or value == []:
+            value = settings[f"{command}.{name}"].value
+        else:
+            value = from_text(where, value, kind) if kind.type is Bytes else in_range(where, value, kind)
+        setattr(chosen, name, value)
+    return chosen
 
 
 ModelName = Annotated[

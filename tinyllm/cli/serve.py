@@ -4,95 +4,95 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyllm.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyllm.config import Setting
     from tinyllm.server.loading import Host
 
 
 def serve(
     model: options.ModelName = None,
     backend: options.BackendName = None,
-    host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", envvar="TINYLLM_HOST", help="Where to listen; 0.0.0.0 is everywhere.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", "-p", metavar="N", envvar="TINYLLM_PORT", min=0, max=65535, help="0 takes any that is free.")
-    ] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", metavar="KEY", envvar="TINYLLM_API_KEY", show_envvar=True, help="What clients have to show."),
-    ] = None,
-    cors: Annotated[
-        list[str] | None, typer.Option("--cors", metavar="ORIGIN", help="An origin whose pages may ask; may be repeated.")
-    ] = None,
-    served_name: Annotated[
-        str | None, typer.Option("--served-name", metavar="NAME", show_default="the model's", help="The name that clients ask for.")
-    ] = None,
-    cache_tokens: Annotated[
-        int | None, typer.Option("--cache-tokens", metavar="N", min=1, show_default="16384", help="Tokens that the KV cache holds.")
-    ] = None,
-    pages: Annotated[int | None, typer.Option("--pages", metavar="N", min=1, help="The same in pages.")] = None,
-    page_size: Annotated[
-        int | None, typer.Option("--page-size", metavar="N", min=1, show_default="what suits the backend", help="Tokens of a page.")
-    ] = None,
-    max_step_tokens: Annotated[
-        int, typer.Option("--max-step-tokens", metavar="N", min=1, help="Most tokens of a step: how long a prompt may hold up others.")
-    ] = 512,
-    max_running: Annotated[int, typer.Option("--max-running", metavar="N", min=1, help="Most replies written at a time.")] = 64,
-    max_waiting: Annotated[int, typer.Option("--max-waiting", metavar="N", min=0, help="Most that wait; past it clients get 429.")] = 256,
-    batch_invariant: Annotated[
-        bool, typer.Option("--batch-invariant", help="One reply a step, so that its bits don't depend on who else is there; slower.")
-    ] = False,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", min=0.001, show_default="none", help="Time that a request has.")
-    ] = None,
-    drain: Annotated[
-        float, typer.Option("--drain", metavar="SECONDS", min=0, help="Time that running requests have to end, after SIGTERM.")
-    ] = 30.0,
+    host: Annotated[str | None, options.setting("serve.host", metavar="ADDRESS")] = None,
+    port: Annotated[int | None, options.setting("serve.port", "-p", metavar="N")] = None,
+    api_key: Annotated[str | None, options.setting("serve.api_key", metavar="KEY")] = None,
+    cors: Annotated[list[str] | None, options.setting("serve.cors", metavar="ORIGIN")] = None,
+    allowed_host: Annotated[list[str] | None, options.setting("serve.allowed_host", metavar="NAME")] = None,
+    served_name: Annotated[str | None, options.setting("serve.served_name", metavar="NAME")] = None,
+    cache_tokens: Annotated[int | None, options.setting("serve.cache_tokens", metavar="N")] = None,
+    pages: Annotated[int | None, options.setting("serve.pages", metavar="N")] = None,
+    page_size: Annotated[int | None, options.setting("serve.page_size", metavar="N")] = None,
+    max_step_tokens: Annotated[int | None, options.setting("serve.max_step_tokens", metavar="N")] = None,
+    max_running: Annotated[int | None, options.setting("serve.max_running", metavar="N")] = None,
+    max_waiting: Annotated[int | None, options.setting("serve.max_waiting", metavar="N")] = None,
+    batch_invariant: Annotated[bool | None, options.setting("serve.batch_invariant")] = None,
+    max_body: Annotated[str | None, options.setting("serve.max_body", metavar="SIZE")] = None,
+    timeout: Annotated[float | None, options.setting("serve.timeout", metavar="SECONDS")] = None,
+    drain: Annotated[float | None, options.setting("serve.drain", metavar="SECONDS")] = None,
     fast: options.Fast = None,
     dtype: options.Dtype = None,
-    log_level: Annotated[
-        str, typer.Option("--log-level", metavar="LEVEL", envvar="TINYLLM_LOG_LEVEL", help="debug, info, warning or error.")
-    ] = "info",
+    log_level: Annotated[str | None, options.setting("serve.log_level", metavar="LEVEL")] = None,
 ) -> None:
     """Serve a model to OpenAI clients, and to people at its page.
 
+    What is not given comes from the variable named beside it, or the table `serve` of tinyllm.toml: `max_body` is --max-body.
     Requests are logged on stderr, a JSON object each; SIGTERM and Ctrl-C let those that run end.
     """
     from pathlib import Path
 
     from tinyllm.cli import session
     from tinyllm.cli.output import note
-    from tinyllm.errors import InvalidInputError, invalid
+    from tinyllm.config import read_settings
+    from tinyllm.errors import InvalidInputError
     from tinyllm.server.app import make_app
     from tinyllm.server.loading import EngineSettings, Host
-    from tinyllm.server.logs import LEVELS, configure
-    from tinyllm.server.serving import is_loopback, open_socket
+    from tinyllm.server.logs import configure
+    from tinyllm.server.serving import allowed_hosts, is_loopback, open_socket
     from tinyllm.server.serving import serve as run
 
-    if log_level not in LEVELS:
-        raise invalid("serve", "log-level", f"one of {', '.join(LEVELS)}", repr(log_level))
-    if pages is not None and cache_tokens is not None:
-        raise InvalidInputError("serve: --pages and --cache-tokens exclude one another: both say how much the cache holds")
-    if api_key is not None and not api_key.strip():
+    settings = read_settings()
+    _check_cache(settings, pages, cache_tokens)
+    chosen = options.resolved(
+        "serve", settings, host=host, port=port, api_key=api_key, cors=cors, allowed_host=allowed_host, served_name=served_name,
+        cache_tokens=cache_tokens, pages=pages, page_size=page_size, max_step_tokens=max_step_tokens, max_running=max_running,
+        max_waiting=max_waiting, batch_invariant=batch_invariant, max_body=max_body, timeout=timeout, drain=drain, log_level=log_level,
+    )  # fmt: skip
+    if chosen.api_key is not None and not chosen.api_key.strip():
         raise InvalidInputError("serve: api-key: expected some text, got none")
-    configure(log_level)
-    settings = EngineSettings(
-        **({} if cache_tokens is None else {"cache_tokens": cache_tokens}), pages=pages, page_size=page_size,
-        max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=max_waiting, one_at_a_time=batch_invariant,
+    hosts = allowed_hosts(chosen.host, chosen.allowed_host)
+    configure(chosen.log_level)
+    sizes = EngineSettings(
+        cache_tokens=chosen.cache_tokens, pages=chosen.pages if cache_tokens is None else None, page_size=chosen.page_size,
+        max_step_tokens=chosen.max_step_tokens, max_running=chosen.max_running, max_waiting=chosen.max_waiting,
+        one_at_a_time=chosen.batch_invariant,
     )  # fmt: skip
     name = session.model_name(model)
     shown = Path(name).name if Path(name).exists() else name
-    served = Host(served_name or shown, lambda: session.load_model(model, backend, dtype, fast), settings)
-    listening = open_socket(host, port)
-    if not is_loopback(host) and api_key is None:
-        note(f"warning: serve: {host} can be reached from other machines, and there is no --api-key: everybody may use the model")
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    served = Host(chosen.served_name or shown, lambda: session.load_model(model, backend, dtype, fast), sizes)
+    listening = open_socket(chosen.host, chosen.port)
+    with_key = chosen.api_key is not None
+    if not is_loopback(chosen.host) and not with_key:
+        note(f"warning: serve: {chosen.host} can be reached from other machines, and there is no --api-key: everybody may use the model")
+    address = f"http://{f'[{chosen.host}]' if ':' in chosen.host else chosen.host}:{listening.getsockname()[1]}"
     note(f"{address} answers with 503 until {served.name} is loaded")
-    run(make_app(served, api_key, cors, timeout), served, listening, drain, lambda: _summary(served, address, api_key is not None))
+    app = make_app(served, chosen.api_key, chosen.cors, chosen.timeout, chosen.max_body, hosts=hosts)
+    run(app, served, listening, chosen.drain, lambda: _summary(served, address, with_key))
+
+
+def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:
+    """Pages and tokens say the same thing: raises where both options are given, or, with neither given, both are set."""
+    from tinyllm.config import DEFAULT
+    from tinyllm.errors import ConfigError, InvalidInputError
+
+    why = "exclude one another: both say how much the cache holds"
+    if pages is not None and cache_tokens is not None:
+        raise InvalidInputError(f"serve: --pages and --cache-tokens {why}")
+    told = {name: settings[name].source for name in ("serve.pages", "serve.cache_tokens") if settings[name].source != DEFAULT}
+    if pages is None and cache_tokens is None and len(told) == 2:
+        raise ConfigError(f"{' and '.join(f'{name} ({source})' for name, source in told.items())} {why}")
 
 
 def _summary(host: Host, address: str, with_key: bool) -> None:

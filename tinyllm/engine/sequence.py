@@ -95,7 +95,8 @@ class Sequence:
             chosen_from = adjust(logits, self.params, self._count(), allowed, self._ends if early else ())
             best = int(chosen_from.argmax())
             if chosen_from[best] == -np.inf:
-                raise InvalidInputError(f"generate: position {self.length}: no token may come next, as the settings forbid all that could")
+                where = f"at position {self.length}"
+                raise InvalidInputError(f"generate: no token may come next {where}, as the settings forbid all that could")
         token = sample(chosen_from, self.params, self.seed, self.length, best)
         if token in self._ends:
             return self._end()
@@ -110,8 +111,8 @@ class Sequence:
         mask = self.grammar.mask()
         if not mask.any():
             if not self.grammar.may_end:
-                where = f"generate: position {self.length}"
-                raise InvalidInputError(f"{where}: no token of the vocabulary continues the reply as the grammar asks")
+                where = f"at position {self.length}"
+                raise InvalidInputError(f"generate: no token of the vocabulary continues the reply {where} as the grammar asks")
         elif self.grammar.may_end and not early:
             mask = mask.copy()
             mask[[token for token in self._ends if token < mask.size]] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Any
 
@@ -23,7 +24,7 @@ from tinyllm.server.errors import STATUSES, ApiError, api_error, validation_erro
 from tinyllm.server.loading import Host
 from tinyllm.server.logs import log
 from tinyllm.server.metrics import Metrics
-from tinyllm.server.middleware import ASSETS, Authorize, LimitBody, Observe
+from tinyllm.server.middleware import ASSETS, Authorize, CheckHost, LimitBody, Observe
 from tinyllm.server.schema import Body, ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from tinyllm.server.work import chat_work, completion_work
 
@@ -46,7 +47,7 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {s: {"description": STATUSES[s][1], "content": {"application/json": {"schema": _ERROR}}} for s in statuses}
 
 
-_ANSWERS = _responses(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+_ANSWERS = _responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 _Responses = dict[int | str, dict[str, Any]]
 _STREAMED: _Responses = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "A reply, or a stream of its chunks."}
@@ -55,13 +56,14 @@ _STREAMED: _Responses = {
 
 def make_app(
     host: Host, api_key: str | None = None, cors: list[str] | None = None, timeout: float | None = None, max_body: int = MAX_BODY,
-    most_pending: int = 2048,
+    most_pending: int = 2048, hosts: Collection[str] = (),
 ) -> ASGIApp:  # fmt: skip
     """The whole server as an ASGI app; `host.thread` is started by whoever makes it.
 
     Args:
         api_key: what clients have to show; None: nothing. cors: origins whose pages may ask.
         timeout: seconds that a request has. max_body: bytes. most_pending: pieces of a reply that a slow reader may leave unread.
+        hosts: names that a request may have in its header Host, in small letters, with any port; none: any.
     """
     metrics = Metrics(host)
     app = FastAPIOffline(title="tinyllm", version=__version__, redoc_url=None, static_url=ASSETS, description=f"Serves {host.name}.")
@@ -76,6 +78,8 @@ def make_app(
     if cors:
         methods = ("GET", "POST", "OPTIONS")
         inner = CORSMiddleware(inner, allow_origins=cors, allow_methods=methods, allow_headers=["*"], expose_headers=["X-Request-Id"])
+    if hosts:
+        inner = CheckHost(inner, hosts)
     return Observe(inner, metrics, paths)
 
 
@@ -141,12 +145,12 @@ def _add_replies(app: FastAPI, host: Host, metrics: Metrics, timeout: float | No
         notes, llm = note(request, body), host.llm
         return answer(request, await asyncio.to_thread(completion_work, llm, host.grammars, body), notes)
 
-    @app.get("/v1/models", responses=_responses(401), tags=["OpenAI"])
+    @app.get("/v1/models", responses=_responses(401, 403), tags=["OpenAI"])
     async def models() -> JSONResponse:
         """The model that is served."""
         return JSONResponse({"object": "list", "data": [_model(host)]})
 
-    @app.get("/v1/models/{model:path}", responses=_responses(401, 404), tags=["OpenAI"])
+    @app.get("/v1/models/{model:path}", responses=_responses(401, 403, 404), tags=["OpenAI"])
     async def model(model: str) -> JSONResponse:
         """The model, by its name."""
         host.check_name(model)
@@ -204,12 +208,12 @@ def _add_state(app: FastAPI, host: Host, metrics: Metrics) -> None:
         """200 where requests are taken; 503 while the model is loaded, and while the server shuts down."""
         return JSONResponse({"status": "ready", "model": host.name} if host.llm else {})
 
-    @app.get("/status", responses=_responses(401), tags=["State"])
+    @app.get("/status", responses=_responses(401, 403), tags=["State"])
     async def status() -> JSONResponse:
         """How things stand: backend, kernels, queue, pages, speed."""
         return JSONResponse(host.status())
 
-    @app.get("/metrics", responses=_responses(401) | {200: {"content": {"text/plain": {}}}}, response_class=Response, tags=["State"])
+    @app.get("/metrics", responses=_responses(401, 403) | {200: {"content": {"text/plain": {}}}}, response_class=Response, tags=["State"])
     async def prometheus() -> Response:
         """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -16,6 +16,7 @@ from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, Un
 STATUSES = {
     400: ("invalid_request_error", "The request is malformed, or has a field that is not supported."),
     401: ("authentication_error", "The API key is missing or wrong."),
+    403: ("permission_error", "The Host header is not one that this server answers to; see --allowed-host."),
     404: ("not_found_error", "No such model or address."),
     405: ("invalid_request_error", "The address does not take this method."),
     408: ("timeout_error", "The body did not come in time."),
@@ -61,7 +62,7 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
         return ApiError(404, text)
     if isinstance(error, InvalidInputError):
         long = text.startswith("prompt: has ")
-        return ApiError(400, text.removeprefix("sampling: "), _field(text), "context_length_exceeded" if long else None)
+        return ApiError(400, re.sub("^(sampling|generate): ", "", text), _field(text), "context_length_exceeded" if long else None)
     if isinstance(error, UnsupportedError):
         return ApiError(422, text, _field(text), "unsupported")
     if isinstance(error, DeadlineError):
@@ -77,7 +78,7 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
 
 def _field(text: str) -> str | None:
     """The field that a message names: `prompt: ...`, `sampling: top_k: ...`."""
-    found = re.match(r"(?:(?:sampling|grammar): )?([\w.\[\]]+): ", text)
+    found = re.match(r"(?:(?:sampling|grammar): )?(?!generate: )([\w.\[\]]+): ", text)
     return found[1] if found else None
 
 

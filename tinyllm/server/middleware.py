@@ -1,4 +1,4 @@
-"""What every request goes through: its id and its line in the log, the key, the body's limits."""
+"""What every request goes through: its id and its line in the log, the host it asks for, the key, the body's limits."""
 
 from __future__ import annotations
 
@@ -78,6 +78,24 @@ class Observe:
         }  # fmt: skip
         level = 10 if scope["path"] in QUIET and status < 400 else 20
         log.log(level, "request", extra={"fields": fields})
+
+
+class CheckHost:
+    """Lets in what names this server. A page of another site whose name was turned to this address (DNS rebinding) still names the site."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app, self._names = app, frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = b", ".join(value for name, value in scope["headers"] if name == b"host").decode("latin-1")
+        if re.sub(r":\d*$", "", given).lower() in self._names:
+            await self._app(scope, receive, send)
+            return
+        wanted = f"host: expected localhost, or a name that the server was given with --allowed-host, got {given[:80] or 'none'!r}"
+        await send_error(ApiError(403, wanted, code="host_not_allowed"), send)
 
 
 class Authorize:

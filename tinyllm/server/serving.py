@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from types import FrameType
 
@@ -51,6 +52,21 @@ def is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def allowed_hosts(host: str, given: Collection[str]) -> frozenset[str]:
+    """The names by which a server at `host` may be asked for, against DNS rebinding; none: any, where other machines can reach it.
+
+    Raises:
+        InvalidInputError: what was given is no name.
+    """
+    for name in given:
+        if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
+            raise InvalidInputError(f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}")
+    if not given and not is_loopback(host):
+        return frozenset()
+    own = f"[{host}]" if ":" in host else host
+    return frozenset(name.lower() for name in ("localhost", "127.0.0.1", "[::1]", own, *given))
 
 
 class Server(uvicorn.Server):
