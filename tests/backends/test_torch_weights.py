@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from tinyllm_torch import packing, quantized  # noqa: E402
 from tinyllm_torch.backend import TorchBackend  # noqa: E402
-from tinyllm_torch.linear import prepare, prepare_float16  # noqa: E402
+from tinyllm_torch.linear import linear, prepare, prepare_float16, row_step  # noqa: E402
 
 from tinyllm.catalogue.draws import quantised  # noqa: E402
 from tinyllm.catalogue.packing import dequantized, pack, unpack  # noqa: E402
@@ -63,3 +63,15 @@ def test_float16_refuses_what_it_cannot_hold() -> None:
         pytest.skip("no fbgemm")
     with pytest.raises(UnsupportedError, match="beyond float16"):
         prepare_float16(torch.full((2, 2), 1e5), ("linear.weight",))
+
+
+def test_products_come_in_few_sizes() -> None:
+    """oneDNN keeps what it compiled for each number of rows: few numbers, none much larger, and the same results."""
+    sizes = {rows + -rows % row_step(rows) for rows in range(1, 513)}
+    assert len(sizes) < 60 and all(-rows % row_step(rows) <= rows / 8 for rows in range(513))
+    x, weight, bias = torch.randn(3, 15, 24), torch.randn(8, 24), torch.randn(8)
+    packed = prepare(weight, ("linear.weight",))
+    for shape in ((3, 15), (45,), (3, 5, 3)):
+        y = linear(x.reshape(*shape, 24), packed, bias=bias)
+        torch.testing.assert_close(y, (x @ weight.T + bias).reshape(*shape, 8))
+    assert linear(x[:0], packed).shape == (0, 15, 8)
