@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 
-.PHONY: demo test install install-demo bench lint docs clean
+.PHONY: demo test install install-demo browser bench lint docs clean
 
 demo: install-demo  ## install, fetch the model, answer a prompt
 	$(BIN)/tinyllm pull smollm2
@@ -15,6 +15,13 @@ demo: install-demo  ## install, fetch the model, answer a prompt
 test: install  ## the whole test suite
 	$(BIN)/tinyllm pull smollm2
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+browser:  ## Chromium, which the tests of the chat page need
+	@if command -v chromium >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$as true 2>/dev/null; \
+	then $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "browser: put a program named chromium on the PATH (Debian: apt-get install chromium); without it the page's tests are skipped"; fi
 
 bench: install  ## speed of ops, and of the model against its peers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
