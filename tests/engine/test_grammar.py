@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.fakes import FakeProgram, FakeTokenizer, sequence
-from tests.engine.grammars import END, MERGED, SPECIAL, assert_refused, reply, request, tokenizer, validates
+from tests.engine.grammars import END, MERGED, SPECIAL, Bytes, assert_refused, reply, request, tokenizer, validates
 from tinyllm.engine import grammar as grammar_module
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar import Grammar, Grammars
@@ -236,3 +236,22 @@ def test_without_llguidance_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UnsupportedError, match=re.escape("pip install 'tinyllm[grammar]'")):
         Grammars(tokenizer()).start(Grammar.json_object())
+
+
+class WithoutAccents(Bytes):
+    """Lacks the tokens of other characters."""
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"" if token >= 128 and token < END else super().token_bytes(token)
+
+
+@pytest.mark.parametrize("pattern", ["aé", "[ab]{3}é"])
+def test_a_reply_that_cannot_be_spelled_to_its_end(pattern: str) -> None:
+    """The grammar is at odds with the vocabulary: whoever asked for it is told where."""
+    fake: Any = WithoutAccents()
+    tested = Sequence(
+        [1], SamplingParams(max_tokens=20, grammar=Grammar.regex(pattern), logit_bias={ord("b"): -100.0}), fake, frozenset({END}), 100,
+        grammar=Grammars(fake).start(Grammar.regex(pattern)),
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match=r"no token of the vocabulary continues the reply at position \d+ as the grammar asks"):
+        reply(tested, 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.engine.fakes import FakeProgram, alone, engine, sequence
+from tests.engine.fakes import FakeProgram, alone, engine, run, sequence
+from tinyllm.engine.engine import Engine
 
 PREFIX = "the same beginning of all of them, "
 PAGE = 4
@@ -56,3 +59,24 @@ def test_when_its_reader_goes_away_the_next_one_reads_it() -> None:
         text += "".join(e.piece.text for e in tested.step() if e.piece)
     assert text == alone(PREFIX + "b", max_tokens=3)
     assert tested.stats.reused_tokens == 8
+
+
+class Chunked(FakeProgram):
+    """What it writes depends on how large the chunk is that it is given, as the last bits of real products do."""
+
+    def __call__(self, inputs: Any, state: Any) -> Any:
+        tokens = inputs["tokens"]
+        return super().__call__({**inputs, "tokens": tokens + 1000 * len(tokens)}, state)
+
+
+@pytest.mark.parametrize("chunk", [4, 6, 8])
+def test_one_at_a_time_only_pages_of_whole_chunks_are_shared(chunk: int) -> None:
+    """The last chunk of a prompt is a smaller one; who goes on from its pages would not have the bits that it has alone."""
+    def begun() -> Engine:
+        return engine(Chunked(), max_step_tokens=chunk, one_at_a_time=True)
+
+    tested = begun()
+    for length in (22, 31, 30, 17, 39):
+        prompt = (PREFIX * 2)[:length] + "!"
+        assert run(tested, {"a": (prompt, {"max_tokens": 4})}) == run(begun(), {"a": (prompt, {"max_tokens": 4})})
+    assert tested.stats.reused_tokens > 0

@@ -121,6 +121,15 @@ def test_repetition_penalty_pushes_down_what_was_said() -> None:
     assert adjust(logits, params).tolist() == logits.tolist() == [4.0, 3.0, -1.0]
 
 
+@pytest.mark.parametrize("penalty", [1e-300, 1e300])
+def test_a_repetition_penalty_past_float32_leaves_numbers(penalty: float) -> None:
+    """The strongest that there are, not infinity and what is no number."""
+    params = SamplingParams(repetition_penalty=penalty, temperature=1.0)
+    changed = adjust(np.array([4.0, 0.0, -1.0, 2.0], np.float32), params, counted([0, 1, 2], []))
+    assert np.isfinite(changed).all()
+    assert {sample(changed, params, seed, 0) for seed in range(20)} == ({0} if penalty < 1 else {0, 1, 3})
+
+
 tokens = st.lists(st.integers(0, 199), max_size=300)
 
 

@@ -212,6 +212,7 @@ def test_an_unknown_model(http: httpx.Client) -> None:
     (b"{", "application/json", 400), (b"", "application/json", 400), (b'{"model": "\xff\xfe"}', "application/json", 400),
     (b'{"model": "\\ud800"}', "application/json", 400), (b"[" * 100_000, "application/json", 400), (b"null", "application/json", 400),
     (b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
+    (b'{"model": "fake", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}', "application/json", 400),
     (b'{"model": "fake", "prompt": "a", "temperature": NaN}', "application/json", 400), (b"1" * 5000, "application/json", 400),
     (b"{}", "text/plain", 415), (b"x" * 10_000_000, "application/json", 413),
 ])  # fmt: skip
@@ -219,7 +220,15 @@ def test_bodies_that_are_none(http: httpx.Client, content: bytes, kind: str, sta
     for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
         response = http.post(path, content=content, headers={"content-type": kind})
         assert response.status_code == status, response.text
-        assert error(response)["message"]
+        assert error(response)["message"] and error(response)["param"] in (None, "body", "model", "messages", "prompt", "temperature")
+
+
+@pytest.mark.parametrize("schema", ['{"\\ud800": 1}', '{"properties": {"\\ud800": {"type": "x"}}}'])
+def test_half_a_surrogate_pair_in_a_schema(http: httpx.Client, schema: str) -> None:
+    """The error names a place that UTF-8 cannot write, and is an answer all the same."""
+    content = b'{"model": "fake", "prompt": "a", "guided_json": ' + schema.encode() + b"}"
+    response = http.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 400 and error(response)["param"] == "guided_json"
 
 
 def test_a_huge_body_is_not_even_read(live: Live) -> None:

@@ -152,6 +152,8 @@ def test_beyond_loopback_any_host_is_let_in(starts: Callable[..., dict[str, Any]
     (("--log-level", "loud"), "serve: log-level: expected one of"), (("--api-key", " "), "serve: api-key: expected some text"),
     (("--max-body", "big"), "serve: max-body: expected bytes, such as 4000000, 4MB or 4MiB, got 'big'"),
     (("--max-body", "0"), "serve: max-body: expected a number of bytes of at least 1, got 0"),
+    *((("--cors", origin), f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}")
+      for origin in ("app.example", "https://app.example/", "https://a.example,https://b.example/x", "")),
     (("--drain", "nan"), "--drain"), (("--port", "65536"), "--port"),
     *((("--allowed-host", name), f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}")
       for name in ("http://a.example", "a.example:80", "*", "::1")),
@@ -159,6 +161,32 @@ def test_beyond_loopback_any_host_is_let_in(starts: Callable[..., dict[str, Any]
 def test_wrong_options(cli: Cli, starts: Callable[..., dict[str, Any]], arguments: tuple[str, ...], message: str) -> None:
     ran = cli("serve", *arguments)
     assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
+
+
+def test_origins_that_browsers_send(starts: Callable[..., dict[str, Any]]) -> None:
+    for origin in ("https://app.example", "http://localhost:3000", "http://[::1]:80", "chrome-extension://abc", "*"):
+        assert starts("--cors", origin)["cors"] == [origin]
+
+
+def test_a_path_is_served_under_its_last_part(starts: Callable[..., dict[str, Any]]) -> None:
+    Path("models").mkdir()
+    Path("models/a.gguf").touch()
+    assert starts("-m", "models/a.gguf")["name"] == "a.gguf" and starts("-m", "models/")["name"] == "models"
+    assert starts("-m", "org/name")["name"] == "org/name"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "library", "extra"), [
+    ("serve", "fastapi", "serve"), ("serve", "prometheus_client", "serve"), ("serve", "uvicorn", "serve"),
+    ("bench serve", "httpx", "bench"),
+])  # fmt: skip
+def test_a_missing_library_is_told_with_its_extra(command: str, library: str, extra: str) -> None:
+    """In a process of its own, as modules that were imported already would hide it."""
+    code = f"import sys; sys.modules[{library!r}] = None; from tinyllm.cli.main import main; sys.exit(main({command.split()}))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
+    assert ran.stderr.startswith(f"error: {command}: {library}")
+    assert ran.stderr.endswith(f" is not installed; pip install 'tinyllm[{extra}]'\n")
 
 
 @pytest.mark.slow

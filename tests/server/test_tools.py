@@ -135,12 +135,15 @@ def test_structured_replies(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("extra", "place"), [
     ({"guided_regex": "a(b"}, "position"), ({"guided_json": {"type": "strin"}}, "schema.type"),
+    ({"guided_json": {"type": "string", "pattern": "a(b"}}, "schema"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"properties": {"q": {"minimum": "x"}}}}}}, ".q"),
 ])  # fmt: skip
 def test_bad_grammars_are_told_with_the_place(http: httpx.Client, extra: dict[str, Any], place: str) -> None:
     pytest.importorskip("llguidance")
     response = http.post("/v1/chat/completions", json=ask("plain", tools=None, **extra))
-    assert response.status_code == 400 and place in error(response)["message"], response.text
+    told = error(response)
+    assert response.status_code == 400 and place in told["message"], response.text
+    assert told["param"] in extra and told["message"].startswith(told["param"]) and told["code"] == "invalid_grammar"
 
 
 def test_a_call_that_cannot_be_enforced_is_refused(http: httpx.Client) -> None:

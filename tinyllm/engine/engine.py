@@ -159,9 +159,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             return events + self._broken(parts, error)
         after = self.clock()
+        self.stats.prompt_tokens += sum(min(len(p.tokens), p.entry.sequence.prompt_left) for p in parts)
         self.scheduler.done(parts)
         for part, row in zip(parts, logits, strict=True):
-            self.stats.prompt_tokens += len(part.tokens) if len(part.tokens) > 1 else 0
             if part.last and part.entry in self._owners:
                 events += self._advance(part.entry, row)
         self.stats.steps += 1
@@ -183,7 +183,7 @@ class Engine:
         request, index = self._owners[entry]
         try:
             piece = entry.sequence.advance(row)  # type: ignore[arg-type]
-        except TinyllmError as error:
+        except Exception as error:  # noqa: BLE001  the library of grammars may raise anything, too
             return self._fail(request, error)
         self.stats.generated_tokens += len(piece.token_ids)
         if piece.finish_reason is not None:

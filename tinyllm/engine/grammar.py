@@ -210,6 +210,8 @@ def _valid_unicode(kind: str, text: str) -> None:
 def _mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tuple[Mask, bool]:
     bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
     if matcher.is_error():
+        if matcher.get_error().startswith("NoExtension"):  # what must come next cannot be spelled: no token is allowed
+            return np.zeros(size, np.bool_), False
         raise TinyllmError(f"grammar: this reply cannot go on: {_first_line(matcher.get_error())}")
     mask = np.unpackbits(bits, bitorder="little", count=size).view(np.bool_)
     mask[ends] = False

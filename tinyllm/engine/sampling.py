@@ -173,7 +173,8 @@ def adjust(
     if counts is not None and params.counts_tokens:
         there = logits[counts.ids]
         if params.repetition_penalty != 1.0:
-            there = np.where(there > 0, there / np.float32(params.repetition_penalty), there * np.float32(params.repetition_penalty))
+            penalty = np.float32(min(max(params.repetition_penalty, 1e-30), 1e30))  # as with temperature: the largest stays a number
+            there = np.where(there > 0, there / penalty, there * penalty)
         said = counts.generated
         there -= np.float32(params.frequency_penalty) * said + np.float32(params.presence_penalty) * (said > 0)
         logits[counts.ids] = there

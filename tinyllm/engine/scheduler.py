@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Scheduler:
         self.prefix_tokens = 0
         """Prompt tokens that were found in the cache."""
         self._numbers = count()
+        self._now = 0.0
+        """When the step at hand was begun: one time for all of it, so that ranks stand still while it is made up."""
 
     def add(self, entry: Entry) -> None:
         """Put a new sequence into the queue."""
@@ -80,9 +83,10 @@ class Scheduler:
 
     def schedule(self) -> list[Part]:
         """The parts of the next step; empty if there is nothing to do."""
-        suspect = next((e for e in self._ranked([*self.running, *self.waiting]) if e.suspect), None)
-        if suspect is not None:
-            return self._alone(suspect)
+        self._now = self.clock()
+        suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
+        if suspects:
+            return self._alone(min(suspects, key=self._rank))
         if self.one_at_a_time:
             return self._next_turn()
         parts: list[Part] = []
@@ -114,11 +118,14 @@ class Scheduler:
             entry, sequence = part.entry, part.entry.sequence
             sequence.cached += len(part.tokens)
             known = len(entry.keys)
-            tokens = sequence.prompt if self.one_at_a_time else _tokens(sequence)  # decoded keys have other bits than prompts'
-            entry.keys = page_keys(tokens[: sequence.cached], self.pool.page_size, entry.salt, entry.keys)
-            for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
-                self.pool.register(page, key)
-            entry.suspect = False
+            # one at a time keys of the prompt alone: those that were decoded have other bits than a prompt's
+            whole = self._shared(min(sequence.cached, len(sequence.prompt)) if self.one_at_a_time else sequence.cached)
+            if whole > known:  # most steps end within a page, and a reply may be long
+                entry.keys = page_keys(_tokens(sequence)[: whole * self.pool.page_size], self.pool.page_size, entry.salt, entry.keys)
+                for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
+                    self.pool.register(page, key)
+            if part.last:  # until then it may still be the cause
+                entry.suspect = False
 
     def failed(self, parts: list[Part]) -> None:
         """The step was broken off and took what all pages contain with it: everything is computed anew, the step's sequences alone."""
@@ -154,13 +161,21 @@ class Scheduler:
         return []
 
     def _ranked(self, entries: list[Entry]) -> Iterator[Entry]:
-        now = self.clock()
-        return iter(sorted(entries, key=lambda e: (e.priority - int((now - e.arrived) / self.aging), e.number)))
+        return iter(sorted(entries, key=self._rank))
+
+    def _rank(self, entry: Entry) -> tuple[int, int]:
+        return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number
+
+    def _shared(self, tokens: int) -> int:
+        """Pages of so many tokens that others may begin on. One at a time those of whole chunks, as the last chunk has other bits."""
+        size = self.pool.page_size
+        unit = math.lcm(size, self.max_step_tokens) if self.one_at_a_time else size
+        return tokens // unit * unit // size
 
     def _wanted(self, entry: Entry) -> list[Key]:
         """Keys of the whole pages before a sequence's last token, which it has to compute in any case."""
         size, sequence = self.pool.page_size, entry.sequence
-        whole = (sequence.length - 1) // size
+        whole = self._shared(sequence.length - 1)
         if len(entry.wanted) < whole:
             entry.wanted = page_keys(_tokens(sequence)[: whole * size], size, entry.salt, entry.wanted)
         return entry.wanted
@@ -178,7 +193,7 @@ class Scheduler:
         keys = self._wanted(entry)
         pages = pool.match(keys)
         if self.one_at_a_time:  # what is computed must begin at the border of a chunk
-            whole = len(pages) * pool.page_size // self.max_step_tokens * self.max_step_tokens // pool.page_size
+            whole = self._shared(len(pages) * pool.page_size)
             pool.release(pages[whole:])
             pages = pages[:whole]
         most = min(sequence.limit, len(sequence.prompt) + sequence.params.max_tokens)
@@ -200,7 +215,7 @@ class Scheduler:
         """Room for so many more tokens, taken from those who come last if need be. False: it was itself the last, and waits again."""
         sequence = entry.sequence
         missing = self.pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
-        while missing > self.pool.available:
+        while missing > 0 and missing > self.pool.available:  # a count over all pages, which most steps can do without
             *_, last = self._ranked(self.running)
             self._preempt(last)
             if last is entry:

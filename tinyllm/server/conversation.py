@@ -42,7 +42,7 @@ def prompt_text(llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec]
     specs = [tool.model_dump(exclude_none=True) for tool in tools]
     if takes_tools(template):
         rendered = [_native(m, i) for i, m in enumerate(messages)]
-        return template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None)
+        return _checked(template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None))
     plain = [_plain(m, i) for i, m in enumerate(messages)]
     if specs:
         told = _INTRODUCTION.format(tools="\n".join(json.dumps(s, ensure_ascii=False) for s in specs), begin=BEGIN, end=END)
@@ -50,7 +50,15 @@ def prompt_text(llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec]
             plain[0] = {"role": "system", "content": f"{plain[0]['content']}\n\n{told}"}
         else:
             plain.insert(0, {"role": "system", "content": told})
-    return template.render(_joined(plain), add_generation_prompt=add_generation_prompt)
+    return _checked(template.render(_joined(plain), add_generation_prompt=add_generation_prompt))
+
+
+def _checked(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("messages: expected valid Unicode in them and in tools, got a lone surrogate") from error
+    return text
 
 
 def takes_tools(template: ChatTemplate) -> bool:

@@ -43,7 +43,8 @@ class ApiError(TinyllmError):
     def body(self) -> dict[str, Any]:
         """The OpenAI error object."""
         kind = STATUSES.get(self.status, STATUSES[500 if self.status >= 500 else 400])[0]
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        param = None if self.param is None else _encodable(self.param)
+        return {"error": {"message": _encodable(str(self)), "type": kind, "param": param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
         """Those that belong to the status."""
@@ -122,6 +123,11 @@ def _place(location: tuple[int | str, ...], body: Any, missing: bool) -> list[in
 
 def _has(value: Any, key: int | str) -> bool:
     return key in value if isinstance(value, dict) else isinstance(value, list) and isinstance(key, int) and key < len(value)
+
+
+def _encodable(text: str) -> str:
+    """A name out of a body may hold half a surrogate pair, which no answer in UTF-8 can."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _shown(value: Any) -> str:

@@ -69,6 +69,13 @@ def allowed_hosts(host: str, given: Collection[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in ("localhost", "127.0.0.1", "[::1]", own, *given))
 
 
+def check_origins(given: Collection[str]) -> None:
+    """Raises `InvalidInputError` for what no browser sends as an origin: it would never be let in, and nobody would know why."""
+    for origin in given:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
+            raise InvalidInputError(f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}")
+
+
 class Server(uvicorn.Server):
     """At the first signal new requests are refused while those that run are finished; at the second everything ends.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tinyllm.engine.grammar import Grammar, Grammars
+from tinyllm.engine.grammar import Grammar, Grammars, GrammarState
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.llm import LLM
@@ -64,10 +64,10 @@ def chat_work(llm: LLM, grammars: Grammars | None, request: ChatRequest) -> Work
     prompt = prompt_text(llm, request.messages, tools)
     grammar = _grammar(request)
     if tools and grammar is not None:
-        field = "response_format" if request.response_format is not None else "guided_json, guided_regex, guided_choice"
-        raise ApiError(400, f"{field}: not supported together with tools, except with tool_choice none", field.partition(",")[0])
+        field, _ = grammar
+        raise ApiError(400, f"{field}: not supported together with tools, except with tool_choice none", field)
     if forced:
-        prompt, grammar = f"{prompt}{BEGIN}\n", _call_grammar(forced)
+        prompt, grammar = f"{prompt}{BEGIN}\n", ("tools", _call_grammar(forced))
     settings = _settings(request)
     if request.max_completion_tokens is not None:
         settings["max_tokens"] = request.max_completion_tokens
@@ -122,25 +122,33 @@ def _settings(request: Sampling) -> dict[str, Any]:
 
 
 def _choices(
-    llm: LLM, grammars: Grammars | None, ids: list[int], request: Sampling, settings: dict[str, Any], grammar: Grammar | None
+    llm: LLM, grammars: Grammars | None, ids: list[int], request: Sampling, settings: dict[str, Any], named: tuple[str, Grammar] | None
 ) -> list[Sequence]:
-    """A sequence for each choice; each has its own seed, and its own state of the grammar."""
+    """A sequence for each choice; each has its own seed, and its own state of the grammar. named: the grammar, and its field."""
     params = llm.sampling(settings)
     checked = llm.sequence(ids, True, params).prompt
-    if grammar is not None:
-        if grammars is None:
-            raise UnsupportedError("response_format: this server has no grammars")
-        params = replace(params, grammar=grammar)
+    if named is not None:
+        params = replace(params, grammar=named[1])
     made = []
     for index in range(request.n or 1):
         own = params if request.seed is None else replace(params, seed=(request.seed + index) % _SEEDS)
-        state = grammars.start(grammar) if grammars is not None and grammar is not None else None
+        state = None if named is None else _start(grammars, *named)
         made.append(Sequence(checked, own, llm.tokenizer, llm.stop_token_ids, llm.context, grammar=state))
     return made
 
 
-def _grammar(request: Sampling) -> Grammar | None:
-    """What the reply has to follow; at most one field may say so."""
+def _start(grammars: Grammars | None, field: str, grammar: Grammar) -> GrammarState:
+    """The state of a reply, or an error under the field that the grammar came from."""
+    if grammars is None:
+        raise UnsupportedError(f"{field}: this server has no grammars")
+    try:
+        return grammars.start(grammar)
+    except InvalidInputError as error:
+        raise ApiError(400, f"{field}: {str(error).removeprefix('grammar: ')}", field, "invalid_grammar") from error
+
+
+def _grammar(request: Sampling) -> tuple[str, Grammar] | None:
+    """What the reply has to follow, with the one field that says so."""
     found: dict[str, Grammar] = {}
     if request.guided_json is not None:
         found["guided_json"] = _named("guided_json", Grammar.json_schema, request.guided_json)
@@ -156,7 +164,7 @@ def _grammar(request: Sampling) -> Grammar | None:
             found["response_format"] = Grammar.json_object()
     if len(found) > 1:
         raise ApiError(400, f"{' and '.join(found)}: expected one of them, got {len(found)}", next(iter(found)))
-    return next(iter(found.values()), None)
+    return next(iter(found.items()), None)
 
 
 def _named(field: str, make: Any, value: Any) -> Grammar:
