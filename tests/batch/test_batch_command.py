@@ -152,3 +152,11 @@ def test_a_model_that_cannot_be_loaded(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", request("a"))
     ran = cli("batch", str(path), "-o", str(tmp_path / "out.jsonl"), "--model", str(tmp_path / "none.gguf"))
     assert ran.code == 2 and "none.gguf" in ran.err and read(tmp_path / "out.jsonl") == []
+
+
+def test_requests_name_a_file_as_the_server_does(cli: Cli, fake: None, tmp_path: Path) -> None:
+    """By its last part, wherever it lies."""
+    (tmp_path / "a.gguf").touch()
+    path = write(tmp_path / "in.jsonl", *(request(name, model=name) for name in ("a.gguf", str(tmp_path / "a.gguf"))))
+    ran = cli("batch", str(path), "-o", str(tmp_path / "out.jsonl"), "--model", str(tmp_path / "a.gguf"), "--ordered")
+    assert [entry["response"]["status_code"] for entry in read(tmp_path / "out.jsonl")] == [200, 404], ran.err

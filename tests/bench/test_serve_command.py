@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,23 @@ def test_wrong_calls(cli: Cli, options: list[str], message: str) -> None:
 def test_no_server_there(cli: Cli) -> None:
     ran = cli(*QUICK, "--url", "http://127.0.0.1:9")
     assert ran.code == 1 and ran.err.startswith("error: http://127.0.0.1:9/v1: cannot be reached")
+
+
+@pytest.mark.slow
+def test_ctrl_c_shows_what_was_measured() -> None:
+    """The table of the requests that were done, how many they are, and exit code 130."""
+    manners = Manners(gap=0.02)
+    with serving(manners) as url:
+        command = [sys.executable, "-m", "tinyllm.cli.main", *QUICK, "--requests", "1000", "--url", url, "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 30
+        while len(manners.bodies) < 6:
+            assert process.poll() is None and time.monotonic() < end, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    found = json.loads(out)
+    assert process.returncode == 130 and "Traceback" not in err and err.endswith("interrupted\n")
+    done = len(found["requests"])
+    assert 1 <= done < 1000 and found["summary"]["succeeded"] == done and found["target"]["model"] == "first"
+    assert found["notes"] == [f"broken off when {done} of 1000 requests were done; those that ran then are left out"]

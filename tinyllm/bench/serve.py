@@ -40,13 +40,15 @@ def base_url(text: str) -> str:
 
 
 async def run(
-    target: Target, load: Load, *, api_key: str | None = None, timeout: float = 600.0, warm_ups: int = 1, on_done: OnDone = lambda o: None
-) -> Run:
+    target: Target, load: Load, *, api_key: str | None = None, timeout: float = 600.0, warm_ups: int = 1, on_done: OnDone = lambda o: None,
+    on_start: Callable[[Run], None] = lambda r: None,
+) -> Run:  # fmt: skip
     """Put the load on the server.
 
     Args:
         target: where to; an empty `model` takes the first that the server lists.
         timeout: seconds for each request. warm_ups: requests before that are not counted.
+        on_start: called after the warm-up with the run as far as it is known, for a caller who breaks it off.
 
     Raises:
         TinyllmError: the server cannot be reached, or does not answer the warm-up.
@@ -55,6 +57,7 @@ async def run(
         if not target.model:
             target = replace(target, model=await first_model(http, target.url))
         target, notes = await _warm(http, target, load, timeout, warm_ups)
+        on_start(Run(target, (), tuple(notes)))
         origin = time.perf_counter()
 
         async def send(planned: Planned) -> Outcome:

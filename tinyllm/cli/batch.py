@@ -28,8 +28,10 @@ def batch(
 ) -> None:
     """Answer a file of requests, many at a time.
 
+    Each asks for the model by its name: that of --model, of a path its last part.
     A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a request failed.
-    Sizes that are not given come from the variable named beside them, or the table `batch` of tinyllm.toml.
+    Sizes that are not given come from their variables, or the table `batch` of tinyllm.toml.
+    --max-running is TINYLLM_BATCH_MAX_RUNNING, and `max_running` there; `tinyllm config` lists all.
     """
     from contextlib import ExitStack
 

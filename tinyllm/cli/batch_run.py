@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tinyllm.batch.batch_file import BatchFile, Line
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.batch.run import BatchRun, Counts
-from tinyllm.cli import session
+from tinyllm.cli import options, session
 from tinyllm.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def answer_all(
     thread = EngineThread(make)
     thread.start()
     thread.wait()
-    answers = ServerAnswers(loaded[0], session.model_name(model[0]))
+    answers = ServerAnswers(loaded[0], options.served_name(session.model_name(model[0])))
     run = BatchRun(file, results, failures, thread, answers, window=2 * max_running)
     try:
         with _bar(len(file.lines)) as on_progress:

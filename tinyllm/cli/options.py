@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 
 from tinyllm.config import KNOWN, Setting
+from tinyllm.errors import TinyllmError
 from tinyllm.known_settings import Bytes, from_text, in_range
 
 
@@ -58,6 +61,22 @@ def resolved(command: str, settings: Mapping[str, Setting], **given: Any) -> Sim
             value = from_text(where, value, kind) if kind.type is Bytes else in_range(where, value, kind)
         setattr(chosen, name, value)
     return chosen
+
+
+@contextmanager
+def extra(command: str, name: str) -> Iterator[None]:
+    """Around imports of libraries that an extra brings. Raises `TinyllmError` with what to install where one is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "tinyllm":  # a fault of ours
+            raise
+        raise TinyllmError(f"{command}: {error.name} is not installed; pip install 'tinyllm[{name}]'") from error
+
+
+def served_name(model: str) -> str:
+    """The name by which requests ask for a model: of a path its last part."""
+    return Path(model).resolve().name if Path(model).exists() else model
 
 
 ModelName = Annotated[

@@ -38,20 +38,21 @@ def serve(
 ) -> None:
     """Serve a model to OpenAI clients, and to people at its page.
 
-    What is not given comes from the variable named beside it, or the table `serve` of tinyllm.toml: `max_body` is --max-body.
+    What is not given comes from its variable, or the table `serve` of tinyllm.toml.
+    --max-body is TINYLLM_SERVE_MAX_BODY, and `max_body` there; `tinyllm config` lists all.
     Requests are logged on stderr, a JSON object each; SIGTERM and Ctrl-C let those that run end.
     """
-    from pathlib import Path
-
     from tinyllm.cli import session
     from tinyllm.cli.output import note
     from tinyllm.config import read_settings
     from tinyllm.errors import InvalidInputError
-    from tinyllm.server.app import make_app
-    from tinyllm.server.loading import EngineSettings, Host
-    from tinyllm.server.logs import configure
-    from tinyllm.server.serving import allowed_hosts, is_loopback, open_socket
-    from tinyllm.server.serving import serve as run
+
+    with options.extra("serve", "serve"):
+        from tinyllm.server.app import make_app
+        from tinyllm.server.loading import EngineSettings, Host
+        from tinyllm.server.logs import configure
+        from tinyllm.server.serving import allowed_hosts, check_origins, is_loopback, open_socket
+        from tinyllm.server.serving import serve as run
 
     settings = read_settings()
     _check_cache(settings, pages, cache_tokens)
@@ -63,6 +64,7 @@ def serve(
     if chosen.api_key is not None and not chosen.api_key.strip():
         raise InvalidInputError("serve: api-key: expected some text, got none")
     hosts = allowed_hosts(chosen.host, chosen.allowed_host)
+    check_origins(chosen.cors)
     configure(chosen.log_level)
     sizes = EngineSettings(
         cache_tokens=chosen.cache_tokens, pages=chosen.pages if cache_tokens is None else None, page_size=chosen.page_size,
@@ -70,8 +72,7 @@ def serve(
         one_at_a_time=chosen.batch_invariant,
     )  # fmt: skip
     name = session.model_name(model)
-    shown = Path(name).name if Path(name).exists() else name
-    served = Host(chosen.served_name or shown, lambda: session.load_model(model, backend, dtype, fast), sizes)
+    served = Host(chosen.served_name or options.served_name(name), lambda: session.load_model(model, backend, dtype, fast), sizes)
     listening = open_socket(chosen.host, chosen.port)
     with_key = chosen.api_key is not None
     if not is_loopback(chosen.host) and not with_key:
