@@ -117,6 +117,8 @@ def test_requests_that_fail_stop_no_other(setup: Setup, monkeypatch: pytest.Monk
     for name, (_, status, said) in bad.items():
         response = failed[name]["response"]
         assert (response["status_code"], failed[name]["error"]) == (status, None) and said in response["body"]["error"]["message"], name
+    told = failed["model"]["response"]["body"]["error"]
+    assert (told["param"], told["code"]) == ("model", "model_not_found")
     assert failed[None]["response"] is None and failed[None]["error"]["line"] == 9 and failed[None]["error"]["code"] == "invalid_json_line"
     assert failed["get"]["error"] == {"code": "invalid_request", "message": "method: expected 'POST', got 'GET'", "param": None, "line": 10}
     assert counts.done == counts.total == 11 and counts.failed == len(failed) == 9

@@ -187,6 +187,16 @@ def test_draining_has_an_end() -> None:
         assert response.status_code == 503 and error(response)["code"] == "draining"
 
 
+def test_an_engine_that_breaks_says_so() -> None:
+    """To who waits for a reply, too: asking again would be in vain."""
+    with serving(make_host(Program(delay=0.02))) as live, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(httpx.post, f"{live.url}/v1/completions", json=LONG, timeout=20)
+        assert until(lambda: live.host.thread.stats().running == 1)
+        live.host.thread._inbox.put(lambda engine: 1 // 0)  # type: ignore[arg-type, return-value]
+        response = running.result()
+        assert response.status_code == 503 and error(response)["code"] == "stopped" and "started again" in error(response)["message"]
+
+
 def test_keys() -> None:
     with serving(api_key="secret") as live:
         url = f"{live.url}/v1/completions"

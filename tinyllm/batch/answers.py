@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from tinyllm import __version__
 from tinyllm.engine.engine import Event
 from tinyllm.engine.grammar import Grammars
-from tinyllm.errors import UnknownNameError
 from tinyllm.llm import LLM
 from tinyllm.server.errors import ApiError, api_error, validation_error
 from tinyllm.server.replies import make_reply
@@ -62,7 +61,7 @@ class ServerAnswers:
             details: Any = [detail | {"loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
             raise validation_error(details, body, dict(kind.model_fields)) from error
         if request.model != self._name:
-            raise UnknownNameError(f"model: expected {self._name!r}, got {request.model!r}")
+            raise ApiError(404, f"model: expected {self._name!r}, got {request.model!r:.80}", "model", "model_not_found")
         if request.stream:
             raise ApiError(400, "stream: expected false, as a batch gives whole replies, got true", "stream", "unsupported_value")
         if isinstance(request, ChatRequest):

@@ -22,7 +22,7 @@ Message = Callable[[Engine | None], None]
 
 
 class StoppedError(TinyllmError):
-    """The engine takes no more requests: it is being shut down, or could not be loaded."""
+    """The engine takes no more requests: it is being shut down, or could not be loaded, or broke; that is then its `__cause__`."""
 
 
 class EngineThread:
@@ -110,7 +110,9 @@ class EngineThread:
         message(None)
 
     def _gone(self) -> StoppedError:
-        return StoppedError("the engine was shut down" if self.error is None else f"the engine broke: {self.error}")
+        gone = StoppedError("the engine was shut down" if self.error is None else f"the engine broke: {self.error}")
+        gone.__cause__ = self.error
+        return gone
 
     def stats(self) -> Stats:
         """How things stood after the last step."""

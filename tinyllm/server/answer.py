@@ -119,7 +119,7 @@ class Answer(Response):
         """Too late for a status: the stream ends with an error object."""
         told = api_error(error, self._request_id)
         self._notes["error"] = str(error)
-        log.error("stream broken off", extra={"fields": {"request_id": self._request_id}}, exc_info=error if told.status >= 500 else None)
+        log.error("stream broken off", extra={"fields": {"request_id": self._request_id}}, exc_info=error if told.status == 500 else None)
         message: Message = {"type": "http.response.body", "body": b"data: " + json.dumps(told.body()).encode() + b"\n\n"}
         await send(message)
 

@@ -87,7 +87,7 @@ def _add_errors(app: FastAPI) -> None:
     def answer(request: Request, error: Exception) -> JSONResponse:
         told = api_error(error, request.state.request_id)
         request.state.notes["error"] = str(error)
-        if told.status >= 500 and not isinstance(error, ApiError):
+        if told.status == 500 and not isinstance(error, ApiError):
             log.error("failed", extra={"fields": {"request_id": request.state.request_id}}, exc_info=error)
         return JSONResponse(told.body(), told.status, told.headers())
 

@@ -69,6 +69,8 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
     if isinstance(error, DeadlineError):
         return ApiError(504, text, code="timeout")
     if isinstance(error, StoppedError):
+        if error.__cause__ is not None:
+            return ApiError(503, "the model is gone; the server has to be started again", code="stopped")
         return ApiError(503, "the server is shutting down", code="draining", retry_after=5)
     if isinstance(error, StepError):
         return ApiError(500, f"the model failed on this request; the log has the cause under {request_id}", code="model_failed")

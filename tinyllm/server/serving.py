@@ -125,10 +125,13 @@ class Server(uvicorn.Server):
 
 
 def serve(app: ASGIApp, host: Host, listening: socket.socket, drain: float, on_ready: Callable[[], None]) -> None:
-    """Serve until a signal comes. Raises what kept the model from being loaded, or broke the engine."""
+    """Serve until a signal comes. Raises what kept the model from being loaded or broke the engine; after a second one
+    `KeyboardInterrupt`."""
     server = Server(app, host, drain, on_ready)
     host.thread.start()
     server.run(sockets=[listening])
+    if server.force_exit:
+        raise KeyboardInterrupt
     error = host.thread.error
     if error is None:
         return
