@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Command
+from tinyllm.conformance.reproduce import reproduce
+from tinyllm.errors import UnknownNameError
 
 
 def _outcomes(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -133,3 +135,9 @@ def test_a_broken_plugin_tells_its_cause(command: Command, tmp_path: Path) -> No
     done = command("check", "torn", path=site)
     assert done.returncode == 1
     assert "backend 'torn': its plugin is broken: ModuleNotFoundError: No module named 'no_such_library'" in done.stderr
+
+
+def test_what_is_no_whole_id_cannot_be_reproduced() -> None:
+    for name in ("nonsense", "softmax[5,f32]"):
+        with pytest.raises(UnknownNameError, match="expected the whole id of a check, such as"):
+            reproduce(name)

@@ -228,7 +228,7 @@ def test_through_a_pipe_it_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[o.upper()] for o in Outcome] == ["2", "1", "1", "1", "1", "1"]
     assert (row["WORST ULPS"], row["BOUND"]) == ("6", "4")
     assert "fail  x/softmax:plain[case3]" in lines and "    tinyllm check x --case '<1>'" in lines
-    assert "and 2 more: 1 undeclared, 1 xpass" in lines
+    assert "and 2 more: 1 undeclared, 1 xpass; --report FILE.html shows all" in lines
     assert "undeclared  x/softmax:plain[case5]" not in lines
     assert lines[-1] == verdict(ALL_SIX)
 

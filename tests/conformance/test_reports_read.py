@@ -223,6 +223,8 @@ def test_the_command_shows_and_converts(run: Callable[..., tuple[int, str, str]]
     assert [r.backend for r in read(tmp_path / "both.json")] == ["x", "y"]
     code, out, err = run("show", tmp_path / "nothing.json", "--output", tmp_path / "x.pdf")
     assert code == 2 and out == "" and ".json, .xml, .md, .html" in err and err.count("\n") == 1
+    code, out, err = run("show", tmp_path / "nothing.json", "--output", tmp_path / "no folder" / "x.md")
+    assert code == 2 and out == "" and "expected a folder that is there" in err and err.count("\n") == 1
 
 
 def test_the_command_compares(run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

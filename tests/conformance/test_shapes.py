@@ -168,6 +168,11 @@ def test_an_empty_file_is_told(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShapesFileError, match=r"gone\.jsonl"):
         read_shapes(str(tmp_path / "gone.jsonl"), registry().specs)
+    with pytest.raises(ShapesFileError, match=r"cannot be read: Is a directory$"):
+        read_shapes(str(tmp_path), registry().specs)
+    (tmp_path / "binary").write_bytes(b"{\xff")
+    with pytest.raises(ShapesFileError, match=r"expected text in UTF-8, got byte 0xff at 1$"):
+        read_shapes(str(tmp_path / "binary"), registry().specs)
 
 
 def test_the_command_writes_and_says_what(smollm2_path: Path, tmp_path: Path, capsys: Any) -> None:

@@ -30,11 +30,11 @@ def show_command(
     tinyllm report show numpy.json torch.json mlx.json --output support.md
     """
     from tinyllm.cli.output import note
-    from tinyllm.conformance.reports import check_suffix, read, write
+    from tinyllm.conformance.reports import check_target, read, write
     from tinyllm.conformance.reports.terminal import show
 
     if output is not None:
-        check_suffix(output)
+        check_target(output)
     reports = [report for file in files for report in read(file)]
     if output is not None:
         write(output, reports)

@@ -20,10 +20,12 @@ def reproduce(
         check_id: as a report prints it, `torch/sdpa:fused[L3,S5,D4,f32]`.
 
     Raises:
-        UnknownNameError: no such check, or one that is not about the outputs of a case.
+        UnknownNameError: no whole id, no such check, or one that is not about the outputs of a case.
     """
     registry = registry or default_registry()
-    backend, _, rest = check_id.partition("/")
+    backend, slash, rest = check_id.partition("/")
+    if not slash or "[" not in rest:
+        raise UnknownNameError(f"{check_id}: expected the whole id of a check, such as torch/sdpa:fused[L3,S5,D4,f32]")
     op = rest.partition("[")[0].partition(":")[0]
     plan = Plan(backend, TIERS, ops=(op,), case=check_id, seed=seed, shapes=shapes)
     check = collect(registry, plan)[0]

@@ -87,8 +87,11 @@ def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case,
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ShapesFileError(f"shapes file {path}: {error}") from error
+    except OSError as error:
+        raise ShapesFileError(f"shapes file {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#x} at {error.start}"
+        raise ShapesFileError(f"shapes file {path}: expected text in UTF-8, got {byte}") from error
     cases: dict[str, list[Case]] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():

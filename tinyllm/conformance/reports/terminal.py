@@ -70,7 +70,7 @@ def show(report: Report, most: int = 10) -> None:
     if len(bad) > most:
         rest = bad[most:]
         say("")
-        say(f"and {len(rest)} more: {told(counts(rest))}", "bold red")
+        say(f"and {len(rest)} more: {told(counts(rest))}; --report FILE.html shows all", "bold red")
     for title, declared in (("declared exceptions", True), ("unsupported", False)):
         _list(say, title, [str(r) for r in reasons(report) if r.declared is declared], most)
     say("")
