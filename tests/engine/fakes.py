@@ -89,6 +89,16 @@ class FakeProgram:
         return noise.astype(np.float32)
 
 
+class Failing(FakeProgram):
+    """Fails on every step that has the token `!`."""
+
+    def __call__(self, inputs: Any, state: Any) -> Any:
+        if ord("!") in inputs["tokens"]:
+            state.clear()
+            raise RuntimeError("out of luck")
+        return super().__call__(inputs, state)
+
+
 def sequence(prompt: str, limit: int = 1000, **sampling: Any) -> Sequence:
     """A request for the fake model."""
     tokenizer: Any = FakeTokenizer()

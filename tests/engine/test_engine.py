@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from tests.engine.fakes import PAGE, Clock, FakeProgram, alone, engine, run, sequence
+from tests.engine.fakes import PAGE, Clock, Failing, FakeProgram, alone, engine, run, sequence
 from tinyllm.engine.engine import DeadlineError, Event, QueueFullError, StepError
 from tinyllm.errors import InvalidInputError
 
@@ -146,16 +144,6 @@ def test_what_can_never_fit_is_refused() -> None:
     events = [e for _ in range(30) for e in tested.step()]
     assert events[-1].piece is not None and events[-1].piece.finish_reason == "length"
     assert sum(len(e.piece.token_ids) for e in events if e.piece) == 6
-
-
-class Failing(FakeProgram):
-    """Fails on every step that has the token `!`."""
-
-    def __call__(self, inputs: Any, state: Any) -> Any:
-        if ord("!") in inputs["tokens"]:
-            state.clear()
-            raise RuntimeError("out of luck")
-        return super().__call__(inputs, state)
 
 
 def test_a_kernel_that_fails_ends_the_request_that_it_is_due_to(wanted: dict[str, str]) -> None:

@@ -6,19 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.fakes import PAGE, FakeProgram, alone, engine, run, sequence
+from tests.engine.fakes import PAGE, Failing, alone, engine, run, sequence
 from tinyllm.engine import scheduler
 from tinyllm.engine.engine import StepError
-
-
-class Failing(FakeProgram):
-    """Fails on every step that has the token `!`."""
-
-    def __call__(self, inputs: Any, state: Any) -> Any:
-        if ord("!") in inputs["tokens"]:
-            state.clear()
-            raise RuntimeError("out of luck")
-        return super().__call__(inputs, state)
 
 
 def test_a_failure_in_a_later_chunk_is_found_while_others_go_on() -> None:
