@@ -154,6 +154,7 @@ class OpSpec:
     flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
     scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to; None means |output|.
     inner_scale(the same): the size that errors of the inner dtype are relative to: float32, for float64 inputs float64. None: 0.
+    reference_errs: it sums, so that in float64 the reference is off by as much as a kernel; bounds are doubled there.
     tolerance: the factor c in `|a - r| <= c * (eps(dtype) * scale + eps(inner dtype) * inner_scale)`; 0 means exact.
     consumes: inputs that the op may overwrite.
     """
@@ -175,6 +176,7 @@ class OpSpec:
     scale: Callable[..., Any] | None = None
     inner_scale: Callable[..., Any] | None = None
     tolerance: float = 4.0
+    reference_errs: bool = False
     consumes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -48,6 +48,7 @@ linear = OpSpec(
     reference=_reference,
     flops=_flops,
     scale=_scale,
+    reference_errs=True,
     cases=(
         _case((), 3, 4),
         _case((1,), 5, 8),

@@ -52,6 +52,7 @@ quantized_linear = OpSpec(
     reference=_reference,
     flops=_flops,
     scale=_scale,
+    reference_errs=True,
     notes=("Scales stay exact; a kernel that rounds activations to integers is not exact, and runs only when asked for.",),
     cases=(
         *(_case(f"affine{bits}/32", (2,), quantised(3, 96, bits=bits)) for bits in BITS),

@@ -44,6 +44,7 @@ rms_norm = OpSpec(
     reference=_reference,
     flops=_flops,
     scale=_scale,
+    reference_errs=True,
     notes=(
         "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",
         "Gemma's weights are stored less 1: add it when loading.",
