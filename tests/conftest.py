@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.config import KNOWN
+from tinyllm.settings.read import KNOWN
 
 
 def pytest_configure() -> None:
@@ -20,14 +20,16 @@ def pytest_configure() -> None:
     # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what tests start would ignore Ctrl-C, too
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job: what tests start would ignore Ctrl-C, too
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The GGUF of SmolLM2-135M-Instruct; fetched if it is not there."""
-    from tinyllm.models.sources import resolve
+    from tinyllm.models.download.sources import resolve
 
     return resolve("smollm2")
 

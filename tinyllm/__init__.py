@@ -9,15 +9,15 @@ __all__ = ["__version__", "load", "ops", "use_backend"]
 
 if TYPE_CHECKING:
     from tinyllm import ops
-    from tinyllm.config import use_backend
     from tinyllm.llm import load
+    from tinyllm.registry.selection import use_backend
 
 
 def __getattr__(name: str) -> Any:
     """Names are looked up at first use: importing tinyllm costs next to nothing and loads no plugin."""
     import importlib
 
-    homes = {"ops": "tinyllm.ops", "load": "tinyllm.llm", "use_backend": "tinyllm.config"}
+    homes = {"ops": "tinyllm.ops", "load": "tinyllm.llm", "use_backend": "tinyllm.settings.read"}
     if name not in homes:
         raise AttributeError(f"module 'tinyllm' has no attribute {name!r}")
     module = importlib.import_module(homes[name])

@@ -27,7 +27,8 @@ class Model(Protocol):
 
 
 class Chat:
-    """`chat.stream("Hello")` adds the message and streams the reply, which joins the history, also when it is broken off.
+    """`chat.stream("Hello")` adds the message and streams the reply, which joins the history, also when it is broken
+    off.
 
     There is one set of pages, so there is one stream: a new one, `set_system` and `reset` close the one before.
     """
@@ -62,8 +63,11 @@ class Chat:
         """The whole reply to a message."""
         return "".join(piece.text for piece in self.stream(text, **sampling))
 
-    def stream(self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any) -> Generator[Piece]:
-        """Piece by piece; closing the iterator keeps what was said so far. Where nothing was said, the message is dropped as well."""
+    def stream(
+        self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any
+    ) -> Generator[Piece]:
+        """Piece by piece; closing the iterator keeps what was said so far. Where nothing was said, the message is
+        dropped as well."""
         if not isinstance(text, str):
             raise invalid("chat", "text", "a text", repr(text))
         if not text:
@@ -74,10 +78,13 @@ class Chat:
         sequence = self._llm.sequence(messages, False, params)
         known = [] if self._runner.empty else self._cached
         same = next(
-            (i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b), min(len(known), len(sequence.prompt))
+            (i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b),
+            min(len(known), len(sequence.prompt)),
         )
         self.prompt_tokens = len(sequence.prompt)
-        sequence.cached = self.reused = min(same, len(sequence.prompt) - 1)  # stays true: nobody else writes while this stream is live
+        sequence.cached = self.reused = min(
+            same, len(sequence.prompt) - 1
+        )  # stays true: nobody else writes while this stream is live
         stream = self._run(messages, sequence, on_prefill)
         self._live = ref(stream)  # weak, so that a stream that is let go of closes at once
         return stream
@@ -88,7 +95,9 @@ class Chat:
         if live is not None:
             live.close()
 
-    def _run(self, messages: list[dict[str, Any]], sequence: Sequence, on_prefill: Callable[[int, int], None] | None) -> Generator[Piece]:
+    def _run(
+        self, messages: list[dict[str, Any]], sequence: Sequence, on_prefill: Callable[[int, int], None] | None
+    ) -> Generator[Piece]:
         reply: list[str] = []
         before, self.messages = self.messages, messages
         try:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.chat import Chat
-from tinyllm.checks import integer
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.generation import generate
 from tinyllm.engine.grammar import Grammars
@@ -23,15 +22,16 @@ from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
-from tinyllm.models.chat_template import ChatTemplate
-from tinyllm.models.checkpoint import Checkpoint, check_tensors
-from tinyllm.models.decoder import decoder
-from tinyllm.models.decoder_config import DecoderConfig
-from tinyllm.models.families import FAMILIES, decoder_config
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.models.sources import resolve
-from tinyllm.models.tokenizer import Tokenizer
-from tinyllm.registry import Registry, default_registry
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.models.download.sources import resolve
+from tinyllm.models.families.families import FAMILIES, decoder_config
+from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.registry.registry import Registry, default_registry
+from tinyllm.spec.attribute_checks import integer
 
 CACHE_TOKENS = 16384
 """Keys and values that an engine's cache holds unless told otherwise."""
@@ -65,9 +65,10 @@ def load(
     """Load a model and bind it to a backend.
 
     Args:
-        model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say (`smollm2`).
+        model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say
+            (`smollm2`).
         backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
-        dtype: of activations and unquantised weights; None: what suits the device.
+        dtype: of activations and unquantized weights; None: what suits the device.
         fast: allow kernels that round activations or scales.
         progress: told (weights bound, weights in all).
 
@@ -81,7 +82,9 @@ def load(
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
-        raise invalid("load", "dtype", f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}", repr(dtype))
+        raise invalid(
+            "load", "dtype", f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}", repr(dtype)
+        )
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
     program = compose(graph, registry, selection, checkpoint, fast=fast, progress=progress)
@@ -89,10 +92,16 @@ def load(
 
 
 class LLM:
-    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is otherwise as the settings say."""
+    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is otherwise as
+    the settings say."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: DecoderConfig, program: Program, skipped_tensors: list[str], registry: Registry
+        self,
+        checkpoint: Checkpoint,
+        config: DecoderConfig,
+        program: Program,
+        skipped_tensors: list[str],
+        registry: Registry,
     ) -> None:
         self.checkpoint = checkpoint
         self.config = config
@@ -135,15 +144,16 @@ class LLM:
         """Answer a prompt; a list of prompts is answered in one batch and gives a list.
 
         Args:
-            prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids. Text is put to a chat model as a user's
-                message, unless `raw`, which takes it as it is.
+            prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids. Text is put to a chat model as a
+                user's message, unless `raw`, which takes it as it is.
             sampling: fields of `SamplingParams`.
 
         Returns:
             `Completion`, or a list of them.
 
         Raises:
-            InvalidInputError: empty prompt, prompt longer than the context (in a batch with its index), a sampling setting out of range.
+            InvalidInputError: empty prompt, prompt longer than the context (in a batch with its index), a sampling
+                setting out of range.
             TinyllmError: the model's logits are not finite.
         """
         params = self.sampling(sampling)
@@ -166,7 +176,8 @@ class LLM:
         """An engine that runs many requests at a time on a cache of its own.
 
         Args:
-            cache_tokens: keys and values that the cache holds. page_size: tokens of a page; None: what suits the backend.
+            cache_tokens: keys and values that the cache holds. page_size: tokens of a page; None: what suits the
+                backend.
             settings: of `Engine`: max_step_tokens, max_running, max_waiting, one_at_a_time.
         """
         size = page_size or self.program.page_size
@@ -188,8 +199,11 @@ class LLM:
                 if event.piece is not None:
                     yield int(event.request), event.piece
 
-    def stream(self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any) -> Iterator[Piece]:
-        """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first piece."""
+    def stream(
+        self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any
+    ) -> Iterator[Piece]:
+        """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first
+        piece."""
         sequence = self.sequence(prompt, raw, self.sampling(sampling))
         return (piece for _, piece in generate(ModelRunner(self.program), [sequence], on_prefill))
 
@@ -224,7 +238,9 @@ class LLM:
         if len(messages) != len(prompt):
             raise _no_prompt(f"a list of {', '.join(sorted({type(p).__name__ for p in prompt}))}")
         if raw:  # a text that is not raw was made a message above
-            raise InvalidInputError("prompt: raw takes text or token ids, got chat messages, which need the chat template")
+            raise InvalidInputError(
+                "prompt: raw takes text or token ids, got chat messages, which need the chat template"
+            )
         if self.chat_template is None:
             raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
         return self.tokenizer.encode(self.chat_template.render(messages))
@@ -249,7 +265,9 @@ class LLM:
         if not len(ids):
             raise InvalidInputError("prompt: expected at least one token, got none")
         if len(ids) > most:
-            raise InvalidInputError(f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {self.context}")
+            raise InvalidInputError(
+                f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {self.context}"
+            )
         wrong = integer(0)
         for token in ids:
             if wrong(token) or token >= self.config.vocab_size:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyllm.dispatch import Dispatcher
 from tinyllm.errors import suggest
-from tinyllm.registry import Registry, default_registry
-from tinyllm.spec import OpSpec
+from tinyllm.registry.call import Dispatcher
+from tinyllm.registry.registry import Registry, default_registry
+from tinyllm.spec.op_spec import OpSpec
 
 
 class Op:

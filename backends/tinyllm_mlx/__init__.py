@@ -1,4 +1,5 @@
-"""The MLX backend: every op from array and matrix calls alone (`scratch`), and kernels on MLX's ready-made operators (`fast`)."""
+"""The MLX backend: every op from array and matrix calls alone (`scratch`), and kernels on MLX's ready-made operators
+(`fast`)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,7 @@ import platform
 import sys
 from importlib import metadata
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.hookspecs import hookimpl
-from tinyllm.quant_weight import known_scheme
+from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl, known_scheme
 from tinyllm_mlx import supports
 
 INSTALL = "pip install 'tinyllm[mlx]'"
@@ -101,17 +100,31 @@ EAGER = ("kv_append", "paged_attention")
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`scratch` comes first, but for quantised weights on a GPU, which only MLX's own operator reads as they are."""
+    """`scratch` comes first, but for quantized weights on a GPU, which only MLX's own operator reads as they are."""
     packed = 10 if _on_apple() else -10
     kernels = [
-        Kernel("mlx", op, "scratch", f"tinyllm_mlx.{module}:{op}", SUPPORTS.get(op), traceable=op not in EAGER,
-               prepare=f"tinyllm_mlx.{PREPARE[op]}" if op in PREPARE else None)
+        Kernel(
+            "mlx",
+            op,
+            "scratch",
+            f"tinyllm_mlx.{module}:{op}",
+            SUPPORTS.get(op),
+            traceable=op not in EAGER,
+            prepare=f"tinyllm_mlx.{PREPARE[op]}" if op in PREPARE else None,
+        )
         for op, module in SCRATCH.items()
-    ]  # fmt: skip
+    ]
     kernels += [Kernel("mlx", op, "fast", f"tinyllm_mlx.fast:{op}", check, -10) for op, check in FAST.items()]
     kernels += [
-        Kernel("mlx", op, "fast", f"tinyllm_mlx.quantized:{op}_fast", supports.quantized_product, packed,
-               prepare="tinyllm_mlx.quantized:prepare_fast")
+        Kernel(
+            "mlx",
+            op,
+            "fast",
+            f"tinyllm_mlx.quantized:{op}_fast",
+            supports.quantized_product,
+            packed,
+            prepare="tinyllm_mlx.quantized:prepare_fast",
+        )
         for op in ("quantized_linear", "quantized_embedding")
-    ]  # fmt: skip
+    ]
     return kernels

@@ -29,16 +29,20 @@ def on_cpu() -> bool:
 
 
 def for_product(x: mx.array) -> mx.array:
-    """A factor of a matrix product. The GPU accumulates 16-bit products in float32; the CPU's are exact only when widened, and fast."""
+    """A factor of a matrix product. The GPU accumulates 16-bit products in float32; the CPU's are exact only when
+    widened, and fast."""
     return widen(x) if on_cpu() else x
 
 
-_E64, _64TH = mx.array(math.exp(64)), mx.array(1 / 64)  # arrays: a Python number becomes one at each call, which takes longer
+_E64, _64TH = (
+    mx.array(math.exp(64)),
+    mx.array(1 / 64),
+)  # arrays: a Python number becomes one at each call, which takes longer
 
 
 def _exp_by_power(x: mx.array) -> mx.array:
-    # On x86 mx.exp takes 12 ns an element, mx.power 4.5. The base e^64 makes the product exact (1/64 is a power of two) and
-    # divides the rounding of the base by 64: the result is good to 0.8 ulp.
+    # On x86 mx.exp takes 12 ns an element, mx.power 4.5. The base e^64 makes the product exact (1/64 is a power of two)
+    # and divides the rounding of the base by 64: the result is good to 0.8 ulp.
     return mx.power(_E64, x * _64TH)
 
 
@@ -52,7 +56,8 @@ BLOCK, BLOCKS = 512, 16
 def row_sums(x: mx.array) -> mx.array:
     """Sums `[..., 1]` along the last axis, as a product with ones: on the CPU 4 times faster than `mx.sum`.
 
-    Either adds one after the other and so loses digits in long rows: those are summed block by block, then the sums of blocks.
+    Either adds one after the other and so loses digits in long rows: those are summed block by block, then the sums of
+    blocks.
     """
     n = x.shape[-1]
     if n <= 2 * BLOCK:
@@ -103,7 +108,8 @@ def step(device: mx.DeviceType) -> Iterator[None]:
 
 
 def begin(array: mx.array) -> None:
-    """Compute this while Python builds the rest of the step. It is for steps of few rows, which take 3 ms to build and 30 to compute.
+    """Compute this while Python builds the rest of the step. It is for steps of few rows, which take 3 ms to build and
+    30 to compute.
 
     It takes a core for Python: few rows wait for memory, not for cores, but MKL's threads spin between products.
     """

@@ -1,7 +1,7 @@
 """Attention from matrix products, exp, max and sum: sdpa and gqa, and the core that mha and paged_attention share.
 
-Excluded keys get a bias of -inf. Keys that positions hide from every query are cut off, those that a mask hides are cleaned,
-since they may hold NaN or inf.
+Excluded keys get a bias of -inf. Keys that positions hide from every query are cut off, those that a mask hides are
+cleaned, since they may hold NaN or inf.
 """
 
 from __future__ import annotations
@@ -15,14 +15,24 @@ import numpy as np
 from tinyllm_mlx.arrays import LOWEST, TINY, exp, row_sums, widen
 
 BLOCK = 256
-"""Queries of long causal calls are taken this many at a time: each block skips the keys after it, and its scores stay in cache."""
+"""Queries of long causal calls are taken this many at a time: each block skips the keys after it, and its scores stay
+in cache."""
 
 
 def attention(
-    q: mx.array, k: mx.array, v: mx.array, *, sinks: mx.array | None = None, scale: float | None = None, causal: bool = False,
-    window: int | None = None, softcap: float | None = None, bias: mx.array | None = None,
-) -> mx.array:  # fmt: skip
-    """Groups of query heads, each with one kv head: q `[*B, G, L, D]`, k `[*B, S, D]`, v `[*B, S, Dv]` to `[*B, G, L, Dv]`, all float32.
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+    bias: mx.array | None = None,
+) -> mx.array:
+    """Groups of query heads, each with one kv head: q `[*B, G, L, D]`, k `[*B, S, D]`, v `[*B, S, Dv]` to
+    `[*B, G, L, Dv]`, all float32.
 
     sinks: broadcastable to `[*B, G, 1, 1]`. bias: what masks add, broadcastable to `[*B, G, L, S]`.
     """
@@ -48,9 +58,16 @@ def attention(
 
 
 def attend(
-    q: mx.array, k: mx.array, v: mx.array, *, scale: float | None, softcap: float | None, bias: mx.array | None = None,
-    sinks: mx.array | None = None, want_weights: bool = False,
-) -> tuple[mx.array, mx.array | None]:  # fmt: skip
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float | None,
+    softcap: float | None,
+    bias: mx.array | None = None,
+    sinks: mx.array | None = None,
+    want_weights: bool = False,
+) -> tuple[mx.array, mx.array | None]:
     """The formula: output `[*B, G, L, Dv]`, and weights `[*B, G, L, S]` if wanted."""
     groups, length, dim = q.shape[-3:]
     keys = k.shape[-2]
@@ -84,7 +101,8 @@ def attend(
 
 @lru_cache(maxsize=32)
 def position_bias(length: int, keys: int, causal: bool, window: int | None) -> mx.array | None:
-    """`[L, S]`: 0 where positions allow a key and -inf elsewhere, the last query standing on the last key. None: all allowed."""
+    """`[L, S]`: 0 where positions allow a key and -inf elsewhere, the last query standing on the last key. None: all
+    allowed."""
     if (not causal and window is None) or length * keys == 0:
         return None
     distance = np.arange(length, dtype=np.int32)[:, None] + (keys - length) - np.arange(keys, dtype=np.int32)
@@ -110,9 +128,17 @@ def clean(k: mx.array, v: mx.array, bias: mx.array) -> tuple[mx.array, mx.array]
 
 
 def sdpa(
-    q: mx.array, k: mx.array, v: mx.array, *, mask: mx.array | None = None, sinks: mx.array | None = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None,
-) -> mx.array:  # fmt: skip
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    mask: mx.array | None = None,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> mx.array:
     """Every head has keys of its own: groups of one."""
     bias = None
     if mask is not None:
@@ -121,12 +147,15 @@ def sdpa(
     if sinks is not None:
         sinks = widen(sinks)[..., None, None, None]
     grouped = widen(q)[..., None, :, :]
-    y = attention(grouped, widen(k), widen(v), bias=bias, sinks=sinks, scale=scale, causal=causal, window=window, softcap=softcap)
+    y = attention(
+        grouped, widen(k), widen(v), bias=bias, sinks=sinks, scale=scale, causal=causal, window=window, softcap=softcap
+    )
     return y.squeeze(-3).astype(q.dtype)
 
 
 def grouped_mask(mask: mx.array | None, key_mask: mx.array | None, kv_heads: int) -> mx.array | None:
-    """The masks of grouped attention, mask `[L, S]` or `[*B, Hq, L, S]` and key_mask `[*B, S]`, as a bias over `[*B, Hkv, G, L, S]`."""
+    """The masks of grouped attention, mask `[L, S]` or `[*B, Hq, L, S]` and key_mask `[*B, S]`, as a bias over
+    `[*B, Hkv, G, L, S]`."""
     bias = None
     if mask is not None:
         bias = mask_bias(mask)
@@ -141,10 +170,19 @@ def grouped_mask(mask: mx.array | None, key_mask: mx.array | None, kv_heads: int
 
 
 def gqa(
-    q: mx.array, k: mx.array, v: mx.array, *, mask: mx.array | None = None, key_mask: mx.array | None = None,
-    kv_lengths: np.ndarray | None = None, sinks: mx.array | None = None, scale: float | None = None, causal: bool = False,
-    window: int | None = None, softcap: float | None = None,
-) -> mx.array:  # fmt: skip
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    mask: mx.array | None = None,
+    key_mask: mx.array | None = None,
+    kv_lengths: np.ndarray | None = None,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> mx.array:
     """kv head j serves query heads j*G to (j+1)*G-1."""
     heads, length = q.shape[-3:-1]
     kv_heads = k.shape[-3]
@@ -161,7 +199,9 @@ def gqa(
     return y.reshape(*y.shape[:-4], heads, length, v.shape[-1]).astype(q.dtype)
 
 
-def _by_length(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None, kv_lengths: np.ndarray, settings: dict[str, Any]) -> mx.array:
+def _by_length(
+    q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None, kv_lengths: np.ndarray, settings: dict[str, Any]
+) -> mx.array:
     """Sequences one by one, each with the keys it has; all at once where they have the same number."""
     lead = np.broadcast_shapes(q.shape[:-4], k.shape[:-3], v.shape[:-3], kv_lengths.shape)
     lengths = set(kv_lengths.ravel().tolist())

@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tinyllm.backend import Backend
 from tinyllm.errors import UnsupportedError
+from tinyllm.plugins import Backend
 from tinyllm_mlx import mkl
 
 BLAS = mkl.preload()  # before mlx.core, which binds its matrix product when it is loaded
@@ -21,8 +21,8 @@ from tinyllm_mlx.arrays import step  # noqa: E402
 
 
 class MlxBackend(Backend):
-    """MLX on one device. Nothing global stays set: `step_context` selects the device where it matters, and `begin` MKL's threads
-    until the step ends."""
+    """MLX on one device. Nothing global stays set: `step_context` selects the device where it matters, and `begin`
+    MKL's threads until the step ends."""
 
     name = "mlx"
     # no float64: on the CPU exp, erf, sin and cos of it are computed in float32, on the GPU it does not exist
@@ -44,7 +44,11 @@ class MlxBackend(Backend):
         return mx.array(array)
 
     def to_numpy(self, array: mx.array) -> np.ndarray:
-        result = np.asarray(array.view(mx.uint16)).view(ml_dtypes.bfloat16) if array.dtype == mx.bfloat16 else np.asarray(array)
+        result = (
+            np.asarray(array.view(mx.uint16)).view(ml_dtypes.bfloat16)
+            if array.dtype == mx.bfloat16
+            else np.asarray(array)
+        )
         result.flags.writeable = False  # it may be MLX's own memory
         return result
 

@@ -7,8 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from tinyllm.rope_frequencies import inverse_frequencies
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.plugins import RopeScaling, inverse_frequencies
 
 
 def softmax(x: mx.array, *, axis: int = -1) -> mx.array:
@@ -22,9 +21,17 @@ def rms_norm(x: mx.array, weight: mx.array, *, eps: float = 1e-6) -> mx.array:
 
 
 def rope(
-    x: mx.array, *, offset: Any = None, positions: mx.array | None = None, inv_freq: mx.array | None = None, dims: int | None = None,
-    base: float = 10000.0, scaling: RopeScaling | None = None, traditional: bool = False, position_scale: float = 1.0,
-) -> mx.array:  # fmt: skip
+    x: mx.array,
+    *,
+    offset: Any = None,
+    positions: mx.array | None = None,
+    inv_freq: mx.array | None = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    traditional: bool = False,
+    position_scale: float = 1.0,
+) -> mx.array:
     """`mx.fast.rope`, whose frequencies are periods: one over ours."""
     if inv_freq is None:
         dims = x.shape[-1] if dims is None else dims
@@ -33,27 +40,50 @@ def rope(
     flat = x.reshape(1, -1, *x.shape[-2:])
     start = 0 if offset is None else mx.array(offset)
     dims = 2 * periods.shape[0]
-    turned = mx.fast.rope(flat, dims, traditional=traditional, base=None, scale=position_scale, offset=start, freqs=periods)
+    turned = mx.fast.rope(
+        flat, dims, traditional=traditional, base=None, scale=position_scale, offset=start, freqs=periods
+    )
     return turned.reshape(x.shape)
 
 
 def sdpa(
-    q: mx.array, k: mx.array, v: mx.array, *, mask: mx.array | None = None, sinks: mx.array | None = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None,
-) -> mx.array:  # fmt: skip
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    mask: mx.array | None = None,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> mx.array:
     """`mx.fast.scaled_dot_product_attention`, heads and kv heads alike."""
     lead = (1,) if q.ndim == 3 else ()
     y = mx.fast.scaled_dot_product_attention(
-        q.reshape(*lead, *q.shape), k.reshape(*lead, *k.shape), v.reshape(*lead, *v.shape),
-        scale=q.shape[-1] ** -0.5 if scale is None else scale, mask="causal" if causal else None, sinks=sinks,
-    )  # fmt: skip
+        q.reshape(*lead, *q.shape),
+        k.reshape(*lead, *k.shape),
+        v.reshape(*lead, *v.shape),
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        mask="causal" if causal else None,
+        sinks=sinks,
+    )
     return y.reshape(*q.shape[:-1], v.shape[-1])
 
 
 def gqa(
-    q: mx.array, k: mx.array, v: mx.array, *, mask: mx.array | None = None, key_mask: mx.array | None = None,
-    kv_lengths: np.ndarray | None = None, sinks: mx.array | None = None, scale: float | None = None, causal: bool = False,
-    window: int | None = None, softcap: float | None = None,
-) -> mx.array:  # fmt: skip
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    mask: mx.array | None = None,
+    key_mask: mx.array | None = None,
+    kv_lengths: np.ndarray | None = None,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> mx.array:
     """The same operator groups query heads by itself."""
     return sdpa(q, k, v, sinks=sinks, scale=scale, causal=causal)

@@ -19,8 +19,8 @@ class Matrix:
 
 
 def pack(weight: mx.array, dtype: mx.Dtype | None = None) -> Matrix:
-    """A weight for products on the CPU: float32, and stored along its longer axis, which a product with one row reads up to
-    1.8 times faster."""
+    """A weight for products on the CPU: float32, and stored along its longer axis, which a product with one row reads
+    up to 1.8 times faster."""
     wide = widen(weight)
     transposed = weight.shape[0] > weight.shape[1]
     array = mx.contiguous(wide.T) if transposed else wide
@@ -29,7 +29,8 @@ def pack(weight: mx.array, dtype: mx.Dtype | None = None) -> Matrix:
 
 
 def prepare(weight: mx.array, uses: tuple[str, ...]) -> Matrix:
-    """One packed form for `linear` and for an `embedding` that shares its weight; rows alone are best left as they are."""
+    """One packed form for `linear` and for an `embedding` that shares its weight; rows alone are best left as they
+    are."""
     if "linear.weight" in uses and on_cpu():
         return pack(weight)
     return Matrix(weight, False, weight.dtype)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.plugins import QuantWeight
 from tinyllm_mlx.arrays import widen
 from tinyllm_mlx.attention import attend, clean, grouped_mask, position_bias
 from tinyllm_mlx.linear import product
@@ -15,21 +15,47 @@ from tinyllm_mlx.rms_norm import rms_norm
 from tinyllm_mlx.rope import rope_angles, rope_rotate
 
 if TYPE_CHECKING:
-    from tinyllm.rope_scaling import Rope
+    from tinyllm.plugins import Rope
 
 Weight = mx.array | QuantWeight
 
 
 def mha(
-    query: mx.array, q_proj: Weight, o_proj: Weight, *, k_proj: Weight | None = None, v_proj: Weight | None = None,
-    key: mx.array | None = None, value: mx.array | None = None, q_bias: mx.array | None = None, k_bias: mx.array | None = None,
-    v_bias: mx.array | None = None, o_bias: mx.array | None = None, bias_k: mx.array | None = None, bias_v: mx.array | None = None,
-    q_norm: mx.array | None = None, k_norm: mx.array | None = None, past_k: mx.array | None = None, past_v: mx.array | None = None,
-    positions: mx.array | None = None, mask: mx.array | None = None, key_mask: mx.array | None = None, sinks: mx.array | None = None,
-    num_heads: int, num_kv_heads: int | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
-    softcap: float | None = None, rope: Rope | None = None, norm_eps: float = 1e-6, qk_norm_after_rope: bool = False,
-    add_zero_attn: bool = False, need_weights: str | None = None, return_kv: bool = False,
-) -> mx.array | tuple[mx.array, ...]:  # fmt: skip
+    query: mx.array,
+    q_proj: Weight,
+    o_proj: Weight,
+    *,
+    k_proj: Weight | None = None,
+    v_proj: Weight | None = None,
+    key: mx.array | None = None,
+    value: mx.array | None = None,
+    q_bias: mx.array | None = None,
+    k_bias: mx.array | None = None,
+    v_bias: mx.array | None = None,
+    o_bias: mx.array | None = None,
+    bias_k: mx.array | None = None,
+    bias_v: mx.array | None = None,
+    q_norm: mx.array | None = None,
+    k_norm: mx.array | None = None,
+    past_k: mx.array | None = None,
+    past_v: mx.array | None = None,
+    positions: mx.array | None = None,
+    mask: mx.array | None = None,
+    key_mask: mx.array | None = None,
+    sinks: mx.array | None = None,
+    num_heads: int,
+    num_kv_heads: int | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+    rope: Rope | None = None,
+    norm_eps: float = 1e-6,
+    qk_norm_after_rope: bool = False,
+    add_zero_attn: bool = False,
+    need_weights: str | None = None,
+    return_kv: bool = False,
+) -> mx.array | tuple[mx.array, ...]:
     """All in float32, rounded once at the end."""
     kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     groups = num_heads // kv_heads
@@ -69,7 +95,9 @@ def mha(
 
     q = q.reshape(*q.shape[:-3], kv_heads, groups, *q.shape[-2:])
     sinks = None if sinks is None else widen(sinks).reshape(kv_heads, groups, 1, 1)
-    y, weights = attend(q, k, v, scale=scale, softcap=softcap, bias=bias, sinks=sinks, want_weights=need_weights is not None)
+    y, weights = attend(
+        q, k, v, scale=scale, softcap=softcap, bias=bias, sinks=sinks, want_weights=need_weights is not None
+    )
     y = y.reshape(*y.shape[:-4], num_heads, length, v.shape[-1]).swapaxes(-2, -3)
     y = _project(y.reshape(*y.shape[:-2], num_heads * v.shape[-1]), o_proj, o_bias).astype(query.dtype)
     results = [y]
@@ -84,7 +112,11 @@ def mha(
 def _project(x: mx.array, weight: Weight, bias: mx.array | None) -> mx.array:
     """A linear map in float32."""
     bias = None if bias is None else widen(bias)
-    return quantized_linear(x, weight, bias=bias) if isinstance(weight, QuantWeight) else product(widen(x), widen(weight), bias)
+    return (
+        quantized_linear(x, weight, bias=bias)
+        if isinstance(weight, QuantWeight)
+        else product(widen(x), widen(weight), bias)
+    )
 
 
 def _heads(x: mx.array, weight: Weight, bias: mx.array | None, heads: int) -> mx.array:
@@ -96,7 +128,9 @@ def _heads(x: mx.array, weight: Weight, bias: mx.array | None, heads: int) -> mx
 def _rotated(x: mx.array, positions: mx.array, rope: Rope) -> mx.array:
     """Turns `[*B, H, L, D]`; positions `[L]` or `[*B, L]`."""
     dims = x.shape[-1] if rope.dims is None else rope.dims
-    cos, sin = rope_angles(positions, dims=dims, base=rope.base, scaling=rope.scaling, position_scale=rope.position_scale)
+    cos, sin = rope_angles(
+        positions, dims=dims, base=rope.base, scaling=rope.scaling, position_scale=rope.position_scale
+    )
     if positions.ndim > 1:
         cos, sin = cos[..., None, :, :], sin[..., None, :, :]
     return rope_rotate(x, cos, sin, traditional=rope.traditional)

@@ -37,8 +37,8 @@ def preload() -> str:
     if "mlx.core" in sys.modules:
         return "found, but mlx was imported before the backend was loaded: matrix products are slow"
     try:
-        # Nothing is set: MKL honours MKL_NUM_THREADS, and takes torch's OpenMP where that is loaded first. Setting its layer to
-        # Intel's OpenMP beside torch's gives wrong products.
+        # Nothing is set: MKL honours MKL_NUM_THREADS, and takes torch's OpenMP where that is loaded first. Setting its
+        # layer to Intel's OpenMP beside torch's gives wrong products.
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         return f"found, but cannot be loaded: {error}"

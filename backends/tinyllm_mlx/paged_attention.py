@@ -7,16 +7,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from tinyllm.pages import runs
+from tinyllm.plugins import runs
 from tinyllm_mlx.arrays import begin, widen
 from tinyllm_mlx.attention import attention
 
 
-def kv_append(k_pages: mx.array, v_pages: mx.array, k: mx.array, v: mx.array, slots: np.ndarray) -> tuple[mx.array, mx.array]:
+def kv_append(
+    k_pages: mx.array, v_pages: mx.array, k: mx.array, v: mx.array, slots: np.ndarray
+) -> tuple[mx.array, mx.array]:
     """Write new keys and values to their slots.
 
-    Assignment to a slice takes over the memory of an array that nothing else holds: so the pools are changed in place, and
-    the arrays given are the arrays given back.
+    Assignment to a slice takes over the memory of an array that nothing else holds: so the pools are changed in place,
+    and the arrays given are the arrays given back.
     """
     page_size = k_pages.shape[2]
     for start, stop in runs(slots, page_size):
@@ -28,9 +30,18 @@ def kv_append(k_pages: mx.array, v_pages: mx.array, k: mx.array, v: mx.array, sl
 
 
 def paged_attention(
-    q: mx.array, k_pages: mx.array, v_pages: mx.array, q_start: np.ndarray, kv_len: np.ndarray, block_table: np.ndarray, *,
-    sinks: mx.array | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
-) -> mx.array:  # fmt: skip
+    q: mx.array,
+    k_pages: mx.array,
+    v_pages: mx.array,
+    q_start: np.ndarray,
+    kv_len: np.ndarray,
+    block_table: np.ndarray,
+    *,
+    sinks: mx.array | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> mx.array:
     """Each sequence's queries over its own keys; always causal."""
     tokens, heads, dim = q.shape
     kv_heads, page_size = k_pages.shape[1:3]

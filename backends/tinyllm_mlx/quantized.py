@@ -1,7 +1,7 @@
-"""Quantised weights from shifts and masks.
+"""Quantized weights from shifts and masks.
 
-On the CPU, where MLX's own quantised product reads 0.4 GB/s, a weight that stays is dequantised once, to a float32 `Matrix`
-that the head and the embedding share; what it costs in memory it gives back in speed, 20 times and more.
+On the CPU, where MLX's own quantized product reads 0.4 GB/s, a weight that stays is dequantized once, to a float32
+`Matrix` that the head and the embedding share; what it costs in memory it gives back in speed, 20 times and more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import SCHEMES, WORD, QuantWeight
+from tinyllm.plugins import QuantWeight
+from tinyllm.spec.quantized import SCHEMES, WORD
 from tinyllm_mlx import linear
 from tinyllm_mlx.arrays import for_product, on_cpu, widen
 from tinyllm_mlx.linear import Matrix
@@ -54,8 +55,14 @@ def quantize(w: mx.array, *, bits: int = 4, group_size: int = 64, scheme: str = 
     q = mx.round((groups - low[..., None]) / mx.where(scales > 0, scales, 1)[..., None]).reshape(w.shape)
     shape = tuple(w.shape)
     if scheme == "int8":
-        return QuantWeight("int8", {"q": mx.clip(q, -127, 127).astype(mx.int8), "scales": scales.astype(dtype)}, 8, group_size, shape)
-    arrays = {"q": pack_bits(mx.clip(q, 0, 2**bits - 1), bits), "scales": scales.astype(dtype), "biases": low.astype(dtype)}
+        return QuantWeight(
+            "int8", {"q": mx.clip(q, -127, 127).astype(mx.int8), "scales": scales.astype(dtype)}, 8, group_size, shape
+        )
+    arrays = {
+        "q": pack_bits(mx.clip(q, 0, 2**bits - 1), bits),
+        "scales": scales.astype(dtype),
+        "biases": low.astype(dtype),
+    }
     return QuantWeight("affine", arrays, bits, group_size, shape)
 
 
@@ -63,7 +70,9 @@ def expand(weight: QuantWeight) -> mx.array:
     """`scale * q + bias` in float32, columns where the inputs are."""
     arrays, columns = weight.arrays, weight.shape[-1]
     if weight.scheme not in SCHEMES:
-        raise UnsupportedError(f"mlx: the scheme {weight.scheme!r} of a quantised weight is not known (known: {', '.join(SCHEMES)})")
+        raise UnsupportedError(
+            f"mlx: the scheme {weight.scheme!r} of a quantized weight is not known (known: {', '.join(SCHEMES)})"
+        )
     q: mx.array = arrays["q"] if weight.scheme == "int8" else unpack_bits(arrays["q"], weight.bits, columns)
     groups = (*q.shape[:-1], columns // weight.group_size, weight.group_size)
     values: mx.array = q.astype(mx.float32).reshape(groups) * arrays["scales"].astype(mx.float32)[..., None]
@@ -76,7 +85,8 @@ def expand(weight: QuantWeight) -> mx.array:
 
 
 def prepare(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight | Matrix:
-    """Dequantised where products use it on the CPU; a table that only lends rows, and all on the GPU, stay as they are."""
+    """Dequantized where products use it on the CPU; a table that only lends rows, and all on the GPU, stay as they
+    are."""
     if "quantized_linear.weight" in uses and on_cpu():
         return linear.pack(expand(weight))
     return weight
@@ -88,21 +98,22 @@ def dequantize(weight: QuantWeight, *, dtype: str = "float32") -> mx.array:
 
 
 def quantized_linear(x: mx.array, weight: QuantWeight | Matrix, *, bias: mx.array | None = None) -> mx.array:
-    """A matrix product with the dequantised weight."""
+    """A matrix product with the dequantized weight."""
     if isinstance(weight, QuantWeight):
         weight = Matrix(expand(weight).astype(mx.float32 if on_cpu() else x.dtype), False, x.dtype)
     return linear.product(x, weight, bias)
 
 
 def quantized_embedding(ids: mx.array, weight: QuantWeight | Matrix, *, dtype: str = "float32") -> mx.array:
-    """Rows, dequantised."""
+    """Rows, dequantized."""
     if isinstance(weight, Matrix):
         return linear.rows(ids, weight).astype(getattr(mx, dtype))
     return expand(weight.rows(lambda array: mx.take(array, ids, axis=0), ids.shape)).astype(getattr(mx, dtype))
 
 
 def prepare_fast(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight:
-    """The layout is MLX's own already; int8 is laid out as 8-bit affine: s * q = s * (q + 128) - 128 * s, exact where s is float16."""
+    """The layout is MLX's own already; int8 is laid out as 8-bit affine: s * q = s * (q + 128) - 128 * s, exact where s
+    is float16."""
     if weight.scheme == "affine":
         return weight
     scales = weight.arrays["scales"].astype(mx.float32)  # float16 might not hold 128 * s
@@ -113,10 +124,13 @@ def prepare_fast(weight: QuantWeight, uses: tuple[str, ...]) -> QuantWeight:
 
 
 def quantized_linear_fast(x: mx.array, weight: QuantWeight, *, bias: mx.array | None = None) -> mx.array:
-    """`mx.quantized_matmul`, on inputs in the order the columns are stored in; on the CPU it sums in the dtype of its input."""
+    """`mx.quantized_matmul`, on inputs in the order the columns are stored in; on the CPU it sums in the dtype of its
+    input."""
     a = weight.arrays
     left = for_product(x if "permutation" not in a else mx.take(x, a["permutation"], axis=-1))
-    y = mx.quantized_matmul(left, a["q"], a["scales"], a["biases"], transpose=True, group_size=weight.group_size, bits=weight.bits)
+    y = mx.quantized_matmul(
+        left, a["q"], a["scales"], a["biases"], transpose=True, group_size=weight.group_size, bits=weight.bits
+    )
     return (y if bias is None else y + for_product(bias)).astype(x.dtype)
 
 

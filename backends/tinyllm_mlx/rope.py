@@ -6,15 +6,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.plugins import RopeScaling, attention_factor, inverse_frequencies
 from tinyllm_mlx.arrays import widen
 
 
 def rope_angles(
-    positions: mx.array, *, inv_freq: mx.array | None = None, dims: int | None = None, base: float = 10000.0,
-    scaling: RopeScaling | None = None, position_scale: float = 1.0,
-) -> tuple[mx.array, mx.array]:  # fmt: skip
+    positions: mx.array,
+    *,
+    inv_freq: mx.array | None = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    position_scale: float = 1.0,
+) -> tuple[mx.array, mx.array]:
     """cos and sin of position times frequency, in float32."""
     if inv_freq is None:
         inv_freq = mx.array(inverse_frequencies(dims or 0, base, scaling).tolist())
@@ -44,9 +48,17 @@ def rope_rotate(x: mx.array, cos: mx.array, sin: mx.array, *, traditional: bool 
 
 
 def rope(
-    x: mx.array, *, offset: Any = None, positions: mx.array | None = None, inv_freq: mx.array | None = None, dims: int | None = None,
-    base: float = 10000.0, scaling: RopeScaling | None = None, traditional: bool = False, position_scale: float = 1.0,
-) -> mx.array:  # fmt: skip
+    x: mx.array,
+    *,
+    offset: Any = None,
+    positions: mx.array | None = None,
+    inv_freq: mx.array | None = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    traditional: bool = False,
+    position_scale: float = 1.0,
+) -> mx.array:
     """Angles of the positions along axis -2, then the rotation."""
     if positions is None:
         positions = mx.arange(x.shape[-2])
@@ -54,7 +66,9 @@ def rope(
             positions = mx.array(offset)[..., None].astype(mx.int32) + positions
     if inv_freq is None and dims is None:
         dims = x.shape[-1]
-    cos, sin = rope_angles(positions, inv_freq=inv_freq, dims=dims, base=base, scaling=scaling, position_scale=position_scale)
+    cos, sin = rope_angles(
+        positions, inv_freq=inv_freq, dims=dims, base=base, scaling=scaling, position_scale=position_scale
+    )
     if cos.ndim == 3:  # positions for each entry of the first axis
         shape = (cos.shape[0], *(1,) * (x.ndim - 3), *cos.shape[1:])
         cos, sin = cos.reshape(shape), sin.reshape(shape)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.quant_weight import known_scheme
-from tinyllm.spec import ArrayType, Call, QuantType
+from tinyllm.plugins import ArrayType, Call, QuantType, known_scheme
 
 
 def no_empty_axis(call: Call) -> bool | str:
@@ -54,7 +53,8 @@ def rotation(call: Call) -> bool | str:
 
 
 def attention(call: Call) -> bool | str:
-    """`mx.fast.scaled_dot_product_attention`: rows that see nothing give NaN there, so whatever can leave a row empty is declined."""
+    """`mx.fast.scaled_dot_product_attention`: rows that see nothing give NaN there, so whatever can leave a row empty
+    is declined."""
     for name in ("mask", "key_mask", "kv_lengths"):
         if call.inputs.get(name) is not None:
             return f"{name}: a row may have nothing to attend to"

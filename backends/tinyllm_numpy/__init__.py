@@ -1,11 +1,9 @@
-"""The numpy backend: always there, and the plainest to read. What runs a model has kernels, all else is by reference."""
+"""The numpy backend: always there, and the plainest to read. What runs a model has kernels, all else is by
+reference."""
 
 from __future__ import annotations
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.hookspecs import hookimpl
-from tinyllm.quant_weight import known_scheme
-from tinyllm.spec import Call
+from tinyllm.plugins import Backend, BackendPlugin, Call, Kernel, Probe, hookimpl, known_scheme
 
 
 def _probe() -> Probe:
@@ -33,13 +31,15 @@ def _dense(call: Call) -> bool | str:
 
 
 def _own(op: str, module: str, *, prepare: str | None = None) -> Kernel:
-    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=f"tinyllm_numpy.{prepare}" if prepare else None)
+    return Kernel(
+        "numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=f"tinyllm_numpy.{prepare}" if prepare else None
+    )
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`own`: plain numpy, without the copies of the reference. `dense`: a quantised weight unpacked once, then BLAS."""
-    quantised = [
+    """`own`: plain numpy, without the copies of the reference. `dense`: a quantized weight unpacked once, then BLAS."""
+    quantized = [
         kernel
         for op in ("quantized_linear", "quantized_embedding")
         for kernel in (
@@ -50,7 +50,10 @@ def tinyllm_kernels() -> list[Kernel]:
     return [
         _own("linear", "linear", prepare="linear:prepare"),
         _own("embedding", "linear", prepare="linear:prepare"),
-        *(_own(op, "pointwise") for op in ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")),
+        *(
+            _own(op, "pointwise")
+            for op in ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")
+        ),
         *(_own(op, "pages") for op in ("kv_append", "paged_attention")),
-        *quantised,
+        *quantized,
     ]

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend
-from tinyllm.dtypes import numpy_dtype
+from tinyllm.plugins import Backend, numpy_dtype
 
 
 class NumpyBackend(Backend):
@@ -23,7 +22,8 @@ class NumpyBackend(Backend):
         return array
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        """A view that cannot be written to, as of every backend: the array may be a weight or a page that others read."""
+        """A view that cannot be written to, as of every backend: the array may be a weight or a page that others
+        read."""
         view = np.asarray(array).view()
         view.flags.writeable = False
         return view

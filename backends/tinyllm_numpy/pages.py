@@ -6,26 +6,39 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinyllm.pages import neighbours
+from tinyllm.plugins import neighbours
 from tinyllm_numpy.widen import widen
 
 
-def kv_append(k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def kv_append(
+    k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.ndarray, slots: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     return _write(k_pages, k, slots), _write(v_pages, v, slots)
 
 
 def _write(pages: np.ndarray, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
     if not pages.flags.writeable:
         pages = pages.copy()
-    number, place = np.divmod(slots.astype(np.int64, copy=False), pages.shape[2])  # a page may be larger than slots of 8 bits can say
+    number, place = np.divmod(
+        slots.astype(np.int64, copy=False), pages.shape[2]
+    )  # a page may be larger than slots of 8 bits can say
     pages[number, :, place] = rows
     return pages
 
 
 def paged_attention(
-    q: np.ndarray, k_pages: np.ndarray, v_pages: np.ndarray, q_start: np.ndarray, kv_len: np.ndarray, block_table: np.ndarray, *,
-    sinks: np.ndarray | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
-) -> np.ndarray:  # fmt: skip
+    q: np.ndarray,
+    k_pages: np.ndarray,
+    v_pages: np.ndarray,
+    q_start: np.ndarray,
+    kv_len: np.ndarray,
+    block_table: np.ndarray,
+    *,
+    sinks: np.ndarray | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> np.ndarray:
     y = np.empty((*q.shape[:2], v_pages.shape[-1]), q.dtype)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     for row, (first, last), length in zip(block_table, pairwise(q_start.tolist()), kv_len.tolist(), strict=True):
@@ -37,8 +50,8 @@ def paged_attention(
 
 
 def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """Keys or values `begin` to `end - 1` of a sequence, `[Hkv, S, D]`: a view where one page holds them, or neighbours of a pool that
-    lies in memory head by head."""
+    """Keys or values `begin` to `end - 1` of a sequence, `[Hkv, S, D]`: a view where one page holds them, or neighbours
+    of a pool that lies in memory head by head."""
     size = pages.shape[2]
     first, last = begin // size, -(-end // size)
     if last - first == 1:
@@ -49,8 +62,11 @@ def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarra
     return own[:, begin - first * size : end - first * size]
 
 
-def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, sinks: np.ndarray | None, window: int | None, softcap: float | None) -> np.ndarray:
-    """Scaled q `[L, Hq, D]` against `[Hkv, S, D]`: the queries of a kv head are rows of one product, so that keys are read once."""
+def _attend(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, sinks: np.ndarray | None, window: int | None, softcap: float | None
+) -> np.ndarray:
+    """Scaled q `[L, Hq, D]` against `[Hkv, S, D]`: the queries of a kv head are rows of one product, so that keys are
+    read once."""
     length, heads, dim = q.shape
     kv_heads, keys, _ = k.shape
     groups = heads // kv_heads
@@ -70,5 +86,7 @@ def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, sinks: np.ndarray | Non
     total = scores.sum(axis=-1, keepdims=True)
     if sinks is not None:
         total = total + np.exp(sinks - top)
-    y: np.ndarray = (scores.reshape(kv_heads, groups * length, keys) @ v).reshape(kv_heads, groups, length, v.shape[-1]) / total
+    y: np.ndarray = (scores.reshape(kv_heads, groups * length, keys) @ v).reshape(
+        kv_heads, groups, length, v.shape[-1]
+    ) / total
     return y.transpose(2, 0, 1, 3).reshape(length, heads, v.shape[-1])

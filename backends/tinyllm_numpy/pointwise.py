@@ -38,7 +38,9 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6) -> np.ndar
 def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional: bool = False) -> np.ndarray:
     pairs = cos.shape[-1]
     wide, y = widen(x), np.empty_like(x)
-    first, second = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if traditional else (slice(0, pairs), slice(pairs, 2 * pairs))
+    first, second = (
+        (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if traditional else (slice(0, pairs), slice(pairs, 2 * pairs))
+    )
     a, b = wide[..., first], wide[..., second]
     y[..., first] = a * cos - b * sin
     y[..., second] = b * cos + a * sin

@@ -1,12 +1,11 @@
-"""Quantised weights: `dense` unpacks them once to float32, `packed` at every call."""
+"""Quantized weights: `dense` unpacks them once to float32, `packed` at every call."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyllm.catalogue.packing import unpacked
-from tinyllm.dtypes import numpy_dtype
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.catalogue.quantize.packing import unpacked
+from tinyllm.plugins import QuantWeight, numpy_dtype
 from tinyllm_numpy.linear import matmul_rows
 from tinyllm_numpy.widen import widen
 

@@ -9,10 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.hookspecs import hookimpl
-from tinyllm.oracle import Oracle
-from tinyllm.quant_weight import known_scheme
+from tinyllm.plugins import Backend, BackendPlugin, Kernel, Oracle, Probe, hookimpl, known_scheme
 from tinyllm_torch import supports
 
 INSTALL = "pip install 'tinyllm[torch]'"
@@ -75,7 +72,9 @@ PLAIN = {
 SUPPORTS = {"dequantize": known_scheme, "quantized_embedding": known_scheme}
 
 
-def _kernel(op: str, name: str, path: str, check: supports.Check | None, priority: int, prepare: str = "", exact: bool = True) -> Kernel:
+def _kernel(
+    op: str, name: str, path: str, check: supports.Check | None, priority: int, prepare: str = "", exact: bool = True
+) -> Kernel:
     packs = f"tinyllm_torch.{prepare}" if prepare else None
     return Kernel("torch", op, name, f"tinyllm_torch.{path}", check, priority, packs, exact=exact)
 
@@ -84,22 +83,48 @@ def _kernel(op: str, name: str, path: str, check: supports.Check | None, priorit
 def tinyllm_kernels() -> list[Kernel]:
     """`packed` and `float16` lay out a weight anew for oneDNN and fbgemm; `fused` is PyTorch's attention operator."""
     return [
-        *(_kernel(op, "plain", f"{module}:{op}", SUPPORTS.get(op), 0, "linear:prepare" if op == "embedding" else "")
-          for op, module in PLAIN.items()),
-        *(_kernel(op, name, f"attention:{op}_{name}", check, priority)
-          for op in ("sdpa", "gqa") for name, check, priority in (("fused", supports.fused, 10), ("scratch", None, 0))),
-        _kernel("linear", "float16", "linear:linear_float16", supports.float16, 20, "linear:prepare_float16", exact=False),
+        *(
+            _kernel(op, "plain", f"{module}:{op}", SUPPORTS.get(op), 0, "linear:prepare" if op == "embedding" else "")
+            for op, module in PLAIN.items()
+        ),
+        *(
+            _kernel(op, name, f"attention:{op}_{name}", check, priority)
+            for op in ("sdpa", "gqa")
+            for name, check, priority in (("fused", supports.fused, 10), ("scratch", None, 0))
+        ),
+        _kernel(
+            "linear", "float16", "linear:linear_float16", supports.float16, 20, "linear:prepare_float16", exact=False
+        ),
         _kernel("linear", "packed", "linear:linear", supports.packed, 10, "linear:prepare"),
         _kernel("linear", "plain", "linear:linear_plain", None, 0),
-        _kernel("quantized_linear", "float16", "linear:linear_float16", supports.float16, 20, "quantized:prepare_float16", exact=False),
+        _kernel(
+            "quantized_linear",
+            "float16",
+            "linear:linear_float16",
+            supports.float16,
+            20,
+            "quantized:prepare_float16",
+            exact=False,
+        ),
         _kernel("quantized_linear", "packed", "linear:linear", supports.packed, 10, "quantized:prepare"),
-        *(_kernel("quantized_linear", f"dense_{dtype}", "linear:linear_plain", supports.dense(dtype), 5, f"quantized:prepare_dense_{dtype}")
-          for dtype in ("float16", "bfloat16", "float32")),
+        *(
+            _kernel(
+                "quantized_linear",
+                f"dense_{dtype}",
+                "linear:linear_plain",
+                supports.dense(dtype),
+                5,
+                f"quantized:prepare_dense_{dtype}",
+            )
+            for dtype in ("float16", "bfloat16", "float32")
+        ),
         _kernel("quantized_linear", "scratch", "quantized:quantized_linear", known_scheme, 0),
-    ]  # fmt: skip
+    ]
 
 
 @hookimpl
 def tinyllm_oracles() -> list[Oracle]:
     """PyTorch's own functions in float64, as a judge of everybody's kernels."""
-    return [Oracle("torch", "tinyllm_torch.oracle.answers:reason", "tinyllm_torch.oracle.answers:answer", "torch", INSTALL)]
+    return [
+        Oracle("torch", "tinyllm_torch.oracle.answers:reason", "tinyllm_torch.oracle.answers:answer", "torch", INSTALL)
+    ]

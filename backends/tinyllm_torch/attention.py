@@ -15,45 +15,85 @@ Tensor = torch.Tensor
 
 
 def sdpa_scratch(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, sinks: Tensor | None = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
     additive, seen = masks(q, k, mask, causal=causal, window=window)
     y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
     return y.to(q.dtype)
 
 
 def gqa_scratch(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
-    sinks: Tensor | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    kv_lengths: np.ndarray | None = None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
     softcap: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     additive, seen = masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
     y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
     return y.to(q.dtype)
 
 
 def sdpa_fused(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, sinks: Tensor | None = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
     """Declined before it comes here: softcap and sinks."""
     return _fused(q, k, v, scale, causal, window, mask)
 
 
 def gqa_fused(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
-    sinks: Tensor | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    kv_lengths: np.ndarray | None = None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
     softcap: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Declined before it comes here: softcap and sinks."""
     return _fused(q, k, v, scale, causal, window, mask, key_mask, kv_lengths)
 
 
 def masks(
-    q: Tensor, k: Tensor, mask: Tensor | None = None, key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None, *,
-    causal: bool, window: int | None,
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    kv_lengths: np.ndarray | None = None,
+    *,
+    causal: bool,
+    window: int | None,
+) -> tuple[Tensor | None, Tensor | None]:
     """What is added to the scores, and which keys are seen (None: all), both broadcastable to the scores."""
     end = None
     if kv_lengths is not None:  # of any integer dtype, and subtracted from
@@ -73,7 +113,9 @@ def masks(
     return additive, seen
 
 
-def visible(length: int, keys: int, causal: bool, window: int | None, end: Tensor | None, device: torch.device) -> list[Tensor]:
+def visible(
+    length: int, keys: int, causal: bool, window: int | None, end: Tensor | None, device: torch.device
+) -> list[Tensor]:
     """Conditions on positions, the last query standing on the last key, or on key `end - 1`."""
     if not causal and window is None and end is None:
         return []
@@ -91,9 +133,16 @@ def visible(length: int, keys: int, causal: bool, window: int | None, end: Tenso
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, softcap: float | None = None, additive: Tensor | None = None,
-    seen: Tensor | None = None, sinks: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    additive: Tensor | None = None,
+    seen: Tensor | None = None,
+    sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Output and weights. Heads of k and v may be fewer than those of q; sinks `[Hq]`."""
     if not q.ndim == k.ndim == v.ndim:  # batch axes that one side lacks, ahead of its heads
         axes = max(q.ndim, k.ndim, v.ndim)
@@ -122,7 +171,8 @@ def attend(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b`; where a has more heads, those of a group are rows of one product, so that b is neither copied nor read twice."""
+    """`a @ b`; where a has more heads, those of a group are rows of one product, so that b is neither copied nor read
+    twice."""
     if a.ndim < 3 or a.ndim != b.ndim or b.shape[-3] == 0 or 0 < a.shape[-3] <= b.shape[-3]:
         return a @ b
     heads, groups, rows = b.shape[-3], a.shape[-3] // b.shape[-3], a.shape[-2]
@@ -141,12 +191,21 @@ def _clean(x: Tensor, seen: Tensor, q_shape: Any) -> Tensor:
 
 
 def _fused(
-    q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None, mask: Tensor | None = None,
-    key_mask: Tensor | None = None, kv_lengths: np.ndarray | None = None,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
+    mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    kv_lengths: np.ndarray | None = None,
+) -> Tensor:
     dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
     q, k, v = for_product(q), for_product(k), for_product(v)
-    square = causal and length in (1, keys) and mask is None and key_mask is None and kv_lengths is None and window is None
+    square = (
+        causal and length in (1, keys) and mask is None and key_mask is None and kv_lengths is None and window is None
+    )
     square = square and causal_by_operator(scale)
     additive, seen = (None, None) if square else masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
     if seen is None:
@@ -157,19 +216,27 @@ def _fused(
 
 
 def causal_by_operator(scale: float | None) -> bool:
-    """Whether the operator's `is_causal` may be used: it scales the -inf of its mask too, which a scale of 0 or less makes NaN or inf."""
+    """Whether the operator's `is_causal` may be used: it scales the -inf of its mask too, which a scale of 0 or less
+    makes NaN or inf."""
     return scale is None or scale > 0
 
 
 def dot_product_attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None, mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
-    """PyTorch's operator, which is fast for 4 axes. A row that sees nothing gives NaN; `is_causal` is right for L = S only."""
+    """PyTorch's operator, which is fast for 4 axes. A row that sees nothing gives NaN; `is_causal` is right for L = S
+    only."""
     grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3]
     if mask is not None and mask.ndim > 4:
         mask = mask.expand(*q.shape[:-1], k.shape[-2]).flatten(0, -4)
     y = F.scaled_dot_product_attention(
-        _four_axes(q), _four_axes(k), _four_axes(v), attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=grouped
+        _four_axes(q),
+        _four_axes(k),
+        _four_axes(v),
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=grouped,
     )
     return y if q.ndim == 4 else y.reshape(*q.shape[:-1], v.shape[-1])
 

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from tinyllm.backend import Backend
 from tinyllm.errors import BackendUnavailableError
+from tinyllm.plugins import Backend
 
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
@@ -39,7 +39,8 @@ class TorchBackend(Backend):
         self.compute_dtype = "bfloat16" if device == "cuda" else "float32"
 
     def from_numpy(self, array: np.ndarray) -> torch.Tensor:
-        """Shares memory on the CPU. A read-only array's tensor says so, for the kernel that writes to what it consumes."""
+        """Shares memory on the CPU. A read-only array's tensor says so, for the kernel that writes to what it
+        consumes."""
         if array.dtype == ml_dtypes.bfloat16:
             shared = self.from_numpy(array.view(np.int16))
             return _marked(shared.view(torch.bfloat16), getattr(shared, READ_ONLY, False))
@@ -50,7 +51,9 @@ class TorchBackend(Backend):
 
     def to_numpy(self, array: torch.Tensor) -> np.ndarray:
         host = array.detach().cpu()
-        view: np.ndarray = host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype is torch.bfloat16 else host.numpy()
+        view: np.ndarray = (
+            host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype is torch.bfloat16 else host.numpy()
+        )
         view.flags.writeable = False
         return view
 

@@ -1,6 +1,7 @@
 """linear, and quantized_linear on weights that are dense by now.
 
-oneDNN's packed layout reads a float32 weight 1.2 to 2 times faster than `F.linear` does; fbgemm holds it in float16 and sums in float32.
+oneDNN's packed layout reads a float32 weight 1.2 to 2 times faster than `F.linear` does; fbgemm holds it in float16 and
+sums in float32.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ def pack_float16(weight: torch.Tensor) -> Any:
     """A float32 matrix rounded to float16, in fbgemm's layout."""
     largest = float(weight.detach().abs().max())
     if not largest <= torch.finfo(torch.float16).max:
-        raise UnsupportedError(f"linear: a weight of {largest:g} is beyond float16: do without --fast, or pin another kernel")
+        raise UnsupportedError(
+            f"linear: a weight of {largest:g} is beyond float16: do without --fast, or pin another kernel"
+        )
     return torch.ops.quantized.linear_prepack_fp16(weight.detach().contiguous(), None)
 
 
 def prepare(weight: torch.Tensor, uses: tuple[str, ...]) -> torch.Tensor:
-    """Packed where only products use it: a table that is looked up too stays as it is, because no layout serves both."""
+    """Packed where only products use it: a table that is looked up too stays as it is, because no layout serves
+    both."""
     return pack(weight) if set(uses) == {"linear.weight"} else weight
 
 
@@ -58,8 +62,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None =
 def row_step(rows: int) -> int:
     """Rows go to oneDNN in multiples of this: an eighth of the power of two below.
 
-    It compiles for each number of rows, and it and PyTorch keep a thousand such products, of half a megabyte each. So there are 56
-    numbers up to 512, and 12 % more rows at most.
+    It compiles for each number of rows, and it and PyTorch keep a thousand such products, of half a megabyte each. So
+    there are 56 numbers up to 512, and 12 % more rows at most.
     """
     return 1 << max(0, rows.bit_length() - 4)
 

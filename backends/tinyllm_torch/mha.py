@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.rope_scaling import Rope
+from tinyllm.plugins import QuantWeight, Rope
 from tinyllm_torch.attention import attend, masks
 from tinyllm_torch.quantized import expand
 from tinyllm_torch.rms_norm import rms_norm
@@ -18,15 +17,41 @@ Weight = Tensor | QuantWeight
 
 
 def mha(
-    query: Tensor, q_proj: Weight, o_proj: Weight, *, k_proj: Weight | None = None, v_proj: Weight | None = None,
-    key: Tensor | None = None, value: Tensor | None = None, q_bias: Tensor | None = None, k_bias: Tensor | None = None,
-    v_bias: Tensor | None = None, o_bias: Tensor | None = None, bias_k: Tensor | None = None, bias_v: Tensor | None = None,
-    q_norm: Tensor | None = None, k_norm: Tensor | None = None, past_k: Tensor | None = None, past_v: Tensor | None = None,
-    positions: Tensor | None = None, mask: Tensor | None = None, key_mask: Tensor | None = None, sinks: Tensor | None = None,
-    num_heads: int, num_kv_heads: int | None = None, scale: float | None = None, causal: bool = False, window: int | None = None,
-    softcap: float | None = None, rope: Rope | None = None, norm_eps: float = 1e-6, qk_norm_after_rope: bool = False,
-    add_zero_attn: bool = False, need_weights: str | None = None, return_kv: bool = False,
-) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+    query: Tensor,
+    q_proj: Weight,
+    o_proj: Weight,
+    *,
+    k_proj: Weight | None = None,
+    v_proj: Weight | None = None,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    q_bias: Tensor | None = None,
+    k_bias: Tensor | None = None,
+    v_bias: Tensor | None = None,
+    o_bias: Tensor | None = None,
+    bias_k: Tensor | None = None,
+    bias_v: Tensor | None = None,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    past_k: Tensor | None = None,
+    past_v: Tensor | None = None,
+    positions: Tensor | None = None,
+    mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    sinks: Tensor | None = None,
+    num_heads: int,
+    num_kv_heads: int | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+    rope: Rope | None = None,
+    norm_eps: float = 1e-6,
+    qk_norm_after_rope: bool = False,
+    add_zero_attn: bool = False,
+    need_weights: str | None = None,
+    return_kv: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
     """All of it in float32 or float64, each output rounded once."""
     dtype, kv_heads = query.dtype, num_kv_heads or num_heads
     query = widen(query)
@@ -88,7 +113,9 @@ def _turn(x: Tensor, positions: Tensor, rope: Rope) -> Tensor:
     return rotate(x, cos, sin, rope.traditional)
 
 
-def _always_seen(k: Tensor, v: Tensor, bias_k: Tensor | None, bias_v: Tensor | None, zero: bool) -> list[tuple[Tensor, Tensor]]:
+def _always_seen(
+    k: Tensor, v: Tensor, bias_k: Tensor | None, bias_v: Tensor | None, zero: bool
+) -> list[tuple[Tensor, Tensor]]:
     """A learned key and value, then ones of zeros, that every query sees whatever the masks say."""
     rows = []
     if bias_k is not None and bias_v is not None:

@@ -1,10 +1,11 @@
-"""The bit stream of quantised rows, on bytes: torch has few operators for uint32, but looks at it as bytes for nothing."""
+"""The bit stream of quantized rows, on bytes: torch has few operators for uint32, but looks at it as bytes for
+nothing."""
 
 from __future__ import annotations
 
 import torch
 
-from tinyllm.quant_weight import WORD
+from tinyllm.spec.quantized import WORD
 
 EIGHT = 8
 """Values worked on together: 8 of them fill whole bytes, whatever their bits."""
@@ -29,12 +30,16 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
 def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
     """The inverse, of integers below `2**bits`."""
     if not values.numel():
-        return torch.zeros((*values.shape[:-1], values.shape[-1] * bits // WORD), dtype=torch.uint32, device=values.device)
+        return torch.zeros(
+            (*values.shape[:-1], values.shape[-1] * bits // WORD), dtype=torch.uint32, device=values.device
+        )
     if bits == 8:
         octets = values.to(torch.uint8)
     else:
         lead, count = values.shape[:-1], values.shape[-1] // EIGHT
-        chunks = (values.to(torch.int64).reshape(*lead, count, EIGHT) << _shifts(bits, values.device)).sum(-1, keepdim=True)
+        chunks = (values.to(torch.int64).reshape(*lead, count, EIGHT) << _shifts(bits, values.device)).sum(
+            -1, keepdim=True
+        )
         octets = chunks.view(torch.uint8)[..., :bits].reshape(*lead, count * bits)
     words: torch.Tensor = octets.contiguous().view(torch.uint32)
     return words

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tinyllm.pages import neighbours, runs
+from tinyllm.plugins import neighbours, runs
 from tinyllm_torch.attention import attend, causal_by_operator, visible
 from tinyllm_torch.backend import READ_ONLY
 from tinyllm_torch.widen import for_product, narrow, widen
@@ -42,9 +42,18 @@ def _own(pages: Tensor) -> Tensor:
 
 
 def paged_attention(
-    q: Tensor, k_pages: Tensor, v_pages: Tensor, q_start: np.ndarray, kv_len: np.ndarray, block_table: np.ndarray, *,
-    sinks: Tensor | None = None, scale: float | None = None, window: int | None = None, softcap: float | None = None,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    q_start: np.ndarray,
+    kv_len: np.ndarray,
+    block_table: np.ndarray,
+    *,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
     """Sequence by sequence, each on views of its own pages."""
     plain = sinks is None and softcap is None and window is None
     if plain and q.shape[0] == len(kv_len) > 0 and (np.diff(q_start) == 1).all():
@@ -70,19 +79,22 @@ def paged_attention(
 
 def _decode(
     q: Tensor, k_pages: Tensor, v_pages: Tensor, kv_len: list[int], block_table: np.ndarray, scale: float | None
-) -> Tensor:  # fmt: skip
-    """One query of each sequence: the step that is taken for every token, with as little as can be between it and the operator."""
+) -> Tensor:
+    """One query of each sequence: the step that is taken for every token, with as little as can be between it and the
+    operator."""
     wide, shared, outputs = for_product(q).unsqueeze(2), q.shape[1] != k_pages.shape[1], []
     for b, keys in enumerate(kv_len):
         k, v = _read(k_pages, block_table[b], 0, keys), _read(v_pages, block_table[b], 0, keys)
-        y = F.scaled_dot_product_attention(wide[b : b + 1], for_product(k), for_product(v), scale=scale, enable_gqa=shared)
+        y = F.scaled_dot_product_attention(
+            wide[b : b + 1], for_product(k), for_product(v), scale=scale, enable_gqa=shared
+        )
         outputs.append(y)
     return narrow((outputs[0] if len(outputs) == 1 else torch.cat(outputs)), q.dtype).squeeze(2)
 
 
 def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:
-    """Keys or values `begin` to `end - 1` of a sequence, `[1, Hkv, S, D]`: a view where one page holds them, or neighbours of a pool
-    that lies in memory head by head."""
+    """Keys or values `begin` to `end - 1` of a sequence, `[1, Hkv, S, D]`: a view where one page holds them, or
+    neighbours of a pool that lies in memory head by head."""
     size = pages.shape[2]
     first, last = begin // size, -(-end // size)
     if last - first == 1:
@@ -102,9 +114,14 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | N
     masked = length > 1 and (length < keys or (window is not None and window < keys) or not causal_by_operator(scale))
     mask = _visible(length, keys, window, q.device) if masked else None
     return F.scaled_dot_product_attention(
-        for_product(q), for_product(k), for_product(v), mask, is_causal=length > 1 and not masked, scale=scale,
+        for_product(q),
+        for_product(k),
+        for_product(v),
+        mask,
+        is_causal=length > 1 and not masked,
+        scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
+    )
 
 
 def _visible(length: int, keys: int, window: int | None, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quantised weights: made, expanded, looked up, and multiplied with."""
+"""Quantized weights: made, expanded, looked up, and multiplied with."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import SCHEMES, QuantWeight
+from tinyllm.plugins import QuantWeight
+from tinyllm.spec.quantized import SCHEMES
 from tinyllm_torch import linear, packing
 from tinyllm_torch.widen import HALVES, widen
 
 
 def quantize(w: torch.Tensor, *, bits: int = 4, group_size: int = 64, scheme: str = "affine") -> QuantWeight:
-    """The ends of a group become the ends of its scale; scales are rounded to what is stored only when all is computed."""
+    """The ends of a group become the ends of its scale; scales are rounded to what is stored only when all is
+    computed."""
     stored = torch.float16 if w.dtype in HALVES else torch.float32
     groups = widen(w).reshape(*w.shape[:-1], w.shape[-1] // group_size, group_size)
     if scheme == "int8":
@@ -25,7 +27,9 @@ def quantize(w: torch.Tensor, *, bits: int = 4, group_size: int = 64, scheme: st
     q = ((groups - low.unsqueeze(-1)) / scales.masked_fill(scales == 0, 1).unsqueeze(-1)).round_().reshape(w.shape)
     shape = tuple(w.shape)
     if scheme == "int8":
-        return QuantWeight("int8", {"q": q.clamp_(-127, 127).to(torch.int8), "scales": scales.to(stored)}, 8, group_size, shape)
+        return QuantWeight(
+            "int8", {"q": q.clamp_(-127, 127).to(torch.int8), "scales": scales.to(stored)}, 8, group_size, shape
+        )
     arrays = {"q": packing.pack(q.clamp_(0, steps), bits), "scales": scales.to(stored), "biases": low.to(stored)}
     return QuantWeight("affine", arrays, bits, group_size, shape)
 
@@ -34,7 +38,9 @@ def expand(weight: QuantWeight, dtype: torch.dtype = torch.float32) -> torch.Ten
     """`scale * q + bias`, computed in float32 or float64."""
     arrays = weight.arrays
     if weight.scheme not in SCHEMES:
-        raise UnsupportedError(f"torch: the scheme {weight.scheme!r} of a quantised weight is not known (known: {', '.join(SCHEMES)})")
+        raise UnsupportedError(
+            f"torch: the scheme {weight.scheme!r} of a quantized weight is not known (known: {', '.join(SCHEMES)})"
+        )
     q = packing.unpack(arrays["q"], weight.bits) if weight.scheme == "affine" else arrays["q"]
     values: torch.Tensor = q.to(dtype).contiguous()
     groups = values.view(*q.shape[:-1], q.shape[-1] // weight.group_size, weight.group_size)

@@ -6,16 +6,22 @@ from functools import lru_cache
 
 import torch
 
-from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.plugins import RopeScaling, attention_factor, inverse_frequencies
 from tinyllm_torch.widen import narrow, widen
 
 
 def rope(
-    x: torch.Tensor, *, offset: torch.Tensor | None = None, positions: torch.Tensor | None = None, inv_freq: torch.Tensor | None = None,
-    dims: int | None = None, base: float = 10000.0, scaling: RopeScaling | None = None, traditional: bool = False,
+    x: torch.Tensor,
+    *,
+    offset: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+    inv_freq: torch.Tensor | None = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    traditional: bool = False,
     position_scale: float = 1.0,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     if positions is None:
         positions = torch.arange(x.shape[-2], device=x.device)
         if offset is not None:
@@ -31,19 +37,31 @@ def rope(
 
 
 def rope_angles(
-    positions: torch.Tensor, *, inv_freq: torch.Tensor | None = None, dims: int | None = None, base: float = 10000.0,
-    scaling: RopeScaling | None = None, position_scale: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    positions: torch.Tensor,
+    *,
+    inv_freq: torch.Tensor | None = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    position_scale: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     return angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32)
 
 
 def angles(
-    positions: torch.Tensor, inv_freq: torch.Tensor | None, dims: int | None, base: float, scaling: RopeScaling | None,
-    position_scale: float, dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    positions: torch.Tensor,
+    inv_freq: torch.Tensor | None,
+    dims: int | None,
+    base: float,
+    scaling: RopeScaling | None,
+    position_scale: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin `[*P, R]` in `dtype`, from angles in the finest dtype there is: at large positions float32 is off."""
     finest = torch.float32 if positions.device.type == "mps" else torch.float64
-    frequencies = _frequencies(dims or 0, base, scaling, finest, positions.device) if inv_freq is None else inv_freq.to(finest)
+    frequencies = (
+        _frequencies(dims or 0, base, scaling, finest, positions.device) if inv_freq is None else inv_freq.to(finest)
+    )
     turned = (positions.to(finest) * position_scale).unsqueeze(-1) * frequencies
     factor = attention_factor(scaling)
     cos, sin = torch.cos(turned), torch.sin(turned)
@@ -53,7 +71,9 @@ def angles(
 
 
 @lru_cache(maxsize=64)
-def _frequencies(dims: int, base: float, scaling: RopeScaling | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _frequencies(
+    dims: int, base: float, scaling: RopeScaling | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     with torch.inference_mode(False):  # one that autograd may keep
         return torch.tensor(inverse_frequencies(dims, base, scaling).tolist(), dtype=dtype, device=device)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from tinyllm.quant_weight import known_scheme
-from tinyllm.spec import Call
+from tinyllm.plugins import Call, known_scheme
 
 Check = Callable[[Call], bool | str]
 
@@ -49,7 +48,8 @@ def float16(call: Call) -> bool | str:
 
 
 def dense(dtype: str) -> Check:
-    """A quantised weight held as a matrix of `dtype`. On a CPU float32 serves 16-bit x too: products are faster and better."""
+    """A quantized weight held as a matrix of `dtype`. On a CPU float32 serves 16-bit x too: products are faster and
+    better."""
 
     def check(call: Call) -> bool | str:
         if not call.bound:

@@ -18,5 +18,6 @@ def narrow(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def for_product(x: torch.Tensor) -> torch.Tensor:
-    """A factor of a matrix product: a GPU sums 16-bit products in float32 by itself, on a CPU widened ones are faster."""
+    """A factor of a matrix product: a GPU sums 16-bit products in float32 by itself, on a CPU widened ones are
+    faster."""
     return x.float() if x.dtype in HALVES and x.device.type == "cpu" else x

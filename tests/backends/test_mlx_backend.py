@@ -1,4 +1,5 @@
-"""What the op cases do not show of the mlx backend: crossing from and to numpy, memory that is shared or written in place."""
+"""What the op cases do not show of the mlx backend: crossing from and to numpy, memory that is shared or written in
+place."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tinyllm_mlx.backend import MlxBackend  # noqa: E402
 from tinyllm_mlx.paged_attention import kv_append, paged_attention  # noqa: E402
 
 from tinyllm.errors import UnsupportedError  # noqa: E402
-from tinyllm.quant_weight import QuantWeight  # noqa: E402
+from tinyllm.spec.quantized import QuantWeight  # noqa: E402
 
 
 @pytest.fixture
@@ -44,7 +45,10 @@ def test_float64_is_refused(backend: MlxBackend) -> None:
 
 
 def test_probe_imports_no_array_library() -> None:
-    code = "import sys, tinyllm_mlx as t; t.tinyllm_backends()[0].probe(); t.tinyllm_kernels(); sys.exit('mlx.core' in sys.modules)"
+    code = (
+        "import sys, tinyllm_mlx as t; t.tinyllm_backends()[0].probe(); t.tinyllm_kernels(); "
+        "sys.exit('mlx.core' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,22 +10,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ops.harness import backends, registry
-from tinyllm.dtypes import numpy_dtype
+from tests.catalogue.harness import backends, registry
 from tinyllm.graph.graph import State
 from tinyllm.graph.program import Allocation, Program, Report
-from tinyllm.pages import runs
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.pages import runs
 
 
 @pytest.mark.parametrize(
     ("slots", "wanted"),
-    [([], []), ([5], [(0, 1)]), ([4, 5, 6, 7], [(0, 4)]), ([6, 7, 8, 9], [(0, 2), (2, 4)]), ([1, 3, 2], [(0, 1), (1, 2), (2, 3)])],
+    [
+        ([], []),
+        ([5], [(0, 1)]),
+        ([4, 5, 6, 7], [(0, 4)]),
+        ([6, 7, 8, 9], [(0, 2), (2, 4)]),
+        ([1, 3, 2], [(0, 1), (1, 2), (2, 3)]),
+    ],
 )
 def test_runs_end_at_page_borders(slots: list[int], wanted: list[tuple[int, int]]) -> None:
     assert runs(np.array(slots, np.int64), 4) == wanted
 
 
-@given(slots=st.lists(st.integers(0, 40), max_size=12), page_size=st.integers(1, 7), dtype=st.sampled_from(["int32", "uint32", "int64"]))
+@given(
+    slots=st.lists(st.integers(0, 40), max_size=12),
+    page_size=st.integers(1, 7),
+    dtype=st.sampled_from(["int32", "uint32", "int64"]),
+)
 def test_runs_are_the_longest_copies(slots: list[int], page_size: int, dtype: str) -> None:
     """Every token is in one of them, each lies in neighbouring slots of one page, and no two could be one."""
     found = runs(np.array(slots, dtype), page_size)
@@ -44,7 +54,8 @@ def test_numpy_dtypes(name: str) -> None:
 
 @pytest.mark.parametrize("name", backends())
 def test_host_arrays_are_never_written_to(name: str) -> None:
-    """`to_numpy` may show the backend's own memory, so nobody may change it; what went in stays as writeable as it was."""
+    """`to_numpy` may show the backend's own memory, so nobody may change it; what went in stays as writeable as it
+    was."""
     backend = registry().backend(name)
     mine = np.arange(6, dtype=np.float32).reshape(2, 3)
     host = backend.to_numpy(backend.from_numpy(mine))
@@ -57,7 +68,8 @@ def test_host_arrays_are_never_written_to(name: str) -> None:
 @pytest.mark.parametrize("name", [b for b in backends() if b != "mlx"])
 @pytest.mark.parametrize("grown", [False, True])
 def test_neighbouring_pages_are_read_in_place(name: str, grown: bool) -> None:
-    """A program's pages lie head by head, also after they grew, so that a run of them is a view; other pages are gathered."""
+    """A program's pages lie head by head, also after they grew, so that a run of them is a view; other pages are
+    gathered."""
     backend = registry().backend(name)
     assert backend.heads_first
     allocation = Allocation(State("k", (2, "page", 4), "float32"), backend)

@@ -1,4 +1,5 @@
-"""`fused` says what `scratch` says, whatever the masks: rows that see nothing give zeros, and hidden keys may be NaN."""
+"""`fused` says what `scratch` says, whatever the masks: rows that see nothing give zeros, and hidden keys may be
+NaN."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ def test_sdpa(seed: int, kind: str) -> None:
     length, keys, dim, value_dim = (int(n) for n in rng.integers(1, 7, 4))
     q, k, v = (_normal(generator, *lead, n, d) for n, d in ((length, dim), (keys, dim), (keys, value_dim)))
     mask = _masks(generator, (length, keys) if seed % 2 else (*lead, length, keys), kind)
-    settings: dict[str, Any] = {"causal": bool(seed % 3), "window": [None, 1, 3][seed % 3], "scale": [None, 0.0, -0.5][seed // 4]}
+    settings: dict[str, Any] = {
+        "causal": bool(seed % 3),
+        "window": [None, 1, 3][seed % 3],
+        "scale": [None, 0.0, -0.5][seed // 4],
+    }
     _poison(k, v, mask)
     expected = sdpa_scratch(q, k, v, mask=mask, **settings)
     assert torch.isfinite(expected).all()

@@ -11,11 +11,11 @@ from tinyllm_torch import packing, quantized  # noqa: E402
 from tinyllm_torch.backend import TorchBackend  # noqa: E402
 from tinyllm_torch.linear import linear, prepare, prepare_float16, row_step  # noqa: E402
 
-from tinyllm.catalogue.draws import quantised  # noqa: E402
-from tinyllm.catalogue.packing import dequantized, pack, unpack  # noqa: E402
+from tinyllm.catalogue.quantize.packing import dequantized, pack, unpack  # noqa: E402
 from tinyllm.errors import UnsupportedError  # noqa: E402
-from tinyllm.registry import Registry  # noqa: E402
-from tinyllm.spec import ArrayType, Call  # noqa: E402
+from tinyllm.registry.registry import Registry  # noqa: E402
+from tinyllm.spec.cases import quantized as random_weight  # noqa: E402
+from tinyllm.spec.types import ArrayType, Call  # noqa: E402
 
 BACKEND = TorchBackend("cpu")
 
@@ -31,7 +31,7 @@ def test_bit_streams(bits: int, rows: int) -> None:
 
 
 def test_expanding_leaves_the_weight_as_it_was() -> None:
-    weight = quantised(4, 64, bits=8, scheme="int8").make(np.random.default_rng(0))
+    weight = random_weight(4, 64, bits=8, scheme="int8").make(np.random.default_rng(0))
     native = weight.with_arrays({n: BACKEND.from_numpy(a) for n, a in weight.arrays.items()})
     before = native.arrays["q"].clone()
     wide = weight.with_arrays({n: a.astype(np.float32) if n == "scales" else a for n, a in weight.arrays.items()})

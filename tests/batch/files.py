@@ -11,14 +11,18 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 def request(custom_id: str, url: str = CHAT, **body: Any) -> dict[str, Any]:
     """A request whose prompt is its id."""
-    prompt: dict[str, Any] = {"messages": [{"role": "user", "content": custom_id}]} if url == CHAT else {"prompt": custom_id}
+    prompt: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": custom_id}]} if url == CHAT else {"prompt": custom_id}
+    )
     body = {"model": "fake", **prompt, "max_tokens": 6, "temperature": 0} | body
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
 
 
 def write(path: Path, *lines: Any) -> Path:
     """Objects as JSON, bytes as they are."""
-    path.write_bytes(b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    )
     return path
 
 

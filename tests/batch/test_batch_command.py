@@ -26,9 +26,19 @@ IDS = [one["custom_id"] for one in MANY]
 
 def start(folder: Path, *options: str, delay: float = 0.01) -> subprocess.Popen[bytes]:
     """The command in a process of its own, with a slow model."""
-    command = [sys.executable, "-m", "tests.cli.fake_model", "batch", str(folder / "in.jsonl"), "-o", str(folder / "out.jsonl")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.cli.fake_model",
+        "batch",
+        str(folder / "in.jsonl"),
+        "-o",
+        str(folder / "out.jsonl"),
+    ]
     command += ["--model", "fake", "--max-running", "3", *options]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "FAKE_DELAY": str(delay)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "FAKE_DELAY": str(delay)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
@@ -46,7 +56,8 @@ def texts(path: Path) -> dict[str, str]:
 
 
 def test_killed_and_resumed_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    """Twice killed outright, each time with half a line left behind; then to the end: the replies of a run that nobody disturbed."""
+    """Twice killed outright, each time with half a line left behind; then to the end: the replies of a run that nobody
+    disturbed."""
     write(tmp_path / "in.jsonl", *MANY)
     output = tmp_path / "out.jsonl"
     for lines in (5, 19):
@@ -80,7 +91,10 @@ def test_ctrl_c_leaves_what_is_done(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     done = len(read(tmp_path / "out.jsonl"))
     assert process.returncode == 130 and 4 <= done < 40
-    assert f"{done} of 40 requests are done; the same command goes on from there" in err.decode() and b"Traceback" not in err
+    assert (
+        f"{done} of 40 requests are done; the same command goes on from there" in err.decode()
+        and b"Traceback" not in err
+    )
     assert start(tmp_path, delay=0.0).wait(60) == 0
     assert sorted(e["custom_id"] for e in read(tmp_path / "out.jsonl")) == sorted(IDS)
 
@@ -106,7 +120,14 @@ def test_sizes_come_from_options_then_settings(
 
 def test_failures_have_their_own_file_and_exit_code(cli: Cli, fake: None, tmp_path: Path) -> None:
     """In the order of the requests, both."""
-    path = write(tmp_path / "in.jsonl", request("b"), b"{", request("a", TEXT), request("z", surprise=1), request("c") | {"url": "/v1/x"})
+    path = write(
+        tmp_path / "in.jsonl",
+        request("b"),
+        b"{",
+        request("a", TEXT),
+        request("z", surprise=1),
+        request("c") | {"url": "/v1/x"},
+    )
     options = ("--model", "fake", "--errors", str(tmp_path / "errors.jsonl"), "--ordered")
     ran = cli("batch", str(path), "-o", str(tmp_path / "out.jsonl"), *options)
     assert ran.code == 1 and "5 requests: 2 answered, 3 failed" in ran.err and ran.out == ""
@@ -118,7 +139,9 @@ def test_failures_have_their_own_file_and_exit_code(cli: Cli, fake: None, tmp_pa
     assert before == ((tmp_path / "out.jsonl").read_bytes(), (tmp_path / "errors.jsonl").read_bytes())
 
 
-def test_nothing_left_to_do_loads_no_model(cli: Cli, fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_left_to_do_loads_no_model(
+    cli: Cli, fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "in.jsonl", request("a"))
     arguments = ("batch", str(path), "-o", str(tmp_path / "out.jsonl"), "--model", "fake", "--json")
     assert json.loads(cli(*arguments).out)["tokens"] == 6
@@ -129,7 +152,11 @@ def test_nothing_left_to_do_loads_no_model(cli: Cli, fake: None, tmp_path: Path,
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
-        ([request("a"), request("b"), request("a")], [], "line 3: custom_id: expected one that no other line has, got 'a', which line 1"),
+        (
+            [request("a"), request("b"), request("a")],
+            [],
+            "line 3: custom_id: expected one that no other line has, got 'a', which line 1",
+        ),
         ([], [], "expected a request on each line, got an empty file"),
         ([request("a")], ["--errors", "out.jsonl"], "batch: --errors: expected another file than that of --output"),
         ([request("a")], ["-o", "in.jsonl"], "batch: --output: expected another file than that of IN.JSONL"),

@@ -27,23 +27,37 @@ def without(name: str) -> dict[str, Any]:
         (b'{"custom_id": "x\xff"}', None, "invalid_json_line", "expected UTF-8, got byte 0xff at position 16"),
         (b"[1]", None, "invalid_json_line", "expected an object, got list"),
         (b"[" * 100_000, None, "invalid_json_line", "expected JSON, got: .*recursion"),
-        (without("custom_id"), None, "invalid_request", "^custom_id: missing; a request has custom_id, method, url, body$"),
+        (
+            without("custom_id"),
+            None,
+            "invalid_request",
+            "^custom_id: missing; a request has custom_id, method, url, body$",
+        ),
         (without("body"), "good", "invalid_request", "^body: missing"),
         (GOOD | {"priority": 1}, "good", "invalid_request", "^priority: unknown"),
         (GOOD | {"custom_id": 7}, None, "invalid_request", "^custom_id: expected some text, got 7$"),
         (GOOD | {"custom_id": ""}, None, "invalid_request", "^custom_id: expected some text, got ''$"),
         (GOOD | {"method": "GET"}, "good", "invalid_request", "^method: expected 'POST', got 'GET'$"),
-        (GOOD | {"url": "/v1/embeddings"}, "good", "invalid_request", "^url: expected one of /v1/chat/completions, /v1/.*, got '/v1/"),
+        (
+            GOOD | {"url": "/v1/embeddings"},
+            "good",
+            "invalid_request",
+            "^url: expected one of /v1/chat/completions, /v1/.*, got '/v1/",
+        ),
         (GOOD | {"url": [CHAT]}, "good", "invalid_request", "^url: expected one of"),
         (GOOD | {"body": []}, "good", "invalid_request", "^body: expected an object, got list$"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_line_keeps_its_number_and_stops_nothing(
     line: Any, custom_id: str | None, code: str, message: str, tmp_path: Path
 ) -> None:
     file = BatchFile(write(tmp_path / "in.jsonl", request("first"), b"  ", line, request("last")), URLS)
     assert [entry.custom_id for entry in file.lines] == ["first", custom_id, "last"]
-    assert [entry.number for entry in file.lines] == [1, 3, 4] and [bool(entry.problem) for entry in file.lines] == [False, True, False]
+    assert [entry.number for entry in file.lines] == [1, 3, 4] and [bool(entry.problem) for entry in file.lines] == [
+        False,
+        True,
+        False,
+    ]
     found = file.lines[1]
     assert found.problem is not None and found.problem[0] == code and found.key == (custom_id or 3)
     assert re.search(message, found.problem[1]), found.problem
@@ -62,7 +76,9 @@ def test_bodies_are_read_as_needed(tmp_path: Path) -> None:
 def test_a_custom_id_that_is_there_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     """Also where one of the two is malformed otherwise."""
     for twin in (request("b"), request("b") | {"method": "GET"}):
-        with pytest.raises(InvalidInputError, match=r"in.jsonl: line 4: custom_id: expected one .*, got 'b', which line 2 has"):
+        with pytest.raises(
+            InvalidInputError, match=r"in.jsonl: line 4: custom_id: expected one .*, got 'b', which line 2 has"
+        ):
             BatchFile(write(tmp_path / "in.jsonl", request("a"), request("b"), b"", twin), URLS)
 
 

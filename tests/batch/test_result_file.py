@@ -18,7 +18,9 @@ HALF = json.dumps(result("half")).encode()
 
 def test_what_is_there_is_done(tmp_path: Path) -> None:
     """Replies, failures and malformed lines alike; the latter by their number."""
-    malformed = result(None, response=None, error={"code": "invalid_json_line", "message": "x", "param": None, "line": 7})
+    malformed = result(
+        None, response=None, error={"code": "invalid_json_line", "message": "x", "param": None, "line": 7}
+    )
     path = write(tmp_path / "out.jsonl", result("a"), result("b", 400), malformed)
     file = ResultFile(path)
     assert file.done == {"a", "b", 7} and file.failed == 2
@@ -60,7 +62,9 @@ def test_zeros_that_a_loss_of_power_left_are_cut_off(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(content: bytes, line: int, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=rf"out.jsonl: line {line}: expected the result of a batch; name a new file"):
+    with pytest.raises(
+        InvalidInputError, match=rf"out.jsonl: line {line}: expected the result of a batch; name a new file"
+    ):
         ResultFile(path)
     assert path.read_bytes() == content
 
@@ -113,7 +117,9 @@ def test_a_full_disk_ends_it_and_is_resumed(tmp_path: Path) -> None:
     again.close()
 
 
-def test_every_result_is_in_the_file_at_once_and_on_the_disk_within_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_result_is_in_the_file_at_once_and_on_the_disk_within_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, synced = [0.0], []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(now[0]))
     file = ResultFile(tmp_path / "out.jsonl", clock=lambda: now[0])
@@ -128,7 +134,12 @@ def test_every_result_is_in_the_file_at_once_and_on_the_disk_within_the_second(t
 
 def test_ordering_keeps_every_byte(tmp_path: Path) -> None:
     """The order of the keys, each line as it was; the file's rights and a link to it stay."""
-    entries: list[dict[str, Any]] = [result("b"), result(None, response=None, error={"line": 3}), result("a\ud800"), result("ü")]
+    entries: list[dict[str, Any]] = [
+        result("b"),
+        result(None, response=None, error={"line": 3}),
+        result("a\ud800"),
+        result("ü"),
+    ]
     real, link = write(tmp_path / "real.jsonl", *entries), tmp_path / "out.jsonl"
     real.chmod(0o640)
     link.symlink_to(real)

@@ -1,4 +1,5 @@
-"""A batch through the engine, with a model without numbers: every request its own reply, whatever happens to the others."""
+"""A batch through the engine, with a model without numbers: every request its own reply, whatever happens to the
+others."""
 
 from __future__ import annotations
 
@@ -43,12 +44,23 @@ class Setup:
         self.input, self.output, self.errors = (folder / name for name in ("in.jsonl", "out.jsonl", "errors.jsonl"))
 
     def run(
-        self, *lines: Any, program: Any = None, apart: bool = False, window: int = 8,
-        on_progress: Callable[[Counts], None] = lambda c: None, **settings: Any,
-    ) -> Counts:  # fmt: skip
+        self,
+        *lines: Any,
+        program: Any = None,
+        apart: bool = False,
+        window: int = 8,
+        on_progress: Callable[[Counts], None] = lambda c: None,
+        **settings: Any,
+    ) -> Counts:
         llm = fake_llm()
         runner = ModelRunner(program or FakeProgram())
-        options = {"pages": 200, "page_size": 4, "max_step_tokens": 64, "max_running": 4, "max_waiting": 10**6} | settings
+        options = {
+            "pages": 200,
+            "page_size": 4,
+            "max_step_tokens": 64,
+            "max_running": 4,
+            "max_waiting": 10**6,
+        } | settings
         thread = EngineThread(lambda: Engine(runner, **options))
         thread.start()
         file, results = BatchFile(write(self.input, *lines), URLS), ResultFile(self.output)
@@ -76,7 +88,10 @@ def test_every_request_gets_its_own_reply(setup: Setup) -> None:
     for one in MANY:
         entry = found[one["custom_id"]]
         assert entry.keys() == {"id", "custom_id", "response", "error"} and entry["error"] is None
-        assert entry["response"].keys() == {"status_code", "request_id", "body"} and entry["response"]["status_code"] == 200
+        assert (
+            entry["response"].keys() == {"status_code", "request_id", "body"}
+            and entry["response"]["status_code"] == 200
+        )
         assert text(entry) == expected(one)
         assert entry["response"]["body"]["object"] == ("chat.completion" if one["url"] == CHAT else "text_completion")
     assert len({entry["id"] for entry in found.values()}) == 40
@@ -110,17 +125,34 @@ def test_requests_that_fail_stop_no_other(setup: Setup, monkeypatch: pytest.Monk
         return real(self, url, body)
 
     monkeypatch.setattr(ServerAnswers, "answer", answer)
-    lines = [request("first"), *(one for one, _, _ in bad.values()), b"{", request("get") | {"method": "GET"}, request("last")]
+    lines = [
+        request("first"),
+        *(one for one, _, _ in bad.values()),
+        b"{",
+        request("get") | {"method": "GET"},
+        request("last"),
+    ]
     counts = setup.run(*lines, apart=True)
     assert sorted(entry["custom_id"] for entry in read(setup.output)) == ["first", "last"]
     failed = {entry["custom_id"]: entry for entry in read(setup.errors)}
     for name, (_, status, said) in bad.items():
         response = failed[name]["response"]
-        assert (response["status_code"], failed[name]["error"]) == (status, None) and said in response["body"]["error"]["message"], name
+        assert (response["status_code"], failed[name]["error"]) == (status, None) and said in response["body"]["error"][
+            "message"
+        ], name
     told = failed["model"]["response"]["body"]["error"]
     assert (told["param"], told["code"]) == ("model", "model_not_found")
-    assert failed[None]["response"] is None and failed[None]["error"]["line"] == 9 and failed[None]["error"]["code"] == "invalid_json_line"
-    assert failed["get"]["error"] == {"code": "invalid_request", "message": "method: expected 'POST', got 'GET'", "param": None, "line": 10}
+    assert (
+        failed[None]["response"] is None
+        and failed[None]["error"]["line"] == 9
+        and failed[None]["error"]["code"] == "invalid_json_line"
+    )
+    assert failed["get"]["error"] == {
+        "code": "invalid_request",
+        "message": "method: expected 'POST', got 'GET'",
+        "param": None,
+        "line": 10,
+    }
     assert counts.done == counts.total == 11 and counts.failed == len(failed) == 9
 
 
@@ -157,7 +189,10 @@ def test_a_kernel_that_fails_on_one_request(setup: Setup, window: int, caplog: p
     found = {entry["custom_id"]: entry for entry in read(setup.output)}
     assert counts.failed == 1 and found["bad!"]["response"]["status_code"] == 500
     assert found["bad!"]["id"] in found["bad!"]["response"]["body"]["error"]["message"]
-    assert f"{found['bad!']['id']}: StepError: the model failed on this request: RuntimeError: the kernel failed" in caplog.text
+    assert (
+        f"{found['bad!']['id']}: StepError: the model failed on this request: RuntimeError: the kernel failed"
+        in caplog.text
+    )
     assert all(text(found[one["custom_id"]]) == expected(one) for one in MANY[:20])
 
 
@@ -173,7 +208,10 @@ def test_log_probabilities(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Non
     """As the server tells them: an entry for each token."""
     monkeypatch.setattr(FakeTokenizer, "token_bytes", lambda self, token: bytes([token]), raising=False)
     setup.run(request("a", logprobs=True, top_logprobs=2), request("b", TEXT, logprobs=1))
-    chat, text_ = (next(e for e in read(setup.output) if e["custom_id"] == i)["response"]["body"]["choices"][0]["logprobs"] for i in "ab")
+    chat, text_ = (
+        next(e for e in read(setup.output) if e["custom_id"] == i)["response"]["body"]["choices"][0]["logprobs"]
+        for i in "ab"
+    )
     assert [len(entry["top_logprobs"]) for entry in chat["content"]] == [2] * 6 and len(text_["token_logprobs"]) == 6
 
 
@@ -204,11 +242,15 @@ def test_a_run_goes_on_where_the_last_one_was(setup: Setup) -> None:
 def test_results_of_another_batch_are_refused(setup: Setup) -> None:
     """Rather than mixed with this one's."""
     write(setup.output, result("stranger"))
-    with pytest.raises(InvalidInputError, match=r"out.jsonl: holds the result of 'stranger', which is not in .*in.jsonl; name another"):
+    with pytest.raises(
+        InvalidInputError, match=r"out.jsonl: holds the result of 'stranger', which is not in .*in.jsonl; name another"
+    ):
         setup.run(request("a"))
     write(setup.output, result("a"))
     write(setup.errors, result("a", 400))
-    with pytest.raises(InvalidInputError, match=r"errors.jsonl: holds the result of 'a', which is among the other results as well"):
+    with pytest.raises(
+        InvalidInputError, match=r"errors.jsonl: holds the result of 'a', which is among the other results as well"
+    ):
         setup.run(request("a"), apart=True)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.catalogue.harness import registry
 from tests.cli.conftest import Cli, cli
-from tests.ops.harness import registry
-from tinyllm.backend import Kernel
 from tinyllm.bench.limits import Gauge, Limits
-from tinyllm.registry import Registry
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.registry import Registry
 
 __all__ = ["Cli", "cli"]
 

@@ -16,9 +16,11 @@ REFUSAL = {"error": {"message": "too many requests", "type": "rate_limit_error",
 
 @dataclass
 class Manners:
-    """How the server behaves. first, gap: seconds before the first chunk, and between chunks; per_chunk: tokens of a chunk.
+    """How the server behaves. first, gap: seconds before the first chunk, and between chunks; per_chunk: tokens of a
+    chunk.
 
-    faults: what goes wrong with the request that comes as number k (warm-ups count): a status, or `drop`, `broken`, `error`, `plain`.
+    faults: what goes wrong with the request that comes as number k (warm-ups count): a status, or `drop`, `broken`,
+    `error`, `plain`.
     """
 
     first: float = 0.0
@@ -81,7 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         chat = "messages" in body
         if chat:
-            self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+            self._event(
+                {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+            )
         time.sleep(manners.first)
         for number in range(manners.tokens // manners.per_chunk):
             if number:
@@ -92,10 +96,24 @@ class _Handler(BaseHTTPRequestHandler):
                 self._event({"error": {"message": "the kernel failed", "code": 500}})
                 return
             text = "w\u2028 " * manners.per_chunk
-            self._event({"choices": [{"index": 0, "finish_reason": None, **({"delta": {"content": text}} if chat else {"text": text})}]})
+            self._event(
+                {
+                    "choices": [
+                        {
+                            "index": 0,
+                            "finish_reason": None,
+                            **({"delta": {"content": text}} if chat else {"text": text}),
+                        }
+                    ]
+                }
+            )
         self._event({"choices": [{"index": 0, "finish_reason": "length", **({"delta": {}} if chat else {"text": ""})}]})
         if manners.usage and body.get("stream_options", {}).get("include_usage"):
-            counts = {"prompt_tokens": 10, "completion_tokens": manners.tokens, "prompt_tokens_details": {"cached_tokens": 6}}
+            counts = {
+                "prompt_tokens": 10,
+                "completion_tokens": manners.tokens,
+                "prompt_tokens_details": {"cached_tokens": 6},
+            }
             self._event({"choices": [], "usage": counts})
         if manners.done:
             self.wfile.write(b"data: [DONE]\n\n")

@@ -1,4 +1,5 @@
-"""The benches of models and commands: peers are named, and what fails is reported beside the rest. `test_ops.py` has those of ops."""
+"""The benches of models and commands: peers are named, and what fails is reported beside the rest. `test_ops.py` has
+those of ops."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.catalogue.harness import backends
 from tests.llm.test_families import checkpoint
-from tests.ops.harness import backends
 from tinyllm.bench.contenders import peers_named
 from tinyllm.bench.model import Result, measure, perplexity
 from tinyllm.bench.start import commands, run

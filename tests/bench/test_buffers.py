@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from tests.bench.conftest import CACHE, silu, with_kernel
-from tinyllm.bench.buffers import MOST_COPIES, MOST_MEMORY, UNKNOWN_CACHE, Plan, cache_bytes, cold_times, plan, rotation, spare_memory
+from tinyllm.bench.buffers import (
+    MOST_COPIES,
+    MOST_MEMORY,
+    UNKNOWN_CACHE,
+    Plan,
+    cache_bytes,
+    cold_times,
+    plan,
+    rotation,
+    spare_memory,
+)
 from tinyllm.bench.ops import bench_ops
 
 MB = 2**20
@@ -39,7 +49,8 @@ def test_caches_are_read_from_the_machine(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_does_not_tell(tmp_path: Path) -> None:
-    """Nothing, half of it, or nonsense: a size that most machines stay under. Other devices say nothing of their caches."""
+    """Nothing, half of it, or nonsense: a size that most machines stay under. Other devices say nothing of their
+    caches."""
     assert cache_bytes(cpus=tmp_path / "none") == UNKNOWN_CACHE == 64 * MB
     broken = cpus(tmp_path, ("cpu0", "3", "Unified", "much", "0"))
     assert cache_bytes(cpus=broken) == UNKNOWN_CACHE
@@ -59,7 +70,8 @@ def test_copies_take_a_part_of_the_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held", [1, 4096, MB, 100 * MB])
 @pytest.mark.parametrize("touched", [1, 4096, 10**9])
 def test_copies_exceed_the_cache_or_it_is_swept(held: int, touched: int, cache: int) -> None:
-    """What a whole turn reads is more than the cache, and stays within memory; the copy just used is not counted on to be evicted."""
+    """What a whole turn reads is more than the cache, and stays within memory; the copy just used is not counted on to
+    be evicted."""
     memory = 256 * MB
     found = plan(held, touched, cache, memory)
     if found.rotates:
@@ -67,7 +79,9 @@ def test_copies_exceed_the_cache_or_it_is_swept(held: int, touched: int, cache: 
         assert found.copies * held <= memory and found.copies <= MOST_COPIES
     else:
         assert found.copies == 2
-        assert cache // min(held, touched) * max(held, memory // MOST_COPIES) > memory // 4, "a rotation would have fitted"
+        assert cache // min(held, touched) * max(held, memory // MOST_COPIES) > memory // 4, (
+            "a rotation would have fitted"
+        )
 
 
 def test_the_bench_rotates_over_more_than_the_cache(small_machine: None) -> None:

@@ -1,4 +1,5 @@
-"""Reports are read again and compared: what has become slower is named, what is no report is refused with the place in it."""
+"""Reports are read again and compared: what has become slower is named, what is no report is refused with the place in
+it."""
 
 from __future__ import annotations
 
@@ -15,23 +16,42 @@ from tinyllm.errors import InvalidInputError
 
 def timing(op: str = "silu", cold: float = 1e-3, hot: float = 1e-4, **changed: Any) -> dict[str, Any]:
     """A result as a report has it."""
-    row = {"op": op, "case": "decode:1", "backend": "numpy", "status": "timed", "cold": {"median": cold}, "hot": {"median": hot}}
+    row = {
+        "op": op,
+        "case": "decode:1",
+        "backend": "numpy",
+        "status": "timed",
+        "cold": {"median": cold},
+        "hot": {"median": hot},
+    }
     return row | changed
 
 
 def report(*results: dict[str, Any], **changed: Any) -> dict[str, Any]:
     """A report with no more than is compared."""
-    return {"format": FORMAT, "version": VERSION, "machine": {"processor": "x", "cores": 2}, "results": list(results)} | changed
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "machine": {"processor": "x", "cores": 2},
+        "results": list(results),
+    } | changed
 
 
 def test_only_what_is_slower_than_the_threshold_is_named() -> None:
     """By more than it, cold or hot, the worst first; faster is fine, and so is exactly the threshold."""
     old = report(timing("silu"), timing("gelu"), timing("add"), timing("rope"), timing("gone"))
     new = report(
-        timing("silu", cold=1.3e-3), timing("gelu", hot=5e-4), timing("add", cold=1.1e-3, hot=1.2e-4), timing("rope", 1e-6), timing("new")
+        timing("silu", cold=1.3e-3),
+        timing("gelu", hot=5e-4),
+        timing("add", cold=1.1e-3, hot=1.2e-4),
+        timing("rope", 1e-6),
+        timing("new"),
     )
     found = compare(old, new, 1.2)
-    assert [(r.op, r.what, pytest.approx(r.ratio)) for r in found.regressions] == [("gelu", "hot", 5.0), ("silu", "cold", 1.3)]
+    assert [(r.op, r.what, pytest.approx(r.ratio)) for r in found.regressions] == [
+        ("gelu", "hot", 5.0),
+        ("silu", "cold", 1.3),
+    ]
     assert (found.compared, found.doubts) == (4, ())
     assert str(found.regressions[0]) == "gelu decode:1 on numpy: 5.00 times as long, hot: 500.0 us, was 100.0 us"
     assert compare(old, new, 6.0).regressions == ()
@@ -100,7 +120,10 @@ def test_a_good_report_is_read(tmp_path: Path) -> None:
         (report(results=None), r"results: expected a list, got NoneType"),
         (report(timing(), 3), r"results\[1\]: expected an object, got int"),  # type: ignore[arg-type]
         (report(timing(op=None)), r"results\[0\]: op: expected a string, got None"),
-        (report(timing(status="odd")), r"results\[0\]: status: expected one of timed, wrong, failed, unsupported, got 'odd'"),
+        (
+            report(timing(status="odd")),
+            r"results\[0\]: status: expected one of timed, wrong, failed, unsupported, got 'odd'",
+        ),
         (report(timing(cold=0.0)), r"results\[0\]: cold: median: expected seconds over 0, got 0.0"),
         (report(timing(hot="fast")), r"results\[0\]: hot: median: expected seconds over 0, got 'fast'"),  # type: ignore[arg-type]
         (report(timing(cold=None) | {"cold": None}), r"results\[0\]: cold: median: expected seconds over 0, got None"),  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Benches of ops: only what is right is timed, on what would run in a model, and each time is held against the machine."""
+"""Benches of ops: only what is right is timed, on what would run in a model, and each time is held against the
+machine."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.bench.conftest import LIMITS, silu, with_kernel
-from tests.ops.harness import backends, registry
+from tests.catalogue.harness import backends, registry
 from tinyllm.bench.limits import Gauge, Limits, highest
 from tinyllm.bench.op_result import OpReport, OpResult, Speed, Status, placed, speed
 from tinyllm.bench.ops import bench_cases, bench_ops
 from tinyllm.errors import TinyllmError, UnknownNameError
-from tinyllm.registry import Registry
+from tinyllm.registry.registry import Registry
 
 
 def bench(where: Registry, *ops: str, on: tuple[str, ...] = ("numpy",), rounds: int = 2) -> OpReport:
@@ -33,8 +34,12 @@ def test_every_op_is_right_and_has_a_cost(backend: str, small_machine: None, mon
     monkeypatch.setattr("tinyllm.bench.ops._timed", lambda *args: args[-1])
     found = bench(registry(), *registry().specs, on=(backend,)).results
     assert [(r.op, r.case, r.reason) for r in found if r.status is not Status.TIMED] == []
-    assert {(r.op, r.case) for r in found} == {(s.name, c.id) for s in registry().specs.values() for c in bench_cases(s)}
-    assert all(r.kernel.startswith(f"{backend}/{r.op}:") and r.first_call is not None and r.prepare is not None for r in found)
+    assert {(r.op, r.case) for r in found} == {
+        (s.name, c.id) for s in registry().specs.values() for c in bench_cases(s)
+    }
+    assert all(
+        r.kernel.startswith(f"{backend}/{r.op}:") and r.first_call is not None and r.prepare is not None for r in found
+    )
     assert {r.op for r in found if not r.bytes and not r.flops} <= {"split", "split_heads", "merge_heads"}
 
 
@@ -47,7 +52,8 @@ def test_cases_have_a_phase() -> None:
 @pytest.mark.parametrize("backend", backends())
 @pytest.mark.parametrize("op", ["silu", "kv_append", "embedding", "quantize", "split"])
 def test_a_time_says_what_it_amounts_to(op: str, backend: str, small_machine: None) -> None:
-    """Rates are those of the median; ops that consume an input are called again and again; a table's few rows are swept out."""
+    """Rates are those of the median; ops that consume an input are called again and again; a table's few rows are swept
+    out."""
     for r in bench(registry(), op, on=(backend,)).results:
         assert r.status is Status.TIMED, r.reason
         assert r.cold and r.hot
@@ -86,7 +92,10 @@ def test_one_that_fails_does_not_stop_the_others(small_machine: None) -> None:
 
     report = bench(with_kernel("silu", broken), "silu", "add")
     assert {(r.op, r.status) for r in report.results} == {("silu", Status.FAILED), ("add", Status.TIMED)}
-    assert decode(OpReport(tuple(r for r in report.results if r.op == "silu"))).reason == "ZeroDivisionError: no reason at all"
+    assert (
+        decode(OpReport(tuple(r for r in report.results if r.op == "silu"))).reason
+        == "ZeroDivisionError: no reason at all"
+    )
 
 
 def test_what_is_declined_is_no_failure(small_machine: None) -> None:
@@ -169,7 +178,8 @@ def test_a_product_of_the_wrong_shape_is_no_product() -> None:
 
 
 def test_the_roof() -> None:
-    """Bandwidth up to the ridge, computing past it; what only moves is held against the bandwidth, what does nothing against nothing."""
+    """Bandwidth up to the ridge, computing past it; what only moves is held against the bandwidth, what does nothing
+    against nothing."""
     limits = Limits(10.0, 100.0)
     assert [limits.roof(x) for x in (0.1, 10.0, 1000.0)] == [1.0, 100.0, 100.0]
     assert limits.share(10**9, 10**9, 0.2) == pytest.approx(0.5)
@@ -189,11 +199,16 @@ def test_ratios_are_between_backends_of_one_case() -> None:
 
     wrong = OpResult("op", "decode:1", "fast", "cpu", status=Status.WRONG)
     found = placed(
-        [result("numpy", 4.0), result("torch", 2.0), result("mlx", 8.0), result("mlx", 1.0, "prefill:1"), wrong], {"cpu": LIMITS}
+        [result("numpy", 4.0), result("torch", 2.0), result("mlx", 8.0), result("mlx", 1.0, "prefill:1"), wrong],
+        {"cpu": LIMITS},
     )
     assert [(r.backend, r.vs_numpy, r.vs_best) for r in found] == [
-        ("torch", 2.0, 1.0), ("numpy", 1.0, 0.5), ("mlx", 0.5, 0.25), ("fast", None, None), ("mlx", None, 1.0),
-    ]  # fmt: skip
+        ("torch", 2.0, 1.0),
+        ("numpy", 1.0, 0.5),
+        ("mlx", 0.5, 0.25),
+        ("fast", None, None),
+        ("mlx", None, 1.0),
+    ]
     assert found[0].cold and found[0].cold.of_roof == pytest.approx(0.05)
 
 

@@ -1,4 +1,5 @@
-"""`tinyllm bench ops` as it is typed: tables, JSON, exit codes, and every wrong call refused before anything is measured."""
+"""`tinyllm bench ops` as it is typed: tables, JSON, exit codes, and every wrong call refused before anything is
+measured."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def timed(op: str, case: str = "decode:1", seconds: float = 1e-3, backend: str = "numpy") -> OpResult:
     """A result with numbers that are known."""
     found = speed([seconds, seconds / 2, seconds * 2], 10**6, 10**6)
-    return OpResult(op, case, backend, "cpu", f"{backend}/{op}:own", bytes=10**6, flops=10**6, cold=found, hot=found, vs_best=1.0)
+    return OpResult(
+        op, case, backend, "cpu", f"{backend}/{op}:own", bytes=10**6, flops=10**6, cold=found, hot=found, vs_best=1.0
+    )
 
 
 def test_json_has_what_a_script_needs(cli: Cli, small_machine: None) -> None:
@@ -45,15 +48,38 @@ def test_json_has_what_a_script_needs(cli: Cli, small_machine: None) -> None:
     ran = cli(*ON_NUMPY, "--ops", "silu,add", "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert (found["format"], found["version"], found["tinyllm"], found["rounds"]) == ("tinyllm bench ops", 1, __version__, 1)
+    assert (found["format"], found["version"], found["tinyllm"], found["rounds"]) == (
+        "tinyllm bench ops",
+        1,
+        __version__,
+        1,
+    )
     assert found["date"].endswith("+00:00") and found["date"].startswith("20")
-    assert found["machine"].keys() == {"platform", "processor", "cores", "cache_bytes"} and all(found["machine"].values())
+    assert found["machine"].keys() == {"platform", "processor", "cores", "cache_bytes"} and all(
+        found["machine"].values()
+    )
     assert found["libraries"]["python"]["numpy"] == np.__version__ and "numpy" in found["libraries"]
-    assert found["limits"] == {"numpy": {"gb_s": 10.0, "gflop_s": 100.0}} and found["roofs"] == {"cpu": {"gb_s": 10.0, "gflop_s": 100.0}}
-    assert {(r["op"], r["phase"]) for r in found["results"]} == {(op, p) for op in ("silu", "add") for p in ("decode", "prefill")}
+    assert found["limits"] == {"numpy": {"gb_s": 10.0, "gflop_s": 100.0}} and found["roofs"] == {
+        "cpu": {"gb_s": 10.0, "gflop_s": 100.0}
+    }
+    assert {(r["op"], r["phase"]) for r in found["results"]} == {
+        (op, p) for op in ("silu", "add") for p in ("decode", "prefill")
+    }
     for row in found["results"]:
-        assert (row["status"], row["backend"], row["device"], row["vs_numpy"], row["vs_best"]) == ("timed", "numpy", "cpu", 1.0, 1.0)
-        assert row["bytes"] > 0 and row["flops"] > 0 and row["first_call"] > 0 and row["copies"] >= 2 and row["cold_by"] == "rotation"
+        assert (row["status"], row["backend"], row["device"], row["vs_numpy"], row["vs_best"]) == (
+            "timed",
+            "numpy",
+            "cpu",
+            1.0,
+            1.0,
+        )
+        assert (
+            row["bytes"] > 0
+            and row["flops"] > 0
+            and row["first_call"] > 0
+            and row["copies"] >= 2
+            and row["cold_by"] == "rotation"
+        )
         for kind in ("cold", "hot"):
             assert row[kind].keys() == {"median", "low", "high", "gb_s", "gflop_s", "of_roof"}
 
@@ -64,7 +90,11 @@ def test_a_pipe_gets_one_plain_table(cli: Cli, told: Any) -> None:
     rows = [line.split("\t") for line in ran.out.splitlines()]
     assert ran.code == 0 and "\x1b" not in ran.out and "─" not in ran.out
     assert rows[0] == [cell.upper() for cell in rows[0]] and {len(r) for r in rows} == {15}
-    assert [row[:3] for row in rows[1:]] == [["decode", "silu", "1"], ["prefill", "gelu", "2"], ["prefill", "silu", "2"]]
+    assert [row[:3] for row in rows[1:]] == [
+        ["decode", "silu", "1"],
+        ["prefill", "gelu", "2"],
+        ["prefill", "silu", "2"],
+    ]
     assert rows[1][4:12] == ["numpy/silu:own", "timed", "1000.0", "150%", "1000.0", "1", "1", ""]
 
 
@@ -78,7 +108,9 @@ def test_a_terminal_gets_a_table_for_each_phase(cli: Cli, told: Any, monkeypatch
     lines = re.sub(r"\x1b\[[0-9;]*m", "", cli(*ON_NUMPY).out).splitlines()
     assert lines[0].strip() == "decode" and not any("prefill" in line for line in lines)
     assert sum("silu" in line for line in lines) == 1
-    assert [next(i for i, line in enumerate(lines) if text in line) for text in ("numpy own", "torch own", "wrong")] == [4, 5, 6]
+    assert [
+        next(i for i, line in enumerate(lines) if text in line) for text in ("numpy own", "torch own", "wrong")
+    ] == [4, 5, 6]
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.WRONG, 1), (Status.FAILED, 1), (Status.UNSUPPORTED, 0)])
@@ -96,7 +128,7 @@ def test_what_is_wrong_is_named_and_ends_with_1(status: Status, code: int, cli: 
 def test_a_wrong_kernel_from_end_to_end(cli: Cli, small_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale is missing."""
     where = with_kernel("silu", lambda x: x)
-    monkeypatch.setattr("tinyllm.registry.load_plugins", lambda catalogue: where.plugins)
+    monkeypatch.setattr("tinyllm.registry.registry.load_plugins", lambda catalogue: where.plugins)
     ran = cli(*ON_NUMPY, "--ops", "silu")
     assert ran.code == 1 and "wrong: silu decode:1x1536 on numpy: error of" in ran.err
 
@@ -116,7 +148,10 @@ def test_compare_names_what_is_slower_and_ends_with_1(cli: Cli, told: Any, tmp_p
     asked = cli(*ON_NUMPY, "--compare", str(old), "--json")
     found = json.loads(asked.out)["comparison"]
     assert asked.code == 1 and (found["threshold"], found["compared"]) == (1.2, 2)
-    assert {(r["op"], r["what"], round(r["ratio"], 3)) for r in found["regressions"]} == {("silu", "cold", 1.5), ("silu", "hot", 1.5)}
+    assert {(r["op"], r["what"], round(r["ratio"], 3)) for r in found["regressions"]} == {
+        ("silu", "cold", 1.5),
+        ("silu", "hot", 1.5),
+    }
 
 
 def test_plot_writes_the_file(cli: Cli, told: Any, tmp_path: Path) -> None:

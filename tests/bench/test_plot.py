@@ -1,4 +1,5 @@
-"""The plot: every op that moves or computes anything has a place on the roofline, and the file is what its name says."""
+"""The plot: every op that moves or computes anything has a place on the roofline, and the file is what its name
+says."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tinyllm.bench.plot_file import check_plot
 from tinyllm.errors import InvalidInputError, TinyllmError
 
 
-def result(op: str, case: str = "decode:1", moved: int = 10**6, computed: int = 10**6, backend: str = "numpy") -> OpResult:
+def result(
+    op: str, case: str = "decode:1", moved: int = 10**6, computed: int = 10**6, backend: str = "numpy"
+) -> OpResult:
     """An op that took a millisecond."""
     times = speed([1e-3], moved, computed)
     return OpResult(op, case, backend, "cpu", bytes=moved, flops=computed, cold=times, hot=times)
@@ -52,7 +55,8 @@ def test_a_png(tmp_path: Path) -> None:
 
 
 def test_an_svg_shows_every_op_and_the_roof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As text: each op and backend in the legend, its number at its place, a panel per phase, the limits on the roof."""
+    """As text: each op and backend in the legend, its number at its place, a panel per phase, the limits on the
+    roof."""
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
     path = tmp_path / "roof.svg"
@@ -60,7 +64,15 @@ def test_an_svg_shows_every_op_and_the_roof(tmp_path: Path, monkeypatch: pytest.
     root = ElementTree.parse(path).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     texts = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    for legend in ("1  copy", "2  gelu", "3  silu", "numpy", "torch", "decode, float32, cold", "prefill, float32, cold"):
+    for legend in (
+        "1  copy",
+        "2  gelu",
+        "3  silu",
+        "numpy",
+        "torch",
+        "decode, float32, cold",
+        "prefill, float32, cold",
+    ):
         assert " ".join(legend.split()) in [" ".join(t.split()) for t in texts]
     assert [sum(t == number for t in texts) for number in ("1", "2", "3")] == [1, 1, 2]
     assert texts.count("cpu: 10.0 GB/s, 100 GFLOP/s") == 2
@@ -83,7 +95,8 @@ def test_without_limits_there_are_points_and_no_roof(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "match"), [("roof.pdf", "ends in .png or .svg"), ("roof", "ends in .png"), ("none/roof.png", "folder that exists")]
+    ("name", "match"),
+    [("roof.pdf", "ends in .png or .svg"), ("roof", "ends in .png"), ("none/roof.png", "folder that exists")],
 )
 def test_a_file_that_cannot_be_written_is_refused_before(name: str, match: str, tmp_path: Path) -> None:
     """Not after minutes of measuring."""
@@ -94,5 +107,7 @@ def test_a_file_that_cannot_be_written_is_refused_before(name: str, match: str, 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(TinyllmError, match=r"^--plot needs matplotlib; install it with: pip install 'tinyllm\[bench\]'$"):
+    with pytest.raises(
+        TinyllmError, match=r"^--plot needs matplotlib; install it with: pip install 'tinyllm\[bench\]'$"
+    ):
         check_plot("bench ops", tmp_path / "roof.png")

@@ -45,8 +45,15 @@ def test_what_is_sent() -> None:
         asyncio.run(run(target, ONE, api_key="secret"))
     sent = manners.bodies[1]
     assert sent.pop("prompt").count(" ") == 4
-    assert sent == {"path": "/v1/completions", "model": "first", "max_tokens": 4, "temperature": 1, "stream": True,
-                    "stream_options": {"include_usage": True}, "ignore_eos": True}  # fmt: skip
+    assert sent == {
+        "path": "/v1/completions",
+        "model": "first",
+        "max_tokens": 4,
+        "temperature": 1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+    }
     assert set(manners.keys) == {"Bearer secret"}
 
 
@@ -61,7 +68,12 @@ def test_a_server_without_usage() -> None:
     """Tokens are counted by chunks, and it is said so."""
     found = load(Manners(usage=False, tokens=5))
     summary = summarise(found.outcomes)
-    assert (summary.tokens_by, summary.completion_tokens, summary.prompt_tokens, summary.cached_tokens) == ("chunks", 5, None, None)
+    assert (summary.tokens_by, summary.completion_tokens, summary.prompt_tokens, summary.cached_tokens) == (
+        "chunks",
+        5,
+        None,
+        None,
+    )
     assert found.notes == ()
 
 
@@ -77,7 +89,11 @@ def test_errors_are_counted_by_kind() -> None:
     """By status, or by what went wrong; the others go on, and only they make the statistics."""
     faults: dict[int, int | str] = {1: 429, 2: 429, 3: 500, 4: "drop", 5: "broken", 6: "error", 7: "plain"}
     seen: list[str | None] = []
-    found = load(Manners(faults=faults), Load(requests=10, concurrency=1, prompt_tokens=5), on_done=lambda o: seen.append(o.error))
+    found = load(
+        Manners(faults=faults),
+        Load(requests=10, concurrency=1, prompt_tokens=5),
+        on_done=lambda o: seen.append(o.error),
+    )
     summary = summarise(found.outcomes)
     assert summary.errors == {"429": 2, "500": 1, "connection": 1, "stream": 3}
     assert seen == ["429", "429", "500", "connection", "stream", "stream", "stream", None, None, None]
@@ -124,7 +140,10 @@ def test_an_open_loop_does_not_wait_for_replies() -> None:
 @pytest.mark.parametrize(
     ("manners", "match"),
     [
-        (Manners(models={"data": []}), "/v1/models: expected a list of models, got something else; name one with --model"),
+        (
+            Manners(models={"data": []}),
+            "/v1/models: expected a list of models, got something else; name one with --model",
+        ),
         (Manners(models=[]), "/v1/models: expected a list"),
         (Manners(faults={0: 401}), r"the warm-up request failed \(401\): too many requests"),
     ],

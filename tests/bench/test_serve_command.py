@@ -35,7 +35,12 @@ def test_a_table_through_a_pipe(cli: Cli) -> None:
         ran = cli(*QUICK, "--url", url)
     table = [line.split("\t") for line in ran.out.splitlines()]
     assert ran.code == 0 and table[0] == ["MS", "P50", "P90", "P99", "MEAN", "MAX"]
-    assert [cells[0] for cells in table[1:5]] == ["time to first token", "time per output token", "between chunks", "end to end"]
+    assert [cells[0] for cells in table[1:5]] == [
+        "time to first token",
+        "time per output token",
+        "between chunks",
+        "end to end",
+    ]
     assert "2 of 3 requests succeeded" in ran.out and "error 503: 1 times: too many requests" in ran.out
     assert "3 requests, 1 at a time" in ran.err
 

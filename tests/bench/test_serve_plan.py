@@ -41,7 +41,8 @@ def test_another_rate_sends_the_same_prompts() -> None:
 
 
 def test_lengths() -> None:
-    """As many words as tokens were asked for, the prefix on top, the same for all; what is behind it is each one's own."""
+    """As many words as tokens were asked for, the prefix on top, the same for all; what is behind it is each one's
+    own."""
     prompts = [p.prompt.split() for p in plan(replace(LOAD, requests=50, shared_prefix=30))]
     assert {len(words) for words in prompts} == {50} and len({tuple(words[:30]) for words in prompts}) == 1
     assert len({tuple(words[30:]) for words in prompts}) == 50 and {w for words in prompts for w in words} <= set(WORDS)
@@ -52,7 +53,9 @@ def test_mixed_lengths_keep_the_mean() -> None:
     """From a quarter to seven quarters."""
     found = list(plan(replace(LOAD, mixed_lengths=True)))
     for sizes, mean in (([len(p.prompt.split()) for p in found], 20), ([p.max_tokens for p in found], 40)):
-        assert (min(sizes), max(sizes)) == (mean // 4, 2 * mean - mean // 4) and np.mean(sizes) == pytest.approx(mean, rel=0.05)
+        assert (min(sizes), max(sizes)) == (mean // 4, 2 * mean - mean // 4) and np.mean(sizes) == pytest.approx(
+            mean, rel=0.05
+        )
     assert {p.max_tokens for p in plan(replace(LOAD, requests=50, max_tokens=1, mixed_lengths=True))} <= {1, 2}
 
 

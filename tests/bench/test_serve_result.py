@@ -15,7 +15,9 @@ from tinyllm.bench.serve_plot import draw
 from tinyllm.bench.serve_result import Spread, document, lines, rows, spread, summarise
 from tinyllm.errors import TinyllmError
 
-GOOD = Outcome(0, 0.0, 1.0, 3.0, [1.5, 1.75, 2.25], prompt_tokens=10, completion_tokens=6, cached_tokens=4, finish_reason="stop")
+GOOD = Outcome(
+    0, 0.0, 1.0, 3.0, [1.5, 1.75, 2.25], prompt_tokens=10, completion_tokens=6, cached_tokens=4, finish_reason="stop"
+)
 CHUNKS = Outcome(1, 1.0, 1.25, 5.0, [2.25, 3.25, 4.25])
 SINGLE = Outcome(2, 2.0, 2.0, 2.5, [2.5], completion_tokens=1)
 BAD = Outcome(3, 3.0, 3.0, 9.0, [4.0], error="stream", message="broke off")
@@ -25,14 +27,16 @@ RUN = Run(Target("http://user:secret@host/v1", "m"), ALL, ("a note",))
 
 
 def test_percentiles() -> None:
-    """Of 1 to 11: the median is the sixth, the 90th the tenth, the 99th nine tenths of the way from the tenth to the eleventh."""
+    """Of 1 to 11: the median is the sixth, the 90th the tenth, the 99th nine tenths of the way from the tenth to the
+    eleventh."""
     assert spread([11.0, *range(1, 11), None]) == Spread(6.0, 10.0, pytest.approx(10.9), 6.0, 11.0)
     assert spread([2.0]) == Spread(2.0, 2.0, 2.0, 2.0, 2.0)
     assert spread([None]) is None and spread([]) is None
 
 
 def test_a_summary_by_hand() -> None:
-    """First tokens after 0.5, 1 and 0.5 s; 0.75 s for 5 tokens and 2 s for 2; failed requests count in errors and the duration alone."""
+    """First tokens after 0.5, 1 and 0.5 s; 0.75 s for 5 tokens and 2 s for 2; failed requests count in errors and the
+    duration alone."""
     found = summarise(ALL)
     assert found.first_token == Spread(0.5, pytest.approx(0.9), pytest.approx(0.99), pytest.approx(2 / 3), 1.0)
     assert found.token_seconds is not None and found.token_seconds.mean == pytest.approx((0.15 + 1.0) / 2)
@@ -59,7 +63,10 @@ def test_the_document_is_json_without_secrets() -> None:
     assert found["load"]["rate"] == 1.0 and found["load"]["seed"] == 0 and "secret" not in json.dumps(found)
     assert [r["error"] for r in found["requests"]] == [None, None, None, "stream", "429"]
     assert found["requests"][0]["first_token"] == 0.5 and found["requests"][1]["chunks"] == 3
-    assert found["summary"]["first_token"].keys() == {"p50", "p90", "p99", "mean", "max"} and found["target"]["url"] == "http://host/v1"
+    assert (
+        found["summary"]["first_token"].keys() == {"p50", "p90", "p99", "mean", "max"}
+        and found["target"]["url"] == "http://host/v1"
+    )
 
 
 def test_tables_are_in_milliseconds() -> None:
@@ -74,8 +81,19 @@ def test_the_plot_shows_the_percentiles(tmp_path: Path, monkeypatch: pytest.Monk
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
     draw(RUN, summarise(ALL), tmp_path / "load.svg")
-    texts = ["".join(n.itertext()).strip() for n in ElementTree.parse(tmp_path / "load.svg").iter("{http://www.w3.org/2000/svg}text")]
-    for expected in ("time to first token", "time per output token", "end to end", "p50 500.0", "p90 900.0", "p99 990.0", "tok/s"):
+    texts = [
+        "".join(n.itertext()).strip()
+        for n in ElementTree.parse(tmp_path / "load.svg").iter("{http://www.w3.org/2000/svg}text")
+    ]
+    for expected in (
+        "time to first token",
+        "time per output token",
+        "end to end",
+        "p50 500.0",
+        "p90 900.0",
+        "p99 990.0",
+        "tok/s",
+    ):
         assert expected in texts
     assert "m: 0.38 requests/s, 1.2 tok/s, 2 failed" in texts
 

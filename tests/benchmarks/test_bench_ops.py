@@ -1,4 +1,5 @@
-"""`pytest tests/benchmarks --benchmark-only`: every op on every backend at the shapes of a small model, and what a call of `ops` costs."""
+"""`pytest tests/benchmarks --benchmark-only`: every op on every backend at the shapes of a small model, and what a call
+of `ops` costs."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tests.ops.harness import backends, cases_of, chosen, example, registry
-from tinyllm.backend import Backend
+from tests.catalogue.harness import backends, cases_of, chosen, example, registry
 from tinyllm.conformance.example import Example, arrays_in
-from tinyllm.dtypes import numpy_dtype
 from tinyllm.ops import make_ops
-from tinyllm.spec import ArrayType
-from tinyllm.validation import output_types
+from tinyllm.plugins.backend import Backend
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import output_types
 
 MOST_OVERHEAD = 5e-6
 """Seconds that a call of `ops` may cost above a call of the kernel."""
@@ -40,7 +41,8 @@ def moved_bytes(tested: Example) -> int:
 
 
 def timed(tested: Example, backend: Backend) -> Callable[[], None]:
-    """One call with packed inputs, synchronised. What an op consumes is replaced by what it gives, and held nowhere else."""
+    """One call with packed inputs, synchronised. What an op consumes is replaced by what it gives, and held nowhere
+    else."""
     subject = chosen(tested, backend)
     function, inputs = subject.function, subject.pack(subject.native(tested.inputs))
     keyword = tested.keyword(inputs)
@@ -78,7 +80,8 @@ TINY = {"softmax": ([(2, 3)], {"axis": -1}), "sdpa": ([(2, 2, 4)] * 3, {"causal"
 @pytest.mark.parametrize("name", backends())
 @pytest.mark.parametrize("op", list(TINY))
 def test_dispatch(op: str, name: str, benchmark: BenchmarkFixture) -> None:
-    """`ops` on native arrays of a known form, above the kernel itself. A kernel that does nothing leaves the dispatch alone."""
+    """`ops` on native arrays of a known form, above the kernel itself. A kernel that does nothing leaves the dispatch
+    alone."""
     shapes, attributes = TINY[op]
     arrays = [registry().backend(name).from_numpy(np.ones(shape, np.float32)) for shape in shapes]
     call = make_ops(registry())[op]

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinyllm.catalogue.gelu import gelu
-from tinyllm.catalogue.silu import silu
-from tinyllm.catalogue.swiglu import swiglu
+from tinyllm.catalogue.rows.gelu import gelu
+from tinyllm.catalogue.rows.silu import silu
+from tinyllm.catalogue.rows.swiglu import swiglu
 
 EPS = 2.0**-52
 GRID = np.concatenate((np.linspace(-40, 40, 4001), np.linspace(-3, 3, 4001), [-1e30, -1e4, -0.0, 0.0, 1e4, 1e30]))
@@ -21,7 +21,9 @@ def error(mine, exact):
 
 
 def test_gelu_is_the_formula_with_the_erf_of_the_c_library():
-    exact = np.asarray([v * 0.5 * (math.erfc(-v * math.sqrt(0.5)) if v < 0 else 1 + math.erf(v * math.sqrt(0.5))) for v in GRID])
+    exact = np.asarray(
+        [v * 0.5 * (math.erfc(-v * math.sqrt(0.5)) if v < 0 else 1 + math.erf(v * math.sqrt(0.5))) for v in GRID]
+    )
     assert error(gelu.reference(np, GRID), exact) < 2
 
 
@@ -66,4 +68,6 @@ def test_nothing_overflows_in_float32():
 
 @given(gate=rows, factor=st.floats(-10, 10))
 def test_swiglu_is_linear_in_up(gate, factor):
-    np.testing.assert_allclose(swiglu.reference(np, gate, np.full_like(gate, factor)), silu.reference(np, gate) * factor)
+    np.testing.assert_allclose(
+        swiglu.reference(np, gate, np.full_like(gate, factor)), silu.reference(np, gate) * factor
+    )

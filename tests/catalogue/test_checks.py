@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends
+from tests.catalogue.harness import backends
 from tinyllm import ops
-from tinyllm.checks import LARGEST, integer, number
 from tinyllm.errors import InvalidInputError
+from tinyllm.spec.attribute_checks import LARGEST, integer, number
 
 HUGE = [10**19, -(10**19), 10**400, -(10**400), np.uint64(2**64 - 1)]
 X = np.ones((2, 3, 4), np.float32)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyllm import ops
-from tinyllm.catalogue.embedding import embedding
+from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.errors import InvalidInputError
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, output_types
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, output_types
 
 TABLE = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 
 from tinyllm import ops
-from tinyllm.catalogue.dequantize import dequantize
-from tinyllm.catalogue.draws import quantised
-from tinyllm.catalogue.gqa import gqa
-from tinyllm.catalogue.mha import mha
-from tinyllm.catalogue.rms_norm import rms_norm
-from tinyllm.catalogue.rope import rope
+from tinyllm.catalogue.attention.gqa import gqa
+from tinyllm.catalogue.attention.mha import mha
+from tinyllm.catalogue.quantize.dequantize import dequantize
+from tinyllm.catalogue.rope.rope import rope
+from tinyllm.catalogue.rows.rms_norm import rms_norm
 from tinyllm.errors import InvalidInputError
-from tinyllm.rope_scaling import Rope, RopeScaling
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, output_types
+from tinyllm.spec.cases import quantized
+from tinyllm.spec.rope import Rope, RopeScaling
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, output_types
 
 B, L, S, E, HEADS, KV_HEADS, DIM = 2, 5, 6, 12, 4, 2, 4
 GROUPED = {"num_heads": HEADS, "num_kv_heads": KV_HEADS}
@@ -47,8 +47,17 @@ def torch():
 
 def theirs(torch, *, bias, kdim, vdim, bias_kv, zero):
     """torch's layer with random numbers everywhere, and its weights under our names."""
-    layer = torch.nn.MultiheadAttention(E, HEADS, bias=bias, kdim=kdim, vdim=vdim, add_bias_kv=bias_kv, add_zero_attn=zero,
-                                        batch_first=True, dtype=torch.float64).eval()  # fmt: skip
+    layer = torch.nn.MultiheadAttention(
+        E,
+        HEADS,
+        bias=bias,
+        kdim=kdim,
+        vdim=vdim,
+        add_bias_kv=bias_kv,
+        add_zero_attn=zero,
+        batch_first=True,
+        dtype=torch.float64,
+    ).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in layer.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
@@ -67,7 +76,9 @@ def theirs(torch, *, bias, kdim, vdim, bias_kv, zero):
 @pytest.mark.parametrize("need_weights", ["mean", "heads"])
 @pytest.mark.parametrize("masked", ["", "bool", "float", "keys"])
 @pytest.mark.parametrize(("kdim", "vdim"), [(None, None), (7, 9)])
-@pytest.mark.parametrize(("bias", "bias_kv", "zero"), [(True, False, False), (False, False, True), (True, True, True), (False,) * 3])
+@pytest.mark.parametrize(
+    ("bias", "bias_kv", "zero"), [(True, False, False), (False, False, True), (True, True, True), (False,) * 3]
+)
 def test_torch_computes_the_same(torch, bias, bias_kv, zero, kdim, vdim, masked, need_weights):
     layer, ours = theirs(torch, bias=bias, kdim=kdim, vdim=vdim, bias_kv=bias_kv, zero=zero)
     query, key, value = draw(B, L, E), draw(B, S, kdim or E, seed=1), draw(B, S, vdim or E, seed=2)
@@ -75,9 +86,17 @@ def test_torch_computes_the_same(torch, bias, bias_kv, zero, kdim, vdim, masked,
     key_mask = np.arange(S)[None, :] < np.array([[S], [2]])
     bools = (mask > 0) | np.eye(L, S, dtype=bool)
     given = {"bool": {"mask": bools}, "float": {"mask": mask}, "keys": {"key_mask": key_mask}, "": {}}[masked]
-    foreign = {"bool": {"attn_mask": ~bools}, "float": {"attn_mask": mask}, "keys": {"key_padding_mask": ~key_mask}, "": {}}[masked]
-    expected = layer(*map(torch.tensor, (query, key, value)), average_attn_weights=need_weights == "mean",
-                     **{name: torch.tensor(m) for name, m in foreign.items()})  # fmt: skip
+    foreign = {
+        "bool": {"attn_mask": ~bools},
+        "float": {"attn_mask": mask},
+        "keys": {"key_padding_mask": ~key_mask},
+        "": {},
+    }[masked]
+    expected = layer(
+        *map(torch.tensor, (query, key, value)),
+        average_attn_weights=need_weights == "mean",
+        **{name: torch.tensor(m) for name, m in foreign.items()},
+    )
     given |= {"num_heads": HEADS, "need_weights": need_weights, "add_zero_attn": zero}
     got = run(query, ours, key=key, value=value, **given)
     for ours_out, theirs_out in zip(got, expected, strict=True):
@@ -85,30 +104,46 @@ def test_torch_computes_the_same(torch, bias, bias_kv, zero, kdim, vdim, masked,
 
 
 @pytest.mark.parametrize("after_rope", [False, True])
-@pytest.mark.parametrize("turned", [None, ROPE, Rope(dims=2, traditional=True, scaling=RopeScaling("linear", 2.0), position_scale=3.0)])
+@pytest.mark.parametrize(
+    "turned", [None, ROPE, Rope(dims=2, traditional=True, scaling=RopeScaling("linear", 2.0), position_scale=3.0)]
+)
 def test_it_is_its_parts_put_together(after_rope, turned):
     layer, x = grouped(), draw(B, L, E)
-    q, k, v = (heads(x @ layer[f"{n}_proj"].T + layer[f"{n}_bias"], h) for n, h in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)))
+    q, k, v = (
+        heads(x @ layer[f"{n}_proj"].T + layer[f"{n}_bias"], h)
+        for n, h in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS))
+    )
     steps = [lambda a, norm: rms_norm.reference(np, a, norm, eps=1e-6)]
     if turned:
-        settings = {name: getattr(turned, name) for name in ("dims", "base", "scaling", "traditional", "position_scale")}
+        settings = {
+            name: getattr(turned, name) for name in ("dims", "base", "scaling", "traditional", "position_scale")
+        }
         steps.append(lambda a, norm: rope.reference(np, a, **settings))
     for step in steps[::-1] if after_rope else steps:
         q, k = step(q, layer["q_norm"]), step(k, layer["k_norm"])
-    y = np.swapaxes(gqa.reference(np, q, k, v, causal=True), 1, 2).reshape(B, L, -1) @ layer["o_proj"].T + layer["o_bias"]
+    y = (
+        np.swapaxes(gqa.reference(np, q, k, v, causal=True), 1, 2).reshape(B, L, -1) @ layer["o_proj"].T
+        + layer["o_bias"]
+    )
     got = run(x, layer, **GROUPED, causal=True, rope=turned, qk_norm_after_rope=after_rope)
     np.testing.assert_allclose(got, y, atol=1e-12)
 
 
 def test_the_order_of_norm_and_rotation_matters():
-    one, other = (run(draw(B, L, E), grouped(), **GROUPED, rope=ROPE, qk_norm_after_rope=after) for after in (False, True))
+    one, other = (
+        run(draw(B, L, E), grouped(), **GROUPED, rope=ROPE, qk_norm_after_rope=after) for after in (False, True)
+    )
     assert np.abs(one - other).max() > 0.01
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3, 4], [3], [2, 4]])
 @pytest.mark.parametrize("window", [None, 2])
 def test_with_a_cache_it_is_what_it_is_in_one_go(cuts, window):
-    layer, x, given = grouped(), draw(B, L, E), GROUPED | {"causal": True, "rope": ROPE, "window": window, "return_kv": True}
+    layer, x, given = (
+        grouped(),
+        draw(B, L, E),
+        GROUPED | {"causal": True, "rope": ROPE, "window": window, "return_kv": True},
+    )
     expected, all_k, all_v = run(x, layer, **given)
     parts, past = [], {}
     for piece in np.split(x, cuts, axis=1):
@@ -140,7 +175,9 @@ def test_rotation_counts_from_the_past():
     """Without positions the first new token stands right after the cached ones; the default is not 0."""
     layer, x = grouped(), draw(B, L, E)
     past = {"past_k": draw(B, KV_HEADS, 3, DIM), "past_v": draw(B, KV_HEADS, 3, DIM, seed=1)}
-    default, explicit, zero = (run(x, layer | past, **GROUPED, rope=ROPE, positions=p) for p in (None, np.arange(3, 3 + L), np.arange(L)))
+    default, explicit, zero = (
+        run(x, layer | past, **GROUPED, rope=ROPE, positions=p) for p in (None, np.arange(3, 3 + L), np.arange(L))
+    )
     np.testing.assert_array_equal(default, explicit)
     assert np.abs(default - zero).max() > 0.01
 
@@ -152,7 +189,12 @@ def test_a_query_that_sees_nothing_gives_the_bias():
 
 
 def test_the_learned_key_and_the_key_of_zeros_are_seen_behind_any_mask():
-    given = GROUPED | {"mask": np.zeros((L, L), bool), "add_zero_attn": True, "need_weights": "heads", "return_kv": True}
+    given = GROUPED | {
+        "mask": np.zeros((L, L), bool),
+        "add_zero_attn": True,
+        "need_weights": "heads",
+        "return_kv": True,
+    }
     extra = {"bias_k": draw(KV_HEADS * DIM), "bias_v": draw(KV_HEADS * DIM, seed=1)}
     _, weights, k, v = run(draw(B, L, E), grouped() | extra, **given)
     assert weights.shape == (B, HEADS, L, L + 2)
@@ -161,16 +203,26 @@ def test_the_learned_key_and_the_key_of_zeros_are_seen_behind_any_mask():
     assert k.shape[-2] == v.shape[-2] == L
 
 
-def test_quantised_projections_are_their_dequantised_ones():
+def test_quantized_projections_are_their_dequantized_ones():
     sizes = {"q": (64, 64), "k": (32, 64), "v": (32, 64), "o": (64, 64)}
-    packed = {f"{n}_proj": quantised(*size).make(np.random.default_rng(i)) for i, (n, size) in enumerate(sizes.items())}
-    packed = {n: w.with_arrays({k: a if k == "q" else a.astype(np.float64) for k, a in w.arrays.items()}) for n, w in packed.items()}
+    packed = {f"{n}_proj": quantized(*size).make(np.random.default_rng(i)) for i, (n, size) in enumerate(sizes.items())}
+    packed = {
+        n: w.with_arrays({k: a if k == "q" else a.astype(np.float64) for k, a in w.arrays.items()})
+        for n, w in packed.items()
+    }
     plain = {name: dequantize.reference(np, w) for name, w in packed.items()}
     np.testing.assert_array_equal(run(draw(1, L, 64), packed, **GROUPED), run(draw(1, L, 64), plain, **GROUPED))
 
 
-@pytest.mark.parametrize(("settings", "count"), [({}, 0), ({"need_weights": "mean"}, 2), ({"return_kv": True}, 3),
-                                                ({"need_weights": "heads", "return_kv": True}, 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 0),
+        ({"need_weights": "mean"}, 2),
+        ({"return_kv": True}, 3),
+        ({"need_weights": "heads", "return_kv": True}, 4),
+    ],
+)
 def test_outputs_are_those_asked_for(settings, count):
     """The op itself, and the types inferred from sizes that are known by name only."""
     x, layer = draw(B, L, E), grouped()

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm import ops
-from tinyllm.catalogue.kv_append import kv_append
-from tinyllm.catalogue.paged_attention import paged_attention
-from tinyllm.catalogue.sdpa import sdpa
+from tinyllm.catalogue.attention.kv_append import kv_append
+from tinyllm.catalogue.attention.paged_attention import paged_attention
+from tinyllm.catalogue.attention.sdpa import sdpa
 from tinyllm.errors import InvalidInputError
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, output_types
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, output_types
 
 HEADS, KV_HEADS, DIM, VALUE_DIM = 4, 2, 8, 5
 settings = st.fixed_dictionaries({"window": st.none() | st.integers(1, 9), "softcap": st.none() | st.floats(1, 20)})
@@ -22,7 +22,9 @@ class Sequence:
     def __init__(self, length, seed, **given):
         rng = np.random.default_rng(seed)
         self.length = length
-        self.q, self.k, self.v = (rng.standard_normal((length, h, d)) for h, d in ((HEADS, DIM), (KV_HEADS, DIM), (KV_HEADS, VALUE_DIM)))
+        self.q, self.k, self.v = (
+            rng.standard_normal((length, h, d)) for h, d in ((HEADS, DIM), (KV_HEADS, DIM), (KV_HEADS, VALUE_DIM))
+        )
         q, k, v = (np.swapaxes(a, 0, 1) for a in (self.q, self.k, self.v))
         groups = HEADS // KV_HEADS
         y = sdpa.reference(np, q, np.repeat(k, groups, axis=0), np.repeat(v, groups, axis=0), causal=True, **given)
@@ -47,7 +49,8 @@ class Cache:
         return self.table[b, places // self.page] * self.page + places % self.page
 
     def step(self, sequences, ranges, **given):
-        """New tokens `first .. last - 1` of each sequence, written and attended to; the outputs sequence by sequence."""
+        """New tokens `first .. last - 1` of each sequence, written and attended to; the outputs sequence by
+        sequence."""
         pieces = [(b, s, *r) for b, (s, r) in enumerate(zip(sequences, ranges, strict=True))]
         q, k, v = (np.concatenate([getattr(s, name)[first:last] for _, s, first, last in pieces]) for name in "qkv")
         slots = np.concatenate([self.slots(b, first, last) for b, _, first, last in pieces])
@@ -109,11 +112,19 @@ def test_sizes_known_by_name_only():
         return ArrayType(shape, "int32")
 
     pages = ArrayType(("P", 3, "page", 64), "float32")
-    types = {"q": ArrayType(("T", 9, 64), "float32"), "k_pages": pages, "v_pages": pages, "q_start": numbers("B1"),
-             "kv_len": numbers("B"), "block_table": numbers("B", "M")}  # fmt: skip
+    types = {
+        "q": ArrayType(("T", 9, 64), "float32"),
+        "k_pages": pages,
+        "v_pages": pages,
+        "q_start": numbers("B1"),
+        "kv_len": numbers("B"),
+        "block_table": numbers("B", "M"),
+    }
     assert output_types(paged_attention, check_call(paged_attention, types, {}))[0].shape == ("T", 9, 64)
     token = ArrayType(("T", 3, 64), "float32")
-    call = check_call(kv_append, {"k_pages": pages, "v_pages": pages, "k": token, "v": token, "slots": numbers("T")}, {})
+    call = check_call(
+        kv_append, {"k_pages": pages, "v_pages": pages, "k": token, "v": token, "slots": numbers("T")}, {}
+    )
     assert [t.shape for t in output_types(kv_append, call)] == [("P", 3, "page", 64)] * 2
     with pytest.raises(InvalidInputError, match="q: expected a number of heads"):
         check_call(paged_attention, types | {"q": ArrayType(("T", 8, 64), "float32")}, {})
@@ -130,7 +141,10 @@ def test_what_the_table_holds_is_checked_at_each_call_of_one_form():
 
 def test_cost_counts_the_pages_of_the_table_and_not_the_pool():
     def call(pool):
-        pages, numbers = ArrayType((pool, 3, 64, 64), "float32"), {"q_start": (2,), "kv_len": (1,), "block_table": (1, 8)}
+        pages, numbers = (
+            ArrayType((pool, 3, 64, 64), "float32"),
+            {"q_start": (2,), "kv_len": (1,), "block_table": (1, 8)},
+        )
         types = {"q": ArrayType((1, 9, 64), "float32"), "k_pages": pages, "v_pages": pages}
         return check_call(paged_attention, types | {n: ArrayType(s, "int32") for n, s in numbers.items()}, {})
 

@@ -3,7 +3,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.catalogue.more.pairwise import pairwise
+from tinyllm.catalogue.cases.pairwise import pairwise
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=2, max_size=7))

@@ -1,4 +1,4 @@
-"""A quantised weight is held to its format before any kernel sees it: what does not fit is named, on every backend."""
+"""A quantized weight is held to its format before any kernel sees it: what does not fit is named, on every backend."""
 
 import re
 from dataclasses import replace
@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends, registry
+from tests.catalogue.harness import backends, registry
 from tinyllm import ops
-from tinyllm.catalogue.dequantize import permuted, stacked
-from tinyllm.catalogue.draws import quantised
+from tinyllm.catalogue.quantize.dequantize import permuted, stacked
 from tinyllm.conformance.subject import to_native
 from tinyllm.errors import InvalidInputError
-from tinyllm.quant_weight import BITS, QuantWeight, check_quant_weight
+from tinyllm.spec.cases import quantized
+from tinyllm.spec.quantized import BITS, QuantWeight, check_quant_weight
 
 AFFINE = permuted(3, 96).make(np.random.default_rng(0))
-INT8 = quantised(3, 64, scheme="int8", bits=8).make(np.random.default_rng(1))
+INT8 = quantized(3, 64, scheme="int8", bits=8).make(np.random.default_rng(1))
 
 
 def having(weight, **arrays):
@@ -29,9 +29,18 @@ def order(*values):
 
 
 WRONG = {
-    "scales of another shape": (having(AFFINE, scales=np.ones((3, 4), np.float16)), "scales: expected shape [3, 3], got [3, 4]"),
-    "one scale for all": (having(AFFINE, scales=np.ones((1, 1), np.float16)), "scales: expected shape [3, 3], got [1, 1]"),
-    "biases of another shape": (having(AFFINE, biases=AFFINE.arrays["biases"][:2]), "biases: expected shape [3, 3], got [2, 3]"),
+    "scales of another shape": (
+        having(AFFINE, scales=np.ones((3, 4), np.float16)),
+        "scales: expected shape [3, 3], got [3, 4]",
+    ),
+    "one scale for all": (
+        having(AFFINE, scales=np.ones((1, 1), np.float16)),
+        "scales: expected shape [3, 3], got [1, 1]",
+    ),
+    "biases of another shape": (
+        having(AFFINE, biases=AFFINE.arrays["biases"][:2]),
+        "biases: expected shape [3, 3], got [2, 3]",
+    ),
     "no biases": (having(AFFINE, biases=None), "arrays: expected q, scales, biases, got q, scales"),
     "no arrays": (AFFINE.with_arrays({}), "arrays: expected q, scales, biases, got none"),
     "zero points": (having(INT8, zeros=INT8.arrays["scales"]), "arrays: expected q, scales, got q, scales, zeros"),
@@ -44,19 +53,37 @@ WRONG = {
     "int8 of 4 bits": (replace(INT8, bits=4), "bits: expected one of 8, got 4"),
     "groups of 0": (replace(AFFINE, group_size=0), "group_size: expected an integer above 0, got 0"),
     "groups of True": (replace(AFFINE, group_size=True), "group_size: expected an integer above 0, got True"),
-    "groups that do not divide": (replace(AFFINE, group_size=64), "shape: expected a row length that groups of 64 divide, got 96"),
-    "words not full": (QuantWeight("affine", {}, 4, 4, (3, 20)), "shape: expected rows whose 4-bit numbers fill whole words, got 20"),
+    "groups that do not divide": (
+        replace(AFFINE, group_size=64),
+        "shape: expected a row length that groups of 64 divide, got 96",
+    ),
+    "words not full": (
+        QuantWeight("affine", {}, 4, 4, (3, 20)),
+        "shape: expected rows whose 4-bit numbers fill whole words, got 20",
+    ),
     "a vector": (replace(AFFINE, shape=(96,)), "shape: expected 2 or more sizes in a tuple, got (96,)"),
     "a list as shape": (replace(AFFINE, shape=[3, 96]), "shape: expected 2 or more sizes in a tuple, got [3, 96]"),
     "signed words": (having(AFFINE, q=AFFINE.arrays["q"].view(np.int32)), "q: expected uint32, got int32"),
     "unsigned int8": (having(INT8, q=INT8.arrays["q"].view(np.uint8)), "q: expected int8, got uint8"),
     "whole scales": (having(INT8, scales=np.ones((3, 2), np.int32)), "scales: expected float16 or float32, got int32"),
-    "biases wider": (having(AFFINE, biases=AFFINE.arrays["biases"].astype(np.float32)), "biases: expected float16, got float32"),
+    "biases wider": (
+        having(AFFINE, biases=AFFINE.arrays["biases"].astype(np.float32)),
+        "biases: expected float16, got float32",
+    ),
     "an input twice": (having(AFFINE, permutation=order(1)), "permutation: expected each column from 0 to 95 once"),
-    "an input past the end": (having(AFFINE, permutation=order(96)), "permutation: expected each column from 0 to 95 once"),
-    "an input before the start": (having(AFFINE, permutation=order(-96)), "permutation: expected each column from 0 to 95 once"),
+    "an input past the end": (
+        having(AFFINE, permutation=order(96)),
+        "permutation: expected each column from 0 to 95 once",
+    ),
+    "an input before the start": (
+        having(AFFINE, permutation=order(-96)),
+        "permutation: expected each column from 0 to 95 once",
+    ),
     "a short permutation": (having(AFFINE, permutation=order()[:95]), "permutation: expected shape [96], got [95]"),
-    "a permutation of floats": (having(AFFINE, permutation=order().astype(np.float32)), "permutation: expected int32, got float32"),
+    "a permutation of floats": (
+        having(AFFINE, permutation=order().astype(np.float32)),
+        "permutation: expected int32, got float32",
+    ),
 }
 
 
@@ -83,7 +110,9 @@ def test_every_op_looks(case):
 @pytest.mark.parametrize("bits", BITS)
 def test_what_is_made_here_fits(bits):
     for scheme in ("affine",) if bits != 8 else ("affine", "int8"):
-        made = ops.quantize(np.random.default_rng(0).normal(size=(2, 3, 96)), bits=bits, group_size=32, scheme=scheme, backend="numpy")
+        made = ops.quantize(
+            np.random.default_rng(0).normal(size=(2, 3, 96)), bits=bits, group_size=32, scheme=scheme, backend="numpy"
+        )
         check_quant_weight("test", "w", made)
     check_quant_weight("test", "w", stacked(2, 3, 96, bits=bits).make(np.random.default_rng(0)))
     check_quant_weight("test", "w", AFFINE)

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm import ops
-from tinyllm.catalogue.rope import rope
-from tinyllm.catalogue.rope_angles import rope_angles
-from tinyllm.catalogue.rope_rotate import rope_rotate
+from tinyllm.catalogue.rope.rope import rope
+from tinyllm.catalogue.rope.rope_angles import rope_angles
+from tinyllm.catalogue.rope.rope_rotate import rope_rotate
 from tinyllm.errors import InvalidInputError
-from tinyllm.rope_scaling import RopeScaling
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, output_types
+from tinyllm.spec.rope import RopeScaling
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, output_types
 
 YARN = RopeScaling("yarn", 4.0, 32)
 positions = st.integers(-1000, 100_000)
@@ -39,7 +39,10 @@ def test_scores_depend_on_relative_position_only(traditional, shift, seed):
     q, k = draw(4, 16, seed=seed), draw(4, 16, seed=seed + 1)
 
     def scores(offset):
-        return turn(q, offset=np.asarray(offset), traditional=traditional) @ turn(k, offset=np.asarray(offset), traditional=traditional).T
+        return (
+            turn(q, offset=np.asarray(offset), traditional=traditional)
+            @ turn(k, offset=np.asarray(offset), traditional=traditional).T
+        )
 
     np.testing.assert_allclose(scores(shift), scores(0), atol=1e-9)
 
@@ -60,7 +63,9 @@ def test_a_turn_back_undoes_a_turn(traditional):
 
 
 @layouts
-@pytest.mark.parametrize("settings", [{}, {"base": 5e5}, {"scaling": YARN}, {"position_scale": 0.25}, {"dims": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"base": 5e5}, {"scaling": YARN}, {"position_scale": 0.25}, {"dims": 4}], ids=str
+)
 def test_rope_is_rope_rotate_of_rope_angles(settings, traditional):
     x, where = draw(2, 3, 4, 8), np.asarray([[0, 5, 2, 9], [-3, 100, 7, 1]])
     cos, sin = rope_angles.reference(np, where, **{"dims": 8, **settings})
@@ -121,8 +126,13 @@ def test_torch_and_transformers_agree(base):
     torch = pytest.importorskip("torch")
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(hidden_size=24, num_attention_heads=3, rope_parameters={"rope_type": "default", "rope_theta": base})
-    q, k = torch.from_numpy(draw(2, 3, 7, 8).astype(np.float32)), torch.from_numpy(draw(2, 1, 7, 8, seed=1).astype(np.float32))
+    config = transformers.LlamaConfig(
+        hidden_size=24, num_attention_heads=3, rope_parameters={"rope_type": "default", "rope_theta": base}
+    )
+    q, k = (
+        torch.from_numpy(draw(2, 3, 7, 8).astype(np.float32)),
+        torch.from_numpy(draw(2, 1, 7, 8, seed=1).astype(np.float32)),
+    )
     where = torch.arange(7)[None] + torch.tensor([[0], [90]])
     cos, sin = llama.LlamaRotaryEmbedding(config)(q, where)
     theirs = llama.apply_rotary_pos_emb(q, k, cos, sin)

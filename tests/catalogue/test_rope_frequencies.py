@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.spec.rope import RopeScaling
+from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 YARN = {"factor": 4.0, "original_max_position_embeddings": 4096}
@@ -37,8 +37,13 @@ def test_frequencies_and_factor_are_those_of_transformers(parameters, dims, base
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    config = transformers.LlamaConfig(hidden_size=dims, num_attention_heads=1, head_dim=dims, max_position_embeddings=16384,
-                                      rope_parameters={"rope_theta": base, **parameters})  # fmt: skip
+    config = transformers.LlamaConfig(
+        hidden_size=dims,
+        num_attention_heads=1,
+        head_dim=dims,
+        max_position_embeddings=16384,
+        rope_parameters={"rope_theta": base, **parameters},
+    )
     theirs, their_factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu")
     scaling = as_scaling(parameters)
     np.testing.assert_allclose(inverse_frequencies(dims, base, scaling), theirs.numpy(), rtol=2e-6)
@@ -50,8 +55,12 @@ def test_default_frequencies_are_those_of_transformers(base):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
-    config = transformers.LlamaConfig(hidden_size=576, num_attention_heads=9, rope_parameters={"rope_type": "default", "rope_theta": base})
-    np.testing.assert_allclose(inverse_frequencies(64, base), llama.LlamaRotaryEmbedding(config).inv_freq.numpy(), rtol=1e-6)
+    config = transformers.LlamaConfig(
+        hidden_size=576, num_attention_heads=9, rope_parameters={"rope_type": "default", "rope_theta": base}
+    )
+    np.testing.assert_allclose(
+        inverse_frequencies(64, base), llama.LlamaRotaryEmbedding(config).inv_freq.numpy(), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["linear", "llama3", "yarn"])

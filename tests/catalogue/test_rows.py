@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from tinyllm.catalogue.add import add
-from tinyllm.catalogue.linear import linear
-from tinyllm.catalogue.rms_norm import rms_norm
-from tinyllm.catalogue.softmax import softmax
+from tinyllm.catalogue.products.linear import linear
+from tinyllm.catalogue.rows.add import add
+from tinyllm.catalogue.rows.rms_norm import rms_norm
+from tinyllm.catalogue.rows.softmax import softmax
 
 numbers = st.floats(-100, 100)
 tables = arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=5), elements=numbers)
@@ -38,7 +38,9 @@ def test_softmax_of_logs_gives_the_shares():
 @given(seed=seeds)
 def test_softmax_along_an_axis_is_softmax_of_the_swapped(seed):
     x = np.random.default_rng(seed).standard_normal((2, 3, 4))
-    np.testing.assert_array_equal(softmax.reference(np, x, axis=0), np.swapaxes(softmax.reference(np, np.swapaxes(x, 0, 2)), 0, 2))
+    np.testing.assert_array_equal(
+        softmax.reference(np, x, axis=0), np.swapaxes(softmax.reference(np, np.swapaxes(x, 0, 2)), 0, 2)
+    )
 
 
 def test_the_bound_of_softmax_covers_float32():

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec.quantized import QuantWeight
 
 OPS = ("sdpa", "gqa", "mha", "paged_attention")
-CASES = [pytest.param(CATALOGUE[op], case, id=f"{op}-{case.id}") for op in OPS for case in CATALOGUE[op].cases if case.tier == "smoke"]
+CASES = [
+    pytest.param(CATALOGUE[op], case, id=f"{op}-{case.id}")
+    for op in OPS
+    for case in CATALOGUE[op].cases
+    if case.tier == "smoke"
+]
 
 
 def drawn(case):
@@ -68,17 +73,20 @@ def test_each_op_has_cases_with_numbers_that_nobody_reads(op):
     assert named and all({"some", "none"} <= shares[name] for name in named)
 
 
-@pytest.mark.parametrize(("op", "case_id", "name", "share"), [
-    ("sdpa", "H2,L6,S6,D4,window2", "k", 0.0),
-    ("sdpa", "H2,L6,S8,D4,window3,causal", "k", 0.0),
-    ("sdpa", "L2,S6,D4,hidden NaN", "v", 0.5),
-    ("gqa", "B3,Hq4,Hkv2,L2,S6,lengths,causal", "k", 6 / 18),
-    ("gqa", "B2,Hq4,Hkv2,nothing to see", "v", 0.5),
-    ("gqa", "L0", "k", 1.0),
-    ("mha", "padding NaN", "key", 0.5),
-    ("paged_attention", "B1,T6,one large page", "k_pages", 26 / 32),
-    ("paged_attention", "mixed,window1", "v_pages", 1 - 10 / 36),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("op", "case_id", "name", "share"),
+    [
+        ("sdpa", "H2,L6,S6,D4,window2", "k", 0.0),
+        ("sdpa", "H2,L6,S8,D4,window3,causal", "k", 0.0),
+        ("sdpa", "L2,S6,D4,hidden NaN", "v", 0.5),
+        ("gqa", "B3,Hq4,Hkv2,L2,S6,lengths,causal", "k", 6 / 18),
+        ("gqa", "B2,Hq4,Hkv2,nothing to see", "v", 0.5),
+        ("gqa", "L0", "k", 1.0),
+        ("mha", "padding NaN", "key", 0.5),
+        ("paged_attention", "B1,T6,one large page", "k_pages", 26 / 32),
+        ("paged_attention", "mixed,window1", "v_pages", 1 - 10 / 36),
+    ],
+)
 def test_how_much_is_unread(op, case_id, name, share):
     case = next(case for case in CATALOGUE[op].cases if case.id == case_id)
     assert CATALOGUE[op].unread(drawn(case), case.attributes)[name].mean() == pytest.approx(share)
@@ -97,7 +105,7 @@ def test_a_key_that_one_head_sees_is_read():
     assert [unread[name][..., 0].ravel().tolist() for name in "kv"] == [[True, True, False]] * 2
 
 
-def test_quantised_projections_are_not_named():
-    case = next(case for case in CATALOGUE["mha"].cases if case.id == "quantised")
+def test_quantized_projections_are_not_named():
+    case = next(case for case in CATALOGUE["mha"].cases if case.id == "quantized")
     inputs = drawn(case)
     assert isinstance(inputs["q_proj"], QuantWeight) and CATALOGUE["mha"].unread(inputs, case.attributes) == {}

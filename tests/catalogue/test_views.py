@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm import ops
-from tinyllm.catalogue.views import merge_heads, split, split_heads
+from tinyllm.catalogue.rows.views import merge_heads, split, split_heads
 from tinyllm.errors import InvalidInputError
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, output_types
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, output_types
 
 leads = st.lists(st.integers(0, 4), max_size=2).map(tuple)
 

@@ -12,7 +12,7 @@ import pytest
 from tests.cli.fake_model import load_fake
 from tinyllm.cli import session
 from tinyllm.cli.main import main
-from tinyllm.registry import default_registry
+from tinyllm.registry.registry import default_registry
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The command line with a model that needs no numbers; `python -m tests.cli.fake_model ARGS` runs it as a process of its own.
+"""The command line with a model that needs no numbers; `python -m tests.cli.fake_model ARGS` runs it as a process of
+its own.
 
 `FAKE_DELAY` (seconds) makes each step slow, `FAKE_LOAD` the loading.
 """
@@ -19,8 +20,8 @@ from tinyllm import llm
 from tinyllm.cli import session
 from tinyllm.cli.main import main
 from tinyllm.cli.output import note
-from tinyllm.models.chat_template import ChatTemplate
-from tinyllm.registry import default_registry
+from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.registry.registry import default_registry
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
 CONTEXT = 400

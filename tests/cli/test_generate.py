@@ -17,15 +17,28 @@ def test_reply_on_stdout_and_speed_on_stderr(cli: Cli, fake: None) -> None:
     assert result.out == fake_llm().generate("hello", max_tokens=12).text + "\n"
     assert result.err.count("\n") == 1
     prompt = len(fake_llm().encode("hello"))
-    assert result.err.startswith(f"prompt {prompt} tokens, ") and "reply 12 tokens, " in result.err and "fake:cpu" in result.err
+    assert (
+        result.err.startswith(f"prompt {prompt} tokens, ")
+        and "reply 12 tokens, " in result.err
+        and "fake:cpu" in result.err
+    )
 
 
 def test_json_is_one_object(cli: Cli, fake: None) -> None:
     result = cli("generate", "hello", "-n", "5", "--json")
     found = json.loads(result.out)
     expected = fake_llm().generate("hello", max_tokens=5)
-    assert list(found) == ["text", "token_ids", "finish_reason", "prompt_tokens", "completion_tokens", "prefill_tok_s", "decode_tok_s",
-                           "backend", "model"]  # fmt: skip
+    assert list(found) == [
+        "text",
+        "token_ids",
+        "finish_reason",
+        "prompt_tokens",
+        "completion_tokens",
+        "prefill_tok_s",
+        "decode_tok_s",
+        "backend",
+        "model",
+    ]
     assert (found["text"], found["token_ids"], found["finish_reason"]) == (expected.text, expected.token_ids, "length")
     assert (found["prompt_tokens"], found["completion_tokens"]) == (len(expected.prompt_token_ids), 5)
     assert found["prefill_tok_s"] > 0 and found["decode_tok_s"] > 0
@@ -45,16 +58,21 @@ def test_raw_and_system_change_the_prompt(cli: Cli, fake: None) -> None:
     llm = fake_llm()
     assert cli("generate", "hi", "-n", "9", "--raw").out == llm.generate("hi", raw=True, max_tokens=9).text + "\n"
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
-    assert cli("generate", "hi", "-n", "9", "--system", "be kind").out == llm.generate(messages, max_tokens=9).text + "\n"
+    assert (
+        cli("generate", "hi", "-n", "9", "--system", "be kind").out == llm.generate(messages, max_tokens=9).text + "\n"
+    )
 
 
-@pytest.mark.parametrize(("options", "settings"), [
-    (["--temperature", "0.9", "--seed", "5"], {"temperature": 0.9, "seed": 5}),
-    (["--temperature", "3", "--seed", "5", "--top-k", "4"], {"temperature": 3.0, "seed": 5, "top_k": 4}),
-    (["--temperature", "3", "--seed", "5", "--top-p", "0.5"], {"temperature": 3.0, "seed": 5, "top_p": 0.5}),
-    (["--temperature", "3", "--seed", "5", "--min-p", "0.4"], {"temperature": 3.0, "seed": 5, "min_p": 0.4}),
-    (["--repetition-penalty", "9"], {"repetition_penalty": 9.0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--temperature", "0.9", "--seed", "5"], {"temperature": 0.9, "seed": 5}),
+        (["--temperature", "3", "--seed", "5", "--top-k", "4"], {"temperature": 3.0, "seed": 5, "top_k": 4}),
+        (["--temperature", "3", "--seed", "5", "--top-p", "0.5"], {"temperature": 3.0, "seed": 5, "top_p": 0.5}),
+        (["--temperature", "3", "--seed", "5", "--min-p", "0.4"], {"temperature": 3.0, "seed": 5, "min_p": 0.4}),
+        (["--repetition-penalty", "9"], {"repetition_penalty": 9.0}),
+    ],
+)
 def test_sampling_options_arrive(cli: Cli, fake: None, options: list[str], settings: dict[str, float]) -> None:
     out = cli("generate", "hello", "-n", "30", *options).out
     assert out == fake_llm().generate("hello", max_tokens=30, **settings).text + "\n"
@@ -65,7 +83,9 @@ def test_sampling_options_arrive(cli: Cli, fake: None, options: list[str], setti
 def test_stop_may_be_repeated(cli: Cli, fake: None) -> None:
     text = fake_llm().generate("hello", max_tokens=30).text
     first, second = text[20:23], text[9:12]
-    assert cli("generate", "hello", "-n", "30", "--stop", first, "--stop", second).out == text[: text.index(second)] + "\n"
+    assert (
+        cli("generate", "hello", "-n", "30", "--stop", first, "--stop", second).out == text[: text.index(second)] + "\n"
+    )
 
 
 def test_settings_give_the_number_of_tokens(cli: Cli, fake: None, clean_environment: pytest.MonkeyPatch) -> None:
@@ -89,6 +109,8 @@ def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
 
 
 def test_the_real_model_answers(cli: Cli, smollm2_path: Path) -> None:
-    found = json.loads(cli("generate", "What is the capital of France?", "-n", "12", "--json", "-m", str(smollm2_path)).out)
+    found = json.loads(
+        cli("generate", "What is the capital of France?", "-n", "12", "--json", "-m", str(smollm2_path)).out
+    )
     assert "Paris" in found["text"]
     assert found["completion_tokens"] == len(found["token_ids"]) <= 12

@@ -13,10 +13,10 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tinyllm import __version__
-from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.config import KNOWN
-from tinyllm.registry import default_registry
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.registry import default_registry
+from tinyllm.settings.read import KNOWN
 
 LISTINGS = [["models"], ["backends"], ["ops"], ["which", "sdpa", "-b", "numpy"], ["config"], ["doctor"]]
 
@@ -38,7 +38,9 @@ def test_json_is_one_object(cli: Cli, arguments: list[str]) -> None:
     assert isinstance(json.loads(result.out), dict)
 
 
-@pytest.mark.parametrize("command", ["generate", "chat", "pull", "models", "backends", "which", "ops", "config", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["generate", "chat", "pull", "models", "backends", "which", "ops", "config", "doctor"]
+)
 def test_help_has_examples(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0
@@ -60,7 +62,9 @@ def test_ops_names_kernels_and_references(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("backend", "kernel"), [("mlx", "scratch"), ("mlx", "fast")])
-def test_which_tells_what_runs_and_why(cli: Cli, clean_environment: pytest.MonkeyPatch, backend: str, kernel: str) -> None:
+def test_which_tells_what_runs_and_why(
+    cli: Cli, clean_environment: pytest.MonkeyPatch, backend: str, kernel: str
+) -> None:
     pytest.importorskip("mlx.core")
     if kernel == "fast":
         clean_environment.setenv("TINYLLM_KERNELS", "mlx/sdpa=fast")
@@ -75,9 +79,13 @@ def test_which_tells_what_runs_and_why(cli: Cli, clean_environment: pytest.Monke
 def test_which_knows_that_packing_pays_in_a_model(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def packing(x: Any, weight: Any, *, bias: Any = None) -> Any: ...
 
-    kernel = Kernel("numpy", "linear", "packing", lambda: packing, lambda call: call.bound or "packs at each call", priority=99)
+    kernel = Kernel(
+        "numpy", "linear", "packing", lambda: packing, lambda call: call.bound or "packs at each call", priority=99
+    )
     default = default_registry().plugins
-    monkeypatch.setattr("tinyllm.registry.load_plugins", lambda catalogue: replace(default, kernels=[*default.kernels, kernel]))
+    monkeypatch.setattr(
+        "tinyllm.registry.registry.load_plugins", lambda catalogue: replace(default, kernels=[*default.kernels, kernel])
+    )
     found = json.loads(cli("which", "linear", "-b", "numpy", "--json").out)
     assert found["single_call"]["runs"] != found["in_a_model"]["runs"] == "numpy/linear:packing"
     assert found["single_call"]["reasons"]["numpy/linear:packing"] == "packs at each call"
@@ -96,9 +104,12 @@ def test_which_reads_the_case(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "source"), [("variable", "TINYLLM_BACKEND"), ("file", "tinyllm.toml"), ("project", "pyproject.toml [tool.tinyllm]")]
+    ("how", "source"),
+    [("variable", "TINYLLM_BACKEND"), ("file", "tinyllm.toml"), ("project", "pyproject.toml [tool.tinyllm]")],
 )
-def test_the_chosen_backend_and_its_source(cli: Cli, clean_environment: pytest.MonkeyPatch, how: str, source: str) -> None:
+def test_the_chosen_backend_and_its_source(
+    cli: Cli, clean_environment: pytest.MonkeyPatch, how: str, source: str
+) -> None:
     if how == "variable":
         clean_environment.setenv("TINYLLM_BACKEND", "numpy")
     elif how == "file":
@@ -125,7 +136,9 @@ def test_config_lists_the_files(cli: Cli, clean_environment: pytest.MonkeyPatch,
 
 
 def test_config_lists_tables_and_hides_the_key(cli: Cli, clean_environment: pytest.MonkeyPatch) -> None:
-    Path("tinyllm.toml").write_text('[serve]\nport = 81\napi_key = "hush"\ncors = ["a", "b"]\n[batch]\nmax_running = 3\n')
+    Path("tinyllm.toml").write_text(
+        '[serve]\nport = 81\napi_key = "hush"\ncors = ["a", "b"]\n[batch]\nmax_running = 3\n'
+    )
     as_json, table = cli("config", "--json").out, cli("config").out
     settings = {s["setting"]: s["value"] for s in json.loads(as_json)["settings"]}
     assert (settings["serve.port"], settings["serve.cors"], settings["batch.max_running"]) == (81, ["a", "b"], 3)
@@ -149,14 +162,16 @@ def test_help_tells_variables_and_defaults(cli: Cli, monkeypatch: pytest.MonkeyP
 
 def test_models_says_what_is_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TINYLLM_CACHE", str(tmp_path))
-    monkeypatch.setattr("tinyllm.models.sources._in_package", lambda model: None)
+    monkeypatch.setattr("tinyllm.models.download.sources._in_package", lambda model: None)
     (row,) = json.loads(cli("models", "--json").out)["models"]
     assert (row["name"], row["path"], row["default"]) == ("smollm2", None, True)
     assert "tinyllm pull smollm2" in cli("models").out
     assert any("tinyllm pull" in line for line in json.loads(cli("doctor", "--json").out)["advice"])
 
 
-@pytest.mark.parametrize(("variable", "value"), [("OPENBLAS_CORETYPE", "Prescott"), ("OMP_NUM_THREADS", "0"), ("OMP_NUM_THREADS", "1")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OPENBLAS_CORETYPE", "Prescott"), ("OMP_NUM_THREADS", "0"), ("OMP_NUM_THREADS", "1")]
+)
 def test_doctor_notices_what_slows_down(cli: Cli, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setattr("tinyllm.cli.doctor._cores", lambda: 4)
     monkeypatch.setenv(variable, value)
@@ -166,6 +181,9 @@ def test_doctor_notices_what_slows_down(cli: Cli, monkeypatch: pytest.MonkeyPatc
 
 def test_the_command_imports_no_array_library() -> None:
     heavy = ("numpy", "torch", "mlx", "tokenizers", "rich", "jinja2")
-    code = f"import sys; from tinyllm.cli.main import main; main(['--version']); print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys; from tinyllm.cli.main import main; main(['--version']); print([m for m in {heavy} if m "
+        f"in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[1] == "[]"

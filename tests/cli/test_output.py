@@ -42,5 +42,7 @@ def test_speeds_are_tokens_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(list(watched.watch(pieces()))) == 6
     assert watched.prefill_rate == 80 / 2
     assert watched.decode_rate == 5 / 2.5
-    assert watched.line("x:cpu") == "prompt 100 tokens (20 of them cached), 40.0 tok/s | reply 5 tokens, 2.0 tok/s | x:cpu"
+    assert (
+        watched.line("x:cpu") == "prompt 100 tokens (20 of them cached), 40.0 tok/s | reply 5 tokens, 2.0 tok/s | x:cpu"
+    )
     assert (watched.finish_reason, len(watched.token_ids)) == ("stop", 5)

@@ -30,6 +30,8 @@ def command(site: Path, tmp_path: Path) -> Command:
     def run(*arguments: str, module: str = "tinyllm.cli.main", path: Path = site) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(path), "XDG_CONFIG_HOME": str(tmp_path)}
         call = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        )
 
     return run

@@ -7,11 +7,12 @@ from typing import Any
 
 from tinyllm_numpy.backend import NumpyBackend
 
-from tests.core.fakes import module, registry
-from tinyllm.backend import BackendPlugin, Kernel, Probe
+from tests.registry.fakes import module, registry
 from tinyllm.conformance.subject import Subject, subjects
-from tinyllm.reference import reference_function
-from tinyllm.registry import Registry
+from tinyllm.plugins.backend import BackendPlugin, Probe
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.by_reference import reference_function
+from tinyllm.registry.registry import Registry
 
 
 class FakeBackend(NumpyBackend):

@@ -20,7 +20,9 @@ def report(*results: Result, backend: str = "x", **plan: Any) -> Report:
     """A report of a machine that is not there."""
     machine = {"cpu": "Abacus", "cores": 2, "os": "none"}
     asked = {"backend": backend, "tiers": ["smoke"], "seed": 7} | plan
-    return Report(backend, "cpu", asked, "2026-01-31T12:00:00+00:00", machine, {"python": "3.11", "lib": "1.2"}, list(results))
+    return Report(
+        backend, "cpu", asked, "2026-01-31T12:00:00+00:00", machine, {"python": "3.11", "lib": "1.2"}, list(results)
+    )
 
 
 ALL_SIX = report(

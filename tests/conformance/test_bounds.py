@@ -1,4 +1,5 @@
-"""Bounds are attainable: the references pass in every dtype, and so do plain loops that know no trick. And a backend is what it says."""
+"""Bounds are attainable: the references pass in every dtype, and so do plain loops that know no trick. And a backend is
+what it says."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends, registry
+from tests.catalogue.harness import backends, registry
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
 from tinyllm.conformance.example import DTYPES, Example, dtypes_of, make_example
@@ -76,7 +77,8 @@ NAIVE: dict[str, Callable[[Example], Any]] = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", list(NAIVE))
 def test_plain_loops_hold(op: str, dtype: str) -> None:
-    """The bound asks for no cleverness: sums taken one number after the other, in the dtype itself, pass the smoke cases."""
+    """The bound asks for no cleverness: sums taken one number after the other, in the dtype itself, pass the smoke
+    cases."""
     spec = registry().spec(op)
     for case in spec.cases:
         if case.tier == "smoke":
@@ -96,7 +98,8 @@ def test_cases_have_names_of_their_own(op: str) -> None:
 
 
 def test_every_decision_is_shown() -> None:
-    """Each numbered decision of the op semantics is a case or a bad input of some op. The last is about checkpoints, not ops."""
+    """Each numbered decision of the op semantics is a case or a bad input of some op. The last is about checkpoints,
+    not ops."""
     shown = {c.decision for spec in registry().specs.values() for c in (*spec.all_cases, *spec.bad_inputs)}
     assert {*range(1, 21)} <= shown
 

@@ -42,20 +42,29 @@ def test_a_hang_is_cut_off(stubborn: Any) -> None:
 
 
 def test_outcomes_are_not_mixed(stubborn: Any) -> None:
-    """Widened and expected as declared; what a kernel refuses only when it runs is undeclared, what it declines is unsupported."""
+    """Widened and expected as declared; what a kernel refuses only when it runs is undeclared, what it declines is
+    unsupported."""
     _, found = stubborn("--op", "silu", "--op", "swiglu", "--op", "gelu")
     assert found["stubborn/silu:own[5,f32]"][0] == "pass"
     assert found["stubborn/silu:own[0,f32]"] == ("xfail", found["stubborn/silu:own[0,f32]"][1])
     assert "ValueError: empty" in found["stubborn/silu:own[0,f32]"][1]
-    swiglu = {outcome for name, (outcome, _) in found.items() if name.startswith("stubborn/swiglu:own[") and name.endswith("f32]")}
+    swiglu = {
+        outcome
+        for name, (outcome, _) in found.items()
+        if name.startswith("stubborn/swiglu:own[") and name.endswith("f32]")
+    }
     assert swiglu == {"undeclared"}
-    gelu = {outcome for name, (outcome, _) in found.items() if name.startswith("stubborn/gelu") and name.endswith("f32]")}
+    gelu = {
+        outcome for name, (outcome, _) in found.items() if name.startswith("stubborn/gelu") and name.endswith("f32]")
+    }
     assert gelu == {"unsupported"}
 
 
 def test_in_one_process_and_in_many_the_results_are_the_same(command: Command) -> None:
     """`--isolate` changes who dies, not what is found."""
-    runs = [command("check", "numpy", "--op", "add", "--op", "linear", "--json", *more) for more in ((), ("--isolate",))]
+    runs = [
+        command("check", "numpy", "--op", "add", "--op", "linear", "--json", *more) for more in ((), ("--isolate",))
+    ]
     first, second = (_outcomes(json.loads(run.stdout)) for run in runs)
     assert [run.returncode for run in runs] == [0, 0]
     assert first == second and len(first) > 50
@@ -94,7 +103,10 @@ def test_wrong_names_under_pytest(command: Command) -> None:
     """A line and the code of usage errors, and no file is blamed."""
     done = command("--pyargs", "tinyllm.conformance", "--tinyllm-backend", "nunpy", module="pytest")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: unknown backend 'nunpy'. Did you mean 'numpy'?" in done.stdout + done.stderr and "test_backend.py" not in done.stdout
+    assert (
+        "ERROR: unknown backend 'nunpy'. Did you mean 'numpy'?" in done.stdout + done.stderr
+        and "test_backend.py" not in done.stdout
+    )
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -111,7 +123,9 @@ def test_under_pytest_alone_and_shared(command: Command, tmp_path: Path, workers
 def test_a_failure_can_be_pasted(command: Command) -> None:
     """What a failure prints runs the same check again, and shows its data."""
     done = command("check", "stubborn", "--op", "swiglu", "--dtype", "float32", "--json")
-    failed = next(r for r in json.loads(done.stdout)["results"] if r["outcome"] == "undeclared" and "/swiglu:own[" in r["id"])
+    failed = next(
+        r for r in json.loads(done.stdout)["results"] if r["outcome"] == "undeclared" and "/swiglu:own[" in r["id"]
+    )
     again = command("check", "stubborn", "--case", failed["id"], "--json")
     assert _outcomes(json.loads(again.stdout)) == {failed["id"]: ("undeclared", failed["message"])}
     assert f"tinyllm check stubborn --case {failed['id']!r}" in failed["snippet"]

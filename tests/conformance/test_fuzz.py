@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.fake_backend import fake_registry, right, subject_of
-from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.checks import number
 from tinyllm.conformance.checks.check import Admitted, Plan, Trial
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.fuzz import fuzz, tried
@@ -20,8 +18,10 @@ from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import Runner
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError
-from tinyllm.hookspecs import hookimpl
-from tinyllm.spec import REQUIRED, Attribute, Input, OpSpec, Output
+from tinyllm.plugins.hookspecs import hookimpl
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.spec.attribute_checks import number
+from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec, Output
 
 
 def message(subject: Subject, seed: int = 0, examples: int = 200) -> str:
@@ -102,7 +102,9 @@ HALF = OpSpec(
     outputs=(Output("y", "*B N"),),
     reference=_half_reference,
     flops=lambda call: 0,
-    scale=lambda inputs, attributes, outputs: np.abs(outputs) + np.abs(inputs.get("bias", 0)) + np.abs(inputs["x"] * inputs["weight"]),
+    scale=lambda inputs, attributes, outputs: (
+        np.abs(outputs) + np.abs(inputs.get("bias", 0)) + np.abs(inputs["x"] * inputs["weight"])
+    ),
 )
 
 
@@ -123,4 +125,6 @@ def test_an_op_that_others_bring_is_fuzzed_too() -> None:
 
 def test_there_is_no_fuzz_outside_its_tier() -> None:
     made = fake_registry()
-    assert not list(fuzz(Trial(made, made.backend("fake"), made.spec("softmax"), Plan("fake", tiers=("smoke", "full")))))
+    assert not list(
+        fuzz(Trial(made, made.backend("fake"), made.spec("softmax"), Plan("fake", tiers=("smoke", "full"))))
+    )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import example, registry
+from tests.catalogue.harness import example, registry
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import Subject
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec.quantized import QuantWeight
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -76,12 +76,12 @@ def test_an_output_too_many_is_found() -> None:
     assert "2 outputs, the spec says 1" in wrong(tested, (y, y))
 
 
-def test_quantised_mistakes_are_found() -> None:
+def test_quantized_mistakes_are_found() -> None:
     """A level beside the right one, scales in the wrong dtype, another scheme, and no QuantWeight at all."""
     tested, weight = _right("quantize", registry().spec("quantize").cases[2].id)
     q = weight.arrays["q"].copy()
     q[0, 0] ^= 1
-    assert "dequantised: error" in wrong(tested, (weight.with_arrays({**weight.arrays, "q": q}),))
+    assert "dequantized: error" in wrong(tested, (weight.with_arrays({**weight.arrays, "q": q}),))
     scales = weight.arrays["scales"].astype(np.float64)
     assert "array scales: float64" in wrong(tested, (weight.with_arrays({**weight.arrays, "scales": scales}),))
     other = QuantWeight("int8", weight.arrays, weight.bits, weight.group_size, weight.shape)
@@ -89,15 +89,17 @@ def test_quantised_mistakes_are_found() -> None:
     assert "ndarray instead of a QuantWeight" in wrong(tested, (q,))
 
 
-def test_a_mean_error_of_a_quantised_weight_is_found() -> None:
+def test_a_mean_error_of_a_quantized_weight_is_found() -> None:
     """Biases that are all three ulps off: each weight is within its bound, their mean is not."""
     tested, weight = _right("quantize", registry().spec("quantize").cases[2].id)
     biases = weight.arrays["biases"] * np.float32(1 + 3 * EPS)
     message = wrong(tested, (weight.with_arrays({**weight.arrays, "biases": biases}),))
-    assert re.search(r"dequantised: mean error of \S+ ulps \(allowed 1\)", message), message
+    assert re.search(r"dequantized: mean error of \S+ ulps \(allowed 1\)", message), message
     biases = weight.arrays["biases"].copy()
     biases[0, 0] *= np.float32(1 + 3 * EPS)
-    assert wrong(tested, (weight.with_arrays({**weight.arrays, "biases": biases}),)) == "", "one group alone is within both"
+    assert wrong(tested, (weight.with_arrays({**weight.arrays, "biases": biases}),)) == "", (
+        "one group alone is within both"
+    )
 
 
 def test_exact_ops_allow_no_error() -> None:
@@ -107,9 +109,14 @@ def test_exact_ops_allow_no_error() -> None:
     assert wrong(tested, (y * np.float32(1 + EPS),))
 
 
-@pytest.mark.parametrize(("op", "dtype", "fine"), [
-    ("linear", "float64", True), ("linear", "float32", False), ("softmax", "float64", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("op", "dtype", "fine"),
+    [
+        ("linear", "float64", True),
+        ("linear", "float32", False),
+        ("softmax", "float64", False),
+    ],
+)
 def test_only_where_the_reference_sums_in_float64_may_both_err(op: str, dtype: str, fine: bool) -> None:
     """Six ulps in one place: twice the bound is the limit there, and nowhere else."""
     case = next(c.id for c in registry().spec(op).cases if c.tier == "full")

@@ -11,22 +11,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.core.fakes import backend_plugin, module, registry
-from tinyllm.backend import Kernel
+from tests.registry.fakes import backend_plugin, module, registry
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance.checks.check import Plan, Trial
 from tinyllm.conformance.checks.oracles import NOT_MAPPED, oracles
 from tinyllm.conformance.result import Outcome, Result
 from tinyllm.conformance.run import Runner
 from tinyllm.errors import TinyllmError
-from tinyllm.oracle import Oracle
-from tinyllm.registry import Registry, default_registry
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.oracle import Oracle
+from tinyllm.registry.registry import Registry, default_registry
 
 COUNTS = {
-    "Attention": 93, "RotaryEmbedding": 8, "RMSNormalization": 19, "Softmax": 7, "Gelu": 4, "Swish": 1, "LayerNormalization": 19,
-    "FlexAttention": 11, "LinearAttention": 14, "SwiGLU": 3, "Add": 8, "Split": 16, "MatMul": 7, "Gemm": 11, "Gather": 4,
-    "DequantizeLinear": 14, "QuantizeLinear": 13, "TensorScatter": 3,
-}  # fmt: skip
+    "Attention": 93,
+    "RotaryEmbedding": 8,
+    "RMSNormalization": 19,
+    "Softmax": 7,
+    "Gelu": 4,
+    "Swish": 1,
+    "LayerNormalization": 19,
+    "FlexAttention": 11,
+    "LinearAttention": 14,
+    "SwiGLU": 3,
+    "Add": 8,
+    "Split": 16,
+    "MatMul": 7,
+    "Gemm": 11,
+    "Gather": 4,
+    "DequantizeLinear": 14,
+    "QuantizeLinear": 13,
+    "TensorScatter": 3,
+}
 """Of onnx 1.23; a later one may have more."""
 
 
@@ -39,7 +54,9 @@ def results(found: Registry, oracle: str, *ops: str, backend: str = "numpy") -> 
 
 def wrong(op: str, answer: Callable[..., np.ndarray]) -> Registry:
     """A backend of boxes with one kernel."""
-    plugin = module("plugin_blue", backends=[backend_plugin("blue")], kernels=[Kernel("blue", op, "wrong", lambda: answer)])
+    plugin = module(
+        "plugin_blue", backends=[backend_plugin("blue")], kernels=[Kernel("blue", op, "wrong", lambda: answer)]
+    )
     found = registry(plugin)
     found.plugins.oracles |= default_registry().plugins.oracles
     return found
@@ -56,17 +73,40 @@ def softmax_last(x: Any, *, axis: int = -1) -> Any:
 
 
 def from_the_start(
-    q: Any, k: Any, v: Any, *, mask: Any = None, key_mask: Any = None, kv_lengths: Any = None, sinks: Any = None,
-    scale: float | None = None, causal: bool = False, window: int | None = None, softcap: float | None = None,
-) -> Any:  # fmt: skip
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    key_mask: Any = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
     """Wrong: causal is aligned to the start of the keys."""
-    settings: dict[str, Any] = {"scale": scale, "window": window, "softcap": softcap, "key_mask": key_mask and key_mask.array}
+    settings: dict[str, Any] = {
+        "scale": scale,
+        "window": window,
+        "softcap": softcap,
+        "key_mask": key_mask and key_mask.array,
+    }
     given = mask and mask.array
     if causal:
         seen = np.tril(np.ones((q.shape[-2], k.shape[-2]), bool))
-        given = seen if given is None else given & seen if given.dtype == bool else np.where(seen, given, np.float32(-np.inf))
+        given = (
+            seen
+            if given is None
+            else given & seen
+            if given.dtype == bool
+            else np.where(seen, given, np.float32(-np.inf))
+        )
     arrays = (a.array.astype(np.float64) for a in (q, k, v))
-    y = CATALOGUE["gqa"].reference(np, *arrays, mask=given, kv_lengths=kv_lengths, sinks=sinks and sinks.array, **settings)
+    y = CATALOGUE["gqa"].reference(
+        np, *arrays, mask=given, kv_lengths=kv_lengths, sinks=sinks and sinks.array, **settings
+    )
     return type(q)(y.astype(np.float32))
 
 
@@ -104,7 +144,12 @@ class TestOnnx:
             pytest.skip(f"onnx {onnx.__version__} has fewer cases than 1.23")
         assert {node: found for node, (found, _, _) in counts().items() if found < COUNTS[node]} == {}
         run = {node: ran for node, (_, ran, _) in counts().items()}
-        assert run["Attention"] >= 93 and run["RotaryEmbedding"] >= 8 and run["RMSNormalization"] >= 19 and run["Softmax"] >= 7
+        assert (
+            run["Attention"] >= 93
+            and run["RotaryEmbedding"] >= 8
+            and run["RMSNormalization"] >= 19
+            and run["Softmax"] >= 7
+        )
 
     def test_every_listed_case_is_seen_once_and_every_run_one_on_each_of_its_ops(self) -> None:
         from tinyllm.conformance.oracles.onnx import listing
@@ -170,7 +215,9 @@ class TestTorch:
 
     def test_what_is_not_mapped_is_known(self) -> None:
         """All else PyTorch judges."""
-        seen = [r for op in CATALOGUE for r in results(default_registry(), "torch", op) if r.outcome is Outcome.UNSUPPORTED]
+        seen = [
+            r for op in CATALOGUE for r in results(default_registry(), "torch", op) if r.outcome is Outcome.UNSUPPORTED
+        ]
         assert {r.op for r in seen} == {"quantize", "rope", "rope_angles", "mha"}
         assert all("scaling" in r.message for r in seen if r.op != "quantize")
 
@@ -201,7 +248,9 @@ class TestTorch:
         functional = importlib.import_module("torch.nn.functional")
         asked = []
         forward = functional.multi_head_attention_forward
-        monkeypatch.setattr(functional, "multi_head_attention_forward", lambda *a, **k: asked.append(1) or forward(*a, **k))
+        monkeypatch.setattr(
+            functional, "multi_head_attention_forward", lambda *a, **k: asked.append(1) or forward(*a, **k)
+        )
         results(default_registry(), "torch", "mha")
         assert len(asked) >= 10
 
@@ -226,6 +275,8 @@ def test_a_judge_whose_library_is_missing_names_what_to_install() -> None:
     """A plugin brings the judge, and somebody else the library."""
     found = registry(module("plugin_blue", backends=[backend_plugin("blue")]))
     library = "no_such_library"
-    found.plugins.oracles["judge"] = Oracle("judge", f"{library}:reason", f"{library}:answer", library, "pip install it")
+    found.plugins.oracles["judge"] = Oracle(
+        "judge", f"{library}:reason", f"{library}:answer", library, "pip install it"
+    )
     with pytest.raises(TinyllmError, match="--oracle judge needs the package no_such_library: pip install it"):
         results(found, "judge", "softmax", backend="blue")

@@ -1,4 +1,5 @@
-"""Each property finds the kernel that it is there to find, lets the right one through, and finds the same at each run of a seed."""
+"""Each property finds the kernel that it is there to find, lets the right one through, and finds the same at each run
+of a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ import pytest
 
 from tests.conformance.fake_backend import fake_registry, right, subject_of
 from tests.conformance.wrong_kernels import WRONG, beside
-from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance.checks.check import Admitted, DeclaredError, Plan, Trial
 from tinyllm.conformance.checks.properties import properties
@@ -23,6 +23,7 @@ from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import Runner
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError, UnsupportedError
+from tinyllm.plugins.kernel import Kernel
 
 NEIGHBOURS = [op for op, spec in CATALOGUE.items() if any(p.name == "batch neighbours" for p in properties_of(spec))]
 EVERY = [p for spec in CATALOGUE.values() for p in properties_of(spec)]
@@ -30,7 +31,9 @@ EVERY = [p for spec in CATALOGUE.values() for p in properties_of(spec)]
 
 def tried(subject: Subject, found: Property, *, seed: int = 0, examples: int = 30, dtype: str = "float32") -> Verdict:
     """A property on a kernel, as the check runs it."""
-    return search(lambda draws: found.test(subject, draws), dtype, Admitted(), f"{found.op}/{found.name}/{dtype}", seed, examples)
+    return search(
+        lambda draws: found.test(subject, draws), dtype, Admitted(), f"{found.op}/{found.name}/{dtype}", seed, examples
+    )
 
 
 def named(op: str, name: str) -> Property:
@@ -116,7 +119,10 @@ def test_a_kernel_that_raises_is_told_with_its_error_and_call() -> None:
     def raises(x: Any, *, axis: int = -1) -> Any:
         raise IndexError("out of range")
 
-    assert "IndexError: out of range; with softmax[" in tried(subject_of("softmax", raises), named("softmax", "rows sum to 1")).message
+    assert (
+        "IndexError: out of range; with softmax["
+        in tried(subject_of("softmax", raises), named("softmax", "rows sum to 1")).message
+    )
 
 
 def test_a_kernel_that_says_so_only_when_it_runs_is_undeclared() -> None:
@@ -137,7 +143,9 @@ def test_checks_are_named_by_kernel_property_and_dtype() -> None:
 
     names = "batch neighbours", "rows sum to 1", "shift of a row"
     assert sorted(ids()) == [f"fake/softmax:mine[{name},f32]/property" for name in names]
-    assert sorted(ids(tiers=("full",))) == [f"fake/softmax:mine[{name},{d}]/property" for name in names for d in ("bf16", "f32")]
+    assert sorted(ids(tiers=("full",))) == [
+        f"fake/softmax:mine[{name},{d}]/property" for name in names for d in ("bf16", "f32")
+    ]
     assert sorted(ids(dtypes=("float16",))) == [f"fake/softmax:mine[{name},f16]/property" for name in names]
     assert ids(tiers=("model",)) == []
 

@@ -17,15 +17,17 @@ from tinyllm.conformance.reports.files import rendered
 from tinyllm.conformance.reports.matrix import cell, columns, rows
 from tinyllm.conformance.reports.summary import Way, by_op, counts, failures, idle, reasons, verdict
 from tinyllm.conformance.result import BAD, Outcome
-from tinyllm.declarations import Widened
 from tinyllm.errors import InvalidInputError, TinyllmError
-from tinyllm.registry import default_registry
+from tinyllm.plugins.declarations import Widened
+from tinyllm.registry.registry import default_registry
 
 
 def test_begin_names_the_machine_and_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = default_registry()
     backend = type(registry.backend("numpy"))
-    monkeypatch.setattr(backend, "about", lambda self: {"BLAS": "/opt/me/libblas.so.3 of 1/2", "link": "https://a.b/c/d"})
+    monkeypatch.setattr(
+        backend, "about", lambda self: {"BLAS": "/opt/me/libblas.so.3 of 1/2", "link": "https://a.b/c/d"}
+    )
     begun = Report.begin(registry, Plan("numpy", ops=("softmax",), shapes="/srv/shapes.json"))
     assert (begun.backend, begun.device, begun.plan["shapes"]) == ("numpy", "cpu", "shapes.json")
     assert begun.plan["ops"] == ["softmax"] and begun.plan["seed"] == 0 and "kernels" not in begun.plan
@@ -58,12 +60,18 @@ def test_outcomes_and_ways_are_counted_apart() -> None:
     assert found["arrays", Way.NOBODY].done_by == ""
     assert sum(sum(s.counts.values()) for s in found.values()) == len(ALL_SIX.results)
     line = verdict(ALL_SIX)
-    assert line.startswith("x:cpu does not hold: 1 op by own kernels, 2 by reference, 1 by delegation, 1 does not hold;")
+    assert line.startswith(
+        "x:cpu does not hold: 1 op by own kernels, 2 by reference, 1 by delegation, 1 does not hold;"
+    )
     assert line.endswith("8 pass, 1 fail, 1 unsupported, 1 undeclared, 1 xfail, 1 xpass")
 
 
 def test_kernels_that_hold_are_told_from_those_that_do_not() -> None:
-    fine, broken, idle = result(1, kernel="a"), result(2, Outcome.FAIL, kernel="b"), result(3, Outcome.UNSUPPORTED, kernel="c")
+    fine, broken, idle = (
+        result(1, kernel="a"),
+        result(2, Outcome.FAIL, kernel="b"),
+        result(3, Outcome.UNSUPPORTED, kernel="c"),
+    )
     assert by_op(report(fine))[0].done_by == "own kernel"
     assert by_op(report(fine, broken))[0].done_by == "1 of 2 own kernels"
     assert by_op(report(fine, idle))[0].done_by == "1 own kernel, 1 idle"
@@ -85,7 +93,9 @@ def test_reasons_come_once_with_counts() -> None:
 
 def test_declarations_about_nothing_are_told() -> None:
     """Of the whole kit's run; in a part of it nothing may be due to them. Those of other backends are theirs."""
-    slip, fits, other = (Widened(*names, "rounds", factor=2.0) for names in (("x", "sotfmax"), ("x", "soft*"), ("y", "sotfmax")))
+    slip, fits, other = (
+        Widened(*names, "rounds", factor=2.0) for names in (("x", "sotfmax"), ("x", "soft*"), ("y", "sotfmax"))
+    )
     whole = report(result(1), tiers=["full"])
     assert idle(whole, [slip, fits, other]) == [slip]
     assert idle(report(result(1)), [slip]) == idle(report(result(1), tiers=["full"], ops=["softmax"]), [slip]) == []
@@ -180,8 +190,17 @@ def test_html_is_one_safe_page() -> None:
     assert not {name for name, _ in page.attributes} & {"src", "href"} and "url(" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text and "\x1b" not in text
     shown = [value for name, value in page.attributes if name == "data-outcome"]
-    assert sorted(str(s) for s in shown) == ["fail", "undeclared", "xfail", "xpass"], "passes and unsupported checks are no failures"
-    for words in ("2/6 (6 of 4)", "by delegation to numpy", "Abacus", "no | float16", "known <1>, since May", "--case '<1>'"):
+    assert sorted(str(s) for s in shown) == ["fail", "undeclared", "xfail", "xpass"], (
+        "passes and unsupported checks are no failures"
+    )
+    for words in (
+        "2/6 (6 of 4)",
+        "by delegation to numpy",
+        "Abacus",
+        "no | float16",
+        "known <1>, since May",
+        "--case '<1>'",
+    ):
         assert words in page.text
     assert 'id="checks"' not in rendered(".html", [report(result(1))])
 
@@ -197,14 +216,18 @@ def test_matrix_names_columns_apart() -> None:
 
 
 def test_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"expected a name that ends in \.json, \.xml, \.md, \.html, got '\.txt'"):
+    with pytest.raises(
+        InvalidInputError, match=r"expected a name that ends in \.json, \.xml, \.md, \.html, got '\.txt'"
+    ):
         write(tmp_path / "r.txt", [ALL_SIX])
     assert check_suffix("A.HTML") == ".html"
     with pytest.raises(TinyllmError, match=r"missing/r\.md: cannot be written: No such file"):
         write(tmp_path / "missing" / "r.md", [ALL_SIX])
 
 
-def test_a_terminal_gets_a_table_of_its_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_table_of_its_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     terminal.show(ALL_SIX)
@@ -248,4 +271,8 @@ def test_progress_is_for_terminals(capfd: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_counts_keep_the_order_of_outcomes() -> None:
-    assert list(counts([result(1, Outcome.XPASS), result(2), result(3, Outcome.FAIL)])) == [Outcome.PASS, Outcome.FAIL, Outcome.XPASS]
+    assert list(counts([result(1, Outcome.XPASS), result(2), result(3, Outcome.FAIL)])) == [
+        Outcome.PASS,
+        Outcome.FAIL,
+        Outcome.XPASS,
+    ]

@@ -90,13 +90,19 @@ def test_a_new_check_that_is_bad_ends_with_code_1(outcome: Outcome) -> None:
     assert diff([report(result(1))], [report(result(1), result(2, Outcome.XFAIL))]).exit_code == 0
 
 
-@pytest.mark.parametrize(("outcome", "kind"), [(Outcome.FAIL, Kind.BROKEN), (Outcome.XFAIL, Kind.LOST), (Outcome.UNSUPPORTED, Kind.LOST)])
+@pytest.mark.parametrize(
+    ("outcome", "kind"), [(Outcome.FAIL, Kind.BROKEN), (Outcome.XFAIL, Kind.LOST), (Outcome.UNSUPPORTED, Kind.LOST)]
+)
 def test_what_passed_against_expectation_passed(outcome: Outcome, kind: Kind) -> None:
-    found = diff([report(result(1, Outcome.XPASS, declared=(REASON,)))], [report(result(1, outcome, declared=(REASON,)))])
+    found = diff(
+        [report(result(1, Outcome.XPASS, declared=(REASON,)))], [report(result(1, outcome, declared=(REASON,)))]
+    )
     assert [c.kind for c in found.regressions] == [kind] and found.excused == () == found.fixed
 
 
-@pytest.mark.parametrize(("was", "now"), [("kernel", "reference"), ("kernel", "delegation to y"), ("reference", "delegation to y")])
+@pytest.mark.parametrize(
+    ("was", "now"), [("kernel", "reference"), ("kernel", "delegation to y"), ("reference", "delegation to y")]
+)
 def test_work_that_is_handed_over_is_worse(was: str, now: str) -> None:
     found = diff([report(result(1, how=was))], [report(result(1, how=now))])
     assert [(c.kind, c.old, c.new) for c in found.regressions] == [(Kind.HANDED_OVER, was, now)]
@@ -105,7 +111,9 @@ def test_work_that_is_handed_over_is_worse(was: str, now: str) -> None:
 def test_allowances_are_listed_once_with_their_number() -> None:
     old = report(*(result(n, worst=1.0, bound=4.0) for n in (1, 2, 3)), result(4, declared=("old",)))
     wide = [result(n, worst=1.0, bound=4000.0, declared=(REASON,)) for n in (1, 2)]
-    new = report(*wide, result(3, worst=1.0, bound=4.0), result(4, declared=("old",)), result(5, declared=("old", REASON)))
+    new = report(
+        *wide, result(3, worst=1.0, bound=4.0), result(4, declared=("old",)), result(5, declared=("old", REASON))
+    )
     found = diff([old], [new])
     assert [(c.kind, c.id, c.old, c.new, c.message) for c in found.allowances] == [
         ("declared", wide[0].id, "", "3 checks", REASON),
@@ -123,12 +131,17 @@ def test_fixed_and_new_and_what_was_not_asked() -> None:
     assert (found.compared, found.not_asked, found.regressions) == (2, 1, ())
     assert any("ops: softmax, was not given" in d for d in found.doubts)
     narrowed: list[Callable[[], Report]] = [
-        lambda: report(dtypes=["float16"]), lambda: report(kernels=["other"]), lambda: report(tiers=["model"]), lambda: report(case="x"),
-    ]  # fmt: skip
+        lambda: report(dtypes=["float16"]),
+        lambda: report(kernels=["other"]),
+        lambda: report(tiers=["model"]),
+        lambda: report(case="x"),
+    ]
     for plan in narrowed:
         assert diff([report(result(1))], [plan()]).not_asked == 1
     for wider in (report(tiers=["full"]), report(seed=8), report(ops=["softmax", "linear"])):
-        assert [c.kind for c in diff([report(result(1))], [wider]).regressions] == [Kind.GONE], "asked for and not there"
+        assert [c.kind for c in diff([report(result(1))], [wider]).regressions] == [Kind.GONE], (
+            "asked for and not there"
+        )
 
 
 def test_only_the_same_backends_are_compared() -> None:
@@ -161,8 +174,14 @@ MALFORMED: list[tuple[str, str]] = [
     (_document(change=lambda d: d.update(reports=[])), "reports: expected a list of one or more"),
     (_document(change=lambda d: d.update(reports=[3])), "reports[0]: expected an object, got int"),
     (_document(change=lambda d: d["reports"][0].pop("device")), "reports[0]: device is missing"),
-    (_document(change=lambda d: d["reports"][0].update(when="noon")), "reports[0]: when: expected an ISO time, got 'noon'"),
-    (_document(change=_row(outcome="maybe")), "reports[0]: results[0]: outcome: expected one of pass, fail, unsupported"),
+    (
+        _document(change=lambda d: d["reports"][0].update(when="noon")),
+        "reports[0]: when: expected an ISO time, got 'noon'",
+    ),
+    (
+        _document(change=_row(outcome="maybe")),
+        "reports[0]: results[0]: outcome: expected one of pass, fail, unsupported",
+    ),
     (_document(change=_row(worst="big")), "results[0]: worst: expected a number, got 'big'"),
     (_document(change=_row(seconds=float("nan"))), "results[0]: seconds: expected a number, got nan"),
     (_document(change=_row(decision=True)), "results[0]: decision: expected a whole number, got True"),
@@ -227,7 +246,9 @@ def test_the_command_shows_and_converts(run: Callable[..., tuple[int, str, str]]
     assert code == 2 and out == "" and "expected a folder that is there" in err and err.count("\n") == 1
 
 
-def test_the_command_compares(run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_compares(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "a.json", [report(result(1), result(2, Outcome.FAIL))])
     write(tmp_path / "b.json", [report(result(1, Outcome.FAIL, message="off\tby one"), result(2), result(3))])
     code, out, _ = run("diff", tmp_path / "a.json", tmp_path / "b.json")
@@ -239,11 +260,22 @@ def test_the_command_compares(run: Callable[..., tuple[int, str, str]], tmp_path
     ]
     code, out, err = run("diff", tmp_path / "a.json", tmp_path / "b.json", "--json")
     assert (code, err, [r["kind"] for r in json.loads(out)["regressions"]]) == (1, "", ["broken"])
-    assert run("diff", tmp_path / "a.json", tmp_path / "a.json")[:2] == (0, "0 regressions, 0 fixed, 0 new; 2 checks compared\n")
-    write(tmp_path / "d.json", [report(result(1), result(2, worst=9.0, bound=40.0, declared=(REASON,)), result(4, Outcome.FAIL))])
+    assert run("diff", tmp_path / "a.json", tmp_path / "a.json")[:2] == (
+        0,
+        "0 regressions, 0 fixed, 0 new; 2 checks compared\n",
+    )
+    write(
+        tmp_path / "d.json",
+        [report(result(1), result(2, worst=9.0, bound=40.0, declared=(REASON,)), result(4, Outcome.FAIL))],
+    )
     write(tmp_path / "e.json", [report(result(1), result(2, Outcome.FAIL, worst=9.0, bound=4.0))])
     code, out, _ = run("diff", tmp_path / "e.json", tmp_path / "d.json")
-    assert code == 1 and [line.split("\t")[0] for line in out.splitlines()[1:-1]] == ["new", "declared", "widened", "excused"]
+    assert code == 1 and [line.split("\t")[0] for line in out.splitlines()[1:-1]] == [
+        "new",
+        "declared",
+        "widened",
+        "excused",
+    ]
     assert out.splitlines()[-1] == "0 regressions, 0 fixed, 1 excused, 1 new (1 of them bad); 2 checks compared"
     (tmp_path / "c.json").write_text("{}")
     code, out, err = run("diff", tmp_path / "a.json", tmp_path / "c.json")

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import registry
+from tests.catalogue.harness import registry
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
 from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import run
 from tinyllm.conformance.shapes import ShapesFileError, read_shapes, to_line, write_shapes
-from tinyllm.graph.trace import Recorded, Recorder
+from tinyllm.graph.tools.trace import Recorded, Recorder
 from tinyllm.llm import load
-from tinyllm.rope_scaling import Rope, RopeScaling
-from tinyllm.spec import ArrayType, QuantType
+from tinyllm.spec.rope import Rope, RopeScaling
+from tinyllm.spec.types import ArrayType, QuantType
 
-GOOD: dict[str, Any] = {"op": "add", "inputs": {"x": {"dtype": "float32", "shape": [2, 3]}, "y": {"dtype": "float32", "shape": [3]}}}
+GOOD: dict[str, Any] = {
+    "op": "add",
+    "inputs": {"x": {"dtype": "float32", "shape": [2, 3]}, "y": {"dtype": "float32", "shape": [3]}},
+}
 
 
 def _with_x(dtype: str, *shape: int) -> str:
@@ -62,13 +65,17 @@ def test_they_replay_as_cases(recorded: tuple[Recorder, Path]) -> None:
 
 
 def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
-    """Integers, settings that are objects, quantised weights."""
+    """Integers, settings that are objects, quantized weights."""
     scaling = RopeScaling("llama3", 8.0, original_max_position=64)
     call = Recorded(
-        "rope", {"x": ArrayType((2, 3, 8), "float32"), "positions": ArrayType((3,), "int32")},
-        {"scaling": scaling, "base": 5e5}, {"positions": np.array([5, 6, 9], np.int32)},
-    )  # fmt: skip
-    weight = Recorded("quantized_linear", {"x": ArrayType((1, 64), "float16"), "weight": QuantType((5, 64), "affine", 4, 32)}, {}, {})
+        "rope",
+        {"x": ArrayType((2, 3, 8), "float32"), "positions": ArrayType((3,), "int32")},
+        {"scaling": scaling, "base": 5e5},
+        {"positions": np.array([5, 6, 9], np.int32)},
+    )
+    weight = Recorded(
+        "quantized_linear", {"x": ArrayType((1, 64), "float16"), "weight": QuantType((5, 64), "affine", 4, 32)}, {}, {}
+    )
     layer = json.loads(to_line(Recorded("mha", {}, {"rope": Rope(base=1e5, scaling=scaling), "num_heads": 4}, {}), 1))
     write_shapes(tmp_path / "s.jsonl", [(call, 3), (weight, 1)])
     cases = read_shapes(str(tmp_path / "s.jsonl"), registry().specs)
@@ -81,14 +88,18 @@ def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
 
 def _embedding(ids: dict[str, Any], **fields: Any) -> str:
     """A call with a table of three rows."""
-    return json.dumps({"op": "embedding", "inputs": {"ids": ids, "weight": {"dtype": "float32", "shape": [3, 4]}}} | fields)
+    return json.dumps(
+        {"op": "embedding", "inputs": {"ids": ids, "weight": {"dtype": "float32", "shape": [3, 4]}}} | fields
+    )
 
 
 def _add(x: list[int], y: list[int]) -> str:
-    return json.dumps({"op": "add", "inputs": {name: {"dtype": "float32", "shape": shape} for name, shape in (("x", x), ("y", y))}})
+    return json.dumps(
+        {"op": "add", "inputs": {name: {"dtype": "float32", "shape": shape} for name, shape in (("x", x), ("y", y))}}
+    )
 
 
-def _quantised(**fields: Any) -> str:
+def _quantized(**fields: Any) -> str:
     weight = {"scheme": "affine", "bits": 4, "group_size": 32, "shape": [8, 64]} | fields
     return json.dumps({"op": "dequantize", "inputs": {"weight": weight}})
 
@@ -118,10 +129,16 @@ def _rope(scaling: Any) -> str:
         (json.dumps(GOOD | {"inputs": GOOD["inputs"] | {"x": 3}}), "x: expected an object, got 3"),
         (_with_x("float32", 2, -1), "x.shape: expected a shape, at most 32 integers of at least 0, got [2, -1]"),
         (_with_x("float32", *[1] * 99), "x.shape: expected a shape, at most 32 integers of at least 0, got [1, 1"),
-        (_with_x("float32", 3_000_000_000_000, 3), "x.shape: expected at most 2147483648 elements, got [3000000000000, 3]"),
+        (
+            _with_x("float32", 3_000_000_000_000, 3),
+            "x.shape: expected at most 2147483648 elements, got [3000000000000, 3]",
+        ),
         (_with_x("float3", 2, 3), "x.dtype: expected a known one, got 'float3'. Did you mean 'float32'?"),
         (_with_x("float32", 2, 4), "add: y: expected"),
-        (json.dumps(GOOD | {"inputs": {"x": {"dtype": "float32", "shape": 3}}}), "x.shape: expected a shape, at most 32 integers"),
+        (
+            json.dumps(GOOD | {"inputs": {"x": {"dtype": "float32", "shape": 3}}}),
+            "x.shape: expected a shape, at most 32 integers",
+        ),
         (
             _add([99999, 1, 1], [1, 99999, 1]),
             "output: expected at most 2147483648 elements, got [99999, 99999, 1]",
@@ -132,22 +149,46 @@ def _rope(scaling: Any) -> str:
         (_rope({"RopeScaling": {"factr": 2}}), "scaling.RopeScaling: expected one of kind, factor"),
         (_rope({"RopeScaling": {"factor": "2"}}), "scaling.RopeScaling.factor: expected float, got 2"),
         (_rope({"RopeScaling": {"factor": 0}}), "rope: scaling.factor: expected a number above 0, got 0"),
-        (_embedding({"dtype": "int32", "shape": [2], "values": [1]}), "ids.values: expected numbers of shape [2], got shape [1]"),
-        (_embedding({"dtype": "int32", "shape": [2], "values": [1, 99]}), "embedding: ids: expected ids from 0 to 2, got 99"),
-        (_embedding({"dtype": "int32", "shape": [2], "values": [1, 1.5]}), "ids.values: expected int32 numbers, got [1, 1.5]"),
-        (_embedding({"dtype": "int8", "shape": [1], "values": [300]}), "ids.values: expected int8 numbers, got 300 to 300"),
-        (_embedding({"dtype": "int32", "shape": [1], "values": ["a"]}), 'ids.values: expected int32 numbers, got ["a"]'),
-        (_embedding({"dtype": "int32", "shape": [2, 1], "values": [[1], [1, 2]]}), "ids.values: expected rows of one length"),
-        (_embedding({"dtype": "int32", "shape": [2]}), "ids.values: expected the numbers that steer embedding, got nothing"),
-        (_quantised(scheme="nope"), "weight.scheme: expected one of affine, int8, got 'nope'"),
-        (_quantised(scheme=["affine"]), 'weight.scheme: expected one of affine, int8, got ["affine"]'),
-        (_quantised(bits="x"), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 'x'"),
-        (_quantised(bits=7), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
-        (_quantised(scheme="int8"), "weight.bits: expected one of 8, got 4"),
-        (_quantised(group_size=0), "weight.group_size: expected an integer of at least 1, got 0"),
-        (_quantised(group_size=48), "weight.group_size: expected a divisor of the 64 columns, got 48"),
-        (_quantised(group_size=4, shape=[8, 20]), "weight.shape: expected columns whose 4 bits fill whole words of 32, got [8, 20]"),
-        (_quantised(shape=[64]), "weight.shape: expected two sizes, rows and columns, got [64]"),
+        (
+            _embedding({"dtype": "int32", "shape": [2], "values": [1]}),
+            "ids.values: expected numbers of shape [2], got shape [1]",
+        ),
+        (
+            _embedding({"dtype": "int32", "shape": [2], "values": [1, 99]}),
+            "embedding: ids: expected ids from 0 to 2, got 99",
+        ),
+        (
+            _embedding({"dtype": "int32", "shape": [2], "values": [1, 1.5]}),
+            "ids.values: expected int32 numbers, got [1, 1.5]",
+        ),
+        (
+            _embedding({"dtype": "int8", "shape": [1], "values": [300]}),
+            "ids.values: expected int8 numbers, got 300 to 300",
+        ),
+        (
+            _embedding({"dtype": "int32", "shape": [1], "values": ["a"]}),
+            'ids.values: expected int32 numbers, got ["a"]',
+        ),
+        (
+            _embedding({"dtype": "int32", "shape": [2, 1], "values": [[1], [1, 2]]}),
+            "ids.values: expected rows of one length",
+        ),
+        (
+            _embedding({"dtype": "int32", "shape": [2]}),
+            "ids.values: expected the numbers that steer embedding, got nothing",
+        ),
+        (_quantized(scheme="nope"), "weight.scheme: expected one of affine, int8, got 'nope'"),
+        (_quantized(scheme=["affine"]), 'weight.scheme: expected one of affine, int8, got ["affine"]'),
+        (_quantized(bits="x"), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 'x'"),
+        (_quantized(bits=7), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
+        (_quantized(scheme="int8"), "weight.bits: expected one of 8, got 4"),
+        (_quantized(group_size=0), "weight.group_size: expected an integer of at least 1, got 0"),
+        (_quantized(group_size=48), "weight.group_size: expected a divisor of the 64 columns, got 48"),
+        (
+            _quantized(group_size=4, shape=[8, 20]),
+            "weight.shape: expected columns whose 4 bits fill whole words of 32, got [8, 20]",
+        ),
+        (_quantized(shape=[64]), "weight.shape: expected two sizes, rows and columns, got [64]"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -184,7 +225,9 @@ def test_the_command_writes_and_says_what(smollm2_path: Path, tmp_path: Path, ca
     assert path.read_text().count("\n") > 10
 
 
-@pytest.mark.parametrize(("target", "words"), [("gone/out.jsonl", "folder that exists, got none"), (".", "got a folder")])
+@pytest.mark.parametrize(
+    ("target", "words"), [("gone/out.jsonl", "folder that exists, got none"), (".", "got a folder")]
+)
 def test_a_file_that_cannot_be_written_is_told_before_the_model_runs(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, target: str, words: str
 ) -> None:

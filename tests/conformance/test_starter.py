@@ -51,7 +51,9 @@ def test_its_own_tests_run_the_kit(command: Command, written: Path) -> None:
     assert "mine/softmax:own[5,f32]: fail: error of" in done.stdout
 
 
-@pytest.mark.parametrize(("name", "words"), [("numpy", "is there already"), ("My-1", "expected lower"), ("class", "expected lower")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("numpy", "is there already"), ("My-1", "expected lower"), ("class", "expected lower")]
+)
 def test_wrong_names(command: Command, name: str, words: str) -> None:
     done = command("new-backend", name)
     assert done.returncode == 2 and words in done.stderr
@@ -70,7 +72,9 @@ def test_the_backend_of_the_readme_holds(command: Command, tmp_path: Path, dtype
     done = command("check", "mine", "--op", "softmax", "--tier", "full", "--json", path=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     kernels = [r for r in json.loads(done.stdout)["results"] if r.get("kernel") == "plain" and not r.get("aspect")]
-    assert {r["dtype"] for r in kernels} == set(re.findall(r"\w+", dtypes)) and {r["how"] for r in kernels} == {"kernel"}
+    assert {r["dtype"] for r in kernels} == set(re.findall(r"\w+", dtypes)) and {r["how"] for r in kernels} == {
+        "kernel"
+    }
 
 
 def test_a_folder_that_cannot_be_made_is_told(command: Command, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a backend may not get by with: work handed over in some dtype, views of another dtype, kernels that never run, excuses of others."""
+"""What a backend may not get by with: work handed over in some dtype, views of another dtype, kernels that never run,
+excuses of others."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ import pytest
 
 from tests.conformance.fake_backend import fake_registry
 from tests.plugins.conftest import write_package
-from tinyllm.backend import Kernel
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance import isolate
 from tinyllm.conformance.checks.check import Plan
@@ -21,20 +21,28 @@ from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import Way, by_op
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.run import run
-from tinyllm.declarations import ExpectedFailure, Widened
 from tinyllm.errors import PluginError
-from tinyllm.hookspecs import hookimpl
-from tinyllm.registry import Registry
+from tinyllm.plugins.declarations import ExpectedFailure, Widened
+from tinyllm.plugins.hookspecs import hookimpl
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.registry import Registry
 
 HALVES = frozenset({"float16", "bfloat16"})
 
 
 def made(
-    function: Callable[..., Any], op: str, *, dtypes: frozenset[str] = HALVES | {"float32"}, declarations: Any = (), **kernel: Any
+    function: Callable[..., Any],
+    op: str,
+    *,
+    dtypes: frozenset[str] = HALVES | {"float32"},
+    declarations: Any = (),
+    **kernel: Any,
 ) -> Registry:
     """A registry with the backend `fake`, whose one kernel is this."""
     found = fake_registry(
-        Kernel("fake", op, "own", lambda: function, **kernel), dtypes=dtypes, tinyllm_declarations=hookimpl(lambda: list(declarations))
+        Kernel("fake", op, "own", lambda: function, **kernel),
+        dtypes=dtypes,
+        tinyllm_declarations=hookimpl(lambda: list(declarations)),
     )
     assert not found.plugins.broken, found.plugins.broken
     return found
@@ -60,12 +68,16 @@ def test_a_right_kernel_holds() -> None:
 
 def test_work_that_is_handed_over_in_one_dtype_is_seen() -> None:
     def half(x: Any) -> Any:
-        return silu(x) if x.dtype == np.float32 else CATALOGUE["silu"].reference(np, x.astype(np.float32)).astype(x.dtype)
+        return (
+            silu(x) if x.dtype == np.float32 else CATALOGUE["silu"].reference(np, x.astype(np.float32)).astype(x.dtype)
+        )
 
     results = [r for r in checked(made(half, "silu"), "silu") if r.kernel and not r.aspect]
     assert {r.dtype: r.how for r in results if r.outcome is Outcome.PASS} == {
-        "float32": "kernel", "float16": "reference", "bfloat16": "reference",
-    }  # fmt: skip
+        "float32": "kernel",
+        "float16": "reference",
+        "bfloat16": "reference",
+    }
 
 
 @pytest.mark.parametrize("dtypes", [frozenset({"float16"}), HALVES | {"float32"}])
@@ -95,7 +107,11 @@ def test_a_supports_that_breaks_is_a_failure() -> None:
     def supports(call: Any) -> bool:
         raise SystemExit(0)
 
-    outcomes = {r.outcome for r in checked(made(silu, "silu", supports=supports), "silu") if r.dtype == "float32" and not r.aspect}
+    outcomes = {
+        r.outcome
+        for r in checked(made(silu, "silu", supports=supports), "silu")
+        if r.dtype == "float32" and not r.aspect
+    }
     assert outcomes == {Outcome.FAIL}
 
 
@@ -112,7 +128,9 @@ def test_an_expected_failure_can_name_its_aspect() -> None:
         return silu(x) if x.flags.c_contiguous or not x.size else np.zeros(x.shape, x.dtype)
 
     about: dict[str, Any] = {"link": "https://example.org/1", "since": "2026-01-31"}
-    entries = [ExpectedFailure("fake", "silu", "views", aspect=a, case="2x3x4", **about) for a in ("sliced", "transposed")]
+    entries = [
+        ExpectedFailure("fake", "silu", "views", aspect=a, case="2x3x4", **about) for a in ("sliced", "transposed")
+    ]
     results = checked(made(careless, "silu", dtypes=frozenset({"float32"}), declarations=entries), "silu")
     told = {(r.aspect, r.case): r.outcome for r in results if r.outcome in (Outcome.XFAIL, Outcome.XPASS)}
     assert told == {("sliced", "2x3x4"): Outcome.XFAIL, ("transposed", "2x3x4"): Outcome.XFAIL}
@@ -120,7 +138,12 @@ def test_an_expected_failure_can_name_its_aspect() -> None:
 
 def test_a_widened_bound_is_told_only_where_it_was_needed() -> None:
     entry = Widened("fake", "silu", "few digits", factor=50.0)
-    off = made(lambda x: np.asarray(silu(x) * np.float32(1 + 2e-6), x.dtype), "silu", dtypes=frozenset({"float32"}), declarations=[entry])
+    off = made(
+        lambda x: np.asarray(silu(x) * np.float32(1 + 2e-6), x.dtype),
+        "silu",
+        dtypes=frozenset({"float32"}),
+        declarations=[entry],
+    )
     results = [r for r in checked(off, "silu") if r.kernel and not r.aspect]
     assert {r.outcome for r in results} == {Outcome.PASS}
     assert {bool(r.declared) for r in results} == {True, False}  # empty arrays need no excuse
@@ -134,7 +157,8 @@ def test_a_plugin_excuses_nobody_else() -> None:
 
 
 def test_a_hang_before_any_check_costs_one_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`supports` never answers: the process is cut off, that op fails, and the next is checked. A backend that hangs is told as such."""
+    """`supports` never answers: the process is cut off, that op fails, and the next is checked. A backend that hangs is
+    told as such."""
     write_package("stubborn", tmp_path)
     init = tmp_path / "stubborn" / "__init__.py"
     whole = init.read_text().replace("for f in (softmax, add, silu, swiglu)]", "for f in (softmax, add, swiglu)]")

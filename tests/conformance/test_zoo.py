@@ -1,4 +1,5 @@
-"""The kit catches every mutant of the zoo, for its mistake alone; and a kit with any part taken out lets one through."""
+"""The kit catches every mutant of the zoo, for its mistake alone; and a kit with any part taken out lets one
+through."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conformance.zoo import MUTANTS, Mutant, caught, results, zoo_registry
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance import judge
 from tinyllm.conformance.checks.check import TIERS
 from tinyllm.conformance.collect import ASPECTS
 from tinyllm.conformance.result import BAD, Outcome, Result
-from tinyllm.conformance.zoo import MUTANTS, Mutant, caught, results, zoo_registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:kernel left out")  # it is told, and the check of signatures fails
 BY_SPECIAL_ASPECT = [m for m in MUTANTS if m.caught_by not in ("values", "origin")]
@@ -28,9 +29,17 @@ def named(name: str) -> Mutant:
 
 def aspect_of(result: Result) -> str:
     """The name in `ASPECTS` of what a result is about."""
-    kinds = {"": "values", "repeat": "repeats", "signature": "signatures", "refusal": "refusals", "property": "properties"}
+    kinds = {
+        "": "values",
+        "repeat": "repeats",
+        "signature": "signatures",
+        "refusal": "refusals",
+        "property": "properties",
+    }
     kinds |= dict.fromkeys(("sliced", "transposed", "broadcast"), "layouts")
-    return kinds.get(result.aspect) or {"call": "calls", "error": "errors"}.get(result.aspect.rpartition(" ")[2], result.aspect)
+    return kinds.get(result.aspect) or {"call": "calls", "error": "errors"}.get(
+        result.aspect.rpartition(" ")[2], result.aspect
+    )
 
 
 @every_mutant
@@ -61,7 +70,9 @@ def test_the_zoo_is_large_and_mostly_caught_in_smoke() -> None:
     assert all(0 < len(m.about) <= 120 for m in MUTANTS)
 
 
-@pytest.mark.parametrize("mutant", [*RIGHT.values()], ids=[f"{op}-{tier}-{module.rpartition('.')[2]}" for op, tier, module in RIGHT])
+@pytest.mark.parametrize(
+    "mutant", [*RIGHT.values()], ids=[f"{op}-{tier}-{module.rpartition('.')[2]}" for op, tier, module in RIGHT]
+)
 def test_without_its_mistake_a_kernel_holds(mutant: Mutant) -> None:
     found = list(results(mutant, right=True))
     assert [r for r in found if r.outcome is not Outcome.PASS] == []
@@ -93,7 +104,10 @@ def without(monkeypatch: pytest.MonkeyPatch, aspect: str) -> None:
 
 
 def test_every_aspect_has_a_mutant() -> None:
-    assert {m.caught_by for m in MUTANTS} == {*ASPECTS, "origin"} - {"oracles", "fuzz"}  # these run only when they are asked for
+    assert {m.caught_by for m in MUTANTS} == {*ASPECTS, "origin"} - {
+        "oracles",
+        "fuzz",
+    }  # these run only when they are asked for
 
 
 @pytest.mark.parametrize("mutant", BY_SPECIAL_ASPECT, ids=lambda m: f"{m.caught_by}-{m.name}")
@@ -148,5 +162,5 @@ def test_without_a_look_at_who_computes_handed_over_work_gets_through(monkeypatc
 
 
 def test_if_undeclared_were_no_failure_a_mutant_would_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyllm.conformance.zoo.cage.BAD", BAD - {Outcome.UNDECLARED})
+    monkeypatch.setattr("tests.conformance.zoo.cage.BAD", BAD - {Outcome.UNDECLARED})
     assert not caught(named("not supported after all"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.conformance.fake_backend import right
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.spec.quantized import QuantWeight
 
 Kernel = Callable[..., Any]
 
@@ -20,7 +20,9 @@ def changed(op: str, **new: Callable[[dict[str, Any]], Any]) -> Kernel:
     signature, correct = CATALOGUE[op].signature, right(op)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        given = {p.name: p.default for p in signature.parameters.values()} | dict(zip(names, args, strict=False)) | kwargs
+        given = (
+            {p.name: p.default for p in signature.parameters.values()} | dict(zip(names, args, strict=False)) | kwargs
+        )
         given |= {name: make(given) for name, make in new.items()}
         return correct(*[given.pop(n) for n in names], **given)
 
@@ -156,18 +158,25 @@ WRONG: dict[tuple[str, str], Kernel] = {
     **{(op, "causal is a mask"): changed(op, window=_window(1)) for op in ("sdpa", "gqa", "mha")},
     ("linear", "linear"): after("linear", lambda y, x, weight, bias=None: y if bias is None else y + np.maximum(y, 0)),
     ("embedding", "rows of the table"): changed("embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)),
-    ("quantized_linear", "dequantised first"): after(
+    ("quantized_linear", "dequantized first"): after(
         "quantized_linear", lambda y, x, weight, bias=None: y + x.sum(axis=-1, keepdims=x.ndim > 1) * x.dtype.type(0.01)
     ),
-    ("quantized_embedding", "dequantised first"): changed("quantized_embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)),
+    ("quantized_embedding", "dequantized first"): changed(
+        "quantized_embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)
+    ),
     ("quantize", "a second time"): after("quantize", _wide_scales),
-    ("dequantize", "once is enough"): after("dequantize", lambda w, weight, dtype="float32": w + _one_level_up(weight, w.dtype)),
+    ("dequantize", "once is enough"): after(
+        "dequantize", lambda w, weight, dtype="float32": w + _one_level_up(weight, w.dtype)
+    ),
     ("kv_append", "one by one"): changed("kv_append", k=lambda g: np.flip(g["k"], 0)),
     ("paged_attention", "pages anywhere"): changed(
-        "paged_attention", block_table=lambda g: np.where(g["block_table"] < 0, -1, np.sort(g["block_table"], axis=1)[:, ::-1])
+        "paged_attention",
+        block_table=lambda g: np.where(g["block_table"] < 0, -1, np.sort(g["block_table"], axis=1)[:, ::-1]),
     ),
     ("paged_attention", "batch neighbours"): beside("paged_attention"),
     ("paged_attention", "as gqa"): changed("paged_attention", window=_window(1)),
-    ("paged_attention", "step by step"): changed("paged_attention", kv_len=lambda g: np.maximum(g["kv_len"] - 1, np.diff(g["q_start"]))),
+    ("paged_attention", "step by step"): changed(
+        "paged_attention", kv_len=lambda g: np.maximum(g["kv_len"] - 1, np.diff(g["q_start"]))
+    ),
 }
 """By op and property; for `batch neighbours` elsewhere `beside` makes one."""

@@ -1,5 +1,5 @@
-"""A model without numbers: it writes tokens into pages and reads them back, so that a token in a wrong place changes the reply;
-and an engine for it."""
+"""A model without numbers: it writes tokens into pages and reads them back, so that a token in a wrong place changes
+the reply; and an engine for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
-from tinyllm.models.token_text import TextStream
+from tinyllm.models.text.token_text import TextStream
 
 VOCABULARY = 128
 STOP = 0
@@ -39,7 +39,8 @@ class FakeTokenizer:
 
 @dataclass
 class FakeProgram:
-    """What `ModelRunner` asks of a program. The logits of a row depend on all tokens of its sequence so far, as its pages hold them."""
+    """What `ModelRunner` asks of a program. The logits of a row depend on all tokens of its sequence so far, as its
+    pages hold them."""
 
     delay: float = 0.0
     stop_after: int | None = None
@@ -48,10 +49,12 @@ class FakeProgram:
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
     steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
-    report: Any = field(default_factory=lambda: SimpleNamespace(
-        kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},
-        second_copies=["embed: fake/embedding:rows, fake/linear:fused"],
-    ))  # fmt: skip
+    report: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},
+            second_copies=["embed: fake/embedding:rows, fake/linear:fused"],
+        )
+    )
 
     def allocate(self, pages: int, page_size: int) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}
@@ -65,7 +68,9 @@ class FakeProgram:
         new["pages"][: old.shape[0], : old.shape[1]] = old
         return new
 
-    def __call__(self, inputs: Mapping[str, np.ndarray], state: dict[str, Any]) -> tuple[list[np.ndarray], dict[str, Any]]:
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], state: dict[str, Any]
+    ) -> tuple[list[np.ndarray], dict[str, Any]]:
         time.sleep(self.delay)
         pool = state.pop("pages")
         pool.reshape(-1)[inputs["slots"]] = inputs["tokens"]
@@ -81,7 +86,8 @@ class FakeProgram:
         return [np.stack(rows)], {"pages": pool}
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
-        """Any function of the whole sequence that mixes it well; lower-case letters are likely, so that replies can be read."""
+        """Any function of the whole sequence that mixes it well; lower-case letters are likely, so that replies can be
+        read."""
         noise = np.random.default_rng(zlib.crc32(np.asarray(tokens, np.int64).tobytes())).standard_normal(VOCABULARY)
         noise[ord("a") : ord("z") + 1] += 8
         if self.stop_after is not None and len(tokens) >= self.stop_after:
@@ -125,7 +131,9 @@ def alone(prompt: str, **sampling: Any) -> str:
     return run(engine(pages=256, max_step_tokens=4096), {"a": (prompt, sampling)})["a"]
 
 
-def run(tested: Engine, requests: dict[str, tuple[str, dict[str, Any]]], on_step: Callable[[int], None] = lambda n: None) -> dict[str, str]:
+def run(
+    tested: Engine, requests: dict[str, tuple[str, dict[str, Any]]], on_step: Callable[[int], None] = lambda n: None
+) -> dict[str, str]:
     """All to their end; the texts."""
     for name, (prompt, sampling) in requests.items():
         tested.add(name, [sequence(prompt, **sampling)])

@@ -1,4 +1,5 @@
-"""What tests of structured output share: a tokenizer of bytes, random replies under a grammar, and how grammars are refused."""
+"""What tests of structured output share: a tokenizer of bytes, random replies under a grammar, and how grammars are
+refused."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tinyllm.engine.grammar import Grammar, Grammars
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
-from tinyllm.models.token_text import TextStream
+from tinyllm.models.text.token_text import TextStream
 
 MERGED = [b'{"', b'":', b'",', b'"}', b"}}", b"ab", b"abc", b"12", b" a", b"\n  "]
 MERGED += ["é".encode(), "日".encode()[:2], b"true", b"null", b"],["]
@@ -22,7 +23,8 @@ END, SPECIAL = 256 + len(MERGED), 257 + len(MERGED)
 
 
 class Bytes:
-    """Every byte is a token, and so are some texts; two are special. May lose a leading space, as sentencepiece's do."""
+    """Every byte is a token, and so are some texts; two are special. May lose a leading space, as sentencepiece's
+    do."""
 
     eos_token_ids = (END,)
     bos_token_id = None
@@ -54,7 +56,9 @@ def reply(tested: Sequence, seed: int) -> str:
     """The text that comes of random logits."""
     random, text = np.random.default_rng(seed), ""
     while tested.finish_reason is None:
-        logits = random.standard_normal(SPECIAL + 20).astype(np.float32) * 3  # more logits than tokens, as in a padded model
+        logits = (
+            random.standard_normal(SPECIAL + 20).astype(np.float32) * 3
+        )  # more logits than tokens, as in a padded model
         logits[SPECIAL] += 9
         text += tested.advance(logits).text
     return text
@@ -62,7 +66,15 @@ def reply(tested: Sequence, seed: int) -> str:
 
 def validates(value: Any, schema: Any) -> bool:
     """JSON schema's rules for the keywords that the tests use."""
-    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "object": dict, "array": list, "null": type(None)}
+    kinds = {
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "object": dict,
+        "array": list,
+        "null": type(None),
+    }
     kind = schema.get("type")
     if kind and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean")):
         return False
@@ -79,11 +91,16 @@ def validates(value: Any, schema: Any) -> bool:
     if isinstance(value, dict):
         inner = schema.get("properties", {})
         extra = {k: v for k, v in value.items() if k not in inner}
-        if set(schema.get("required", [])) - set(value) or (extra and schema.get("additionalProperties", True) is False):
+        if set(schema.get("required", [])) - set(value) or (
+            extra and schema.get("additionalProperties", True) is False
+        ):
             return False
         return all(validates(v, inner.get(k, {})) for k, v in value.items())
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return schema.get("minimum", -1e99) <= value <= schema.get("maximum", 1e99) and value % schema.get("multipleOf", value or 1) == 0
+        return (
+            schema.get("minimum", -1e99) <= value <= schema.get("maximum", 1e99)
+            and value % schema.get("multipleOf", value or 1) == 0
+        )
     return True
 
 

@@ -1,4 +1,5 @@
-"""What goes wrong in the middle of things: it ends the request that it is due to, and the engine goes on; and what is counted."""
+"""What goes wrong in the middle of things: it ends the request that it is due to, and the engine goes on; and what is
+counted."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def test_a_failure_in_a_later_chunk_is_found_while_others_go_on() -> None:
 
 @pytest.mark.parametrize("calls", range(1, 6))
 def test_ranks_stand_still_while_a_step_is_made_up(calls: int) -> None:
-    """Ageing turns two around at the very moment when one takes a page of the other: who is in the step keeps its pages."""
+    """Ageing turns two around at the very moment when one takes a page of the other: who is in the step keeps its
+    pages."""
     tested = engine(pages=11)
     prompts = {"late": "abcdef", "early": "ghijklm"}
     texts = dict.fromkeys(prompts, "")
@@ -52,7 +54,9 @@ def test_ranks_stand_still_while_a_step_is_made_up(calls: int) -> None:
             texts[event.request] += event.piece.text if event.piece else ""
         assert tested.problems() == []
         assert tested.stats.steps < 500
-    assert tested.stats.preemptions and texts == {name: alone(prompt, max_tokens=30) for name, prompt in prompts.items()}
+    assert tested.stats.preemptions and texts == {
+        name: alone(prompt, max_tokens=30) for name, prompt in prompts.items()
+    }
 
 
 def test_what_a_library_raises_while_a_token_is_chosen_ends_one_request(monkeypatch: pytest.MonkeyPatch) -> None:

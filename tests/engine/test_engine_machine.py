@@ -14,7 +14,8 @@ from tinyllm.engine.engine import QueueFullError
 
 
 class Machine(RuleBasedStateMachine):
-    """Random requests, steps, cancellations and failures: no page is ever lost or shared wrongly, and replies are right."""
+    """Random requests, steps, cancellations and failures: no page is ever lost or shared wrongly, and replies are
+    right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +26,12 @@ class Machine(RuleBasedStateMachine):
         self.texts: dict[str, str] = {}
         self.prompts: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    @rule(prompt=st.text("ab", min_size=1, max_size=40), tokens=st.integers(1, 30), priority=st.integers(-1, 1), late=st.booleans())
+    @rule(
+        prompt=st.text("ab", min_size=1, max_size=40),
+        tokens=st.integers(1, 30),
+        priority=st.integers(-1, 1),
+        late=st.booleans(),
+    )
     def add(self, prompt: str, tokens: int, priority: int, late: bool) -> None:
         self.number += 1
         sampling = {"max_tokens": tokens, "temperature": 0.7, "seed": self.number}
@@ -77,7 +83,12 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=100, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=100,
+    stateful_step_count=100,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
 )
 TestMachine = pytest.mark.slow(Machine.TestCase)
 """Up to 10,000 random operations."""

@@ -114,13 +114,20 @@ def test_prefill_counts_prompt_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> 
     told: list[tuple[int, int]] = []
     short, long = sequence("abc", max_tokens=9), sequence("x" * 30, max_tokens=1)
     run([short, long], on_prefill=lambda done, total: told.append((done, total)))
-    assert told == [(10, 33), (19, 33), (28, 33), (33, 33)]  # beside each decode step of the short one, nine of the long prompt
+    assert told == [
+        (10, 33),
+        (19, 33),
+        (28, 33),
+        (33, 33),
+    ]  # beside each decode step of the short one, nine of the long prompt
 
 
 def test_prefill_is_reported_before_the_first_piece() -> None:
     order: list[str] = []
     runner: Any = ModelRunner(FakeProgram())  # type: ignore[arg-type]
-    for _, piece in generation.generate(runner, [sequence("ab", max_tokens=1)], lambda done, total: order.append("prefill")):
+    for _, piece in generation.generate(
+        runner, [sequence("ab", max_tokens=1)], lambda done, total: order.append("prefill")
+    ):
         order.append(piece.text)
     assert order[0] == "prefill" and len(order) == 2
 

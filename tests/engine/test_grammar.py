@@ -22,7 +22,7 @@ from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
-from tinyllm.models.token_text import TextStream
+from tinyllm.models.text.token_text import TextStream
 
 pytest.importorskip("llguidance")
 PATTERNS = ["[a-z]{3,8}", r"\d{4}-\d\d-\d\d", r"[\w.]{2}/\w", "a*b+|c", "(yes|no)( sir)?"]
@@ -134,13 +134,17 @@ def test_masks_are_computed_before_they_are_asked_for() -> None:
 def test_with_and_without_a_thread_the_reply_is_the_same(grammars: Grammars) -> None:
     grammar = Grammar.json_object()
     for seed in range(3):
-        assert reply(request(grammars, grammar, seed=seed), seed) == reply(request(Grammars(tokenizer()), grammar, seed=seed), seed)
+        assert reply(request(grammars, grammar, seed=seed), seed) == reply(
+            request(Grammars(tokenizer()), grammar, seed=seed), seed
+        )
 
 
 def test_a_grammar_is_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Grammar] = []
     real = grammar_module._compile
-    monkeypatch.setattr(grammar_module, "_compile", lambda grammar, vocabulary: (compiled.append(grammar), real(grammar, vocabulary))[1])
+    monkeypatch.setattr(
+        grammar_module, "_compile", lambda grammar, vocabulary: (compiled.append(grammar), real(grammar, vocabulary))[1]
+    )
     tested = Grammars(tokenizer(), most=2)
     for pattern in ("a", "b", "a", "c", "a", "b"):  # b goes for c, as a was used since
         state = tested.start(Grammar.regex(pattern))
@@ -174,8 +178,9 @@ SCHEMA = {
 CROWD: dict[str, dict[str, Any]] = {
     "schema": {"grammar": Grammar.json_schema(SCHEMA | {"additionalProperties": False}), "max_tokens": 300},
     "regex": {"grammar": Grammar.regex("[a-z]{10} [0-9]{12}"), "temperature": 0.8, "seed": 3, "max_tokens": 60},
-    "free": {"max_tokens": 30}, "sampled": {"max_tokens": 30, "temperature": 1.0, "seed": 5, "presence_penalty": 1.0},
-}  # fmt: skip
+    "free": {"max_tokens": 30},
+    "sampled": {"max_tokens": 30, "temperature": 1.0, "seed": 5, "presence_penalty": 1.0},
+}
 
 
 def crowd(names: list[str], pages: int) -> tuple[dict[str, str], Engine]:
@@ -187,7 +192,9 @@ def crowd(names: list[str], pages: int) -> tuple[dict[str, str], Engine]:
         for name in names:
             params = SamplingParams(**CROWD[name])
             state = compiler.start(params.grammar) if params.grammar else None
-            tested.add(name, [Sequence(fake.encode(f"tell me {name}"), params, fake, frozenset({0}), 1000, grammar=state)])
+            tested.add(
+                name, [Sequence(fake.encode(f"tell me {name}"), params, fake, frozenset({0}), 1000, grammar=state)]
+            )
         replies = dict.fromkeys(names, "")
         while tested.has_work:
             for event in tested.step():
@@ -213,16 +220,20 @@ def test_a_preempted_sequence_goes_on_where_its_grammar_was(alone: dict[str, str
     assert replies == alone
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Grammar.regex("x(a"), r"regex: .*'x\(a': unclosed group at position 1$"),
-    (lambda: Grammar.regex("a/b[z-a]"), "invalid character class range.* at position 4$"),
-    (lambda: Grammar.regex(r"\d/\w(?=b)"), "look-around.* at position 5$"),
-    (lambda: Grammar.regex(r"[^\s\S]"), "regex: expected one that some text of the vocabulary matches"),
-    (lambda: Grammar.regex(3), "regex: expected a regular expression, got 3"),  # type: ignore[arg-type]
-    (lambda: Grammar.choice([]), "choice: expected a list of texts, none empty"),
-    (lambda: Grammar.choice(["a", ""]), "choice: expected"), (lambda: Grammar.choice("ab"), "choice: expected"),
-    (lambda: Grammar.choice(["\ud800"]), "choice: expected valid Unicode"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Grammar.regex("x(a"), r"regex: .*'x\(a': unclosed group at position 1$"),
+        (lambda: Grammar.regex("a/b[z-a]"), "invalid character class range.* at position 4$"),
+        (lambda: Grammar.regex(r"\d/\w(?=b)"), "look-around.* at position 5$"),
+        (lambda: Grammar.regex(r"[^\s\S]"), "regex: expected one that some text of the vocabulary matches"),
+        (lambda: Grammar.regex(3), "regex: expected a regular expression, got 3"),  # type: ignore[arg-type]
+        (lambda: Grammar.choice([]), "choice: expected a list of texts, none empty"),
+        (lambda: Grammar.choice(["a", ""]), "choice: expected"),
+        (lambda: Grammar.choice("ab"), "choice: expected"),
+        (lambda: Grammar.choice(["\ud800"]), "choice: expected valid Unicode"),
+    ],
+)
 def test_bad_grammars_are_refused_with_the_place(grammars: Grammars, make: Any, message: str) -> None:
     assert_refused(grammars, make, message)
 
@@ -250,8 +261,14 @@ def test_a_reply_that_cannot_be_spelled_to_its_end(pattern: str) -> None:
     """The grammar is at odds with the vocabulary: whoever asked for it is told where."""
     fake: Any = WithoutAccents()
     tested = Sequence(
-        [1], SamplingParams(max_tokens=20, grammar=Grammar.regex(pattern), logit_bias={ord("b"): -100.0}), fake, frozenset({END}), 100,
+        [1],
+        SamplingParams(max_tokens=20, grammar=Grammar.regex(pattern), logit_bias={ord("b"): -100.0}),
+        fake,
+        frozenset({END}),
+        100,
         grammar=Grammars(fake).start(Grammar.regex(pattern)),
-    )  # fmt: skip
-    with pytest.raises(InvalidInputError, match=r"no token of the vocabulary continues the reply at position \d+ as the grammar asks"):
+    )
+    with pytest.raises(
+        InvalidInputError, match=r"no token of the vocabulary continues the reply at position \d+ as the grammar asks"
+    ):
         reply(tested, 0)

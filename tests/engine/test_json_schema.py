@@ -25,24 +25,50 @@ pytest.importorskip("llguidance")
 def objects(inner: Any) -> Any:
     """Schemas of objects of some schemas."""
     return st.dictionaries(st.sampled_from(["a", "name", "é", 'q"']), inner, max_size=3).flatmap(
-        lambda p: st.fixed_dictionaries({
-            "type": st.just("object"), "properties": st.just(p), "additionalProperties": st.just(False),
-            "required": st.lists(st.sampled_from([*p]), unique=True) if p else st.just([]),
-        })
-    )  # fmt: skip
+        lambda p: st.fixed_dictionaries(
+            {
+                "type": st.just("object"),
+                "properties": st.just(p),
+                "additionalProperties": st.just(False),
+                "required": st.lists(st.sampled_from([*p]), unique=True) if p else st.just([]),
+            }
+        )
+    )
 
 
 plain = st.one_of(
-    st.builds(lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more}, st.integers(0, 3), st.integers(0, 5)),
-    st.sampled_from([{"type": "string", "pattern": "^[a-c]{2,4}$"}, {"type": "boolean"}, {"type": "null"}, {"enum": ["x", 3, None, [1]]}]),
-    st.builds(lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more}, st.integers(-200, 200), st.integers(0, 900)),
+    st.builds(
+        lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more},
+        st.integers(0, 3),
+        st.integers(0, 5),
+    ),
+    st.sampled_from(
+        [
+            {"type": "string", "pattern": "^[a-c]{2,4}$"},
+            {"type": "boolean"},
+            {"type": "null"},
+            {"enum": ["x", 3, None, [1]]},
+        ]
+    ),
+    st.builds(
+        lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
+        st.integers(-200, 200),
+        st.integers(0, 900),
+    ),
     st.just({"type": "integer", "minimum": 0, "maximum": 500, "multipleOf": 7}),
     st.just({"type": "number", "minimum": -2.5, "maximum": 17}),
 )
-schemas = st.recursive(plain, lambda inner: st.one_of(
-    objects(inner), st.lists(inner, min_size=1, max_size=2).map(lambda s: {"anyOf": s}),
-    st.builds(lambda s, n: {"type": "array", "items": s, "minItems": n, "maxItems": n + 2}, inner, st.integers(0, 2)),
-), max_leaves=5)  # fmt: skip
+schemas = st.recursive(
+    plain,
+    lambda inner: st.one_of(
+        objects(inner),
+        st.lists(inner, min_size=1, max_size=2).map(lambda s: {"anyOf": s}),
+        st.builds(
+            lambda s, n: {"type": "array", "items": s, "minItems": n, "maxItems": n + 2}, inner, st.integers(0, 2)
+        ),
+    ),
+    max_leaves=5,
+)
 
 
 @settings(deadline=None, max_examples=150)
@@ -60,30 +86,61 @@ def test_any_object_parses(grammars: Grammars, seed: int) -> None:
     assert isinstance(json.loads(reply(tested, seed)), dict)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Grammar.json_schema("{bad"), "schema: expected JSON, got .* at line 1, column 2"),
-    (lambda: Grammar.json_schema('{"maximum": NaN}'), "schema: expected JSON, got NaN"),
-    (lambda: Grammar.json_schema("[" * 100_000), "schema: expected at most 64 levels"),
-    (lambda: Grammar.json_schema('{"items":' * 500 + "{}" + "}" * 500), "schema: expected at most 64 levels"),
-    (lambda: Grammar.json_schema({"enum": {1, 2}}), "schema: expected values of JSON"),
-    (lambda: Grammar.json_schema(3), "schema: expected a schema"),
-    (lambda: Grammar.json_schema({"type": "text"}), 'schema.type: expected one of .*, got "text"'),
-    (lambda: Grammar.json_schema({"properties": {"a": {"maxLength": "3"}}}), r'schema.properties.a.maxLength: expected .*, got "3"'),
-    (lambda: Grammar.json_schema({"anyOf": [{}, {"maximum": 10**400}]}), r"schema.anyOf\[1\].maximum: expected a number"),
-    (lambda: Grammar.json_schema({"items": {"pattern": "(x"}}), "schema.items: .*unclosed group"),
-    (lambda: Grammar.json_schema({"properties": {"a": {"items": {"$ref": "#/b"}}}}), "schema.properties.a.items: .*'/b' does not exist"),
-    (lambda: Grammar.json_schema({"$ref": "#"}), "schema: expected one that some text"),
-    (lambda: Grammar.json_schema(False), "schema: "),
-    (lambda: Grammar.json_schema({"$ref": "http://a/b"}), r"schema.\$ref: expected a place in this schema"),
-    (lambda: Grammar.json_schema({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}), "multipleOf: expected numbers whose common"),
-    (lambda: Grammar.json_schema({"minProperties": 2}), "schema.minProperties: expected at most 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Grammar.json_schema("{bad"), "schema: expected JSON, got .* at line 1, column 2"),
+        (lambda: Grammar.json_schema('{"maximum": NaN}'), "schema: expected JSON, got NaN"),
+        (lambda: Grammar.json_schema("[" * 100_000), "schema: expected at most 64 levels"),
+        (lambda: Grammar.json_schema('{"items":' * 500 + "{}" + "}" * 500), "schema: expected at most 64 levels"),
+        (lambda: Grammar.json_schema({"enum": {1, 2}}), "schema: expected values of JSON"),
+        (lambda: Grammar.json_schema(3), "schema: expected a schema"),
+        (lambda: Grammar.json_schema({"type": "text"}), 'schema.type: expected one of .*, got "text"'),
+        (
+            lambda: Grammar.json_schema({"properties": {"a": {"maxLength": "3"}}}),
+            r'schema.properties.a.maxLength: expected .*, got "3"',
+        ),
+        (
+            lambda: Grammar.json_schema({"anyOf": [{}, {"maximum": 10**400}]}),
+            r"schema.anyOf\[1\].maximum: expected a number",
+        ),
+        (lambda: Grammar.json_schema({"items": {"pattern": "(x"}}), "schema.items: .*unclosed group"),
+        (
+            lambda: Grammar.json_schema({"properties": {"a": {"items": {"$ref": "#/b"}}}}),
+            "schema.properties.a.items: .*'/b' does not exist",
+        ),
+        (lambda: Grammar.json_schema({"$ref": "#"}), "schema: expected one that some text"),
+        (lambda: Grammar.json_schema(False), "schema: "),
+        (lambda: Grammar.json_schema({"$ref": "http://a/b"}), r"schema.\$ref: expected a place in this schema"),
+        (
+            lambda: Grammar.json_schema({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}),
+            "multipleOf: expected numbers whose common",
+        ),
+        (lambda: Grammar.json_schema({"minProperties": 2}), "schema.minProperties: expected at most 1"),
+    ],
+)
 def test_bad_schemas_are_refused_with_the_place(grammars: Grammars, make: Any, message: str) -> None:
     assert_refused(grammars, make, message)
 
 
-@pytest.mark.parametrize("keyword", ["not", "if", "contains", "uniqueItems", "dependentRequired", "propertyNames", "unevaluatedProperties",
-                                     "contentEncoding", "nullable", "x-guidance", "misspelt", "$id", "$anchor"])  # fmt: skip
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "not",
+        "if",
+        "contains",
+        "uniqueItems",
+        "dependentRequired",
+        "propertyNames",
+        "unevaluatedProperties",
+        "contentEncoding",
+        "nullable",
+        "x-guidance",
+        "misspelt",
+        "$id",
+        "$anchor",
+    ],
+)
 def test_a_keyword_that_cannot_be_enforced_is_refused_by_name(keyword: str) -> None:
     message = f"schema.$defs.a.{keyword}: expected a keyword that can be enforced, got '{keyword}'"
     with pytest.raises(InvalidInputError, match=re.escape(message)):

@@ -21,7 +21,8 @@ def whole(text: str) -> int:
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 @pytest.mark.parametrize("chunk", [8, 512])
 def test_prompts_that_come_at_once_share_it(chunk: int, one_at_a_time: bool) -> None:
-    """Three prompts in the queue: what they have in common is computed for the first alone, and replies are what they are alone."""
+    """Three prompts in the queue: what they have in common is computed for the first alone, and replies are what they
+    are alone."""
     program = FakeProgram()
     tested = engine(program, max_step_tokens=chunk, one_at_a_time=one_at_a_time)
     prompts = {name: PREFIX + name * 3 for name in ("one", "two", "six")}
@@ -71,7 +72,9 @@ class Chunked(FakeProgram):
 
 @pytest.mark.parametrize("chunk", [4, 6, 8])
 def test_one_at_a_time_only_pages_of_whole_chunks_are_shared(chunk: int) -> None:
-    """The last chunk of a prompt is a smaller one; who goes on from its pages would not have the bits that it has alone."""
+    """The last chunk of a prompt is a smaller one; who goes on from its pages would not have the bits that it has
+    alone."""
+
     def begun() -> Engine:
         return engine(Chunked(), max_step_tokens=chunk, one_at_a_time=True)
 

@@ -16,7 +16,9 @@ from tinyllm.engine.sampling import SamplingParams, TokenCounts, adjust, log_pro
 from tinyllm.errors import InvalidInputError
 
 shares = st.floats(0.01, 0.99)
-rows = st.lists(st.integers(-400, 400), min_size=1, max_size=24, unique=True).map(lambda r: np.array(r, np.float32) / 50)
+rows = st.lists(st.integers(-400, 400), min_size=1, max_size=24, unique=True).map(
+    lambda r: np.array(r, np.float32) / 50
+)
 
 
 def noise(seed: int, position: int) -> float:
@@ -24,8 +26,11 @@ def noise(seed: int, position: int) -> float:
     return float(np.random.Generator(np.random.Philox(key=[seed, position])).random())
 
 
-def plainly(logits: Any, u: float, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> int:
-    """The definition: temperature, the k likeliest, the smallest set that reaches p of what is left, those near the best; then draw."""
+def plainly(
+    logits: Any, u: float, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> int:
+    """The definition: temperature, the k likeliest, the smallest set that reaches p of what is left, those near the
+    best; then draw."""
     top = float(max(logits))
     weights = {i: math.exp((float(x) - top) / temperature) for i, x in enumerate(logits)}
     order = sorted(weights, key=lambda i: -weights[i])
@@ -49,7 +54,9 @@ def plainly(logits: Any, u: float, temperature: float, top_k: int | None, top_p:
 
 
 @settings(deadline=None)
-@given(rows, st.floats(0.05, 5), st.none() | st.integers(1, 30), st.none() | shares, st.none() | shares, st.integers(0, 9))
+@given(
+    rows, st.floats(0.05, 5), st.none() | st.integers(1, 30), st.none() | shares, st.none() | shares, st.integers(0, 9)
+)
 def test_filters_are_as_defined(logits: Any, temperature: float, top_k: Any, top_p: Any, min_p: Any, seed: int) -> None:
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     for position in range(4):
@@ -82,7 +89,9 @@ def test_frequencies_follow_probabilities() -> None:
     logits, params = np.log(probabilities).astype(np.float32), SamplingParams(temperature=1.0)
     draws = 4000
     counts = np.bincount([sample(logits, params, 3, p) for p in range(draws)], minlength=4)
-    assert ((counts - draws * probabilities) ** 2 / (draws * probabilities)).sum() < 16.3  # chi-square, 3 degrees of freedom, 0.1 %
+    assert (
+        (counts - draws * probabilities) ** 2 / (draws * probabilities)
+    ).sum() < 16.3  # chi-square, 3 degrees of freedom, 0.1 %
 
 
 def test_temperature_sharpens_and_flattens() -> None:
@@ -117,7 +126,11 @@ def test_repetition_penalty_pushes_down_what_was_said() -> None:
     params = SamplingParams(repetition_penalty=2.0)
     logits = np.array([4.0, 3.0, -1.0], np.float32)
     assert adjust(logits, params, counted([0], [])).tolist() == [2, 3, -1]
-    assert adjust(logits, params, counted([0, 0], [0, 1, 2])).tolist() == [2, 1.5, -2]  # once, however often; below 0 it multiplies
+    assert adjust(logits, params, counted([0, 0], [0, 1, 2])).tolist() == [
+        2,
+        1.5,
+        -2,
+    ]  # once, however often; below 0 it multiplies
     assert adjust(logits, params).tolist() == logits.tolist() == [4.0, 3.0, -1.0]
 
 
@@ -134,12 +147,21 @@ tokens = st.lists(st.integers(0, 199), max_size=300)
 
 
 @settings(deadline=None)
-@given(tokens, tokens, st.floats(-2, 2), st.floats(-2, 2), st.floats(0.5, 2), st.dictionaries(st.integers(0, 199), st.floats(-100, 100)))
+@given(
+    tokens,
+    tokens,
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+    st.floats(0.5, 2),
+    st.dictionaries(st.integers(0, 199), st.floats(-100, 100)),
+)
 def test_penalties_and_bias_are_as_defined(
     prompt: Any, generated: Any, frequency: float, presence: float, repetition: float, bias: dict[int, float]
 ) -> None:
     logits = np.random.default_rng(len(prompt)).normal(size=200).astype(np.float32)
-    params = SamplingParams(frequency_penalty=frequency, presence_penalty=presence, repetition_penalty=repetition, logit_bias=bias)
+    params = SamplingParams(
+        frequency_penalty=frequency, presence_penalty=presence, repetition_penalty=repetition, logit_bias=bias
+    )
     expected = []
     for token, logit in enumerate(logits.tolist()):
         if token in prompt or token in generated:
@@ -155,7 +177,9 @@ def test_penalties_and_bias_are_as_defined(
     st.sets(st.integers(0, 40)),
     st.sampled_from([{}, {"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.1}]),
 )
-def test_what_is_banned_or_not_allowed_is_never_drawn(allowed: set[int], banned: set[int], filters: dict[str, Any]) -> None:
+def test_what_is_banned_or_not_allowed_is_never_drawn(
+    allowed: set[int], banned: set[int], filters: dict[str, Any]
+) -> None:
     assume(allowed - banned)
     mask = np.isin(np.arange(20), [*allowed])
     adjusted = adjust(np.linspace(0, 9, 30, dtype=np.float32), SamplingParams(), allowed=mask, banned=banned)
@@ -163,8 +187,18 @@ def test_what_is_banned_or_not_allowed_is_never_drawn(allowed: set[int], banned:
     assert drawn <= allowed - banned
 
 
-@pytest.mark.parametrize("filters", [{}, {"top_k": 50}, {"top_k": 3000}, {"top_p": 0.9}, {"top_p": 0.995}, {"min_p": 0.02},
-                                     {"top_k": 40, "top_p": 0.8, "min_p": 0.01}])  # fmt: skip
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"top_k": 50},
+        {"top_k": 3000},
+        {"top_p": 0.9},
+        {"top_p": 0.995},
+        {"min_p": 0.02},
+        {"top_k": 40, "top_p": 0.8, "min_p": 0.01},
+    ],
+)
 @pytest.mark.parametrize("spread", [0.001, 1.0, 5.0])
 @settings(deadline=None, max_examples=8)
 @given(position=st.integers(0, 10**6))
@@ -193,16 +227,51 @@ def test_log_probabilities_are_those_of_the_model() -> None:
     assert len(log_probability(np.zeros(5, np.float32), 0, 20).top) == 5
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("temperature", -0.1), ("temperature", math.nan), ("temperature", "hot"),
-    ("top_p", 0), ("top_p", 1.01), ("top_k", 0), ("top_k", 2.0), ("min_p", -0.1), ("min_p", 1.1), ("repetition_penalty", 0),
-    ("repetition_penalty", math.inf), ("seed", -1), ("logprobs", -1), ("stop", ("",)), ("stop", (3,)),
-    ("frequency_penalty", 2.1), ("presence_penalty", -2.1), ("presence_penalty", math.nan), ("logit_bias", {1: 101}),
-    ("logit_bias", {-1: 1}), ("logit_bias", {"1": 1}), ("logit_bias", 3), ("logit_bias", {1: None}), ("logit_bias", (3,)),
-    ("min_tokens", -1), ("min_tokens", 257),
-    ("stop_token_ids", 3), ("stop_token_ids", (-1,)), ("stop_token_ids", "ab"), ("ignore_eos", 1), ("grammar", "a+"),
-    ("seed", 2**64), ("seed", 2**63), ("stop", None), ("stop", 5), ("stop", {"a": 1}), ("stop", (s for s in "ab")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", 1.5),
+        ("max_tokens", True),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", "hot"),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("top_k", 0),
+        ("top_k", 2.0),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", math.inf),
+        ("seed", -1),
+        ("logprobs", -1),
+        ("stop", ("",)),
+        ("stop", (3,)),
+        ("frequency_penalty", 2.1),
+        ("presence_penalty", -2.1),
+        ("presence_penalty", math.nan),
+        ("logit_bias", {1: 101}),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", {"1": 1}),
+        ("logit_bias", 3),
+        ("logit_bias", {1: None}),
+        ("logit_bias", (3,)),
+        ("min_tokens", -1),
+        ("min_tokens", 257),
+        ("stop_token_ids", 3),
+        ("stop_token_ids", (-1,)),
+        ("stop_token_ids", "ab"),
+        ("ignore_eos", 1),
+        ("grammar", "a+"),
+        ("seed", 2**64),
+        ("seed", 2**63),
+        ("stop", None),
+        ("stop", 5),
+        ("stop", {"a": 1}),
+        ("stop", (s for s in "ab")),
+    ],
+)
 def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidInputError, match=f"sampling: {name}: expected"):
         SamplingParams(**{name: value})

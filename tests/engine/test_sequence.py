@@ -11,7 +11,7 @@ from tests.engine.fakes import STOP, VOCABULARY, FakeTokenizer, sequence
 from tinyllm.engine.sampling import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
-from tinyllm.models.token_text import TextStream
+from tinyllm.models.text.token_text import TextStream
 
 
 def wanting(token: int) -> Any:
@@ -21,14 +21,17 @@ def wanting(token: int) -> Any:
     return logits
 
 
-@pytest.mark.parametrize(("cached", "generated", "pending"), [
-    (0, [], [97, 98, 99]),
-    (2, [], [99]),
-    (3, [100], [100]),
-    (2, [100], [99, 100]),
-    (4, [100, 101], [101]),
-    (0, [100], [97, 98, 99, 100]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cached", "generated", "pending"),
+    [
+        (0, [], [97, 98, 99]),
+        (2, [], [99]),
+        (3, [100], [100]),
+        (2, [100], [99, 100]),
+        (4, [100, 101], [101]),
+        (0, [100], [97, 98, 99, 100]),
+    ],
+)
 def test_pending_are_the_tokens_without_keys(cached: int, generated: list[int], pending: list[int]) -> None:
     request = sequence("abc")
     request.cached, request.generated = cached, generated

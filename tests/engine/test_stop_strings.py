@@ -54,12 +54,15 @@ def test_nothing_is_held_back_longer_than_needed() -> None:
     assert finder.finish() == "E"
 
 
-@pytest.mark.parametrize(("stops", "pieces", "shown"), [
-    (("abc", "b"), ["a", "bc"], "a"),
-    (("abc", "c"), ["ab", "c"], ""),
-    (("\n\n",), ["one\n", "two\n", "\nthree"], "one\ntwo"),
-    (("é",), ["caf", "é!"], "caf"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stops", "pieces", "shown"),
+    [
+        (("abc", "b"), ["a", "bc"], "a"),
+        (("abc", "c"), ["ab", "c"], ""),
+        (("\n\n",), ["one\n", "two\n", "\nthree"], "one\ntwo"),
+        (("é",), ["caf", "é!"], "caf"),
+    ],
+)
 def test_examples(stops: tuple[str, ...], pieces: list[str], shown: str) -> None:
     assert run(stops, pieces) == (shown, True)
     assert run(stops, ["".join(pieces)]) == (shown, True)

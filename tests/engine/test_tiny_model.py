@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.catalogue.harness import backends, registry
 from tests.engine.fakes import sequence
 from tests.graph.tiny import CONFIG, Tensors
-from tests.ops.harness import backends, registry
-from tinyllm.config import parse_selection
 from tinyllm.engine import generation
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sequence import Sequence
 from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder import decoder
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.registry.selection import parse_selection
 
 LONG = [(7 * n + 3) % CONFIG.vocab_size for n in range(45)]
 PROMPTS = [[5, 9], LONG, [31], [1, 2, 3, 4, 5, 6, 7, 8]]
@@ -45,7 +45,8 @@ def replies(program: Program, requests: list[Sequence]) -> list[list[tuple[int, 
 @pytest.mark.parametrize("backend", backends())
 @pytest.mark.parametrize("chunk", [7, 16])
 def test_a_long_prompt_in_chunks_beside_short_ones(backend: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt that takes several steps, beside others that decode meanwhile: each gets what it gets alone, in one piece."""
+    """A prompt that takes several steps, beside others that decode meanwhile: each gets what it gets alone, in one
+    piece."""
     program = tiny(backend)
     alone = [replies(program, [request(p)])[0] for p in PROMPTS]
     assert len({tuple(token for token, _ in reply) for reply in alone}) == len(PROMPTS)

@@ -34,11 +34,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(installed: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}", "XDG_CONFIG_HOME": str(installed)}
     call = [sys.executable, "-m", "tinyllm.cli.main", *arguments]
-    return subprocess.run(call, env=environment, cwd=installed, capture_output=True, text=True, check=False, timeout=timeout)
+    return subprocess.run(
+        call, env=environment, cwd=installed, capture_output=True, text=True, check=False, timeout=timeout
+    )
 
 
 def test_it_holds(installed: Path) -> None:
-    """The whole smoke tier: all ops by own kernels but those that the example leaves to their reference, none by delegation."""
+    """The whole smoke tier: all ops by own kernels but those that the example leaves to their reference, none by
+    delegation."""
     done = run(installed, "check", "jax", "--json")
     assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
     how: dict[str, set[str]] = {}

@@ -1,4 +1,5 @@
-"""Bound programs: right on every backend, in every way to cut a sequence into steps, with merged, packed and mixed weights."""
+"""Bound programs: right on every backend, in every way to cut a sequence into steps, with merged, packed and mixed
+weights."""
 
 from __future__ import annotations
 
@@ -9,29 +10,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.catalogue.harness import backends, registry
 from tests.graph.tiny import CONFIG, Tensors, forward
-from tests.ops.harness import backends, registry
-from tinyllm.config import parse_selection
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
 from tinyllm.graph.compose import compose, optimise
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder import decoder
-from tinyllm.models.decoder_config import DecoderConfig
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.registry.selection import parse_selection
 
 IDS = [3, 17, 42, 8, 60, 0, 5, 5, 31, 22]
-QUANTISED = ("_proj.weight", "embed_tokens")
+QUANTIZED = ("_proj.weight", "embed_tokens")
 TOLERANCE = 2e-4  # float32 through two layers, logits of size 10
 
 
-def made(config: DecoderConfig = CONFIG, quantised: tuple[str, ...] = (), seed: int = 0) -> Tensors:
+def made(config: DecoderConfig = CONFIG, quantized: tuple[str, ...] = (), seed: int = 0) -> Tensors:
     """Tensors of a config."""
-    return Tensors(decoder(config, registry().specs).tensors(), seed, quantised)
+    return Tensors(decoder(config, registry().specs).tensors(), seed, quantized)
 
 
-def program(selection: str, config: DecoderConfig = CONFIG, tensors: Tensors | None = None, dtype: str = "float32") -> Program:
+def program(
+    selection: str, config: DecoderConfig = CONFIG, tensors: Tensors | None = None, dtype: str = "float32"
+) -> Program:
     """The bound program of a config."""
     graph = decoder(config, registry().specs, dtype)
     return compose(graph, registry(), parse_selection(selection, "test"), tensors or made(config))
@@ -50,18 +53,21 @@ def logits(bound: Program, ids: list[int], cuts: list[int], page_size: int = 16)
 
 
 @pytest.mark.parametrize("backend", backends())
-@pytest.mark.parametrize("quantised", [(), QUANTISED], ids=["float", "quantised"])
+@pytest.mark.parametrize("quantized", [(), QUANTIZED], ids=["float", "quantized"])
 @pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
-def test_equals_the_model_written_out(backend: str, quantised: tuple[str, ...], tied: bool) -> None:
+def test_equals_the_model_written_out(backend: str, quantized: tuple[str, ...], tied: bool) -> None:
     """Every backend gives the float64 model's logits."""
     config = replace(CONFIG, tie_word_embeddings=tied)
-    tensors = made(config, quantised)
+    tensors = made(config, quantized)
     got = logits(program(backend, config, tensors), IDS, [])
     np.testing.assert_allclose(got, forward(config, tensors, IDS), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("backend", backends())
-@given(cuts=st.lists(st.integers(1, len(IDS) - 1), max_size=9, unique=True).map(sorted), page_size=st.sampled_from([3, 4, 16]))
+@given(
+    cuts=st.lists(st.integers(1, len(IDS) - 1), max_size=9, unique=True).map(sorted),
+    page_size=st.sampled_from([3, 4, 16]),
+)
 @settings(max_examples=12, deadline=None)
 def test_prefill_chunks_and_decode_agree(backend: str, cuts: list[int], page_size: int) -> None:
     """However a sequence is cut into steps and pages, its logits are the same."""
@@ -85,7 +91,10 @@ def test_neighbours_do_not_matter(backend: str) -> None:
     others = [[9, 9, 1], IDS[:6], [50]]
     runner = ModelRunner(bound, 6, 8)
     runner.step(make_step([Chunk(others[1][:4], 0, [4]), Chunk(IDS[:9], 0, [1, 3])], 8))
-    mixed = make_step([Chunk(others[0], 0, [0]), Chunk(others[1][4:], 4, [4]), Chunk([IDS[9]], 9, [1, 3]), Chunk(others[2], 0, [5])], 8)
+    mixed = make_step(
+        [Chunk(others[0], 0, [0]), Chunk(others[1][4:], 4, [4]), Chunk([IDS[9]], 9, [1, 3]), Chunk(others[2], 0, [5])],
+        8,
+    )
     got = runner.step(mixed)
     alone = [logits(bound, ids, [])[-1] for ids in (others[0], others[1], IDS, others[2])]
     np.testing.assert_allclose(got, np.stack(alone), atol=TOLERANCE, rtol=0)
@@ -93,16 +102,21 @@ def test_neighbours_do_not_matter(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", backends())
 def test_pages_that_do_not_lie_in_one_piece_are_counted(backend: str) -> None:
-    """One page costs nothing, neighbours where the backend reads them in place nothing either; otherwise all bytes of K and V."""
+    """One page costs nothing, neighbours where the backend reads them in place nothing either; otherwise all bytes of K
+    and V."""
     bound, table = _bound(backend), np.array([[3, -1, -1], [5, 6, 7], [0, 2, 9]], np.int32)
     pages = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * 4 * CONFIG.head_dim * 4
     neighbours = 0 if registry().backend(backend).heads_first else 3 * pages
-    counted = [bound.gathered(np.array(kv_len), table[rows], 4) for kv_len, rows in (([4], [0]), ([12], [1]), ([5], [2]), ([1, 9], [0, 2]))]
+    counted = [
+        bound.gathered(np.array(kv_len), table[rows], 4)
+        for kv_len, rows in (([4], [0]), ([12], [1]), ([5], [2]), ([1, 9], [0, 2]))
+    ]
     assert counted == [0, neighbours, 2 * pages, 3 * pages]
 
 
 def test_projections_are_merged() -> None:
-    """q, k and v are one product, gate and up another; the originals are listed, and the result is as without merging."""
+    """q, k and v are one product, gate and up another; the originals are listed, and the result is as without
+    merging."""
     graph = decoder(CONFIG, registry().specs)
     tensors = made()
     merged = optimise(graph, tensors)
@@ -114,10 +128,14 @@ def test_projections_are_merged() -> None:
 
 
 def test_only_weights_of_one_form_are_merged() -> None:
-    """A quantised k among float q and v stays by itself; q and v are merged."""
-    tensors = made(quantised=("k_proj.weight",))
+    """A quantized k among float q and v stays by itself; q and v are merged."""
+    tensors = made(quantized=("k_proj.weight",))
     merged = optimise(decoder(CONFIG, registry().specs), tensors)
-    first = [(n.op, len(n.originals)) for n in merged.nodes if n.name.startswith("model.layers.0.self_attn") and "linear" in n.op]
+    first = [
+        (n.op, len(n.originals))
+        for n in merged.nodes
+        if n.name.startswith("model.layers.0.self_attn") and "linear" in n.op
+    ]
     assert first == [("linear", 2), ("quantized_linear", 0), ("linear", 0)]
     got = logits(program("numpy", tensors=tensors), IDS, [])
     np.testing.assert_allclose(got, forward(CONFIG, tensors, IDS), atol=TOLERANCE, rtol=0)
@@ -133,9 +151,9 @@ def test_backends_mix_per_op() -> None:
 
 
 @pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
-def test_linear_means_quantised_weights_too() -> None:
+def test_linear_means_quantized_weights_too() -> None:
     """`linear=torch` runs every product on torch, however its weight is stored."""
-    bound = program("linear=torch,*=numpy", tensors=made(quantised=("_proj.weight",)))
+    bound = program("linear=torch,*=numpy", tensors=made(quantized=("_proj.weight",)))
     on_torch = {i for i in bound.report.kernels.values() if i.startswith("torch/")}
     assert {i.partition(":")[0] for i in on_torch} == {"torch/linear", "torch/quantized_linear"}
 
@@ -149,7 +167,9 @@ def test_an_op_that_the_model_does_not_have_is_refused() -> None:
 @pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
 def test_pages_stay_on_one_backend() -> None:
     """kv_append writes what paged_attention reads."""
-    with pytest.raises(UnsupportedError, match=r"must share a backend, got .*kv_append on torch.*paged_attention on numpy"):
+    with pytest.raises(
+        UnsupportedError, match=r"must share a backend, got .*kv_append on torch.*paged_attention on numpy"
+    ):
         program("kv_append=torch,*=numpy")
 
 
@@ -202,7 +222,8 @@ def test_wrong_shapes_are_named() -> None:
 
 
 def test_compiled_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that compiles gets whole runs of traceable calls, weights as arguments, and nothing that reads Python values."""
+    """A backend that compiles gets whole runs of traceable calls, weights as arguments, and nothing that reads Python
+    values."""
     backend = registry().backend("numpy")
     regions = []
 

@@ -7,15 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.models.decoder_config import DecoderConfig
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.rope_scaling import RopeScaling
-from tinyllm.spec import ArrayType, QuantType
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.rope import RopeScaling
+from tinyllm.spec.types import ArrayType, QuantType
 
 CONFIG = DecoderConfig(
-    family="llama", vocab_size=61, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
-    max_position=128, rms_norm_eps=1e-5, rope_theta=10000.0, rope_scaling=RopeScaling(), qkv_bias=True,
-)  # fmt: skip
+    family="llama",
+    vocab_size=61,
+    hidden_size=64,
+    intermediate_size=96,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    max_position=128,
+    rms_norm_eps=1e-5,
+    rope_theta=10000.0,
+    rope_scaling=RopeScaling(),
+    qkv_bias=True,
+)
 
 
 @dataclass(frozen=True)
@@ -26,15 +37,16 @@ class Info:
 
 
 class Tensors:
-    """Random tensors of the right shapes, as a weight source. `quantised` names those to keep as affine, 4 bits, groups of 32."""
+    """Random tensors of the right shapes, as a weight source. `quantized` names those to keep as affine, 4 bits, groups
+    of 32."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], seed: int = 0, quantised: tuple[str, ...] = ()) -> None:
+    def __init__(self, shapes: dict[str, tuple[int, ...]], seed: int = 0, quantized: tuple[str, ...] = ()) -> None:
         rng = np.random.default_rng(seed)
         self.arrays: dict[str, Any] = {}
         for name, shape in shapes.items():
             scale = 0.2 if len(shape) > 1 else 1.0
             value = rng.standard_normal(shape).astype(np.float32) * np.float32(scale)
-            self.arrays[name] = quantise(value) if any(q in name for q in quantised) else value
+            self.arrays[name] = quantize(value) if any(q in name for q in quantized) else value
         self.reads: list[str] = []
 
     def info(self, name: str) -> Info:
@@ -53,14 +65,14 @@ class Tensors:
         """All stays in memory."""
 
     def plain(self, name: str) -> np.ndarray:
-        """The tensor in float64, dequantised."""
-        from tinyllm.catalogue.packing import unpacked
+        """The tensor in float64, dequantized."""
+        from tinyllm.catalogue.quantize.packing import unpacked
 
         value = self.arrays[name]
         return (unpacked(value) if isinstance(value, QuantWeight) else value).astype(np.float64)
 
 
-def quantise(value: np.ndarray) -> QuantWeight:
+def quantize(value: np.ndarray) -> QuantWeight:
     """Affine, 4 bits, groups of 32, by the op of that name."""
     from tinyllm import ops
 
@@ -87,9 +99,9 @@ def forward(config: DecoderConfig, tensors: Tensors, ids: list[int]) -> np.ndarr
         p = f"model.layers.{layer}."
         h = norm(x, p + "input_layernorm.weight")
         q, k, v = (
-            (h @ w(f"{p}self_attn.{n}_proj.weight").T + (w(f"{p}self_attn.{n}_proj.bias") if config.qkv_bias else 0)).reshape(
-                length, -1, dim
-            )
+            (
+                h @ w(f"{p}self_attn.{n}_proj.weight").T + (w(f"{p}self_attn.{n}_proj.bias") if config.qkv_bias else 0)
+            ).reshape(length, -1, dim)
             for n in "qkv"
         )
         q, k = rotate(q), np.repeat(rotate(k), groups, 1)

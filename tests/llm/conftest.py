@@ -13,4 +13,6 @@ def judge(smollm2_path: Path) -> Any:
     """transformers' model of the same file, in float32."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    return transformers.AutoModelForCausalLM.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name, dtype="float32").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2_path.parent, gguf_file=smollm2_path.name, dtype="float32"
+    ).eval()

@@ -38,17 +38,24 @@ def test_a_new_stream_closes_the_one_before_and_keeps_its_reply(again: str) -> N
     chat = fake_llm().chat()
     first = chat.stream("one", max_tokens=20)
     said = "".join(next(first).text for _ in range(4))
-    second = "".join(p.text for p in chat.stream("two", max_tokens=9)) if again == "stream" else chat.send("two", max_tokens=9)
+    second = (
+        "".join(p.text for p in chat.stream("two", max_tokens=9))
+        if again == "stream"
+        else chat.send("two", max_tokens=9)
+    )
     assert roles(chat) == ["user", "assistant", "user", "assistant"]
     assert chat.messages[1]["content"] == said
     assert second == expected(chat, max_tokens=9)
     assert list(first) == [] and roles(chat) == ["user", "assistant", "user", "assistant"]
 
 
-@pytest.mark.parametrize(("act", "left"), [
-    (lambda chat: chat.reset(), ["system"]),
-    (lambda chat: chat.set_system("be brief"), ["system", "user", "assistant"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("act", "left"),
+    [
+        (lambda chat: chat.reset(), ["system"]),
+        (lambda chat: chat.set_system("be brief"), ["system", "user", "assistant"]),
+    ],
+)
 def test_reset_and_system_close_the_stream(act: Any, left: list[str]) -> None:
     chat = fake_llm().chat("be kind")
     pieces = chat.stream("one", max_tokens=20)
@@ -94,7 +101,9 @@ def test_an_empty_reply_that_the_model_gave_stays() -> None:
     assert roles(chat) == ["user", "assistant"]
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "expected some text, got an empty prompt"), (None, "text: expected a text"), (5, "got 5")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "expected some text, got an empty prompt"), (None, "text: expected a text"), (5, "got 5")]
+)
 def test_what_is_said_must_be_text(text: Any, said: str) -> None:
     chat = fake_llm().chat()
     with pytest.raises(InvalidInputError, match=said):
@@ -102,13 +111,16 @@ def test_what_is_said_must_be_text(text: Any, said: str) -> None:
     assert chat.messages == []
 
 
-@pytest.mark.parametrize(("messages", "said"), [
-    ("abc", "chat: messages: expected a list of messages, got 'abc'"),
-    ({"role": "user"}, "chat: messages: expected a list"),
-    ([{"content": "x"}], r"chat: messages\[0\]: expected an object with a role"),
-    ([*MESSAGES, "x"], r"chat: messages\[2\]: expected an object with a role, got 'x'"),
-    ([{"role": 3, "content": "x"}], r"chat: messages\[0\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ("abc", "chat: messages: expected a list of messages, got 'abc'"),
+        ({"role": "user"}, "chat: messages: expected a list"),
+        ([{"content": "x"}], r"chat: messages\[0\]: expected an object with a role"),
+        ([*MESSAGES, "x"], r"chat: messages\[2\]: expected an object with a role, got 'x'"),
+        ([{"role": 3, "content": "x"}], r"chat: messages\[0\]"),
+    ],
+)
 def test_wrong_histories_are_named(messages: Any, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
         fake_llm().chat(messages=messages)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends, registry
+from tests.catalogue.harness import backends, registry
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.llm import load
 
@@ -16,20 +16,41 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"tie_word_embeddings": False}),
     "llama-tied-bias": ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
     "llama-head_dim": ("Llama", {"head_dim": 20}),
     "llama-linear": ("Llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
-    "llama3": ("Llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                                          "original_max_position_embeddings": 64}}),
-    "llama-yarn": ("Llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}),
+    "llama3": (
+        "Llama",
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
+    "llama-yarn": (
+        "Llama",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+    ),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
     "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
-}  # fmt: skip
+}
 
 
 def checkpoint(variant: str, folder: Path, dtype: str = "float32", **save: Any) -> Any:
@@ -57,7 +78,9 @@ def test_logits_and_greedy_tokens(variant: str, backend: str, tmp_path: Path) ->
     ids = [int(i) for i in np.random.default_rng(1).integers(3, 97, 70)]
     with torch.inference_mode():
         wanted = judge(torch.tensor([ids])).logits[0].numpy()
-        tokens = judge.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)[0, 70:].tolist()
+        tokens = judge.generate(
+            torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[0, 70:].tolist()
     np.testing.assert_allclose(llm.logits(ids), wanted, atol=3e-4 * np.abs(wanted).max(), rtol=0)
     assert _continue(llm, ids, 20) == tokens
 
@@ -78,7 +101,9 @@ def test_16_bit_checkpoints_in_shards(dtype: str, tmp_path: Path) -> None:
     ids = list(range(5, 40))
     with torch.inference_mode():
         wanted = judge(torch.tensor([ids])).logits[0].numpy()
-    np.testing.assert_allclose(load(tmp_path, "numpy", registry=registry()).logits(ids), wanted, atol=3e-4 * np.abs(wanted).max(), rtol=0)
+    np.testing.assert_allclose(
+        load(tmp_path, "numpy", registry=registry()).logits(ids), wanted, atol=3e-4 * np.abs(wanted).max(), rtol=0
+    )
 
 
 def test_token_ids_out_of_range_and_overlong_prompts(tmp_path: Path) -> None:

@@ -9,40 +9,46 @@ import numpy as np
 import pytest
 
 from tests.cli.fake_model import CONTEXT, VOCABULARY, fake_llm
-from tinyllm.config import read_settings
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM, Completion
-from tinyllm.registry import Registry
+from tinyllm.registry.registry import Registry
+from tinyllm.settings.read import read_settings
 
 IDS = "an integer from 0 to 127"
 KINDS = "expected text, or a list of chat messages or of token ids, got"
 USER = {"role": "user", "content": "hi"}
 
 
-@pytest.mark.parametrize(("prompt", "said"), [
-    ("", "expected some text, got an empty prompt"),
-    ([], f"{KINDS} an empty list"),
-    (None, f"{KINDS} NoneType"),
-    (7, f"{KINDS} int"),
-    ((1, 2), f"{KINDS} tuple"),
-    (np.array([1, 2]), f"{KINDS} ndarray"),
-    (USER, f"{KINDS} dict"),
-    ([1, "a"], f"{KINDS} a list of int, str"),
-    ([1, True], f"{KINDS} a list of bool, int"),
-    ([1, VOCABULARY], f"token id: expected {IDS}, got 128"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("", "expected some text, got an empty prompt"),
+        ([], f"{KINDS} an empty list"),
+        (None, f"{KINDS} NoneType"),
+        (7, f"{KINDS} int"),
+        ((1, 2), f"{KINDS} tuple"),
+        (np.array([1, 2]), f"{KINDS} ndarray"),
+        (USER, f"{KINDS} dict"),
+        ([1, "a"], f"{KINDS} a list of int, str"),
+        ([1, True], f"{KINDS} a list of bool, int"),
+        ([1, VOCABULARY], f"token id: expected {IDS}, got 128"),
+    ],
+)
 def test_wrong_prompts_are_named(prompt: Any, said: str) -> None:
     with pytest.raises(InvalidInputError) as error:
         fake_llm().generate(prompt)
     assert str(error.value) == f"prompt: {said}"
 
 
-@pytest.mark.parametrize(("prompts", "said"), [
-    (["hi", ""], "prompts[1]: expected some text"),
-    (["x" * CONTEXT, "hi"], "prompts[0]: has "),
-    ([[1], [2], [3, VOCABULARY]], "prompts[2]: token id"),
-    ([[USER], [{"content": "x"}]], "prompts[1]: chat: messages[0]: expected an object with a role"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (["hi", ""], "prompts[1]: expected some text"),
+        (["x" * CONTEXT, "hi"], "prompts[0]: has "),
+        ([[1], [2], [3, VOCABULARY]], "prompts[2]: token id"),
+        ([[USER], [{"content": "x"}]], "prompts[1]: chat: messages[0]: expected an object with a role"),
+    ],
+)
 def test_a_wrong_prompt_in_a_batch_is_named_by_its_index(prompts: Any, said: str) -> None:
     with pytest.raises(InvalidInputError) as error:
         fake_llm().generate(prompts)
@@ -81,7 +87,9 @@ def test_logits_take_arrays_of_whole_numbers() -> None:
 
 def test_settings_give_the_number_of_tokens() -> None:
     llm = fake_llm()
-    llm.registry = Registry(settings=read_settings(Path("/nonexistent"), {"TINYLLM_MAX_TOKENS": "7", "XDG_CONFIG_HOME": "/nonexistent"}))
+    llm.registry = Registry(
+        settings=read_settings(Path("/nonexistent"), {"TINYLLM_MAX_TOKENS": "7", "XDG_CONFIG_HOME": "/nonexistent"})
+    )
     assert len(llm.generate("hello").token_ids) == 7
     assert sum(len(piece.token_ids) for piece in llm.stream("hello")) == 7
     assert len(llm.chat().send("hello")) == 7

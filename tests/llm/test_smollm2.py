@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import backends, registry
+from tests.catalogue.harness import backends, registry
 from tinyllm.llm import LLM, load
 
 CHAT = {
@@ -25,7 +25,9 @@ RAW = {
     "code": "def fibonacci(n):\n    if n < 2:\n        return n\n    return",
     "numbers": "1, 2, 3, 5, 8, 13,",
 }
-PROMPTS = [pytest.param(t, False, id=f"chat-{n}") for n, t in CHAT.items()] + [pytest.param(t, True, id=f"raw-{n}") for n, t in RAW.items()]
+PROMPTS = [pytest.param(t, False, id=f"chat-{n}") for n, t in CHAT.items()] + [
+    pytest.param(t, True, id=f"raw-{n}") for n, t in RAW.items()
+]
 LENGTH = 48
 _LOADED: dict[str, LLM] = {}
 
@@ -39,7 +41,8 @@ def llm(backend: str, path: Path) -> LLM:
 
 @pytest.fixture(scope="session")
 def greedy(judge: Any) -> Callable[[list[int], list[int]], list[int]]:
-    """transformers' best token after the prompt and after each token of a reply. Where these are the reply itself, it is greedy."""
+    """transformers' best token after the prompt and after each token of a reply. Where these are the reply itself, it
+    is greedy."""
     torch = pytest.importorskip("torch")
 
     @cache
@@ -54,7 +57,9 @@ def greedy(judge: Any) -> Callable[[list[int], list[int]], list[int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("text", "raw"), PROMPTS)
 @pytest.mark.parametrize("backend", backends())
-def test_greedy_tokens_are_those_of_transformers(text: str, raw: bool, backend: str, smollm2_path: Path, greedy: Any) -> None:
+def test_greedy_tokens_are_those_of_transformers(
+    text: str, raw: bool, backend: str, smollm2_path: Path, greedy: Any
+) -> None:
     """48 greedy tokens, or fewer where the reply ends, are those of transformers, and so the same on each backend."""
     model = llm(backend, smollm2_path)
     reply = model.generate(text, raw=raw, max_tokens=LENGTH)

@@ -16,7 +16,7 @@ MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "1 2", "Ġ �
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path) -> Any:
     """The real SmolLM2 as a checkpoint."""
-    from tinyllm.models.open_checkpoint import open_checkpoint
+    from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 
     return open_checkpoint(smollm2_path)
 
@@ -31,7 +31,7 @@ def smollm2_transformers(smollm2_path: Path) -> Any:
 
 def byte_level_vocabulary() -> list[str]:
     """Tokens of the tiny byte-level vocabulary: 256 bytes, the merges' results, `<|im_start|>` and `<|im_end|>`."""
-    from tinyllm.models.token_text import byte_alphabet
+    from tinyllm.models.text.token_text import byte_alphabet
 
     return [*byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES), "<|im_start|>", "<|im_end|>"]
 
@@ -44,7 +44,8 @@ def write_gguf(
     drop: tuple[str, ...] = (),
     pre: str | None = "smollm",
 ) -> Path:
-    """A whole tiny model as GGUF. `tensors` are added (an array, or a pair of raw bytes and type), `keys` override or are added."""
+    """A whole tiny model as GGUF. `tensors` are added (an array, or a pair of raw bytes and type), `keys` override or
+    are added."""
     import gguf
 
     heads, kv_heads, head_dim, hidden, inner, layers = 4, 2, 16, 64, 96, 2
@@ -116,7 +117,8 @@ def _write_key(writer: Any, key: str, value: Any) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`tiny_folder("llama" or "qwen2", **config)` writes a random model in Hugging Face form by transformers' own `save_pretrained`."""
+    """`tiny_folder("llama" or "qwen2", **config)` writes a random model in Hugging Face form by transformers' own
+    `save_pretrained`."""
     import torch
     import transformers
 

@@ -10,8 +10,8 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tinyllm.errors import CheckpointError, InvalidInputError
-from tinyllm.models.chat_template import ChatTemplate, templates_from_folder, templates_from_gguf
-from tinyllm.models.gguf import GgufFile
+from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder, templates_from_gguf
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -38,7 +38,9 @@ TEMPLATES = [
 @pytest.mark.parametrize("prompt", [True, False])
 def test_text_equals_transformers(template: str, tools: Any, prompt: bool) -> None:
     specials = {"bos_token": "<s>", "eos_token": "</s>"}
-    expected, _ = render_jinja_template([CHAT], tools=tools, chat_template=template, add_generation_prompt=prompt, extra=7, **specials)
+    expected, _ = render_jinja_template(
+        [CHAT], tools=tools, chat_template=template, add_generation_prompt=prompt, extra=7, **specials
+    )
     assert ChatTemplate({"default": template}, specials).render(CHAT, prompt, tools, extra=7) == expected[0]
 
 
@@ -93,11 +95,21 @@ def test_broken_and_unknown_templates_are_named() -> None:
 
 
 def test_named_templates(tmp_path: Path) -> None:
-    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R{{ bos_token }}"}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named, "bos_token": {"content": "<s>"}}))
+    named = [
+        {"name": "default", "template": "D"},
+        {"name": "tool_use", "template": "T"},
+        {"name": "rag", "template": "R{{ bos_token }}"},
+    ]
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": named, "bos_token": {"content": "<s>"}})
+    )
     template = templates_from_folder(tmp_path)
     assert template is not None
-    assert (template.render(CHAT), template.render(CHAT, tools=TOOLS), template.render(CHAT, template="rag")) == ("D", "T", "R<s>")
+    assert (template.render(CHAT), template.render(CHAT, tools=TOOLS), template.render(CHAT, template="rag")) == (
+        "D",
+        "T",
+        "R<s>",
+    )
     (tmp_path / "chat_template.jinja").write_text("F")
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / "additional_chat_templates" / "short.jinja").write_text("S")
@@ -121,4 +133,9 @@ def test_gguf_templates(smollm2_path: Path) -> None:
     assert template is not None
     assert template.render(CHAT, template="rag") == "R<|im_end|>"
     start, end = "<|im_start|>", "<|im_end|>"
-    assert template.special_tokens == {"bos_token": start, "eos_token": end, "unk_token": "<|endoftext|>", "pad_token": end}
+    assert template.special_tokens == {
+        "bos_token": start,
+        "eos_token": end,
+        "unk_token": "<|endoftext|>",
+        "pad_token": end,
+    }

@@ -17,13 +17,20 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tinyllm.errors import CheckpointError, TinyllmError
-from tinyllm.models.checkpoint import check_tensors
-from tinyllm.models.config_fields import HARMLESS
-from tinyllm.models.families import FAMILIES, Family, decoder_config
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.models.checkpoints.checkpoint import check_tensors
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.families.config_fields import HARMLESS
+from tinyllm.models.families.families import FAMILIES, decoder_config
+from tinyllm.models.families.family import Family
+from tinyllm.spec.rope import RopeScaling
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "attention_factor": 1.2}
 
 
@@ -51,9 +58,16 @@ def test_transformers_own_configs_are_understood_whole(kind: Any) -> None:
     theirs = kind()
     ours = decoder_config(theirs.to_dict())
     assert ours.family == theirs.model_type
-    assert (ours.vocab_size, ours.hidden_size, ours.intermediate_size) == (theirs.vocab_size, theirs.hidden_size, theirs.intermediate_size)
+    assert (ours.vocab_size, ours.hidden_size, ours.intermediate_size) == (
+        theirs.vocab_size,
+        theirs.hidden_size,
+        theirs.intermediate_size,
+    )
     assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
-    assert (ours.num_kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.hidden_size // theirs.num_attention_heads)
+    assert (ours.num_kv_heads, ours.head_dim) == (
+        theirs.num_key_value_heads,
+        theirs.hidden_size // theirs.num_attention_heads,
+    )
     assert (ours.max_position, ours.rms_norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
     assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
     assert ours.rope_scaling == RopeScaling()
@@ -65,7 +79,13 @@ def test_transformers_own_configs_are_understood_whole(kind: Any) -> None:
 @pytest.mark.parametrize("rope", [LLAMA3, YARN, {"rope_type": "linear", "factor": 2.0}, {"rope_type": "default"}])
 def test_old_and_new_rope_fields_mean_the_same(rope: dict[str, Any]) -> None:
     old = decoder_config(base(rope_scaling=rope))
-    new = decoder_config({key: value for key, value in base(rope_parameters=rope | {"rope_theta": 50000.0}).items() if key != "rope_theta"})
+    new = decoder_config(
+        {
+            key: value
+            for key, value in base(rope_parameters=rope | {"rope_theta": 50000.0}).items()
+            if key != "rope_theta"
+        }
+    )
     assert old == new
     assert old.rope_scaling.kind == rope["rope_type"]
     assert old.rope_scaling.factor == rope.get("factor", 1.0)
@@ -83,7 +103,13 @@ def test_yarn_without_its_original_length_takes_the_configs() -> None:
 
 def test_biases_and_tied_embeddings_follow_the_fields() -> None:
     made = decoder_config(base(attention_bias=True, mlp_bias=True, tie_word_embeddings=True, head_dim=32))
-    assert (made.qkv_bias, made.o_bias, made.mlp_bias, made.tie_word_embeddings, made.head_dim) == (True, True, True, True, 32)
+    assert (made.qkv_bias, made.o_bias, made.mlp_bias, made.tie_word_embeddings, made.head_dim) == (
+        True,
+        True,
+        True,
+        True,
+        32,
+    )
     assert made.eos_token_ids == (2, 7)
     assert decoder_config(base(eos_token_id=None)).eos_token_ids == ()
 
@@ -132,13 +158,18 @@ def test_what_is_not_understood_is_refused_by_name(changes: dict[str, Any]) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{"use_sliding_window": True}, {"layer_types": ["sliding_attention"] * 2}, {"use_mrope": True}])
+@pytest.mark.parametrize(
+    "changes", [{"use_sliding_window": True}, {"layer_types": ["sliding_attention"] * 2}, {"use_mrope": True}]
+)
 def test_qwen2_refuses_windows(changes: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=next(iter(changes))):
         decoder_config(base(model_type="qwen2", sliding_window=4096, max_window_layers=2, **changes))
 
 
-@given(field=st.text(min_size=1), value=st.one_of(st.integers(), st.text(), st.booleans(), st.floats(), st.lists(st.integers())))
+@given(
+    field=st.text(min_size=1),
+    value=st.one_of(st.integers(), st.text(), st.booleans(), st.floats(), st.lists(st.integers())),
+)
 def test_any_field_passes_harmlessly_or_is_refused(field: str, value: Any) -> None:
     plain = decoder_config(base())
     if field in base() or field in HARMLESS:
@@ -163,7 +194,9 @@ def test_a_null_field_says_nothing() -> None:
 
 
 def test_an_unknown_model_type_suggests_a_known_one_and_a_third_family_is_a_few_lines() -> None:
-    with pytest.raises(CheckpointError, match=r"model_type: expected a known family, got 'lama'. Did you mean 'llama'\?"):
+    with pytest.raises(
+        CheckpointError, match=r"model_type: expected a known family, got 'lama'. Did you mean 'llama'\?"
+    ):
         decoder_config(base(model_type="lama"))
     third = Family("third", ("third",), lambda config: decoder_config({**config, "model_type": "llama"}))
     assert decoder_config(base(model_type="third"), (*FAMILIES, third)) == decoder_config(base())
@@ -183,8 +216,12 @@ def test_missing_surplus_and_misshapen_tensors_are_named(tiny_folder: Callable[.
         check_tensors(checkpoint, expected | {"model.norm.weight": (65,)})
 
 
-@pytest.mark.parametrize(("dtype", "advice"), [("int8", ""), ("bool", ""), ("uint16", ""), ("float64", ", cast to float32 before saving")])
-def test_tensors_that_are_no_floats_of_a_model_are_named(tiny_folder: Callable[..., Path], dtype: str, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [("int8", ""), ("bool", ""), ("uint16", ""), ("float64", ", cast to float32 before saving")]
+)
+def test_tensors_that_are_no_floats_of_a_model_are_named(
+    tiny_folder: Callable[..., Path], dtype: str, advice: str
+) -> None:
     """Integers are no weights, and float64 would be narrowed in silence."""
     folder = tiny_folder("llama")
     tensors = load_file(folder / "model.safetensors")
@@ -197,10 +234,14 @@ def test_tensors_that_are_no_floats_of_a_model_are_named(tiny_folder: Callable[.
         check_tensors(checkpoint, expected)
     del tensors["model.norm.weight"]
     save_file(tensors | {"model.rotary_emb.inv_freq": np.ones(8)}, folder / "model.safetensors")
-    assert check_tensors(open_checkpoint(folder), {name: expected[name] for name in tensors}) == ["model.rotary_emb.inv_freq"]
+    assert check_tensors(open_checkpoint(folder), {name: expected[name] for name in tensors}) == [
+        "model.rotary_emb.inv_freq"
+    ]
 
 
 def test_a_saved_folder_gives_the_config_it_was_made_with(tiny_folder: Callable[..., Path]) -> None:
     folder = tiny_folder("qwen2", eos_token_id=9)
-    assert decoder_config(open_checkpoint(folder).config) == decoder_config(json.loads((folder / "config.json").read_text()))
+    assert decoder_config(open_checkpoint(folder).config) == decoder_config(
+        json.loads((folder / "config.json").read_text())
+    )
     assert decoder_config(open_checkpoint(folder).config).eos_token_ids == (9,)

@@ -1,4 +1,5 @@
-"""GGUF: what is read, and that corrupt files are refused in one line that names what is wrong, before memory is taken."""
+"""GGUF: what is read, and that corrupt files are refused in one line that names what is wrong, before memory is
+taken."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from hypothesis import strategies as st
 
 from tests.models.conftest import write_gguf
 from tests.models.corrupt import assert_refused, damaged
-from tinyllm.catalogue.packing import unpacked
+from tinyllm.catalogue.quantize.packing import unpacked
 from tinyllm.errors import CheckpointError
-from tinyllm.models.families import decoder_config
-from tinyllm.models.gguf import TENSOR_TYPES, GgufFile
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.models.checkpoints.gguf import TENSOR_TYPES, GgufFile
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.families.families import decoder_config
+from tinyllm.spec.quantized import QuantWeight
 
 
 def header(keys: int = 0, tensors: int = 0, version: int = 3, body: bytes = b"") -> bytes:
@@ -47,23 +48,41 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "big endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "tensor count": (header(tensors=BILLIONS, body=PAD), f"tensor count: got {BILLIONS}"),
     "key count": (header(keys=BILLIONS, body=PAD), f"metadata count: got {BILLIONS}"),
-    "string": (header(keys=1, body=struct.pack("<Q", BILLIONS) + PAD), f"metadata key: string 0 of 1: expected {BILLIONS} bytes"),
-    "array": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 4, BILLIONS) + PAD), f"a: expected {4 * BILLIONS} bytes"),
+    "string": (
+        header(keys=1, body=struct.pack("<Q", BILLIONS) + PAD),
+        f"metadata key: string 0 of 1: expected {BILLIONS} bytes",
+    ),
+    "array": (
+        header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 4, BILLIONS) + PAD),
+        f"a: expected {4 * BILLIONS} bytes",
+    ),
     "strings": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 8, BILLIONS) + PAD), f"a: got {BILLIONS}"),
     "nested": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1) + PAD), "'a': nested arrays"),
     "value type": (header(keys=1, body=text("a") + struct.pack("<I", 13) + PAD), "'a': unknown value type 13"),
     "twice": (header(keys=2, body=(text("a") + struct.pack("<II", 4, 1)) * 2 + PAD), "'a' is there twice"),
     "utf-8": (header(keys=1, body=struct.pack("<Q", 1) + b"\xff" + PAD), "expected UTF-8"),
-    "alignment": (header(keys=1, body=text("general.alignment") + struct.pack("<II", 4, 3) + PAD), "expected a power of two, got 3"),
+    "alignment": (
+        header(keys=1, body=text("general.alignment") + struct.pack("<II", 4, 3) + PAD),
+        "expected a power of two, got 3",
+    ),
     "tensor type": (header(tensors=1, body=tensor("w", (4,), 99, 0) + PAD), "'w': unknown tensor type 99"),
     "dimensions": (header(tensors=1, body=tensor("w", (1,) * 9, 0, 0) + PAD), "'w': expected 1 to 4 dimensions, got 9"),
     "offset": (header(tensors=1, body=tensor("w", (4,), 0, 1 << 40) + PAD), "'w': expected 16 bytes at offset"),
-    "size": (header(tensors=1, body=tensor("w", (BILLIONS, BILLIONS, 8), 0, 0) + PAD), f"'w': expected {4 * BILLIONS**2 * 8} bytes"),
+    "size": (
+        header(tensors=1, body=tensor("w", (BILLIONS, BILLIONS, 8), 0, 0) + PAD),
+        f"'w': expected {4 * BILLIONS**2 * 8} bytes",
+    ),
     "unaligned": (header(tensors=1, body=tensor("w", (4,), 0, 4) + PAD), "aligned to 32, got 4"),
     "row": (header(tensors=1, body=tensor("w", (33,), 2, 0) + PAD), "multiple of 32 elements for Q4_0"),
     "no elements": (header(tensors=1, body=tensor("w", (0,), 0, 0) + PAD), "got shape \\[0\\]"),
-    "overlap": (header(tensors=2, body=tensor("v", (64,), 0, 0) + tensor("w", (64,), 0, 32) + PAD), "'v' and 'w' overlap"),
-    "two tensors": (header(tensors=2, body=tensor("w", (8,), 0, 0) + tensor("w", (8,), 0, 32) + PAD), "'w' is there twice"),
+    "overlap": (
+        header(tensors=2, body=tensor("v", (64,), 0, 0) + tensor("w", (64,), 0, 32) + PAD),
+        "'v' and 'w' overlap",
+    ),
+    "two tensors": (
+        header(tensors=2, body=tensor("w", (8,), 0, 0) + tensor("w", (8,), 0, 32) + PAD),
+        "'w' is there twice",
+    ),
 }
 
 
@@ -110,8 +129,12 @@ def test_arrays_are_read_only_views_with_hugging_face_names_and_rows(tmp_path: P
     assert np.array_equal(value, raw["blk.1.attn_v.weight"])
     assert not value.flags.writeable
     assert value.base is not None
-    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.q_proj.weight"), unpermuted(raw["blk.0.attn_q.weight"], 4))
-    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.k_proj.weight"), unpermuted(raw["blk.0.attn_k.weight"], 2))
+    assert np.array_equal(
+        checkpoint.read("model.layers.0.self_attn.q_proj.weight"), unpermuted(raw["blk.0.attn_q.weight"], 4)
+    )
+    assert np.array_equal(
+        checkpoint.read("model.layers.0.self_attn.k_proj.weight"), unpermuted(raw["blk.0.attn_k.weight"], 2)
+    )
     assert "lm_head.weight" not in checkpoint.tensor_names()
     assert checkpoint.config["tie_word_embeddings"] is True
     with pytest.raises(CheckpointError, match=r"no tensor 'nope'"):
@@ -119,8 +142,14 @@ def test_arrays_are_read_only_views_with_hugging_face_names_and_rows(tmp_path: P
 
 
 def test_qwen2_keeps_its_rows_and_biases(tmp_path: Path) -> None:
-    biases = {f"blk.{layer}.attn_{part}.bias": np.arange(64 if part == "q" else 32, dtype=np.float32) for layer in (0, 1) for part in "qkv"}
-    path = write_gguf(tmp_path / "m.gguf", "qwen2", biases | {"output.weight": np.ones((267, 64), np.float32)}, pre="qwen2")
+    biases = {
+        f"blk.{layer}.attn_{part}.bias": np.arange(64 if part == "q" else 32, dtype=np.float32)
+        for layer in (0, 1)
+        for part in "qkv"
+    }
+    path = write_gguf(
+        tmp_path / "m.gguf", "qwen2", biases | {"output.weight": np.ones((267, 64), np.float32)}, pre="qwen2"
+    )
     checkpoint = open_checkpoint(path)
     raw = {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors}
     assert np.array_equal(checkpoint.read("model.layers.0.self_attn.q_proj.weight"), raw["blk.0.attn_q.weight"])
@@ -150,7 +179,7 @@ def test_every_kind_keeps_its_numbers_through_the_row_order(tmp_path: Path, kind
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
-def test_a_quantised_vector_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_a_quantized_vector_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     wanted = gguf.GGMLQuantizationType[kind]
     raw = np.zeros(256 // gguf.GGML_QUANT_SIZES[wanted][0] * gguf.GGML_QUANT_SIZES[wanted][1], np.uint8)
     checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors={"output_norm.weight": (raw, wanted)}))
@@ -159,7 +188,7 @@ def test_a_quantised_vector_is_refused_by_name(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ4_NL"])
-def test_other_quantisations_come_as_float32(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_quantizations_come_as_float32(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gguf.GGMLQuantizationType[kind]
     block, size = gguf.GGML_QUANT_SIZES[wanted]
     columns = 256
@@ -175,7 +204,7 @@ def test_other_quantisations_come_as_float32(tmp_path: Path, kind: str, monkeypa
         checkpoint.read(name)
 
 
-def test_the_real_file_dequantises_as_ggml_says(smollm2_path: Path) -> None:
+def test_the_real_file_dequantizes_as_ggml_says(smollm2_path: Path) -> None:
     checkpoint = open_checkpoint(smollm2_path)
     stored = {t.name: t for t in gguf.GGUFReader(smollm2_path).tensors}
     for ours, theirs, heads in [

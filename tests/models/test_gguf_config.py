@@ -14,9 +14,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tests.models.conftest import write_gguf
 from tinyllm.errors import CheckpointError
-from tinyllm.models.families import decoder_config
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.families.families import decoder_config
+from tinyllm.spec.rope import RopeScaling
 
 
 def scaling_of(path: Path) -> RopeScaling:
@@ -43,7 +43,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "attention.value_length": {"attention.value_length": 8},
     "vocab_size": {"vocab_size": 300},
     "rope.scaling.type": {"rope.scaling.type": "longrope", "rope.scaling.factor": 2.0},
-    "rope.scaling.attn_factor": {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0, "rope.scaling.attn_factor": 2.0},
+    "rope.scaling.attn_factor": {
+        "rope.scaling.type": "linear",
+        "rope.scaling.factor": 2.0,
+        "rope.scaling.attn_factor": 2.0,
+    },
     "rope.scaling.yarn_ext_factor": {"rope.scaling.yarn_ext_factor": 0.5},
     "attention.head_count": {"attention.head_count": [4, 4]},
     "feed_forward_length": {"feed_forward_length": [96, 64]},
@@ -61,13 +65,17 @@ def test_what_would_change_the_output_is_refused_by_name(tmp_path: Path, key: st
         open_checkpoint(write_gguf(tmp_path / "m.gguf", keys=REFUSED[key]))
 
 
-@pytest.mark.parametrize("key", ["block_count", "embedding_length", "attention.layer_norm_rms_epsilon", "context_length"])
+@pytest.mark.parametrize(
+    "key", ["block_count", "embedding_length", "attention.layer_norm_rms_epsilon", "context_length"]
+)
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     with pytest.raises(CheckpointError, match=rf"llama\.{key}: expected .*, got nothing"):
         open_checkpoint(write_gguf(tmp_path / "m.gguf", drop=(key,)))
 
 
-@pytest.mark.parametrize("keys", [{"attention.sliding_window": 0}, {"expert_count": 0}, {"attention.causal": True}, {"logit_scale": 1.0}])
+@pytest.mark.parametrize(
+    "keys", [{"attention.sliding_window": 0}, {"expert_count": 0}, {"attention.causal": True}, {"logit_scale": 1.0}]
+)
 def test_neutral_values_pass(tmp_path: Path, keys: dict[str, Any]) -> None:
     open_checkpoint(write_gguf(tmp_path / "m.gguf", keys=keys))
 
@@ -81,7 +89,9 @@ def test_linear_and_yarn_scaling(tmp_path: Path) -> None:
     linear = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
     assert scaling_of(write_gguf(tmp_path / "a.gguf", keys=linear)) == RopeScaling("linear", factor=4.0)
     yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32}
-    assert scaling_of(write_gguf(tmp_path / "b.gguf", keys=yarn)) == RopeScaling("yarn", factor=4.0, original_max_position=32)
+    assert scaling_of(write_gguf(tmp_path / "b.gguf", keys=yarn)) == RopeScaling(
+        "yarn", factor=4.0, original_max_position=32
+    )
     stronger = scaling_of(write_gguf(tmp_path / "c.gguf", keys=yarn | {"rope.scaling.attn_factor": 2.0}))
     assert stronger.attention_factor == pytest.approx(2 * (0.1 * math.log(4) + 1))
 
@@ -90,13 +100,17 @@ def test_llama3_divisors_become_llama3_scaling(tmp_path: Path) -> None:
     """The divisors are what transformers divides its frequencies by; others are refused."""
     rope: dict[str, Any] = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope["original_max_position_embeddings"] = 8192
-    config = transformers.LlamaConfig(hidden_size=64, num_attention_heads=4, rope_parameters=rope | {"rope_theta": 500000.0})
+    config = transformers.LlamaConfig(
+        hidden_size=64, num_attention_heads=4, rope_parameters=rope | {"rope_theta": 500000.0}
+    )
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 500000.0 ** (-np.arange(0, 16, 2) / 16)
     divisors = (plain / scaled.numpy()).astype(np.float32)
     keys = {"rope.freq_base": 500000.0}
     got = scaling_of(write_gguf(tmp_path / "a.gguf", keys=keys, tensors={"rope_freqs.weight": divisors}))
-    assert got == RopeScaling("llama3", factor=32.0, original_max_position=8192, low_freq_factor=1.0, high_freq_factor=4.0)
+    assert got == RopeScaling(
+        "llama3", factor=32.0, original_max_position=8192, low_freq_factor=1.0, high_freq_factor=4.0
+    )
     for wrong in (divisors * np.float32(1.1), divisors[:-1], np.arange(1, 9, dtype=np.float32)):
         with pytest.raises(CheckpointError, match=r"rope_freqs\.weight: expected"):
             open_checkpoint(write_gguf(tmp_path / "b.gguf", keys=keys, tensors={"rope_freqs.weight": wrong}))

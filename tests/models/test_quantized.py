@@ -1,4 +1,4 @@
-"""GGUF blocks: numbers equal ggml's own dequantisation."""
+"""GGUF blocks: numbers equal ggml's own dequantization."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.catalogue.packing import unpacked
+from tinyllm.catalogue.quantize.packing import unpacked
 from tinyllm.errors import UnsupportedError
-from tinyllm.models.quantized import BLOCK_TYPES, from_gguf_blocks
+from tinyllm.models.checkpoints.gguf_blocks import BLOCK_TYPES, from_gguf_blocks
 
 
 @pytest.mark.parametrize("kind", BLOCK_TYPES)
@@ -22,7 +22,9 @@ def test_blocks_mean_what_ggml_says(kind: str, seed: int, rows: int, groups: int
     size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
     raw = random.integers(0, 256, (rows, groups, size), np.uint8)
     halves = 2 if kind.endswith("_1") else 1
-    numbers = (random.standard_normal((rows, groups, halves)) * 10.0 ** random.integers(-7, 5, (rows, groups, halves))).clip(-65504, 65504)
+    numbers = (
+        random.standard_normal((rows, groups, halves)) * 10.0 ** random.integers(-7, 5, (rows, groups, halves))
+    ).clip(-65504, 65504)
     raw[..., : 2 * halves] = numbers.astype(np.float16).view(np.uint8).reshape(rows, groups, -1)
     raw = raw.reshape(rows, -1)
     weight = from_gguf_blocks(raw, kind, (rows, groups * 32))
@@ -31,7 +33,7 @@ def test_blocks_mean_what_ggml_says(kind: str, seed: int, rows: int, groups: int
 
 
 @pytest.mark.parametrize("kind", BLOCK_TYPES)
-def test_a_real_weight_quantised_by_ggml(kind: str) -> None:
+def test_a_real_weight_quantized_by_ggml(kind: str) -> None:
     values = np.random.default_rng(1).standard_normal((24, 96)).astype(np.float32)
     raw = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
     weight = from_gguf_blocks(raw, kind, values.shape)

@@ -18,11 +18,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from tests.models.corrupt import assert_refused, damaged
-from tinyllm.catalogue.packing import pack, unpacked
+from tinyllm.catalogue.quantize.packing import pack, unpacked
 from tinyllm.errors import CheckpointError
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.models.safetensors import read_safetensors
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.checkpoints.safetensors import read_safetensors
+from tinyllm.spec.quantized import QuantWeight
 
 BILLIONS = 5_000_000_000
 
@@ -146,7 +146,7 @@ def test_a_folder_without_config_or_weights_is_refused(tmp_path: Path) -> None:
         ({"bits": 4, "group_size": 32, "lm_head": 3}, "lm_head: expected the settings of a module"),
     ],
 )
-def test_other_quantisations_are_refused_by_name(tmp_path: Path, settings_: dict[str, Any], message: str) -> None:
+def test_other_quantizations_are_refused_by_name(tmp_path: Path, settings_: dict[str, Any], message: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings_}))
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path)
@@ -161,14 +161,20 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
         scales[0], biases[1] = 1e-9, 1e9  # beyond float16, so it must not be what they become
     wide = random.integers(0, 256, (6, 128))
     tensors = {
-        "a.weight": pack(np, values, 4), "a.scales": scales, "a.biases": biases,
-        "b.weight": pack(np, wide, 8), "b.scales": np.ones((6, 4), np.float16), "b.biases": np.zeros((6, 4), np.float16),
+        "a.weight": pack(np, values, 4),
+        "a.scales": scales,
+        "a.biases": biases,
+        "b.weight": pack(np, wide, 8),
+        "b.scales": np.ones((6, 4), np.float16),
+        "b.biases": np.zeros((6, 4), np.float16),
         "norm.weight": np.ones(4, np.float32),
-    }  # fmt: skip
+    }
     settings_ = {"bits": 4, "group_size": 64, "b": {"bits": 8, "group_size": 32}, "norm": False}
     (tmp_path / "config.json").write_text(json.dumps({"quantization": settings_, "quantization_config": settings_}))
     torch_tensors = {
-        name: torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if array.dtype == ml_dtypes.bfloat16 else torch.from_numpy(array)
+        name: torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        if array.dtype == ml_dtypes.bfloat16
+        else torch.from_numpy(array)
         for name, array in tensors.items()
     }
     from safetensors.torch import save_file as save_torch
@@ -180,7 +186,9 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
     assert isinstance(weight, QuantWeight)
     assert (weight.scheme, weight.bits, weight.group_size, weight.shape) == ("affine", 4, 64, (6, 128))
     assert (checkpoint.info("a.weight").dtype, checkpoint.info("a.weight").shape) == ("affine4/64", (6, 128))
-    expected = values.reshape(6, 2, 64) * np.asarray(scales, np.float32)[..., None] + np.asarray(biases, np.float32)[..., None]
+    expected = (
+        values.reshape(6, 2, 64) * np.asarray(scales, np.float32)[..., None] + np.asarray(biases, np.float32)[..., None]
+    )
     assert np.allclose(unpacked(weight), expected.reshape(6, 128), rtol=1e-6)
     assert np.array_equal(unpacked(checkpoint.read("b.weight")), wide)
     assert "quantization" not in checkpoint.config
@@ -194,8 +202,16 @@ def test_mlx_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a\.scales: expected a\.weight and a\.biases beside it"):
         open_checkpoint(tmp_path)
     wrong = {"scales": np.ones((6, 3), np.float16), "weight": packed.astype(np.int32), "biases": scales.astype(np.int8)}
-    for name, array in (*wrong.items(), ("biases", scales[:2]), ("weight", packed[0]), ("weight", np.array(7, np.uint32))):
-        save_file({"a.weight": packed, "a.scales": scales, "a.biases": scales} | {f"a.{name}": array}, tmp_path / "model.safetensors")
+    for name, array in (
+        *wrong.items(),
+        ("biases", scales[:2]),
+        ("weight", packed[0]),
+        ("weight", np.array(7, np.uint32)),
+    ):
+        save_file(
+            {"a.weight": packed, "a.scales": scales, "a.biases": scales} | {f"a.{name}": array},
+            tmp_path / "model.safetensors",
+        )
         checkpoint = open_checkpoint(tmp_path)
         assert checkpoint.info("a.weight").dtype == "affine4/64"
         with pytest.raises(CheckpointError, match=r"a\.weight: [a-z_]+: expected "):

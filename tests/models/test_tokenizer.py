@@ -1,4 +1,5 @@
-"""Tokenizers: equal to transformers' on the same files, exact pieces when streamed, and bad vocabularies refused by name."""
+"""Tokenizers: equal to transformers' on the same files, exact pieces when streamed, and bad vocabularies refused by
+name."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from tests.models.conftest import write_gguf
 from tinyllm.errors import CheckpointError, InvalidInputError
-from tinyllm.models.gguf import GgufFile
-from tinyllm.models.gguf_vocabulary import tokenizer_from_gguf
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.models.token_text import byte_alphabet, byte_level
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
+from tinyllm.models.text.token_text import byte_alphabet, byte_level
+from tinyllm.models.text.tokenizer import Tokenizer
 
 TEXTS = [
     "",
@@ -40,7 +41,9 @@ TEXTS = [
     "\U0010ffff\ud7ff\ue000",
 ]
 WORDS = st.text(st.characters(exclude_categories=["Cs", "N"]), max_size=40)
-MIXED = st.lists(st.one_of(WORDS, st.sampled_from(["<|im_start|>", "\n", "'ll", "  x", "Hello", "🙂", "你好"])), max_size=8).map("".join)
+MIXED = st.lists(
+    st.one_of(WORDS, st.sampled_from(["<|im_start|>", "\n", "'ll", "  x", "Hello", "🙂", "你好"])), max_size=8
+).map("".join)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +58,14 @@ def theirs(smollm2_transformers: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def smollm_pipeline(smollm2_path: Path) -> tokenizers.Tokenizer:
-    """SmolLM2's published pipeline (digits alone, then GPT-2's cut) over the file's vocabulary, made by the tokenizers package alone."""
+    """SmolLM2's published pipeline (digits alone, then GPT-2's cut) over the file's vocabulary, made by the tokenizers
+    package alone."""
     keys = GgufFile(smollm2_path).metadata
     vocab = {token: index for index, token in enumerate(keys["tokenizer.ggml.tokens"])}
     made = tokenizers.Tokenizer(models.BPE(vocab, [tuple(merge.split(" ")) for merge in keys["tokenizer.ggml.merges"]]))
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(token, normalized=False) for token in list(vocab)[:17]])
     return made
@@ -82,8 +88,11 @@ def test_any_text_equals_transformers(ours: Tokenizer, theirs: Any, text: str) -
 
 @given(text=st.text(max_size=60))
 @settings(max_examples=400, deadline=None)
-def test_any_text_equals_the_published_pipeline(ours: Tokenizer, smollm_pipeline: tokenizers.Tokenizer, text: str) -> None:
-    """Digits too: transformers' reading of the file does not cut them apart, which shows after runs of spaces and beyond ASCII."""
+def test_any_text_equals_the_published_pipeline(
+    ours: Tokenizer, smollm_pipeline: tokenizers.Tokenizer, text: str
+) -> None:
+    """Digits too: transformers' reading of the file does not cut them apart, which shows after runs of spaces and
+    beyond ASCII."""
     ids = ours.encode(text)
     assert ids == smollm_pipeline.encode(text).ids
     known = smollm_pipeline.get_vocab()
@@ -94,7 +103,9 @@ def test_any_text_equals_the_published_pipeline(ours: Tokenizer, smollm_pipeline
 
 @given(ids=st.lists(st.integers(0, 49151), max_size=40), skip=st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_any_ids_decode_as_in_transformers_and_stream_alike(ours: Tokenizer, theirs: Any, ids: list[int], skip: bool) -> None:
+def test_any_ids_decode_as_in_transformers_and_stream_alike(
+    ours: Tokenizer, theirs: Any, ids: list[int], skip: bool
+) -> None:
     whole = ours.decode(ids, skip_special_tokens=skip)
     assert whole == theirs.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
     stream = ours.stream(skip_special_tokens=skip)
@@ -126,7 +137,9 @@ def test_facts_of_the_real_tokenizer(ours: Tokenizer) -> None:
     assert len(ours.encode("1234")) == 4
 
 
-@pytest.mark.parametrize(("text", "message"), [(7, "expected a string, got int"), ("a\ud800", "lone surrogate at character 1")])
+@pytest.mark.parametrize(
+    ("text", "message"), [(7, "expected a string, got int"), ("a\ud800", "lone surrogate at character 1")]
+)
 def test_what_is_no_text_is_refused(ours: Tokenizer, text: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         ours.encode(text)

@@ -12,11 +12,13 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.models.conftest import MERGES, byte_level_vocabulary
 from tinyllm.errors import CheckpointError
-from tinyllm.models.tokenizer import tokenizer_from_folder
+from tinyllm.models.text.tokenizer import tokenizer_from_folder
 
 
 def folder_tokenizer(folder: Path, **settings_: Any) -> Path:
-    made = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(byte_level_vocabulary())}, [tuple(m.split(" ")) for m in MERGES]))
+    made = tokenizers.Tokenizer(
+        models.BPE({t: i for i, t in enumerate(byte_level_vocabulary())}, [tuple(m.split(" ")) for m in MERGES])
+    )
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.normalizer = normalizers.NFC()

@@ -1,4 +1,5 @@
-"""Third-party packages, installed for a test as an installer would: files and a `.dist-info` on the path, found by entry point."""
+"""Third-party packages, installed for a test as an installer would: files and a `.dist-info` on the path, found by
+entry point."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.config import read_settings
-from tinyllm.registry import Registry
+from tinyllm.registry.registry import Registry
+from tinyllm.settings.read import read_settings
 
 PACKAGES = Path(__file__).parent / "packages"
 
@@ -27,7 +28,8 @@ def write_package(name: str, site: Path) -> None:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
-    """`install("quick_linear", TINYLLM_KERNELS="...")`: a registry of all that is installed, these packages too, with these settings."""
+    """`install("quick_linear", TINYLLM_KERNELS="...")`: a registry of all that is installed, these packages too, with
+    these settings."""
     monkeypatch.syspath_prepend(str(tmp_path))
     installed: list[str] = []
 

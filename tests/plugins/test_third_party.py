@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops.harness import available, cases_of, example, registry
-from tinyllm.backend import Backend
+from tests.catalogue.harness import available, cases_of, example, registry
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
 from tinyllm.conformance.example import draw_inputs
@@ -18,12 +17,15 @@ from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import run
 from tinyllm.conformance.subject import Subject
 from tinyllm.ops import make_ops
-from tinyllm.registry import Registry
-from tinyllm.spec import ArrayType
-from tinyllm.validation import check_call, quant_type
+from tinyllm.plugins.backend import Backend
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.types import ArrayType
+from tinyllm.spec.validation import check_call, quant_type
 
 Install = Callable[..., Registry]
-QUICK_ON = [pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"{b} is not here")) for b in ("numpy", "torch")]
+QUICK_ON = [
+    pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"{b} is not here")) for b in ("numpy", "torch")
+]
 
 
 def test_packages_are_found_by_their_entry_points(install: Install) -> None:
@@ -34,8 +36,10 @@ def test_packages_are_found_by_their_entry_points(install: Install) -> None:
     assert after.plugins.broken == before.plugins.broken
     assert set(after.plugins.backends) == {*before.plugins.backends, "strict"}
     assert {k.id for k in after.plugins.kernels} - {k.id for k in before.plugins.kernels} == {
-        "strict/softmax:own", "numpy/quantized_linear:quick", "torch/quantized_linear:quick",
-    }  # fmt: skip
+        "strict/softmax:own",
+        "numpy/quantized_linear:quick",
+        "torch/quantized_linear:quick",
+    }
 
 
 def test_a_backend_is_complete_on_its_first_day(install: Install) -> None:
@@ -44,7 +48,9 @@ def test_a_backend_is_complete_on_its_first_day(install: Install) -> None:
     results = list(run(asked, plan, collect(asked, plan)))
     assert [r for r in results if r.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED)] == []
     passed = {r.op: r.how for r in results if r.outcome is Outcome.PASS and not r.aspect and r.kernel}
-    assert passed == {op: "delegation to numpy" if op == "softmax" else "reference" for op in asked.specs}  # its arrays are numpy's inside
+    assert passed == {
+        op: "delegation to numpy" if op == "softmax" else "reference" for op in asked.specs
+    }  # its arrays are numpy's inside
 
 
 def test_a_backend_in_op_calls(install: Install) -> None:
@@ -64,7 +70,9 @@ def test_a_backend_in_op_calls(install: Install) -> None:
 
 def _inputs(bits: int = 4) -> dict[str, Any]:
     spec = registry().spec("quantized_linear")
-    case = next(c for c in cases_of(spec, "full", "smoke") if c.inputs["weight"].make(np.random.default_rng(0)).bits == bits)
+    case = next(
+        c for c in cases_of(spec, "full", "smoke") if c.inputs["weight"].make(np.random.default_rng(0)).bits == bits
+    )
     return draw_inputs(spec, case.id, case.inputs, "float32")
 
 

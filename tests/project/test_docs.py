@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.zoo import MUTANTS
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.catalogue.docs import page
-from tinyllm.conformance.zoo import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.conformance.starter import FILES
+from tinyllm.cli.new_backend.starter import FILES
 
 ROOT = Path(__file__).parents[2]
 CORE = list((ROOT / "tinyllm").rglob("*.py"))
@@ -49,20 +49,26 @@ def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
     """Built and unpacked elsewhere, it has all packages, data and entry points, and an op runs."""
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("tinyllm-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    sources = [p.relative_to(ROOT) for p in CORE] + [p.relative_to(ROOT / "backends") for files in BACKENDS.values() for p in files]
+    sources = [p.relative_to(ROOT) for p in CORE] + [
+        p.relative_to(ROOT / "backends") for files in BACKENDS.values() for p in files
+    ]
     assert {s.as_posix() for s in sources} <= names
     assert {"tinyllm/py.typed", "tinyllm/bench/text.txt", "tinyllm/conformance/reports/page.html.jinja"} <= names
     assert {f"tinyllm/conformance/starter/{source}" for source in FILES} <= names
     run = "print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
     code = f"import numpy as np, tinyllm; print(tinyllm.__file__); {run}"
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=tmp_path
+    )
     assert ran.returncode == 0, ran.stderr
     assert str(tmp_path) in ran.stdout and "[0.25, 0.25, 0.25, 0.25]" in ran.stdout

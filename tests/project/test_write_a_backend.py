@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.conformance.starter import write_backend
+from tinyllm.cli.new_backend.starter import write_backend
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-backend.md"
 FENCE = re.compile(r"^```(\w+) (file|append)=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -53,7 +53,9 @@ class Day:
 
 def _day(section: str) -> Day:
     words = [shlex.split(line) for block in COMMANDS.findall(section) for line in block.splitlines()]
-    ops = [w[i + 1] for w in words if w[:3] == ["tinyllm", "check", "mine"] for i, word in enumerate(w) if word == "--op"]
+    ops = [
+        w[i + 1] for w in words if w[:3] == ["tinyllm", "check", "mine"] for i, word in enumerate(w) if word == "--op"
+    ]
     return Day(tuple(Block(*found) for found in FENCE.findall(section)), tuple(ops))
 
 
@@ -75,7 +77,9 @@ def _check(folder: Path, *options: str) -> list[dict[str, str]]:
     """The results of `tinyllm check mine`, which must hold."""
     environment = os.environ | {"PYTHONPATH": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = [sys.executable, "-m", "tinyllm.cli.main", "check", "mine", "--json", *options]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
     report = json.loads(done.stdout)
     bad = [(r["id"], r.get("message")) for r in report["results"] if r["outcome"] in ("fail", "undeclared", "xpass")]
     assert done.returncode == 0 and not bad, bad[:5] or done.stderr

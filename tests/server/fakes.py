@@ -18,17 +18,21 @@ from tests.engine.fakes import STOP, VOCABULARY, FakeProgram, FakeTokenizer
 from tests.graph.tiny import CONFIG
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
-from tinyllm.models.chat_template import ChatTemplate
-from tinyllm.models.token_text import TextStream
-from tinyllm.registry import default_registry
+from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.token_text import TextStream
+from tinyllm.registry.registry import default_registry
 from tinyllm.server.app import make_app
 from tinyllm.server.loading import EngineSettings, Host
 from tinyllm.server.serving import Server, open_socket
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}{% if add_generation_prompt "
+    "%}<assistant>{% endif %}"
+)
 TOOL_TEMPLATE = (
     "{% if tools %}TOOLS {{ tools | tojson }};{% endif %}{% for m in messages %}<{{ m.role }}>{{ m.content }}"
-    "{% for c in m.tool_calls %}CALL {{ c.function.name }} {{ c.function.arguments.city }}{% endfor %};{% endfor %}<assistant>"
+    "{% for c in m.tool_calls %}CALL {{ c.function.name }} {{ c.function.arguments.city }}{% endfor %};{% endfor "
+    "%}<assistant>"
 )
 CONTEXT = 3000
 
@@ -55,7 +59,8 @@ class Tokenizer(FakeTokenizer):
 
 @dataclass
 class Program(FakeProgram):
-    """says: the reply to a prompt that ends with a key, instead of noise. fails_on: a character that breaks the step it is in."""
+    """says: the reply to a prompt that ends with a key, instead of noise. fails_on: a character that breaks the step it
+    is in."""
 
     says: dict[str, str] = field(default_factory=dict)
     fails_on: str | None = None
@@ -80,13 +85,17 @@ class Program(FakeProgram):
 
 def make_llm(program: Any = None, template: str | None = TEMPLATE, context: int = CONTEXT) -> LLM:
     checkpoint: Any = SimpleNamespace(
-        path=Path("fake.gguf"), tokenizer=Tokenizer, chat_template=lambda: ChatTemplate({"default": template}, {}) if template else None
+        path=Path("fake.gguf"),
+        tokenizer=Tokenizer,
+        chat_template=lambda: ChatTemplate({"default": template}, {}) if template else None,
     )
     config = replace(CONFIG, vocab_size=VOCABULARY, max_position=context, eos_token_ids=(STOP,))
     return LLM(checkpoint, config, program or Program(), [], default_registry())
 
 
-def make_host(program: Any = None, template: str | None = TEMPLATE, load: Callable[[], LLM] | None = None, **settings: Any) -> Host:
+def make_host(
+    program: Any = None, template: str | None = TEMPLATE, load: Callable[[], LLM] | None = None, **settings: Any
+) -> Host:
     sizes = EngineSettings(**{"pages": 2000, "page_size": 4, "max_running": 16} | settings)
     return Host("fake", load or (lambda: make_llm(program, template)), sizes)
 

@@ -90,11 +90,15 @@ class Chat:
 
     def starts(self) -> None:
         """Wait until some of the reply is there."""
-        self.page.wait_for_function("() => document.querySelector('.assistant:last-child > div')?.textContent.length > 5")
+        self.page.wait_for_function(
+            "() => document.querySelector('.assistant:last-child > div')?.textContent.length > 5"
+        )
 
     def ends(self) -> None:
         """Wait until no reply is on its way."""
-        self.page.wait_for_function("() => document.getElementById('stop').disabled")  # looks more often than a locator does
+        self.page.wait_for_function(
+            "() => document.getElementById('stop').disabled"
+        )  # looks more often than a locator does
 
     @property
     def focus(self) -> str:
@@ -121,4 +125,6 @@ def opened(browser: Browser, url: str, refused: bool = False, **context: Any) ->
         page.goto(url)
         yield Chat(page)
         assert {r.url for r in requests if not r.url.startswith((f"{url}/", "data:"))} == set()
-        assert [e for e in errors if not (refused and e.startswith("Failed to load resource: the server responded"))] == []
+        assert [
+            e for e in errors if not (refused and e.startswith("Failed to load resource: the server responded"))
+        ] == []

@@ -32,10 +32,16 @@ def error(response: httpx.Response) -> dict[str, Any]:
     return dict(body["error"])
 
 
-@pytest.mark.parametrize("extra", [{}, {"n": 3, "temperature": 1.0, "seed": 5}, {"stop": "e"}, {"logprobs": True, "top_logprobs": 2}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"n": 3, "temperature": 1.0, "seed": 5}, {"stop": "e"}, {"logprobs": True, "top_logprobs": 2}]
+)
 def test_a_stream_says_what_the_whole_reply_says(http: httpx.Client, extra: dict[str, Any]) -> None:
     whole = http.post("/v1/chat/completions", json=CHAT | extra).json()
-    told = chunks(http.post("/v1/chat/completions", json=CHAT | extra | {"stream": True, "stream_options": {"include_usage": True}}))
+    told = chunks(
+        http.post(
+            "/v1/chat/completions", json=CHAT | extra | {"stream": True, "stream_options": {"include_usage": True}}
+        )
+    )
     for choice in whole["choices"]:
         mine = [c["choices"][0] for c in told if c["choices"] and c["choices"][0]["index"] == choice["index"]]
         assert "".join(c["delta"].get("content") or "" for c in mine) == choice["message"]["content"]
@@ -49,7 +55,9 @@ def test_a_stream_says_what_the_whole_reply_says(http: httpx.Client, extra: dict
     assert len({c["id"] for c in told}) == 1
 
 
-@pytest.mark.parametrize("extra", [{}, {"echo": True}, {"logprobs": 2}, {"prompt": ["ab", "cde"], "n": 2}, {"prompt": [[97], [98, 99]]}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"echo": True}, {"logprobs": 2}, {"prompt": ["ab", "cde"], "n": 2}, {"prompt": [[97], [98, 99]]}]
+)
 def test_completions_stream_what_they_say(http: httpx.Client, extra: dict[str, Any]) -> None:
     whole = http.post("/v1/completions", json=TEXT | extra).json()
     told = chunks(http.post("/v1/completions", json=TEXT | extra | {"stream": True}))
@@ -93,12 +101,17 @@ def test_a_stop_string_ends_a_reply(http: httpx.Client) -> None:
 
 def test_settings_reach_the_sampler(http: httpx.Client) -> None:
     """Each changes the reply in the way that it names."""
+
     def say(**extra: Any) -> str:
         return str(http.post("/v1/completions", json=TEXT | extra).json()["choices"][0]["text"])
 
     plain = say()
     assert set(say(logit_bias={"42": 100})) == {"*"}
-    assert say(top_k=1, temperature=2.0) == plain and say(min_p=1.0, temperature=2.0) == plain and say(top_p=1e-9, temperature=2.0) == plain
+    assert (
+        say(top_k=1, temperature=2.0) == plain
+        and say(min_p=1.0, temperature=2.0) == plain
+        and say(top_p=1e-9, temperature=2.0) == plain
+    )
     assert say(temperature=2.0, seed=1) != plain
     letters = say(max_tokens=60, frequency_penalty=2, presence_penalty=2)
     assert max(letters.count(c) for c in letters) < max(say(max_tokens=60).count(c) for c in say(max_tokens=60))
@@ -131,8 +144,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "store": ({"store": True}, "store: not supported"),
     "functions": ({"functions": []}, "functions: not supported"),
     "reasoning_effort": ({"reasoning_effort": "low"}, "reasoning_effort: not supported"),
-    "image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content.0.type"),
-    "field of a message": ({"messages": [{"role": "user", "content": "a", "name": "bob"}]}, "messages.0.name: not supported"),
+    "image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages.0.content.0.type",
+    ),
+    "field of a message": (
+        {"messages": [{"role": "user", "content": "a", "name": "bob"}]},
+        "messages.0.name: not supported",
+    ),
     "role": ({"messages": [{"role": "usr", "content": "a"}]}, "messages.0.role: expected one of 'system'"),
     "no role": ({"messages": [{"content": "a"}]}, "messages.0.role: expected"),
     "no messages": ({"messages": []}, "messages: expected"),
@@ -147,22 +166,35 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two limits": ({"max_completion_tokens": 3}, "max_completion_tokens: expected"),
     "tool_choice alone": ({"tool_choice": "auto"}, "tool_choice: expected tools"),
     "named tool": (
-        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice: expected one of weather",
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
+        "tool_choice: expected one of weather",
     ),
     "strict tool": (
-        {"tools": [{"type": "function", "function": {"name": "a", "strict": True}}]}, "tools.0.function.strict: not supported",
+        {"tools": [{"type": "function", "function": {"name": "a", "strict": True}}]},
+        "tools.0.function.strict: not supported",
     ),
     "tools twice": ({"tools": [TOOL, TOOL]}, "tools: expected names that differ, got 'weather' twice"),
-    "format and tools": ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format: not supported together with"),
+    "format and tools": (
+        {"tools": [TOOL], "response_format": {"type": "json_object"}},
+        "response_format: not supported together with",
+    ),
     "bad schema": (
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"properties": {"x": {"type": "strin"}}}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"properties": {"x": {"type": "strin"}}}},
+            }
+        },
         "response_format.json_schema: schema.properties.x",
     ),
     "two grammars": ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_regex and guided_choice: expected one"),
-    "result of no call": ({"messages": [{"role": "tool", "content": "1", "tool_call_id": "x"}]}, "messages.0.tool_call_id: expected"),
+    "result of no call": (
+        {"messages": [{"role": "tool", "content": "1", "tool_call_id": "x"}]},
+        "messages.0.tool_call_id: expected",
+    ),
     "empty message": ({"messages": [{"role": "assistant"}]}, "messages.0.content: expected"),
     "empty stop": ({"stop": ""}, "stop: expected"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -175,19 +207,39 @@ def test_what_is_refused_is_named(http: httpx.Client, name: str) -> None:
     assert told["type"] == "invalid_request_error" and told["param"]
 
 
-@pytest.mark.parametrize(("extra", "message"), [
-    ({"best_of": 2}, "best_of: not supported"), ({"suffix": "x"}, "suffix: not supported"), ({"prompt": ""}, "prompt"),
-    ({"prompt": []}, "prompt"), ({"prompt": ["a", ""]}, "prompt.1"), ({"prompt": [500]}, "prompt"), ({"echo": True, "logprobs": 1}, "echo"),
-    ({"messages": []}, "messages: not supported"), ({"prompt": [[97], "b"]}, "prompt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"best_of": 2}, "best_of: not supported"),
+        ({"suffix": "x"}, "suffix: not supported"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt.1"),
+        ({"prompt": [500]}, "prompt"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"messages": []}, "messages: not supported"),
+        ({"prompt": [[97], "b"]}, "prompt"),
+    ],
+)
 def test_what_completions_refuse(http: httpx.Client, extra: dict[str, Any], message: str) -> None:
     response = http.post("/v1/completions", json=TEXT | extra)
     assert response.status_code == 400 and error(response)["message"].startswith(message), response.text
 
 
 def test_values_that_ask_for_nothing_are_taken(http: httpx.Client) -> None:
-    idle = {"store": False, "service_tier": "auto", "metadata": None, "modalities": ["text"], "audio": None, "tools": None,
-            "logit_bias": None, "stop": None, "user": "me", "response_format": {"type": "text"}, "parallel_tool_calls": None}  # fmt: skip
+    idle = {
+        "store": False,
+        "service_tier": "auto",
+        "metadata": None,
+        "modalities": ["text"],
+        "audio": None,
+        "tools": None,
+        "logit_bias": None,
+        "stop": None,
+        "user": "me",
+        "response_format": {"type": "text"},
+        "parallel_tool_calls": None,
+    }
     assert http.post("/v1/chat/completions", json=CHAT | idle).status_code == 200
 
 
@@ -208,19 +260,39 @@ def test_an_unknown_model(http: httpx.Client) -> None:
     assert http.get("/v1/models/fake").json()["id"] == "fake" == http.get("/v1/models").json()["data"][0]["id"]
 
 
-@pytest.mark.parametrize(("content", "kind", "status"), [
-    (b"{", "application/json", 400), (b"", "application/json", 400), (b'{"model": "\xff\xfe"}', "application/json", 400),
-    (b'{"model": "\\ud800"}', "application/json", 400), (b"[" * 100_000, "application/json", 400), (b"null", "application/json", 400),
-    (b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
-    (b'{"model": "fake", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}', "application/json", 400),
-    (b'{"model": "fake", "prompt": "a", "temperature": NaN}', "application/json", 400), (b"1" * 5000, "application/json", 400),
-    (b"{}", "text/plain", 415), (b"x" * 10_000_000, "application/json", 413),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"", "application/json", 400),
+        (b'{"model": "\xff\xfe"}', "application/json", 400),
+        (b'{"model": "\\ud800"}', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"null", "application/json", 400),
+        (b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
+        (
+            b'{"model": "fake", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}',
+            "application/json",
+            400,
+        ),
+        (b'{"model": "fake", "prompt": "a", "temperature": NaN}', "application/json", 400),
+        (b"1" * 5000, "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"x" * 10_000_000, "application/json", 413),
+    ],
+)
 def test_bodies_that_are_none(http: httpx.Client, content: bytes, kind: str, status: int) -> None:
     for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
         response = http.post(path, content=content, headers={"content-type": kind})
         assert response.status_code == status, response.text
-        assert error(response)["message"] and error(response)["param"] in (None, "body", "model", "messages", "prompt", "temperature")
+        assert error(response)["message"] and error(response)["param"] in (
+            None,
+            "body",
+            "model",
+            "messages",
+            "prompt",
+            "temperature",
+        )
 
 
 @pytest.mark.parametrize("schema", ['{"\\ud800": 1}', '{"properties": {"\\ud800": {"type": "x"}}}'])
@@ -232,7 +304,10 @@ def test_half_a_surrogate_pair_in_a_schema(http: httpx.Client, schema: str) -> N
 
 
 def test_a_huge_body_is_not_even_read(live: Live) -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000000000\r\n\r\n"
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: "
+        b"1000000000000\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", int(live.url.rpartition(":")[2])), timeout=10) as raw:
         raw.sendall(head)
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
@@ -265,18 +340,29 @@ def test_metrics_tell_what_was_done(http: httpx.Client) -> None:
         lines = http.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
-    names = ("tinyllm_generated_tokens_total", "tinyllm_time_to_first_token_seconds_count",
-             'tinyllm_requests_total{path="/v1/chat/completions",status="200"}', "tinyllm_time_per_token_seconds_count")  # fmt: skip
+    names = (
+        "tinyllm_generated_tokens_total",
+        "tinyllm_time_to_first_token_seconds_count",
+        'tinyllm_requests_total{path="/v1/chat/completions",status="200"}',
+        "tinyllm_time_per_token_seconds_count",
+    )
     before = [value(name) for name in names]
     http.post("/v1/chat/completions", json=CHAT)
     assert [value(name) - b for name, b in zip(names, before, strict=True)] == [12, 1, 1, 1]
-    assert value("tinyllm_cache_pages_held") == 0 and value("tinyllm_ready") == 1 and value("tinyllm_cache_pages ") == 2000
+    assert (
+        value("tinyllm_cache_pages_held") == 0 and value("tinyllm_ready") == 1 and value("tinyllm_cache_pages ") == 2000
+    )
 
 
 def test_status_for_the_page(http: httpx.Client, live: Live) -> None:
     http.post("/v1/chat/completions", json=CHAT)
     found = http.get("/status").json()
-    assert found["model"] == "fake" and found["backend"] == "fake:cpu" and found["ready"] is True and found["pages"] == 2000
+    assert (
+        found["model"] == "fake"
+        and found["backend"] == "fake:cpu"
+        and found["ready"] is True
+        and found["pages"] == 2000
+    )
     assert found["kernels"] == {"fake/linear:fused": 2, "fake/rms_norm:reference": 1} and found["tokens_per_second"] > 0
     assert {"running", "waiting", "pages_held", "reused_tokens"} <= set(found)
 

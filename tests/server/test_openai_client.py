@@ -17,10 +17,19 @@ openai = pytest.importorskip("openai")
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 MESSAGES = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
-TOOL = {"type": "function", "function": {
-    "name": "get_weather", "description": "Tells the weather of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False},
-}}  # fmt: skip
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +49,9 @@ def client(live: Live) -> Any:
 
 
 def ask(client: Any, **extra: Any) -> Any:
-    return client.chat.completions.create(**{"model": "smollm2", "messages": MESSAGES, "max_tokens": 24, "temperature": 0} | extra)
+    return client.chat.completions.create(
+        **{"model": "smollm2", "messages": MESSAGES, "max_tokens": 24, "temperature": 0} | extra
+    )
 
 
 def test_chat_and_its_stream(client: Any) -> None:
@@ -82,12 +93,20 @@ def test_tools(client: Any) -> None:
     call = ask(client, messages=question, tools=[TOOL], tool_choice="required", max_tokens=60).choices[0]
     assert call.finish_reason == "tool_calls" and call.message.tool_calls[0].function.name == "get_weather"
     assert isinstance(json.loads(call.message.tool_calls[0].function.arguments)["city"], str)
-    after = [*question, call.message, {"role": "tool", "tool_call_id": call.message.tool_calls[0].id, "content": "rain, 4 degrees"}]
+    after = [
+        *question,
+        call.message,
+        {"role": "tool", "tool_call_id": call.message.tool_calls[0].id, "content": "rain, 4 degrees"},
+    ]
     assert ask(client, messages=after, tools=[TOOL]).choices[0].message.content is not None
     with client.chat.completions.stream(
-        model="smollm2", messages=question, tools=[TOOL | {"function": TOOL["function"] | {"strict": True}}],  # type: ignore[operator]
-        tool_choice="required", max_tokens=60, temperature=0,
-    ) as stream:  # fmt: skip
+        model="smollm2",
+        messages=question,
+        tools=[TOOL | {"function": TOOL["function"] | {"strict": True}}],  # type: ignore[operator]
+        tool_choice="required",
+        max_tokens=60,
+        temperature=0,
+    ) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert "tool_calls.function.arguments.delta" in kinds
@@ -98,16 +117,26 @@ def test_structured_output(client: Any) -> None:
     pytest.importorskip("llguidance")
     pydantic = pytest.importorskip("pydantic")
     place = pydantic.create_model("Place", capital=(Literal["Paris", "Rome"], ...), large=(bool, ...))
-    found = client.chat.completions.parse(model="smollm2", messages=MESSAGES, response_format=place, max_tokens=80, temperature=0)
+    found = client.chat.completions.parse(
+        model="smollm2", messages=MESSAGES, response_format=place, max_tokens=80, temperature=0
+    )
     assert found.choices[0].message.parsed == place(capital="Paris", large=found.choices[0].message.parsed.large)
 
 
 def test_completions_and_models(client: Any) -> None:
-    found = client.completions.create(model="smollm2", prompt="One, two, three,", max_tokens=8, temperature=0, logprobs=2)
-    assert "four" in found.choices[0].text and len(found.choices[0].logprobs.tokens) == found.usage.completion_tokens == 8
-    told = client.completions.create(model="smollm2", prompt="One, two, three,", max_tokens=8, temperature=0, stream=True)
+    found = client.completions.create(
+        model="smollm2", prompt="One, two, three,", max_tokens=8, temperature=0, logprobs=2
+    )
+    assert (
+        "four" in found.choices[0].text and len(found.choices[0].logprobs.tokens) == found.usage.completion_tokens == 8
+    )
+    told = client.completions.create(
+        model="smollm2", prompt="One, two, three,", max_tokens=8, temperature=0, stream=True
+    )
     assert "".join(c.choices[0].text for c in told) == found.choices[0].text
-    assert [m.id for m in client.models.list()] == ["smollm2"] and client.models.retrieve("smollm2").owned_by == "tinyllm"
+    assert [m.id for m in client.models.list()] == ["smollm2"] and client.models.retrieve(
+        "smollm2"
+    ).owned_by == "tinyllm"
 
 
 def test_errors_are_the_clients_own(client: Any, live: Live) -> None:

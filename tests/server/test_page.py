@@ -80,7 +80,12 @@ def test_stop(browser: Browser, server: Asked, url: str) -> None:
             assert server.live.settled(3), "the server went on"
             chat.ends()
             said = chat.reply.inner_text()
-            assert LONG.startswith(said) and chat.foot.startswith("about ") and chat.foot.endswith(", stopped") and chat.focus == "prompt"
+            assert (
+                LONG.startswith(said)
+                and chat.foot.startswith("about ")
+                and chat.foot.endswith(", stopped")
+                and chat.focus == "prompt"
+            )
             so_far += f"<user>long;<assistant>{said};"
         assert chat.ask("tell") == REPLY and server.last_prompt == f"{so_far}<user>tell;<assistant>"
 
@@ -105,7 +110,10 @@ def test_settings_reach_the_engine(browser: Browser, server: Asked, url: str) ->
         chat.page.locator("#system").fill("")
         chat.page.locator("#seed").fill("")
         chat.ask("tell")
-        assert server.asked[-1].params.seed is None and server.last_prompt == f"<user>tell;<assistant>{REPLY[:7]};<user>tell;<assistant>"
+        assert (
+            server.asked[-1].params.seed is None
+            and server.last_prompt == f"<user>tell;<assistant>{REPLY[:7]};<user>tell;<assistant>"
+        )
 
 
 def test_a_new_chat_starts_from_nothing(browser: Browser, server: Asked, url: str) -> None:
@@ -122,6 +130,7 @@ def test_a_new_chat_starts_from_nothing(browser: Browser, server: Asked, url: st
 def test_errors_are_shown(browser: Browser, server: Asked, url: str) -> None:
     """And what nothing was said to can be sent again, and is no part of the chat."""
     with opened(browser, url, refused=True) as chat:
+
         def fails(text: str, limit: str, shown: str, left: str) -> None:
             chat.page.locator("#max_tokens").fill(limit)
             assert chat.ask(text).startswith(shown) and chat.foot.endswith("error")
@@ -156,7 +165,10 @@ def test_the_panel_follows_the_engine(browser: Browser, server: Asked, url: str)
         assert int((chat.page.locator("#pages").text_content() or "0").split()[0]) > 0
         before = chat.page.evaluate(inked)
         chat.page.get_by_text("Kernels").click()
-        assert chat.page.locator("#kernels tr").all_inner_texts() == ["fake/linear:fused\t× 2", "fake/rms_norm:reference\t× 1"]
+        assert chat.page.locator("#kernels tr").all_inner_texts() == [
+            "fake/linear:fused\t× 2",
+            "fake/rms_norm:reference\t× 1",
+        ]
         assert until(lambda: chat.page.evaluate(inked) > before > 0, 5), "the chart stands still"
         chat.page.keyboard.press("Escape")
         chat.page.wait_for_function("() => document.getElementById('running').textContent === '0'")
@@ -168,15 +180,20 @@ def test_it_cannot_ask_another_server(browser: Browser, url: str) -> None:
         page = context.new_page()
         page.goto(url)
         other = url.replace("127.0.0.1", "localhost")
-        found = page.evaluate("""(other) => new Promise((done) => {
+        found = page.evaluate(
+            """(other) => new Promise((done) => {
             document.addEventListener("securitypolicyviolation", (event) => done(event.effectiveDirective));
             fetch(other, {mode: "no-cors"}).then(() => done("sent"), () => {});
-        })""", other)  # fmt: skip
+        })""",
+            other,
+        )
         assert found == "connect-src"
 
 
 def test_a_keyboard_is_enough(browser: Browser, server: Asked, url: str) -> None:
-    ring = "(s => s.outlineStyle === 'solid' && parseFloat(s.outlineWidth) >= 2)(getComputedStyle(document.activeElement))"
+    ring = (
+        "(s => s.outlineStyle === 'solid' && parseFloat(s.outlineWidth) >= 2)(getComputedStyle(document.activeElement))"
+    )
 
     def tab(chat: Chat, times: int) -> list[str]:
         reached = []
@@ -213,8 +230,12 @@ def test_a_keyboard_is_enough(browser: Browser, server: Asked, url: str) -> None
 
 def test_a_phone(browser: Browser, url: str) -> None:
     with opened(browser, url, viewport=PHONE, has_touch=True) as chat:
+
         def fits() -> bool:
-            every = "[...document.querySelectorAll('body *')].every(element => element.getBoundingClientRect().right <= 375)"
+            every = (
+                "[...document.querySelectorAll('body *')].every(element => "
+                "element.getBoundingClientRect().right <= 375)"
+            )
             return bool(chat.page.evaluate(f"{every} && document.documentElement.scrollWidth <= 375"))
 
         def box(where: str) -> Any:
@@ -247,7 +268,18 @@ def test_both_schemes_can_be_read(browser: Browser, url: str) -> None:
         with opened(browser, url, refused=True, color_scheme=scheme) as chat:
             chat.page.locator("#max_tokens").fill("0")
             chat.ask("tell")
-            texts = ["h1", "#about", ".user > div", ".error > div", ".error footer", "dt", "dd", "label", "summary", "#send"]
+            texts = [
+                "h1",
+                "#about",
+                ".user > div",
+                ".error > div",
+                ".error footer",
+                "dt",
+                "dd",
+                "label",
+                "summary",
+                "#send",
+            ]
             texts += [".legend span", ".legend span + span"]
             found = {text: chat.page.locator(text).first.evaluate(COLOURS) for text in texts}
             found["placeholder"] = chat.page.locator("#prompt").evaluate(COLOURS, "::placeholder")
@@ -266,6 +298,7 @@ COLOURS = """(element, part) => {
 
 def contrast(ink: str, ground: str) -> float:
     """As WCAG 2.2 computes it (https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio)."""
+
     def luminance(colour: str) -> float:
         parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
         red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)

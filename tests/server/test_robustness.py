@@ -36,7 +36,10 @@ def raw_post(live: Live, body: dict[str, Any], receive_buffer: int | None = None
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     raw.settimeout(20)
     raw.connect(("127.0.0.1", int(live.url.rpartition(":")[2])))
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: "
+        f"{len(data)}\r\n\r\n"
+    )
     raw.sendall(head.encode() + data)
     return raw
 
@@ -54,8 +57,11 @@ def test_a_client_that_goes_away_frees_its_pages(stream: bool) -> None:
 
 def test_aborted_streams_by_the_dozen() -> None:
     with serving(make_host(Program(delay=0.002), max_waiting=500)) as live:
+
         def abort(number: int) -> None:
-            with httpx.stream("POST", f"{live.url}/v1/completions", json=LONG | {"stream": True, "prompt": f"p{number}"}, timeout=20) as r:
+            with httpx.stream(
+                "POST", f"{live.url}/v1/completions", json=LONG | {"stream": True, "prompt": f"p{number}"}, timeout=20
+            ) as r:
                 for _, _ in zip(r.iter_lines(), range(number % 7), strict=False):
                     pass
 
@@ -68,6 +74,7 @@ def test_aborted_streams_by_the_dozen() -> None:
 def test_two_hundred_connections(live: Live) -> None:
     """All at once; each gets its own reply, or 429 with the time after which to ask again."""
     with httpx.Client(base_url=live.url, timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+
         def ask(number: int) -> tuple[int, Any]:
             response = client.post("/v1/completions", json=TEXT | {"prompt": f"number {number % 10}"})
             return response.status_code, response.json()
@@ -146,7 +153,11 @@ def test_requests_have_a_time() -> None:
 def test_a_prompt_beyond_the_cache(live: Live) -> None:
     with serving(make_host(pages=10)) as small:
         response = httpx.post(f"{small.url}/v1/completions", json=TEXT | {"prompt": "x" * 60})
-        assert response.status_code == 400 and "60 tokens" in error(response)["message"] and "39" in error(response)["message"]
+        assert (
+            response.status_code == 400
+            and "60 tokens" in error(response)["message"]
+            and "39" in error(response)["message"]
+        )
 
 
 def test_loading_answers_503_until_it_is_done() -> None:
@@ -157,9 +168,14 @@ def test_loading_answers_503_until_it_is_done() -> None:
         return make_llm()
 
     with serving(make_host(load=load), wait=False) as live:
-        assert httpx.get(f"{live.url}/health").status_code == 200 and httpx.get(f"{live.url}/status").json()["ready"] is False
+        assert (
+            httpx.get(f"{live.url}/health").status_code == 200
+            and httpx.get(f"{live.url}/status").json()["ready"] is False
+        )
         for response in (httpx.post(f"{live.url}/v1/chat/completions", json=CHAT), httpx.get(f"{live.url}/ready")):
-            assert response.status_code == 503 and error(response)["code"] == "loading" and response.headers["retry-after"]
+            assert (
+                response.status_code == 503 and error(response)["code"] == "loading" and response.headers["retry-after"]
+            )
         go.set()
         assert until(lambda: httpx.get(f"{live.url}/ready").status_code == 200)
         assert httpx.post(f"{live.url}/v1/chat/completions", json=CHAT).status_code == 200
@@ -194,13 +210,22 @@ def test_an_engine_that_breaks_says_so() -> None:
         assert until(lambda: live.host.thread.stats().running == 1)
         live.host.thread._inbox.put(lambda engine: 1 // 0)  # type: ignore[arg-type, return-value]
         response = running.result()
-        assert response.status_code == 503 and error(response)["code"] == "stopped" and "started again" in error(response)["message"]
+        assert (
+            response.status_code == 503
+            and error(response)["code"] == "stopped"
+            and "started again" in error(response)["message"]
+        )
 
 
 def test_keys() -> None:
     with serving(api_key="secret") as live:
         url = f"{live.url}/v1/completions"
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Bearer secre\u00e9"}):
+        for headers in (
+            {},
+            {"authorization": "Bearer wrong"},
+            {"authorization": "secret"},
+            {"authorization": "Bearer secre\u00e9"},
+        ):
             response = httpx.post(url, json=TEXT, headers={k: v.encode("latin-1") for k, v in headers.items()})  # type: ignore[arg-type]
             assert response.status_code == 401 and error(response)["code"] == "invalid_api_key"
             assert "secret" not in response.text and response.headers["www-authenticate"] == "Bearer"
@@ -212,17 +237,40 @@ def test_keys() -> None:
 
 def test_hosts() -> None:
     """Names in the header Host, with any port; the error names the option. Without names every host is let in."""
-    with serving(hosts={"localhost", "127.0.0.1", "[::1]", "ai.example"}, api_key="k", cors=["https://a.example"]) as live:
+    with serving(
+        hosts={"localhost", "127.0.0.1", "[::1]", "ai.example"}, api_key="k", cors=["https://a.example"]
+    ) as live:
+
         def ask(host: str, method: str = "GET") -> httpx.Response:
             return httpx.request(method, f"{live.url}/v1/models", headers={"host": host, "authorization": "Bearer k"})
 
-        for host in ("localhost", "LocalHost:1234", "127.0.0.1:80", "[::1]", "[::1]:8000", "ai.example", "ai.example:443"):
+        for host in (
+            "localhost",
+            "LocalHost:1234",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:8000",
+            "ai.example",
+            "ai.example:443",
+        ):
             assert ask(host).status_code == 200, host
-        for host in ("evil.example", "evil.example:80", "localhost.evil.example", "localhost:80:80", "127.0.0.1@evil.example", "::1", ""):
+        for host in (
+            "evil.example",
+            "evil.example:80",
+            "localhost.evil.example",
+            "localhost:80:80",
+            "127.0.0.1@evil.example",
+            "::1",
+            "",
+        ):
             response = ask(host)
             assert response.status_code == 403 and "access-control-allow-origin" not in response.headers, host
             told = error(response)
-            assert told["code"] == "host_not_allowed" and "--allowed-host" in told["message"] and repr(host or "none") in told["message"]
+            assert (
+                told["code"] == "host_not_allowed"
+                and "--allowed-host" in told["message"]
+                and repr(host or "none") in told["message"]
+            )
         preflight = {"host": "evil.example", "origin": "https://a.example", "access-control-request-method": "POST"}
         assert httpx.options(f"{live.url}/v1/completions", headers=preflight).status_code == 403
         for twice in (b"Host: localhost\r\nHost: evil.example\r\n", b"Host: evil.example\r\nHost: localhost\r\n"):
@@ -238,14 +286,19 @@ def test_the_largest_body() -> None:
     content = json.dumps(TEXT).encode()
     with serving(max_body=len(content)) as live:
         for data, status in ((content, 200), (content + b" ", 413)):
-            response = httpx.post(f"{live.url}/v1/completions", content=data, headers={"content-type": "application/json"})
+            response = httpx.post(
+                f"{live.url}/v1/completions", content=data, headers={"content-type": "application/json"}
+            )
             assert response.status_code == status
         assert error(response)["message"] == f"body: expected at most {len(content)} bytes, got {len(content) + 1}"
 
 
 def test_only_named_origins_are_let_in() -> None:
     with serving(cors=["https://a.example"], api_key="k") as live:
-        asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+        asked = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        }
         good = httpx.options(f"{live.url}/v1/completions", headers={"origin": "https://a.example"} | asked)
         bad = httpx.options(f"{live.url}/v1/completions", headers={"origin": "https://b.example"} | asked)
         assert good.headers["access-control-allow-origin"] == "https://a.example" and good.status_code == 200

@@ -28,10 +28,13 @@ def server() -> Iterator[Live]:
         assert live.settled()
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/v1/models/{model}"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/v1/models/{model}"]
+)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_no_request_breaks_the_server(server: Live, path: str, mode: str) -> None:
-    """Bodies of the schema's form are answered or refused, others are refused; each answer has a status that the schema names."""
+    """Bodies of the schema's form are answered or refused, others are refused; each answer has a status that the schema
+    names."""
     from schemathesis import GenerationMode
     from schemathesis.checks import content_type_conformance, status_code_conformance
 

@@ -20,10 +20,10 @@ import pytest
 
 from tests.cli.conftest import Cli, cli
 from tests.server.test_api import TEXT
-from tinyllm.known_settings import KNOWN
 from tinyllm.server.app import MAX_BODY
 from tinyllm.server.loading import EngineSettings, Host
 from tinyllm.server.logs import LEVELS
+from tinyllm.settings.known import KNOWN
 
 __all__ = ["cli"]
 
@@ -32,7 +32,11 @@ __all__ = ["cli"]
 def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.server.fake_serve", "--port", "0", *arguments]
     found = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "FAKE_DELAY": "0.005"} | environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FAKE_DELAY": "0.005"} | environment,
     )
     try:
         yield found
@@ -55,7 +59,15 @@ def starts(cli: Cli, clean_environment: pytest.MonkeyPatch) -> Callable[..., dic
     seen: dict[str, Any] = {}
 
     def make_app(host: Host, api_key: Any, cors: Any, timeout: Any, max_body: Any, *, hosts: Any) -> None:
-        seen.update(name=host.name, sizes=host.settings, api_key=api_key, cors=cors, timeout=timeout, max_body=max_body, hosts=hosts)
+        seen.update(
+            name=host.name,
+            sizes=host.settings,
+            api_key=api_key,
+            cors=cors,
+            timeout=timeout,
+            max_body=max_body,
+            hosts=hosts,
+        )
 
     def open_socket(host: str, port: int) -> socket.socket:
         seen.update(host=host, port=port)
@@ -82,9 +94,18 @@ def starts(cli: Cli, clean_environment: pytest.MonkeyPatch) -> Callable[..., dic
 def test_defaults_are_those_of_the_parts(starts: Callable[..., dict[str, Any]]) -> None:
     """What the settings say where nobody says anything is what the engine, the app and the logs do."""
     assert starts() == {
-        "name": "smollm2", "sizes": EngineSettings(), "host": "127.0.0.1", "port": 8000, "api_key": None, "cors": [], "timeout": None,
-        "max_body": MAX_BODY, "hosts": {"localhost", "127.0.0.1", "[::1]"}, "drain": 30.0, "log_level": "info",
-    }  # fmt: skip
+        "name": "smollm2",
+        "sizes": EngineSettings(),
+        "host": "127.0.0.1",
+        "port": 8000,
+        "api_key": None,
+        "cors": [],
+        "timeout": None,
+        "max_body": MAX_BODY,
+        "hosts": {"localhost", "127.0.0.1", "[::1]"},
+        "drain": 30.0,
+        "log_level": "info",
+    }
     assert KNOWN["serve.log_level"].kind.choices == LEVELS
 
 
@@ -108,15 +129,26 @@ log_level = "error"
 """
 
 
-def test_every_option_is_a_setting(starts: Callable[..., dict[str, Any]], clean_environment: pytest.MonkeyPatch) -> None:
+def test_every_option_is_a_setting(
+    starts: Callable[..., dict[str, Any]], clean_environment: pytest.MonkeyPatch
+) -> None:
     """The file reaches the parts; the variable goes before it, and the option before both."""
     Path("tinyllm.toml").write_text(SET)
     sizes = EngineSettings(pages=2, page_size=3, max_step_tokens=4, max_running=5, max_waiting=0, one_at_a_time=True)
     own = {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}
     told = {
-        "name": "n", "sizes": sizes, "host": "127.0.0.2", "port": 1, "api_key": "k", "cors": ["https://a.example"], "timeout": 6.0,
-        "max_body": 2_000_000, "hosts": own | {"ai.example"}, "drain": 7.0, "log_level": "error",
-    }  # fmt: skip
+        "name": "n",
+        "sizes": sizes,
+        "host": "127.0.0.2",
+        "port": 1,
+        "api_key": "k",
+        "cors": ["https://a.example"],
+        "timeout": 6.0,
+        "max_body": 2_000_000,
+        "hosts": own | {"ai.example"},
+        "drain": 7.0,
+        "log_level": "error",
+    }
     assert starts() == told
     for name in ("port", "max_body"):
         clean_environment.setenv(f"TINYLLM_SERVE_{name.upper()}", "9")
@@ -127,9 +159,20 @@ def test_every_option_is_a_setting(starts: Callable[..., dict[str, Any]], clean_
     told |= {"port": 0, "max_body": 1 << 10, "cors": ["https://d.example"], "hosts": own | {"b.example"}, "drain": 0.0}
     told |= {"sizes": replace(sizes, pages=None, cache_tokens=8, one_at_a_time=False)}
     assert told == starts(
-        "--port", "0", "--max-body", "1KiB", "--cors", "https://d.example", "--allowed-host", "B.example", "--drain", "0",
-        "--cache-tokens", "8", "--no-batch-invariant",
-    )  # fmt: skip
+        "--port",
+        "0",
+        "--max-body",
+        "1KiB",
+        "--cors",
+        "https://d.example",
+        "--allowed-host",
+        "B.example",
+        "--drain",
+        "0",
+        "--cache-tokens",
+        "8",
+        "--no-batch-invariant",
+    )
 
 
 def test_sizes_of_the_cache_exclude_one_another(cli: Cli, starts: Callable[..., dict[str, Any]]) -> None:
@@ -147,18 +190,35 @@ def test_beyond_loopback_any_host_is_let_in(starts: Callable[..., dict[str, Any]
     assert starts("--host", "0.0.0.0", "--allowed-host", "a.example")["hosts"] >= {"a.example", "localhost"}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("--pages", "3", "--cache-tokens", "5"), "--pages and --cache-tokens exclude one another"),
-    (("--log-level", "loud"), "serve: log-level: expected one of"), (("--api-key", " "), "serve: api-key: expected some text"),
-    (("--max-body", "big"), "serve: max-body: expected bytes, such as 4000000, 4MB or 4MiB, got 'big'"),
-    (("--max-body", "0"), "serve: max-body: expected a number of bytes of at least 1, got 0"),
-    *((("--cors", origin), f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}")
-      for origin in ("app.example", "https://app.example/", "https://a.example,https://b.example/x", "")),
-    (("--drain", "nan"), "--drain"), (("--port", "65536"), "--port"),
-    *((("--allowed-host", name), f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}")
-      for name in ("http://a.example", "a.example:80", "*", "::1")),
-])  # fmt: skip
-def test_wrong_options(cli: Cli, starts: Callable[..., dict[str, Any]], arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--pages", "3", "--cache-tokens", "5"), "--pages and --cache-tokens exclude one another"),
+        (("--log-level", "loud"), "serve: log-level: expected one of"),
+        (("--api-key", " "), "serve: api-key: expected some text"),
+        (("--max-body", "big"), "serve: max-body: expected bytes, such as 4000000, 4MB or 4MiB, got 'big'"),
+        (("--max-body", "0"), "serve: max-body: expected a number of bytes of at least 1, got 0"),
+        *(
+            (
+                ("--cors", origin),
+                f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}",
+            )
+            for origin in ("app.example", "https://app.example/", "https://a.example,https://b.example/x", "")
+        ),
+        (("--drain", "nan"), "--drain"),
+        (("--port", "65536"), "--port"),
+        *(
+            (
+                ("--allowed-host", name),
+                f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}",
+            )
+            for name in ("http://a.example", "a.example:80", "*", "::1")
+        ),
+    ],
+)
+def test_wrong_options(
+    cli: Cli, starts: Callable[..., dict[str, Any]], arguments: tuple[str, ...], message: str
+) -> None:
     ran = cli("serve", *arguments)
     assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
 
@@ -176,13 +236,21 @@ def test_a_path_is_served_under_its_last_part(starts: Callable[..., dict[str, An
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "library", "extra"), [
-    ("serve", "fastapi", "serve"), ("serve", "prometheus_client", "serve"), ("serve", "uvicorn", "serve"),
-    ("bench serve", "httpx", "bench"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        ("serve", "fastapi", "serve"),
+        ("serve", "prometheus_client", "serve"),
+        ("serve", "uvicorn", "serve"),
+        ("bench serve", "httpx", "bench"),
+    ],
+)
 def test_a_missing_library_is_told_with_its_extra(command: str, library: str, extra: str) -> None:
     """In a process of its own, as modules that were imported already would hide it."""
-    code = f"import sys; sys.modules[{library!r}] = None; from tinyllm.cli.main import main; sys.exit(main({command.split()}))"
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; from tinyllm.cli.main import main; "
+        f"sys.exit(main({command.split()}))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
     assert ran.stderr.startswith(f"error: {command}: {library}")
@@ -212,7 +280,9 @@ def test_serves_until_a_signal_and_drains(signal_: signal.Signals) -> None:
 def test_a_second_signal_ends_it_at_once() -> None:
     with process("--served-name", "fake", "--drain", "60", FAKE_DELAY="0.05") as found:
         url = address(found)
-        with httpx.stream("POST", f"{url}/v1/completions", json=TEXT | {"max_tokens": 300, "stream": True}, timeout=20) as response:
+        with httpx.stream(
+            "POST", f"{url}/v1/completions", json=TEXT | {"max_tokens": 300, "stream": True}, timeout=20
+        ) as response:
             lines = response.iter_lines()
             next(lines)
             found.send_signal(signal.SIGTERM)

@@ -1,4 +1,5 @@
-"""A crowd of all sorts, for as long as wanted: the memory stays flat, every page comes back, every request is answered."""
+"""A crowd of all sorts, for as long as wanted: the memory stays flat, every page comes back, every request is
+answered."""
 
 from __future__ import annotations
 
@@ -44,7 +45,10 @@ def server(smollm2_path: Path) -> Iterator[tuple[str, int]]:
 
 def bodies(random_: random.Random) -> dict[str, tuple[str, dict[str, Any]]]:
     """Requests of each kind: path and body."""
-    asked = {"messages": [{"role": "user", "content": f"Tell me of number {random_.randrange(10**6)}."}], "seed": random_.randrange(2**31)}
+    asked = {
+        "messages": [{"role": "user", "content": f"Tell me of number {random_.randrange(10**6)}."}],
+        "seed": random_.randrange(2**31),
+    }
     answer = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": answer}}
     size = random_.choice([1, 8, 40])
@@ -79,7 +83,9 @@ def client(url: str, until: float, seed: int, outcomes: Counter[str]) -> None:
             outcomes[f"{kind} {response.status_code}"] += 1
 
 
-def test_memory_stays_flat_and_no_page_is_lost(server: tuple[str, int], record_property: Callable[[str, object], None]) -> None:
+def test_memory_stays_flat_and_no_page_is_lost(
+    server: tuple[str, int], record_property: Callable[[str, object], None]
+) -> None:
     url, pid = server
     start, outcomes, failed = time.monotonic(), Counter[str](), list[BaseException]()
     until = start + MINUTES * 60

@@ -37,16 +37,25 @@ REPLIES = {
     "text": ("a < b, <tool> and { } \n", ("a < b, <tool> and { } \n", [])),
     "call": (CALL, ("", [("weather", ARGUMENTS)])),
     "text first": ("Let me see. \n" + CALL, ("Let me see.", [("weather", ARGUMENTS)])),
-    "two": (f'{CALL}\n<tool_call>{{"name":"now","arguments":{{}}}}</tool_call>\n', ("", [("weather", ARGUMENTS), ("now", "{}")])),
+    "two": (
+        f'{CALL}\n<tool_call>{{"name":"now","arguments":{{}}}}</tool_call>\n',
+        ("", [("weather", ARGUMENTS), ("now", "{}")]),
+    ),
     "text after": (CALL + " done", ("done", [("weather", ARGUMENTS)])),
     "no end": (CALL.partition("</")[0], ("", [("weather", ARGUMENTS)])),
     "cut off": (CALL[: CALL.index("ar}is")], ("", [("weather", '{"city": "P')])),
     "arguments first": ('<tool_call>{"arguments": {"x": 1}, "name": "now"}</tool_call>', ("", [("now", '{"x": 1}')])),
     "arguments as text": ('<tool_call>{"name": "now", "arguments": "{}"}</tool_call>', ("", [("now", "{}")])),
     "no arguments": ('<tool_call>{"name": "now"}</tool_call>', ("", [("now", "{}")])),
-    "unknown": ('<tool_call>{"name": "rm", "arguments": {}}</tool_call>!', ('<tool_call>{"name": "rm", "arguments": {}}</tool_call>!', [])),
+    "unknown": (
+        '<tool_call>{"name": "rm", "arguments": {}}</tool_call>!',
+        ('<tool_call>{"name": "rm", "arguments": {}}</tool_call>!', []),
+    ),
     "no json": ("<tool_call>later</tool_call>", ("<tool_call>later</tool_call>", [])),
-    "name of another kind": ('<tool_call>{"name": ["now"]}</tool_call>', ('<tool_call>{"name": ["now"]}</tool_call>', [])),
+    "name of another kind": (
+        '<tool_call>{"name": ["now"]}</tool_call>',
+        ('<tool_call>{"name": ["now"]}</tool_call>', []),
+    ),
     "half a tag": ("a <tool_c", ("a <tool_c", [])),
 }
 

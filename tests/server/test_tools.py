@@ -12,7 +12,12 @@ import pytest
 from tests.server.fakes import TOOL_TEMPLATE, Program, make_host, serving
 from tests.server.test_api import chunks, error
 
-SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 TOOLS = [
     {"type": "function", "function": {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA}},
     {"type": "function", "function": {"name": "now"}},
@@ -25,14 +30,25 @@ SAYS = {
 }
 HISTORY = [
     {"role": "user", "content": "ask"},
-    {"role": "assistant", "content": None,
-     "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+        ],
+    },
     {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
-]  # fmt: skip
+]
 
 
 def ask(text: str, **extra: Any) -> dict[str, Any]:
-    return {"model": "fake", "messages": [{"role": "user", "content": text}], "tools": TOOLS, "temperature": 0, "max_tokens": 200} | extra
+    return {
+        "model": "fake",
+        "messages": [{"role": "user", "content": text}],
+        "tools": TOOLS,
+        "temperature": 0,
+        "max_tokens": 200,
+    } | extra
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +92,11 @@ def test_one_call_if_no_more_are_wanted(http: httpx.Client) -> None:
 
 def test_text_is_text(http: httpx.Client) -> None:
     choice = http.post("/v1/chat/completions", json=ask("plain")).json()["choices"][0]
-    assert choice["message"]["content"] == "no call here" and "tool_calls" not in choice["message"] and choice["finish_reason"] == "stop"
+    assert (
+        choice["message"]["content"] == "no call here"
+        and "tool_calls" not in choice["message"]
+        and choice["finish_reason"] == "stop"
+    )
     told = http.post("/v1/chat/completions", json=ask("ask", tool_choice="none")).json()["choices"][0]
     assert told["message"]["content"].endswith(CALL) and told["finish_reason"] == "stop"
 
@@ -94,7 +114,10 @@ def test_a_template_with_tools_gets_them() -> None:
     with serving(make_host(template=TOOL_TEMPLATE)) as live:
         ids = httpx.post(f"{live.url}/tokenize", json={"messages": HISTORY, "tools": TOOLS[1:]}).json()["tokens"]
         prompt = "".join(map(chr, ids))
-        wanted = 'TOOLS [{"type": "function", "function": {"name": "now"}}];<user>ask;<assistant>CALL weather Rome;<tool>rain;<assistant>'
+        wanted = (
+            'TOOLS [{"type": "function", "function": {"name": "now"}}];<user>ask;<assistant>CALL weather '
+            "Rome;<tool>rain;<assistant>"
+        )
         assert prompt == wanted
 
 
@@ -133,11 +156,23 @@ def test_structured_replies(http: httpx.Client) -> None:
     assert say(response_format={"type": "json_object"}, max_tokens=40).lstrip().startswith("{")
 
 
-@pytest.mark.parametrize(("extra", "place"), [
-    ({"guided_regex": "a(b"}, "position"), ({"guided_json": {"type": "strin"}}, "schema.type"),
-    ({"guided_json": {"type": "string", "pattern": "a(b"}}, "schema"),
-    ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"properties": {"q": {"minimum": "x"}}}}}}, ".q"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("extra", "place"),
+    [
+        ({"guided_regex": "a(b"}, "position"),
+        ({"guided_json": {"type": "strin"}}, "schema.type"),
+        ({"guided_json": {"type": "string", "pattern": "a(b"}}, "schema"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": {"properties": {"q": {"minimum": "x"}}}},
+                }
+            },
+            ".q",
+        ),
+    ],
+)
 def test_bad_grammars_are_told_with_the_place(http: httpx.Client, extra: dict[str, Any], place: str) -> None:
     pytest.importorskip("llguidance")
     response = http.post("/v1/chat/completions", json=ask("plain", tools=None, **extra))
@@ -147,7 +182,12 @@ def test_bad_grammars_are_told_with_the_place(http: httpx.Client, extra: dict[st
 
 
 def test_a_call_that_cannot_be_enforced_is_refused(http: httpx.Client) -> None:
-    bad = [{"type": "function", "function": {"name": "a", "parameters": {"type": "object", "unevaluatedProperties": False}}}]
+    bad = [
+        {
+            "type": "function",
+            "function": {"name": "a", "parameters": {"type": "object", "unevaluatedProperties": False}},
+        }
+    ]
     response = http.post("/v1/chat/completions", json=ask("plain", tools=bad, tool_choice="required"))
     assert response.status_code == 400 and error(response)["message"].startswith("tools.0.function.parameters: ")
 

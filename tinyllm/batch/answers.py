@@ -61,9 +61,13 @@ class ServerAnswers:
             details: Any = [detail | {"loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
             raise validation_error(details, body, dict(kind.model_fields)) from error
         if request.model != self._name:
-            raise ApiError(404, f"model: expected {self._name!r}, got {request.model!r:.80}", "model", "model_not_found")
+            raise ApiError(
+                404, f"model: expected {self._name!r}, got {request.model!r:.80}", "model", "model_not_found"
+            )
         if request.stream:
-            raise ApiError(400, "stream: expected false, as a batch gives whole replies, got true", "stream", "unsupported_value")
+            raise ApiError(
+                400, "stream: expected false, as a batch gives whole replies, got true", "stream", "unsupported_value"
+            )
         if isinstance(request, ChatRequest):
             return WholeAnswer(chat_work(self._llm, self._grammars, request), self._llm)
         return WholeAnswer(completion_work(self._llm, self._grammars, request), self._llm)

@@ -16,7 +16,8 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Line:
-    """A request, and where it stands. problem: what is wrong with the line, as (code, message), as far as it shows without a model."""
+    """A request, and where it stands. problem: what is wrong with the line, as (code, message), as far as it shows
+    without a model."""
 
     number: int
     offset: int
@@ -32,7 +33,8 @@ class Line:
 
 
 class BatchFile:
-    """The requests of a file, read once to be checked; bodies are read again as they are needed, so that a large file stays on disk.
+    """The requests of a file, read once to be checked; bodies are read again as they are needed, so that a large file
+    stays on disk.
 
     Args:
         urls: those that can be answered.
@@ -81,7 +83,8 @@ class BatchFile:
                     first = numbers.setdefault(line.custom_id, number)
                     if first != number:
                         raise InvalidInputError(
-                            f"{self.path}: line {number}: custom_id: expected one that no other line has, got {line.custom_id!r}, "
+                            f"{self.path}: line {number}: custom_id: expected one that no other line has, got "
+                            f"{line.custom_id!r}, "
                             f"which line {first} has"
                         )
                 found.append(line)
@@ -112,7 +115,9 @@ def _checked(number: int, offset: int, data: bytes, urls: Collection[str]) -> Li
     if problem:
         return Line(number, offset, len(data), None, problem=("invalid_json_line", problem))
     problem = _problem(request, named, urls)
-    return Line(number, offset, len(data), named, str(request.get("url")), ("invalid_request", problem) if problem else None)
+    return Line(
+        number, offset, len(data), named, str(request.get("url")), ("invalid_request", problem) if problem else None
+    )
 
 
 def _problem(request: dict[str, Any], custom_id: str | None, urls: Collection[str]) -> str:

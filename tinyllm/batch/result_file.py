@@ -1,4 +1,5 @@
-"""Results in OpenAI's batch format, a line each, on files that survive a kill: what is there is done, and is not done again."""
+"""Results in OpenAI's batch format, a line each, on files that survive a kill: what is there is done, and is not done
+again."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ START = b'{"id": "batch_req_'
 
 
 class ResultFile:
-    """A file of results, open for more. A half-written last line is cut off; a file that another process writes is refused.
+    """A file of results, open for more. A half-written last line is cut off; a file that another process writes is
+    refused.
 
     `done` has the keys of the results that were there, `failed` says how many of them are no replies.
 
@@ -49,7 +51,8 @@ class ResultFile:
             raise
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Append a result. It survives a kill of this process from here on, and a loss of power from the next fsync on."""
+        """Append a result. It survives a kill of this process from here on, and a loss of power from the next fsync
+        on."""
         data = _bytes(entry) + b"\n"
         try:
             while data:
@@ -91,7 +94,9 @@ class ResultFile:
             shutil.copymode(self.path, part)
             part.replace(self.path)
         except OSError as error:
-            raise TinyllmError(f"{part}: cannot be written: {error.strerror}; the results are all in {self.path}") from error
+            raise TinyllmError(
+                f"{part}: cannot be written: {error.strerror}; the results are all in {self.path}"
+            ) from error
 
     def _read(self) -> tuple[set[Key], int]:
         """(keys of the results that are there, how many of them failed)"""
@@ -107,12 +112,16 @@ class ResultFile:
                 key = _key(entry)
                 first = numbers.setdefault(key, number)
                 if first != number:
-                    raise InvalidInputError(f"{self.path}: line {number}: the result of {key!r} is there twice, on line {first} as well")
+                    raise InvalidInputError(
+                        f"{self.path}: line {number}: the result of {key!r} is there twice, on line {first} as well"
+                    )
                 failed += has_failed(entry)
         return set(numbers), failed
 
     def _cut(self, number: int, data: bytes, at: int) -> None:
-        if not (data.startswith(START) or START.startswith(data) or not data.strip(b"\0")):  # a loss of power may leave zeros
+        if not (
+            data.startswith(START) or START.startswith(data) or not data.strip(b"\0")
+        ):  # a loss of power may leave zeros
             raise InvalidInputError(f"{self.path}: line {number}: {_NO_RESULT}")
         self._file.truncate(at)
 

@@ -42,7 +42,8 @@ class Answer(Protocol):
 
 
 class Answers(Protocol):
-    """How requests become answers, and errors become bodies; `ServerAnswers` has it, so that a batch answers as the server does."""
+    """How requests become answers, and errors become bodies; `ServerAnswers` has it, so that a batch answers as the
+    server does."""
 
     def answer(self, url: str, body: dict[str, Any]) -> Answer:
         """Check a request. Raises what the server would answer with an error."""
@@ -92,10 +93,14 @@ def left_over(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
     for result in results:
         foreign = sorted(map(str, result.done - keys))
         if foreign:
-            raise InvalidInputError(f"{result.path}: holds the result of {foreign[0]!r}, which is not in {file.path}; name another file")
+            raise InvalidInputError(
+                f"{result.path}: holds the result of {foreign[0]!r}, which is not in {file.path}; name another file"
+            )
         twice = sorted(map(str, result.done & done))
         if twice:
-            raise InvalidInputError(f"{result.path}: holds the result of {twice[0]!r}, which is among the other results as well")
+            raise InvalidInputError(
+                f"{result.path}: holds the result of {twice[0]!r}, which is among the other results as well"
+            )
         done |= result.done
     return [line for line in file.lines if line.key not in done]
 
@@ -109,9 +114,15 @@ class BatchRun:
     """
 
     def __init__(
-        self, file: BatchFile, results: ResultFile, errors: ResultFile, thread: EngineThread, answers: Answers, window: int,
+        self,
+        file: BatchFile,
+        results: ResultFile,
+        errors: ResultFile,
+        thread: EngineThread,
+        answers: Answers,
+        window: int,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._file, self._results, self._errors, self._thread, self._answers = file, results, errors, thread, answers
         self._window, self._clock = window, clock
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -173,7 +184,9 @@ class BatchRun:
         def told(taken: Future[None]) -> None:
             error = taken.exception()
             if error is not None:
-                self._inbox.put(Event(name, 0, error=error if isinstance(error, Exception) else TinyllmError(str(error))))
+                self._inbox.put(
+                    Event(name, 0, error=error if isinstance(error, Exception) else TinyllmError(str(error)))
+                )
 
         self._thread.submit(name, group, self._inbox.put, running.answer.priority).add_done_callback(told)
 
@@ -245,7 +258,9 @@ class BatchRun:
     def _check_engine(self) -> None:
         """Raises where the engine's thread has ended, as a request that reached it too late has no event."""
         if self._thread.error is not None:
-            raise TinyllmError(f"the engine broke: {type(self._thread.error).__name__}: {self._thread.error}") from self._thread.error
+            raise TinyllmError(
+                f"the engine broke: {type(self._thread.error).__name__}: {self._thread.error}"
+            ) from self._thread.error
 
 
 def _response(request: str, status: int, body: dict[str, Any]) -> dict[str, Any]:

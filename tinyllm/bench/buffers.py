@@ -1,4 +1,5 @@
-"""Calls on cold data: either over so many copies of the inputs that they exceed the caches, or with the caches swept in between."""
+"""Calls on cold data: either over so many copies of the inputs that they exceed the caches, or with the caches swept in
+between."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def cache_bytes(device: str = "cpu", cpus: Path = CPUS) -> int:
         try:
             if (folder / "type").read_text().strip() != "Instruction":
                 owners = (folder / "shared_cpu_list").read_text().strip()
-                levels.setdefault(int((folder / "level").read_text()), {})[owners] = _size((folder / "size").read_text().strip())
+                levels.setdefault(int((folder / "level").read_text()), {})[owners] = _size(
+                    (folder / "size").read_text().strip()
+                )
         except (OSError, ValueError):  # a virtual machine shows some of these files and not others
             continue
     return sum(levels[max(levels)].values()) if levels else UNKNOWN_CACHE
@@ -85,8 +88,8 @@ def rotation(calls: Sequence[Run]) -> Run:
 def cold_times(calls: Sequence[Run], chosen: Plan, sweep: Run, rounds: int, least: float) -> list[float]:
     """Seconds per call, `rounds` times.
 
-    In a sweep two copies are there: after the sweep the first one brings code and interpreter back into the caches, and the
-    second is timed, whose data are still in memory alone.
+    In a sweep two copies are there: after the sweep the first one brings code and interpreter back into the caches, and
+    the second is timed, whose data are still in memory alone.
     """
     if chosen.rotates:
         return timed(rotation(calls), rounds, least)

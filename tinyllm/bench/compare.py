@@ -13,7 +13,8 @@ from tinyllm.errors import invalid
 
 @dataclass(frozen=True)
 class Regression:
-    """An op that got worse. `what` is `cold` or `hot` with its medians in seconds, or the status that it has instead of a time."""
+    """An op that got worse. `what` is `cold` or `hot` with its medians in seconds, or the status that it has instead of
+    a time."""
 
     op: str
     case: str
@@ -32,12 +33,15 @@ class Regression:
         name = f"{self.op} {self.case} on {self.backend}"
         if self.new is None:
             return f"{name}: {self.what}, was timed before: {self.reason}"
-        return f"{name}: {self.ratio:.2f} times as long, {self.what}: {1e6 * self.new:.1f} us, was {1e6 * self.old:.1f} us"
+        return (
+            f"{name}: {self.ratio:.2f} times as long, {self.what}: {1e6 * self.new:.1f} us, was {1e6 * self.old:.1f} us"
+        )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many ops both reports have, those that got worse (the worst first), and what makes the comparison doubtful."""
+    """How many ops both reports have, those that got worse (the worst first), and what makes the comparison
+    doubtful."""
 
     compared: int
     regressions: tuple[Regression, ...]
@@ -51,13 +55,22 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_common(old: Mapping[str, Any], ops: Collection[str], backends: Collection[str]) -> None:
-    """Raises `InvalidInputError` where none of these ops was timed on one of these backends: nothing would be found slower, ever."""
-    if not any(row["status"] == Status.TIMED and row["op"] in ops and row["backend"] in backends for row in old["results"]):
-        raise invalid("bench ops", "--compare", "a report that timed one of these ops on one of these backends", "one that did not")
+    """Raises `InvalidInputError` where none of these ops was timed on one of these backends: nothing would be found
+    slower, ever."""
+    if not any(
+        row["status"] == Status.TIMED and row["op"] in ops and row["backend"] in backends for row in old["results"]
+    ):
+        raise invalid(
+            "bench ops",
+            "--compare",
+            "a report that timed one of these ops on one of these backends",
+            "one that did not",
+        )
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float) -> Comparison:
-    """Two reports, op by op: a median, cold or hot, that grew by more than the threshold is a regression, and so is a time that is gone.
+    """Two reports, op by op: a median, cold or hot, that grew by more than the threshold is a regression, and so is a
+    time that is gone.
 
     Ops that one of the reports was not asked for are left out.
 

@@ -1,4 +1,5 @@
-"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own (`worker.py`)."""
+"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own
+(`worker.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import TinyllmError, UnknownNameError, suggest
-from tinyllm.registry import default_registry
+from tinyllm.registry.registry import default_registry
 
 Timing = tuple[float, float]
 """Seconds for the prefill up to its first token, and for the tokens after it."""
@@ -77,7 +78,8 @@ class Transformers(Contender):
 
 
 class MlxLm(Contender):
-    """mlx-lm in float32, from a folder in Hugging Face form, in its own loop, which computes a token while it hands out the last."""
+    """mlx-lm in float32, from a folder in Hugging Face form, in its own loop, which computes a token while it hands out
+    the last."""
 
     def __init__(self, folder: Path, mkl: bool) -> None:
         if mkl:
@@ -93,7 +95,9 @@ class MlxLm(Contender):
         for _ in stream_generate(self.model, self.tokenizer, prompt, max_tokens=new_tokens + 1):
             times.append(time.perf_counter())
         if len(times) != new_tokens + 1:
-            raise TinyllmError(f"mlx-lm ended after {len(times)} tokens of {new_tokens + 1}: choose fewer with --new-tokens")
+            raise TinyllmError(
+                f"mlx-lm ended after {len(times)} tokens of {new_tokens + 1}: choose fewer with --new-tokens"
+            )
         return times[0] - start, times[-1] - times[0]
 
 

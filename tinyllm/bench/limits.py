@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend
 from tinyllm.errors import TinyllmError
+from tinyllm.plugins.backend import Backend
 
 COLUMNS = 4096
 LEAST_ROWS = 16384
@@ -33,7 +33,8 @@ class Limits:
         return min(self.gflop_s, intensity * self.gb_s)
 
     def share(self, moved: int, computed: int, seconds: float) -> float | None:
-        """The share of the roof that a call reaches; of the bandwidth if it computes nothing, None if it does nothing at all."""
+        """The share of the roof that a call reaches; of the bandwidth if it computes nothing, None if it does nothing
+        at all."""
         if not moved and not computed:
             return None
         if not computed:
@@ -48,7 +49,8 @@ def highest(limits: Sequence[Limits]) -> Limits:
 
 
 def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[float]:
-    """Seconds per call, `rounds` times after one that is not counted; short calls are repeated until `least` seconds pass."""
+    """Seconds per call, `rounds` times after one that is not counted; short calls are repeated until `least` seconds
+    pass."""
     run()
     start = time.perf_counter()
     run()
@@ -63,7 +65,8 @@ def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[fl
 
 
 class Gauge:
-    """Measures a backend's library by its own `linear`: a row against a weight larger than the caches reads memory, a square computes.
+    """Measures a backend's library by its own `linear`: a row against a weight larger than the caches reads memory, a
+    square computes.
 
     Args:
         product: makes a call, synchronised, of the backend's `linear` on native arrays, the weight packed.
@@ -74,7 +77,9 @@ class Gauge:
         rng = np.random.default_rng(0)
         rows = max(LEAST_ROWS, 2 * cache // (4 * COLUMNS))
         self.bytes = rows * COLUMNS * 4
-        self._read = _checked(backend, product, rng.random((1, COLUMNS), np.float32), rng.random((rows, COLUMNS), np.float32))
+        self._read = _checked(
+            backend, product, rng.random((1, COLUMNS), np.float32), rng.random((rows, COLUMNS), np.float32)
+        )
         square = rng.random((SIDE, SIDE), np.float32)
         self._compute = _checked(backend, product, square, square)
         self._found: list[Limits] = []
@@ -101,6 +106,9 @@ def _checked(backend: Backend, product: Product, x: Any, weight: Any) -> Callabl
     """
     call = product(backend.from_numpy(x), backend.from_numpy(weight))
     given, wanted = backend.to_numpy(call()), x @ weight.T
-    if given.shape != wanted.shape or not np.abs(given.astype(np.float32) - wanted).max() <= WORST * np.abs(wanted).max():
+    if (
+        given.shape != wanted.shape
+        or not np.abs(given.astype(np.float32) - wanted).max() <= WORST * np.abs(wanted).max()
+    ):
         raise TinyllmError(f"its linear is wrong on {list(x.shape)} by {list(weight.shape)}")
     return call

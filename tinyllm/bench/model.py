@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from tinyllm.catalogue.packing import unpacked
+from tinyllm.catalogue.quantize.packing import unpacked
 from tinyllm.errors import TinyllmError
-from tinyllm.models.open_checkpoint import open_checkpoint
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.spec.quantized import QuantWeight
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Result:
         if self.error:
             return {"contender": self.contender, "error": self.error}
         return {"contender": self.contender} | {
-            name: {"median": median(v), "min": min(v), "max": max(v)} for name, v in (("prefill", self.prefill), ("decode", self.decode))
+            name: {"median": median(v), "min": min(v), "max": max(v)}
+            for name, v in (("prefill", self.prefill), ("decode", self.decode))
         }
 
 
@@ -43,7 +44,9 @@ class _Worker:
     def __init__(self, contender: str, model: Path, folder: Path | None, log: IO[bytes]) -> None:
         self.log = log
         command = [sys.executable, "-m", "tinyllm.bench.worker", contender, str(model), str(folder or "")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
+        )
         self.answer()
 
     def answer(self) -> Any:
@@ -83,7 +86,10 @@ def measure(
                     if name.startswith("mlx-lm") and not folder.exists():
                         _as_folder(model, folder)
                     workers[name] = _Worker(
-                        name, model, folder if folder.exists() else None, (Path(scratch) / f"{name}.log".replace(":", "-")).open("wb+")
+                        name,
+                        model,
+                        folder if folder.exists() else None,
+                        (Path(scratch) / f"{name}.log".replace(":", "-")).open("wb+"),
                     )
             for number in range(rounds + 1):
                 for name, worker in list(workers.items()):

@@ -27,7 +27,8 @@ BAD = frozenset({Status.WRONG, Status.FAILED})
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per call: the median, the quickest and the slowest round; what the median amounts to, and its share of the roof."""
+    """Seconds per call: the median, the quickest and the slowest round; what the median amounts to, and its share of
+    the roof."""
 
     median: float
     low: float
@@ -52,10 +53,10 @@ def speed(times: list[float], moved: int, computed: int) -> Speed:
 class OpResult:
     """One op, case and backend.
 
-    bytes, flops: what a call must move and compute. prepare: seconds to pack weights; first_call: seconds of the first call, with
-    loading, compiling and warming up. cold: inputs in memory alone; hot: the same inputs again and again. cold_by: `rotation` over
-    `copies` of the inputs, or a `sweep` of the caches before each call. vs_numpy: how many times as fast as numpy, vs_best: as the
-    fastest backend, both cold.
+    bytes, flops: what a call must move and compute. prepare: seconds to pack weights; first_call: seconds of the first
+    call, with loading, compiling and warming up. cold: inputs in memory alone; hot: the same inputs again and again.
+    cold_by: `rotation` over `copies` of the inputs, or a `sweep` of the caches before each call. vs_numpy: how many
+    times as fast as numpy, vs_best: as the fastest backend, both cold.
     """
 
     op: str
@@ -85,7 +86,8 @@ class OpResult:
 
 @dataclass(frozen=True)
 class OpReport:
-    """Everything one run found. limits: per backend; roofs: per device, the best of its backends; notes: what could not be measured."""
+    """Everything one run found. limits: per backend; roofs: per device, the best of its backends; notes: what could not
+    be measured."""
 
     results: tuple[OpResult, ...]
     limits: Mapping[str, Limits] = field(default_factory=dict)
@@ -107,7 +109,10 @@ def _placed(result: OpResult, roof: Limits | None, times: Mapping[str, float]) -
     if not result.cold or not result.hot:
         return result
     own = result.cold.median
-    cold, hot = (replace(s, of_roof=roof.share(result.bytes, result.flops, s.median) if roof else None) for s in (result.cold, result.hot))
+    cold, hot = (
+        replace(s, of_roof=roof.share(result.bytes, result.flops, s.median) if roof else None)
+        for s in (result.cold, result.hot)
+    )
     base = times.get(BASELINE)
     return replace(result, cold=cold, hot=hot, vs_numpy=base / own if base else None, vs_best=min(times.values()) / own)
 

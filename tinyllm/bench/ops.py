@@ -1,4 +1,5 @@
-"""`tinyllm bench ops`: every op at decode and prefill shapes, on every backend; first whether it is right, then how fast it is."""
+"""`tinyllm bench ops`: every op at decode and prefill shapes, on every backend; first whether it is right, then how
+fast it is."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend
 from tinyllm.bench.buffers import cache_bytes, cold_times, plan, spare_memory
 from tinyllm.bench.limits import Gauge, Limits, highest, timed
 from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
@@ -18,10 +18,13 @@ from tinyllm.conformance.example import Example, copied, make_example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import to_native, to_numpy
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.registry import Choice, Registry
-from tinyllm.spec import ArrayType, Call, Case, OpSpec
-from tinyllm.validation import check_call
+from tinyllm.plugins.backend import Backend
+from tinyllm.registry.registry import Choice, Registry
+from tinyllm.spec.cases import Case
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import check_call
 
 DTYPE = "float32"
 LEAST = 0.002
@@ -70,7 +73,9 @@ class Trial:
         kernel, spec = self.choice.kernel, self.example.spec
         hosts = {i.name for i in spec.inputs if i.host}
         prepare = kernel.prepare_function() if kernel else None
-        natives = {n: copied(v) if n in hosts else to_native(self.backend, copied(v)) for n, v in self.example.inputs.items()}
+        natives = {
+            n: copied(v) if n in hosts else to_native(self.backend, copied(v)) for n, v in self.example.inputs.items()
+        }
         if kernel and prepare:
             natives |= {n: prepare(natives[n], (f"{spec.name}.{n}",)) for n in kernel.prepares if n in natives}
         return natives
@@ -102,8 +107,11 @@ class Trial:
         return judge(self.example, outputs, exact=self.choice.kernel is None or self.choice.kernel.exact).message
 
 
-def bench_ops(registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]) -> OpReport:
-    """Judge and time each op, one backend after the other: thread pools of two libraries would wait for one another's cores."""
+def bench_ops(
+    registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]
+) -> OpReport:
+    """Judge and time each op, one backend after the other: thread pools of two libraries would wait for one another's
+    cores."""
     specs = [registry.spec(op) for op in ops]
     cases = [(spec, case) for spec in specs for case in bench_cases(spec)]
     notes = [f"{spec.name} has no bench case" for spec in specs if not bench_cases(spec)]
@@ -136,7 +144,8 @@ def bench_ops(registry: Registry, backends: Iterable[str], ops: Iterable[str], r
 
 
 def _gauge(registry: Registry, backend: Backend, cache: int) -> Gauge | str:
-    """What measures the limits, once used, or the reason why they cannot be measured: the ops are timed all the same."""
+    """What measures the limits, once used, or the reason why they cannot be measured: the ops are timed all the
+    same."""
     try:
         gauge = Gauge(backend, partial(_product, registry, backend), cache)
         gauge.measure()
@@ -169,7 +178,9 @@ def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, resu
     if message:
         return replace(result, kernel=kernel, status=Status.WRONG, reason=message)
     moved, computed = moved_bytes(trial.example, outputs), int(spec.flops(trial.example.call))
-    return replace(result, kernel=kernel, bytes=moved, flops=computed, prepare=packed - start, first_call=called - packed)
+    return replace(
+        result, kernel=kernel, bytes=moved, flops=computed, prepare=packed - start, first_call=called - packed
+    )
 
 
 def _timed(

@@ -11,11 +11,13 @@ from tinyllm.bench.plot_file import save
 from tinyllm.errors import TinyllmError
 
 NO_ARITHMETIC = 2.0**-5
-"""FLOP per byte at which ops are drawn that only move data, as a roofline has no place for 0: what they lack to the roof stays true."""
+"""FLOP per byte at which ops are drawn that only move data, as a roofline has no place for 0: what they lack to the
+roof stays true."""
 
 
 def point(result: OpResult) -> tuple[float, float] | None:
-    """FLOP per byte and GFLOP/s of an op on cold data; None for one that was not timed, or that neither moves nor computes anything."""
+    """FLOP per byte and GFLOP/s of an op on cold data; None for one that was not timed, or that neither moves nor
+    computes anything."""
     if result.cold is None or not result.bytes:
         return None
     if not result.flops:
@@ -24,7 +26,8 @@ def point(result: OpResult) -> tuple[float, float] | None:
 
 
 def draw(report: OpReport, path: Path) -> list[str]:
-    """Write the plot, a panel per phase. An op is a number, explained at the side; a colour is a backend. Gives the ops that have no place.
+    """Write the plot, a panel per phase. An op is a number, explained at the side; a colour is a backend. Gives the ops
+    that have no place.
 
     Raises:
         TinyllmError: nothing was timed, or the file cannot be written.
@@ -49,7 +52,9 @@ def draw(report: OpReport, path: Path) -> list[str]:
     return sorted({r.op for r in report.results if r.cold and id(r) not in points})
 
 
-def _panel(panel: Any, report: OpReport, shown: Iterable[tuple[OpResult, tuple[float, float]]], ops: Any, colours: Any) -> None:
+def _panel(
+    panel: Any, report: OpReport, shown: Iterable[tuple[OpResult, tuple[float, float]]], ops: Any, colours: Any
+) -> None:
     """The roofs, and a numbered dot for each result."""
     import numpy as np
 
@@ -61,7 +66,9 @@ def _panel(panel: Any, report: OpReport, shown: Iterable[tuple[OpResult, tuple[f
         xs = np.geomspace(NO_ARITHMETIC, right, 200)
         label = f"{device}: {roof.gb_s:.1f} GB/s, {roof.gflop_s:.0f} GFLOP/s"
         panel.plot(xs, [roof.roof(x) for x in xs], color="black", linewidth=1.2)
-        panel.annotate(label, (right, roof.gflop_s), (0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=8)
+        panel.annotate(
+            label, (right, roof.gflop_s), (0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=8
+        )
     for result, (x, y) in shown:
         panel.scatter([x], [y], s=95, color=colours[result.backend], alpha=0.8, linewidths=0)
         panel.text(x, y, str(ops[result.op]), ha="center", va="center", fontsize=6.5, color="white")

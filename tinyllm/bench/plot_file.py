@@ -11,7 +11,8 @@ SUFFIXES = (".png", ".svg")
 
 
 def check_plot(where: str, path: Path) -> None:
-    """Everything that can be known to go wrong, before minutes are spent on measuring. where: the command, for the message.
+    """Everything that can be known to go wrong, before minutes are spent on measuring. where: the command, for the
+    message.
 
     Raises:
         InvalidInputError: another suffix, or a folder that is not there. TinyllmError: matplotlib is missing.

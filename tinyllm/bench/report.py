@@ -12,9 +12,9 @@ from typing import Any
 from tinyllm import __version__
 from tinyllm.bench.buffers import cache_bytes
 from tinyllm.bench.op_result import OpReport, Status
+from tinyllm.conformance.reports.json_file import read_json
 from tinyllm.errors import InvalidInputError
-from tinyllm.registry import Registry
-from tinyllm.report_file import read_json
+from tinyllm.registry.registry import Registry
 
 FORMAT = "tinyllm bench ops"
 VERSION = 1
@@ -34,7 +34,8 @@ def document(report: OpReport, registry: Registry, backends: list[str], rounds: 
 
 
 def head(name: str, version: int) -> dict[str, Any]:
-    """What every document of a benchmark begins with: the name and version of its format, when, by which tinyllm and where it was made."""
+    """What every document of a benchmark begins with: the name and version of its format, when, by which tinyllm and
+    where it was made."""
     return {
         "format": name,
         "version": version,
@@ -55,7 +56,10 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
     except OSError:
         lines = []
-    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), platform.processor() or platform.machine())
+    return next(
+        (value.strip() for key, _, value in lines if key.strip() == "model name"),
+        platform.processor() or platform.machine(),
+    )
 
 
 def libraries(registry: Registry, backends: list[str]) -> dict[str, dict[str, str]]:
@@ -76,7 +80,9 @@ def read_report(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InvalidInputError(f"{path}: is no report of tinyllm bench ops --json")
     if found.get("version") != VERSION:
-        raise InvalidInputError(f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}")
+        raise InvalidInputError(
+            f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}"
+        )
     if not isinstance(found.get("results"), list):
         raise InvalidInputError(f"{path}: results: expected a list, got {type(found.get('results')).__name__}")
     for number, row in enumerate(found["results"]):

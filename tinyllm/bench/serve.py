@@ -28,10 +28,13 @@ class Run:
 
 
 def base_url(text: str) -> str:
-    """`http://host:8000/v1` from what was typed, with `/v1` added where no path is given. Raises `InvalidInputError` for what is no URL."""
+    """`http://host:8000/v1` from what was typed, with `/v1` added where no path is given. Raises `InvalidInputError`
+    for what is no URL."""
     try:
         parts = urlsplit(text)
-        wrong = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port is not None and parts.port < 1)
+        wrong = (
+            parts.scheme not in ("http", "https") or not parts.hostname or (parts.port is not None and parts.port < 1)
+        )
     except ValueError:
         wrong = True
     if wrong:
@@ -40,9 +43,15 @@ def base_url(text: str) -> str:
 
 
 async def run(
-    target: Target, load: Load, *, api_key: str | None = None, timeout: float = 600.0, warm_ups: int = 1, on_done: OnDone = lambda o: None,
+    target: Target,
+    load: Load,
+    *,
+    api_key: str | None = None,
+    timeout: float = 600.0,
+    warm_ups: int = 1,
+    on_done: OnDone = lambda o: None,
     on_start: Callable[[Run], None] = lambda r: None,
-) -> Run:  # fmt: skip
+) -> Run:
     """Put the load on the server.
 
     Args:
@@ -80,13 +89,19 @@ async def first_model(http: httpx.AsyncClient, url: str) -> str:
     except (httpx.HTTPError, OSError) as error:
         raise TinyllmError(f"{url}: cannot be reached: {error or type(error).__name__}") from error
     except (ValueError, LookupError, TypeError) as error:
-        raise TinyllmError(f"{url}/models: expected a list of models, got something else; name one with --model") from error
+        raise TinyllmError(
+            f"{url}/models: expected a list of models, got something else; name one with --model"
+        ) from error
     if not isinstance(found, str):
-        raise TinyllmError(f"{url}/models: expected a list of models, got status {response.status_code}; name one with --model")
+        raise TinyllmError(
+            f"{url}/models: expected a list of models, got status {response.status_code}; name one with --model"
+        )
     return found
 
 
-async def _warm(http: httpx.AsyncClient, target: Target, load: Load, timeout: float, times: int) -> tuple[Target, list[str]]:
+async def _warm(
+    http: httpx.AsyncClient, target: Target, load: Load, timeout: float, times: int
+) -> tuple[Target, list[str]]:
     """Warm up, and leave `stream_options` out where the server refuses it. Gives the target that works, and notes."""
     notes: list[str] = []
     for number in range(times):

@@ -17,7 +17,8 @@ from tinyllm.errors import TinyllmError
 Endpoint = Literal["chat", "completions"]
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}
 CONNECTION, TIMEOUT, STREAM = "connection", "timeout", "stream"
-"""Kinds of error beside the HTTP status: no connection or a lost one, no answer in time, a stream that is none or breaks off."""
+"""Kinds of error beside the HTTP status: no connection or a lost one, no answer in time, a stream that is none or
+breaks off."""
 _LONGEST_MESSAGE = 300
 
 
@@ -44,7 +45,8 @@ class Target:
 
 @dataclass
 class Outcome:
-    """How a request went, in seconds since the start of the run. error: the HTTP status, or `connection`, `timeout`, `stream`.
+    """How a request went, in seconds since the start of the run. error: the HTTP status, or `connection`, `timeout`,
+    `stream`.
 
     times: when each chunk with text came. The token counts are those of the server's usage, None where it gave none.
     """
@@ -93,11 +95,15 @@ def client(timeout: float, api_key: str | None) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=httpx.Timeout(timeout, pool=None), limits=limits, headers=headers)
 
 
-async def ask(http: httpx.AsyncClient, target: Target, planned: Planned, origin: float, timeout: float = 600.0) -> Outcome:
-    """Send a request and read its stream to the end; whatever goes wrong is in the outcome. origin: the clock at the run's start.
+async def ask(
+    http: httpx.AsyncClient, target: Target, planned: Planned, origin: float, timeout: float = 600.0
+) -> Outcome:
+    """Send a request and read its stream to the end; whatever goes wrong is in the outcome. origin: the clock at the
+    run's start.
 
     timeout: seconds for the whole of it.
     """
+
     def now() -> float:
         return time.perf_counter() - origin
 
@@ -134,7 +140,8 @@ async def _read(response: httpx.Response, outcome: Outcome, now: Callable[[], fl
 
 
 async def _data(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The data of each event. Lines are cut at line feeds alone: the text in them may hold what Unicode takes for line ends as well."""
+    """The data of each event. Lines are cut at line feeds alone: the text in them may hold what Unicode takes for line
+    ends as well."""
     buffer = b""
     async for piece in response.aiter_bytes():
         *lines, buffer = (buffer + piece).split(b"\n")

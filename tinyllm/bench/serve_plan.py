@@ -7,34 +7,46 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.checks import integer, number, optional
 from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.spec.attribute_checks import integer, number, optional
 
 _ARRIVALS, _REQUESTS, _PREFIX, _WARM_UP = range(4)
 """Streams of random numbers, so that another rate leaves the prompts as they are."""
 
 _COMMON = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were we "
-    "when your can said there use an each which she do how their if will up other about out many then them these so some her would make "
-    "like him into time has look two more write go see number no way could people my than first water been call who oil its now find "
-    "long down day did get come made may part over new sound take only little work know place year live me back give most very after "
-    "thing our just name good sentence man think say great where help through much before line right too mean old any same tell boy "
-    "follow came want show also around form three small set put end does another well large must big even such because turn here why "
-    "ask went men read need land different home us move try kind hand picture again change off play spell air away animal house point "
-    "page letter mother answer found study still learn should world high every near add food between own below country plant last "
-    "school father keep tree never start city earth eye light thought head under story saw left few while along might close something "
+    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word "
+    "but not what all were we "
+    "when your can said there use an each which she do how their if will up other about out many then them these "
+    "so some her would make "
+    "like him into time has look two more write go see number no way could people my than first water been call "
+    "who oil its now find "
+    "long down day did get come made may part over new sound take only little work know place year live me back "
+    "give most very after "
+    "thing our just name good sentence man think say great where help through much before line right too mean "
+    "old any same tell boy "
+    "follow came want show also around form three small set put end does another well large must big even such "
+    "because turn here why "
+    "ask went men read need land different home us move try kind hand picture again change off play spell air "
+    "away animal house point "
+    "page letter mother answer found study still learn should world high every near add food between own below "
+    "country plant last "
+    "school father keep tree never start city earth eye light thought head under story saw left few while along "
+    "might close something "
     "seem next hard open example begin life always those both paper together got group often run"
 )
 WORDS = tuple(_COMMON.split())
-"""Common words, one token each in nearly every vocabulary: as many words are about as many tokens, whatever the server's model."""
+"""Common words, one token each in nearly every vocabulary: as many words are about as many tokens, whatever the
+server's model."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How many requests of which size, and how they come: `rate` a second as a Poisson process, or `concurrency` at any time.
+    """How many requests of which size, and how they come: `rate` a second as a Poisson process, or `concurrency` at any
+    time.
 
-    shared_prefix tokens, the same in all prompts, come before `prompt_tokens` of each one's own. mixed_lengths: own prompt tokens and
-    `max_tokens` of a request are drawn evenly from a quarter to seven quarters of what is given, which so stays the mean.
+    shared_prefix tokens, the same in all prompts, come before `prompt_tokens` of each one's own. mixed_lengths: own
+    prompt tokens and `max_tokens` of a request are drawn evenly from a quarter to seven quarters of what is given,
+    which so stays the mean.
     """
 
     requests: int = 100
@@ -48,15 +60,22 @@ class Load:
 
     def __post_init__(self) -> None:
         checks = {
-            "requests": integer(1), "rate": optional(number(above=0)), "concurrency": optional(integer(1)), "prompt_tokens": integer(1),
-            "max_tokens": integer(1), "shared_prefix": integer(0), "seed": integer(0),
-        }  # fmt: skip
+            "requests": integer(1),
+            "rate": optional(number(above=0)),
+            "concurrency": optional(integer(1)),
+            "prompt_tokens": integer(1),
+            "max_tokens": integer(1),
+            "shared_prefix": integer(0),
+            "seed": integer(0),
+        }
         for name, check in checks.items():
             expected = check(getattr(self, name))
             if expected:
                 raise invalid("bench serve", name, expected, repr(getattr(self, name)))
         if (self.rate is None) == (self.concurrency is None):
-            raise InvalidInputError("bench serve: expected a rate or a concurrency, got " + ("both" if self.rate else "neither"))
+            raise InvalidInputError(
+                "bench serve: expected a rate or a concurrency, got " + ("both" if self.rate else "neither")
+            )
 
 
 @dataclass(frozen=True)

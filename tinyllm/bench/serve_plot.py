@@ -17,7 +17,8 @@ _BINS = 60
 
 
 def draw(run: Run, summary: Summary, path: Path) -> None:
-    """Write the plot: the share of requests by time to first token, time per token and end to end; tokens and requests over time.
+    """Write the plot: the share of requests by time to first token, time per token and end to end; tokens and requests
+    over time.
 
     Raises:
         TinyllmError: no request succeeded, or the file cannot be written.
@@ -32,7 +33,12 @@ def draw(run: Run, summary: Summary, path: Path) -> None:
     figure = Figure(figsize=(15, 8), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     for column, (name, found) in enumerate(values.items()):
-        _distribution(figure.add_subplot(grid[0, column]), TIMES[name], [v for v in found if v is not None], getattr(summary, name))
+        _distribution(
+            figure.add_subplot(grid[0, column]),
+            TIMES[name],
+            [v for v in found if v is not None],
+            getattr(summary, name),
+        )
     _course(figure.add_subplot(grid[1, :]), good)
     figure.suptitle(
         f"{run.target.model}: {summary.requests_per_second:.2f} requests/s, {summary.tokens_per_second:.1f} tok/s, "

@@ -33,10 +33,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run shows. Times and tokens are those of requests that succeeded; rates are over `seconds`, first sending to last end.
+    """What a run shows. Times and tokens are those of requests that succeeded; rates are over `seconds`, first sending
+    to last end.
 
-    token_seconds: time per output token after the first, a value per request. gap: between one chunk and the next, a value per chunk.
-    tokens_by: `usage`, `chunks`, or `usage and chunks` where the server counted for some requests only. lag: sent later than planned.
+    token_seconds: time per output token after the first, a value per request. gap: between one chunk and the next, a
+    value per chunk.
+    tokens_by: `usage`, `chunks`, or `usage and chunks` where the server counted for some requests only. lag: sent later
+    than planned.
     """
 
     requests: int
@@ -112,7 +115,11 @@ def document(run: Run, load: Load, summary: Summary) -> dict[str, Any]:
 
 def _row(outcome: Outcome) -> dict[str, Any]:
     row = {k: v for k, v in asdict(outcome).items() if k != "times"}
-    return row | {"first_token": outcome.first_token, "token_seconds": outcome.token_seconds, "chunks": len(outcome.times)}
+    return row | {
+        "first_token": outcome.first_token,
+        "token_seconds": outcome.token_seconds,
+        "chunks": len(outcome.times),
+    }
 
 
 def _without_password(url: str) -> str:
@@ -148,10 +155,14 @@ def lines(summary: Summary) -> list[str]:
     ]
     if summary.prompt_tokens is not None and summary.succeeded:
         cached = "" if summary.cached_tokens is None else f", {summary.cached_tokens} of them from the cache"
-        found.append(f"prompts: {summary.prompt_tokens} tokens, {summary.prompt_tokens / summary.succeeded:.0f} each{cached}")
+        found.append(
+            f"prompts: {summary.prompt_tokens} tokens, {summary.prompt_tokens / summary.succeeded:.0f} each{cached}"
+        )
     found += [f"error {kind}: {count} times: {summary.messages[kind]}" for kind, count in summary.errors.items()]
     if summary.lag is not None and summary.lag.p99 > LATE:
-        found.append(f"this client was late: 1 % of requests went out over {1e3 * summary.lag.p99:.0f} ms after their time")
+        found.append(
+            f"this client was late: 1 % of requests went out over {1e3 * summary.lag.p99:.0f} ms after their time"
+        )
     return found
 
 

@@ -26,7 +26,17 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=int(sys.argv[4]), do
 
 def commands(model: Path, backends: list[str], against: list[str], tokens: int) -> dict[str, list[str]]:
     """What is run, by name."""
-    start = [sys.executable, "-m", "tinyllm.cli.main", "generate", PROMPT, "--model", str(model), "--max-tokens", str(tokens)]
+    start = [
+        sys.executable,
+        "-m",
+        "tinyllm.cli.main",
+        "generate",
+        PROMPT,
+        "--model",
+        str(model),
+        "--max-tokens",
+        str(tokens),
+    ]
     found = {f"tinyllm generate --backend {b}": [*start, "--backend", b] for b in backends}
     if "transformers" in against:
         found["transformers"] = [sys.executable, "-c", TRANSFORMERS, str(model.parent), model.name, PROMPT, str(tokens)]

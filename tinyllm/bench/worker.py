@@ -11,7 +11,8 @@ from tinyllm.bench.contenders import make
 
 
 def main() -> None:
-    """`worker CONTENDER MODEL FOLDER`: reads `{"prompt": [...], "new_tokens": n}` lines and answers with `[prefill_s, decode_s]`."""
+    """`worker CONTENDER MODEL FOLDER`: reads `{"prompt": [...], "new_tokens": n}` lines and answers with
+    `[prefill_s, decode_s]`."""
     contender, model, folder = sys.argv[1:4]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries that print must not mix into the answers

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
 
 HEAD = """# The ops
 
 Made from the specs in `tinyllm/catalogue/`; do not edit (`make docs` writes it anew).
 
-`*B` stands for any number of leading axes, also none; groups of one name broadcast. T is one float dtype, shared by all inputs that
-are marked so. 16-bit inputs are accumulated in float32 and rounded once. Zero-length axes give the empty or zero result of the formula.
+`*B` stands for any number of leading axes, also none; groups of one name broadcast. T is one float dtype, shared by
+all inputs that are marked so. 16-bit inputs are accumulated in float32 and rounded once. Zero-length axes give the
+empty or zero result of the formula.
 """
 
 
@@ -26,9 +27,26 @@ def page() -> str:
 
 def section(spec: OpSpec) -> str:
     """One op: signature, formula, arguments, notes, source."""
-    lines = [f"## {spec.name}", "", spec.summary, "", "```python", f"{spec.name}{_signature(spec)}", "```", "", f"`{spec.formula}`", ""]
-    rows = [(i.name, f"`{i.kind}` `[{i.shape}]`" + (", may be left out" if i.optional else ""), i.about) for i in spec.inputs]
-    rows += [(a.name, "required" if a.default is inspect.Parameter.empty else f"default `{a.default!r}`", a.about) for a in spec.attributes]
+    lines = [
+        f"## {spec.name}",
+        "",
+        spec.summary,
+        "",
+        "```python",
+        f"{spec.name}{_signature(spec)}",
+        "```",
+        "",
+        f"`{spec.formula}`",
+        "",
+    ]
+    rows = [
+        (i.name, f"`{i.kind}` `[{i.shape}]`" + (", may be left out" if i.optional else ""), i.about)
+        for i in spec.inputs
+    ]
+    rows += [
+        (a.name, "required" if a.default is inspect.Parameter.empty else f"default `{a.default!r}`", a.about)
+        for a in spec.attributes
+    ]
     rows += [(f"→ {o.name}", f"`{o.dtype}` `[{o.shape}]`", "") for o in spec.outputs]
     lines += ["| argument | | |", "|---|---|---|", *(f"| {a} | {b} | {c} |".replace("\n", " ") for a, b, c in rows), ""]
     if spec.consumes:

@@ -18,7 +18,7 @@ from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.generate import generate
 from tinyllm.cli.models import models
-from tinyllm.cli.new_backend import new_backend
+from tinyllm.cli.new_backend.command import new_backend
 from tinyllm.cli.ops import ops
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report
@@ -43,7 +43,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
     serve: ("tinyllm serve", "tinyllm serve -b torch --port 8080 --api-key secret"),
-    batch: ("tinyllm batch in.jsonl -o out.jsonl", "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered"),
+    batch: (
+        "tinyllm batch in.jsonl -o out.jsonl",
+        "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered",
+    ),
     check: (
         "tinyllm check torch",
         "tinyllm check mybackend --tier full --report report.html",
@@ -51,16 +54,19 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check mybackend --op gqa --timeout 10",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
-    trace: ("tinyllm trace --shapes smollm2.jsonl", "tinyllm trace \"Hello\" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl"),
+    trace: (
+        "tinyllm trace --shapes smollm2.jsonl",
+        'tinyllm trace "Hello" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl',
+    ),
 }
 """Each command with the examples that its help shows."""
 
 app = typer.Typer(
     name="tinyllm",
     help="Run language models through a registry of ops: write a backend, prove it op by op, serve a real model on it.",
-    epilog="Start with: tinyllm generate \"Why is the sky blue?\"",
+    epilog='Start with: tinyllm generate "Why is the sky blue?"',
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 
 
 def _version(wanted: bool) -> None:
@@ -71,8 +77,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere. TINYLLM_DEBUG=1 does the same.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere. TINYLLM_DEBUG=1 does the same.")
+    ] = False,
 ) -> None:
     """`--debug` is taken out by `main`, and stands here for the help."""
 

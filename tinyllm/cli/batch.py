@@ -12,9 +12,12 @@ from tinyllm.cli import options
 
 def batch(
     requests: Annotated[Path, typer.Argument(metavar="IN.JSONL", help="Requests in OpenAI's batch format.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.JSONL", help="Where results go, as they are done.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT.JSONL", help="Where results go, as they are done.")
+    ],
     errors: Annotated[
-        Path | None, typer.Option("--errors", metavar="FILE", show_default="with the results", help="Where failed requests go.")
+        Path | None,
+        typer.Option("--errors", metavar="FILE", show_default="with the results", help="Where failed requests go."),
     ] = None,
     model: options.ModelName = None,
     backend: options.BackendName = None,
@@ -23,14 +26,16 @@ def batch(
     max_running: Annotated[int | None, options.setting("batch.max_running", metavar="N")] = None,
     max_step_tokens: Annotated[int | None, options.setting("batch.max_step_tokens", metavar="N")] = None,
     cache_tokens: Annotated[int | None, options.setting("batch.cache_tokens", metavar="N")] = None,
-    ordered: Annotated[bool, typer.Option("--ordered", help="In the end, put the results into the order of the requests.")] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="In the end, put the results into the order of the requests.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of requests, many at a time.
 
     Each asks for the model by its name: that of --model, of a path its last part.
-    A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a request failed.
-    Sizes that are not given come from their variables, or the table `batch` of tinyllm.toml.
+    A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a
+    request failed. Sizes that are not given come from their variables, or the table `batch` of tinyllm.toml.
     --max-running is TINYLLM_BATCH_MAX_RUNNING, and `max_running` there; `tinyllm config` lists all.
     """
     from contextlib import ExitStack
@@ -40,8 +45,8 @@ def batch(
     from tinyllm.batch.result_file import ResultFile, same_file
     from tinyllm.batch.run import left_over
     from tinyllm.cli.batch_run import answer_all, report
-    from tinyllm.config import read_settings
     from tinyllm.errors import InvalidInputError
+    from tinyllm.settings.read import read_settings
 
     sizes = options.resolved(
         "batch", read_settings(), max_running=max_running, max_step_tokens=max_step_tokens, cache_tokens=cache_tokens
@@ -62,7 +67,14 @@ def batch(
             stack.callback(failures.close)
         left = left_over(file, {id(r): r for r in (results, failures)}.values())
         counts = answer_all(
-            file, results, failures, left, (model, backend, dtype, fast), sizes.max_running, sizes.max_step_tokens, sizes.cache_tokens
+            file,
+            results,
+            failures,
+            left,
+            (model, backend, dtype, fast),
+            sizes.max_running,
+            sizes.max_step_tokens,
+            sizes.cache_tokens,
         )
         if ordered:
             for result in {id(r): r for r in (results, failures)}.values():

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 
 def answer_all(
-    file: BatchFile, results: ResultFile, failures: ResultFile, left: list[Line],
+    file: BatchFile,
+    results: ResultFile,
+    failures: ResultFile,
+    left: list[Line],
     model: tuple[str | None, str | None, str | None, bool | None],
-    max_running: int, max_step_tokens: int, cache_tokens: int,
-) -> Counts:  # fmt: skip
+    max_running: int,
+    max_step_tokens: int,
+    cache_tokens: int,
+) -> Counts:
     """Load the model (name, backend, dtype, fast) if anything is left to do, and answer it."""
     from tinyllm.batch.answers import ServerAnswers
     from tinyllm.engine.engine_thread import EngineThread
@@ -40,7 +45,9 @@ def answer_all(
         llm = session.load_model(*model)
         loaded.append(llm)
         most = min(cache_tokens, max_running * llm.context)
-        return llm.engine(most, max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=sys.maxsize)  # the window is ours
+        return llm.engine(
+            most, max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=sys.maxsize
+        )  # the window is ours
 
     thread = EngineThread(make)
     thread.start()

@@ -25,7 +25,9 @@ def model_command(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 64,
     rounds: Rounds = 5,
-    fast: Annotated[bool, typer.Option("--fast/--no-fast", help="Also measure with kernels that round, and what they cost.")] = True,
+    fast: Annotated[
+        bool, typer.Option("--fast/--no-fast", help="Also measure with kernels that round, and what they cost.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Prefill and decode tokens per second at batch 1, every contender in turn, round after round.
@@ -34,13 +36,15 @@ def model_command(
     """
     from tinyllm.bench.contenders import peers_named
     from tinyllm.bench.model import measure, perplexity
-    from tinyllm.models.sources import resolve
-    from tinyllm.registry import default_registry
+    from tinyllm.models.download.sources import resolve
+    from tinyllm.registry.registry import default_registry
 
     peers = peers_named(against)
     path = Path(resolve(model or default_registry().settings["model"].value))
     names = backends_named(backends)
-    quick = [n for n in names if fast and any(not k.exact for k in default_registry().plugins.kernels if k.backend == n)]
+    quick = [
+        n for n in names if fast and any(not k.exact for k in default_registry().plugins.kernels if k.backend == n)
+    ]
     contenders = [c for n in names for c in [f"tinyllm:{n}", *([f"tinyllm:{n}:fast"] if n in quick else [])]] + peers
     prompt = [(7 * i) % 1000 + 100 for i in range(prompt_tokens)]
     with progress() as step:
@@ -52,12 +56,20 @@ def model_command(
     rows = [r.row() for r in results]
     if as_json:
         print_json(
-            {"model": str(path), "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "rounds": rounds, "results": rows}
+            {
+                "model": str(path),
+                "prompt_tokens": prompt_tokens,
+                "new_tokens": new_tokens,
+                "rounds": rounds,
+                "results": rows,
+            }
             | {"perplexity": {name: {"exact": exact, "fast": rounded} for name, (exact, rounded) in cost.items()}}
         )
         return
     note(f"{path.name}: prompt {prompt_tokens}, {new_tokens} tokens decoded, batch 1, median of {rounds} rounds")
-    print_table(["contender", "prefill tok/s", "range", "decode tok/s", "range"], [_speeds(r) for r in rows if "error" not in r])
+    print_table(
+        ["contender", "prefill tok/s", "range", "decode tok/s", "range"], [_speeds(r) for r in rows if "error" not in r]
+    )
     for row in rows:
         if "error" in row:
             note(f"did not run: {row['contender']}: {row['error']}")
@@ -76,13 +88,21 @@ def _speeds(row: dict[str, Any]) -> list[str]:
 
 
 def _ratios(rows: list[dict[str, Any]], peer: str) -> list[list[str]]:
-    """Each of ours over the peer's best variant; over each variant where they differ in kind (mlx-lm with MKL and as shipped)."""
+    """Each of ours over the peer's best variant; over each variant where they differ in kind (mlx-lm with MKL and as
+    shipped)."""
     ran = [r for r in rows if "error" not in r]
     ours = [r for r in ran if r["contender"].startswith("tinyllm:")]
     theirs = [r for r in ran if r["contender"].startswith(peer)]
     if peer == "mlx-lm":
-        return [[f"{o['contender']} / {t['contender']}", *(f"{o[k]['median'] / t[k]['median']:.2f}" for k in ("prefill", "decode"))]
-                for o in ours if ":mlx" in o["contender"] for t in theirs]  # fmt: skip
+        return [
+            [
+                f"{o['contender']} / {t['contender']}",
+                *(f"{o[k]['median'] / t[k]['median']:.2f}" for k in ("prefill", "decode")),
+            ]
+            for o in ours
+            if ":mlx" in o["contender"]
+            for t in theirs
+        ]
     if not theirs:
         return []
     best = {k: max(t[k]["median"] for t in theirs) for k in ("prefill", "decode")}
@@ -104,8 +124,8 @@ def start_command(
     """
     from tinyllm.bench.contenders import peers_named
     from tinyllm.bench.start import commands, measure
-    from tinyllm.models.sources import resolve
-    from tinyllm.registry import default_registry
+    from tinyllm.models.download.sources import resolve
+    from tinyllm.registry.registry import default_registry
 
     peers_named(against)
     path = Path(resolve(model or default_registry().settings["model"].value))

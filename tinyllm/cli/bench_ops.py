@@ -21,10 +21,15 @@ FIGURES = ("cold us", "spread", "hot us", "GB/s", "GFLOP/s", "of roof", "x numpy
 PHASE_ORDER = ("decode", "prefill", "other")
 
 Compare = Annotated[
-    Path | None, typer.Option("--compare", metavar="OLD.json", help="A report of --json; ops slower than there give exit code 1.")
+    Path | None,
+    typer.Option("--compare", metavar="OLD.json", help="A report of --json; ops slower than there give exit code 1."),
 ]
-Threshold = Annotated[float, typer.Option("--threshold", metavar="X", help="With --compare: how many times as long is slower.")]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")]
+Threshold = Annotated[
+    float, typer.Option("--threshold", metavar="X", help="With --compare: how many times as long is slower.")
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")
+]
 
 
 def ops_command(
@@ -36,10 +41,12 @@ def ops_command(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Every op at decode and prefill shapes, in float32: is it right, how fast, and what share of this machine's roofline is that.
+    """Every op at decode and prefill shapes, in float32: is it right, how fast, and what share of this machine's
+    roofline is that.
 
-    An op whose result is wrong is not timed. Cold: inputs in memory alone, from which GB/s, GFLOP/s and shares are told; hot: the
-    same inputs again and again. Exit code 1 if an op is wrong, fails, or is slower than --compare allows.
+    An op whose result is wrong is not timed. Cold: inputs in memory alone, from which GB/s, GFLOP/s and shares are
+    told; hot: the same inputs again and again. Exit code 1 if an op is wrong, fails, or is slower than --compare
+    allows.
 
     Examples: tinyllm bench ops --ops linear,sdpa --backends torch,mlx
 
@@ -52,7 +59,7 @@ def ops_command(
     from tinyllm.bench.plot import draw
     from tinyllm.bench.plot_file import check_plot
     from tinyllm.bench.report import document, read_report
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     check_threshold(threshold)
     if plot is not None:

@@ -30,7 +30,7 @@ def named(text: str) -> list[str]:
 
 def backends_named(text: str) -> list[str]:
     """The backends of `--backends`, loaded; all that are available if none is named."""
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
     names = named(text) or [n for n in registry.plugins.backends if registry.probe(n).available]

@@ -15,26 +15,47 @@ from tinyllm.cli.output import note, print_json, print_table
 def serve_command(
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Address of the server.")] = "http://127.0.0.1:8000",
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME", show_default="the first that the server lists", help="Name of the model.")
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME", show_default="the first that the server lists", help="Name of the model."
+        ),
     ] = "",
     endpoint: Annotated[str, typer.Option("--endpoint", metavar="KIND", help="chat or completions.")] = "chat",
     requests: Annotated[int, typer.Option("--requests", "-r", metavar="N", min=1, help="How many in all.")] = 100,
     rate: Annotated[float | None, typer.Option("--rate", metavar="R", help="R a second, as a Poisson process.")] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", metavar="C", min=1, show_default="1", help="C at any time, instead of a rate.")
+        int | None,
+        typer.Option(
+            "--concurrency", "-c", metavar="C", min=1, show_default="1", help="C at any time, instead of a rate."
+        ),
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="About how many tokens of its own each prompt has.")] = 128,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Most tokens of a reply.")] = 64,
-    shared_prefix: Annotated[int, typer.Option(metavar="TOKENS", min=0, help="Tokens that all prompts begin with.")] = 0,
-    mixed_lengths: Annotated[bool, typer.Option("--mixed-lengths", help="Prompts and replies from 1/4 to 7/4 of these lengths.")] = False,
+    prompt_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="About how many tokens of its own each prompt has.")
+    ] = 128,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Most tokens of a reply.")
+    ] = 64,
+    shared_prefix: Annotated[
+        int, typer.Option(metavar="TOKENS", min=0, help="Tokens that all prompts begin with.")
+    ] = 0,
+    mixed_lengths: Annotated[
+        bool, typer.Option("--mixed-lengths", help="Prompts and replies from 1/4 to 7/4 of these lengths.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of prompts, lengths and arrivals.")] = 0,
-    extra: Annotated[str, typer.Option(metavar="JSON", help="""Further fields of each request: '{"ignore_eos": true}'.""")] = "{}",
+    extra: Annotated[
+        str, typer.Option(metavar="JSON", help="""Further fields of each request: '{"ignore_eos": true}'.""")
+    ] = "{}",
     api_key: Annotated[
-        str | None, typer.Option(metavar="KEY", envvar="TINYLLM_API_KEY", help="Sent as a bearer token.", show_envvar=True)
+        str | None,
+        typer.Option(metavar="KEY", envvar="TINYLLM_API_KEY", help="Sent as a bearer token.", show_envvar=True),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="Seconds for each request.")] = 600.0,
-    warm_ups: Annotated[int, typer.Option("--warm-ups", metavar="N", min=1, help="Requests before that are not counted.")] = 1,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, to a .png or .svg.")] = None,
+    warm_ups: Annotated[
+        int, typer.Option("--warm-ups", metavar="N", min=1, help="Requests before that are not counted.")
+    ] = 1,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, to a .png or .svg.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time to first token, time per token, end to end and throughput of any OpenAI server under load.
@@ -79,7 +100,15 @@ def serve_command(
 
         try:
             found = asyncio.run(
-                run(target, load, api_key=api_key, timeout=timeout, warm_ups=warm_ups, on_done=on_done, on_start=begun.append)
+                run(
+                    target,
+                    load,
+                    api_key=api_key,
+                    timeout=timeout,
+                    warm_ups=warm_ups,
+                    on_done=on_done,
+                    on_start=begun.append,
+                )
             )
         except KeyboardInterrupt:
             if not done:

@@ -45,9 +45,17 @@ def chat(
     from tinyllm.cli.session import backend_name, checked, load_model
 
     sampling = checked(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop}
-    )  # fmt: skip
+        {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+            "stop": stop,
+        }
+    )
     llm = load_model(model, backend, dtype, fast)
     ran_on = backend_name(llm)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()

@@ -21,22 +21,41 @@ Names = list[str] | None
 
 
 def check(
-    backend: Annotated[str | None, typer.Argument(metavar="BACKEND", show_default="the selected one", help="name or name:device.")] = None,
-    tier: Annotated[str, typer.Option("--tier", metavar="TIERS", help="smoke, full (with smoke), model, fuzz; commas between.")] = "smoke",
+    backend: Annotated[
+        str | None, typer.Argument(metavar="BACKEND", show_default="the selected one", help="name or name:device.")
+    ] = None,
+    tier: Annotated[
+        str, typer.Option("--tier", metavar="TIERS", help="smoke, full (with smoke), model, fuzz; commas between.")
+    ] = "smoke",
     op: Annotated[Names, typer.Option("--op", metavar="OP", help="Only this op; may be repeated.")] = None,
     dtype: Annotated[Names, typer.Option("--dtype", metavar="DTYPE", help="Only this dtype; may be repeated.")] = None,
-    kernel: Annotated[Names, typer.Option("--kernel", metavar="NAME", help="Only kernels of this name; may be repeated.")] = None,
-    case: Annotated[str, typer.Option("--case", metavar="ID", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'.")] = "",
+    kernel: Annotated[
+        Names, typer.Option("--kernel", metavar="NAME", help="Only kernels of this name; may be repeated.")
+    ] = None,
+    case: Annotated[
+        str, typer.Option("--case", metavar="ID", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'.")
+    ] = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the inputs.")] = 0,
-    shapes: Annotated[str, typer.Option("--shapes", metavar="FILE", help="Cases from a real run (see tinyllm trace).")] = "",
-    oracle: Annotated[Names, typer.Option("--oracle", metavar="NAME", help="Outside judge: onnx, torch; may be repeated.")] = None,
-    isolate: Annotated[bool, typer.Option("--isolate", help="Each op in a process of its own: an abort costs one check.")] = False,
-    timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", min=0.1, max=86400, help="Cut off a check so late.")] = None,
+    shapes: Annotated[
+        str, typer.Option("--shapes", metavar="FILE", help="Cases from a real run (see tinyllm trace).")
+    ] = "",
+    oracle: Annotated[
+        Names, typer.Option("--oracle", metavar="NAME", help="Outside judge: onnx, torch; may be repeated.")
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Each op in a process of its own: an abort costs one check.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", min=0.1, max=86400, help="Cut off a check so late.")
+    ] = None,
     own: Annotated[bool, typer.Option("--own", help="Fail where an op runs by reference or by delegation.")] = False,
-    report: Annotated[Names, typer.Option("--report", metavar="FILE", help="Write .json, .xml (JUnit), .md or .html; repeatable.")] = None,
+    report: Annotated[
+        Names, typer.Option("--report", metavar="FILE", help="Write .json, .xml (JUnit), .md or .html; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run the conformance kit: every op of a backend against the specs' float64 references, properties, safety and errors.
+    """Run the conformance kit: every op of a backend against the specs' float64 references, properties, safety and
+    errors.
 
     Ends with code 0 if the backend holds, 1 if anything failed.
     """
@@ -49,7 +68,7 @@ def check(
     from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.reports.summary import Way, by_op, idle
     from tinyllm.conformance.run import run
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     for path in report or ():
         check_target(path)
@@ -97,7 +116,9 @@ def _interrupted(plan: Plan, number: int) -> Result:
     """The last result of a run that was broken off: it does not hold, whatever was found so far."""
     from tinyllm.conformance.result import Outcome, Result
 
-    return Result(INTERRUPTED, plan.backend, "arrays", "", "", "", "", Outcome.FAIL, f"broken off after {number} checks", how="")
+    return Result(
+        INTERRUPTED, plan.backend, "arrays", "", "", "", "", Outcome.FAIL, f"broken off after {number} checks", how=""
+    )
 
 
 def _started(step: Callable[[str, Result | None], None], check_id: str) -> None:
@@ -105,7 +126,7 @@ def _started(step: Callable[[str, Result | None], None], check_id: str) -> None:
 
 
 def _selected() -> str:
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
     selection = registry.select()

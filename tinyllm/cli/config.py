@@ -11,14 +11,19 @@ from tinyllm.cli import options
 def config(as_json: options.Json = False) -> None:
     """Show every setting, and where its value came from."""
     from tinyllm.cli.output import note, print_json, print_table
-    from tinyllm.config import KNOWN, read_settings, user_file
+    from tinyllm.settings.read import KNOWN, read_settings, user_file
 
     settings = read_settings()
     rows = [
-        {"setting": name, "value": KNOWN[name].public(setting.value), "source": setting.source, "variable": KNOWN[name].variable,
-         "meaning": KNOWN[name].meaning}
+        {
+            "setting": name,
+            "value": KNOWN[name].public(setting.value),
+            "source": setting.source,
+            "variable": KNOWN[name].variable,
+            "meaning": KNOWN[name].meaning,
+        }
         for name, setting in settings.items()
-    ]  # fmt: skip
+    ]
     files = [Path.cwd() / "tinyllm.toml", Path.cwd() / "pyproject.toml", user_file()]
     if as_json:
         print_json({"settings": rows, "files": [{"path": str(f), "exists": f.is_file()} for f in files]})
@@ -27,7 +32,10 @@ def config(as_json: options.Json = False) -> None:
     print_table(["setting", "value", "from", "variable", "meaning"], values)
     for file in files:
         note(f"{file}: {'there' if file.is_file() else 'not there'}")
-    note("The variable goes before ./tinyllm.toml, or [tool.tinyllm] in ./pyproject.toml, and these before the user's file.")
+    note(
+        "The variable goes before ./tinyllm.toml, or [tool.tinyllm] in ./pyproject.toml, and these before the "
+        "user's file."
+    )
     note("A name with a dot is one of a table: serve.port is port under [serve], or [tool.tinyllm.serve].")
 
 

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 from tinyllm.cli import options
 
 if TYPE_CHECKING:
-    from tinyllm.registry import Registry
+    from tinyllm.registry.registry import Registry
 
-PACKAGES = ("numpy", "torch", "mlx", "mkl", "tokenizers", "gguf", "huggingface_hub", "jinja2", "pluggy", "typer", "rich")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "mlx",
+    "mkl",
+    "tokenizers",
+    "gguf",
+    "huggingface_hub",
+    "jinja2",
+    "pluggy",
+    "typer",
+    "rich",
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -20,11 +32,15 @@ def doctor(as_json: options.Json = False) -> None:
     Looks at versions, devices, BLAS, threads, plugins and models.
     """
     from tinyllm.cli.output import note, print_json, print_table
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
     about = {name: _about(registry, name) for name in registry.plugins.backends}
-    findings = {"machine": _machine(), "packages": _packages(), **{f"backend {name}": facts for name, facts in about.items()}}
+    findings = {
+        "machine": _machine(),
+        "packages": _packages(),
+        **{f"backend {name}": facts for name, facts in about.items()},
+    }
     advice = list(_advice(registry, about))
     if as_json:
         print_json({"findings": findings, "advice": advice})
@@ -96,18 +112,23 @@ def _advice(registry: Registry, about: dict[str, dict[str, str]]) -> Iterator[st
     import os
 
     from tinyllm.cli.models import find
-    from tinyllm.models import sources
+    from tinyllm.models.download import sources
 
     for name, facts in about.items():
         if facts["available"].startswith("no: "):
             install = registry.plugins.backends[name].install
-            yield f"backend {name} cannot run: {facts['available'][4:]}" + (f"; install it with: {install}" if install else "")
+            yield f"backend {name} cannot run: {facts['available'][4:]}" + (
+                f"; install it with: {install}" if install else ""
+            )
         # a backend says in its own words what makes it slow, and how to mend it
         yield from (f"backend {name}: {key} {value}" for key, value in facts.items() if "slow" in value)
     for name, error in registry.plugins.broken.items():
         yield f"plugin {name} is broken and was left out: {type(error).__name__}: {error}"
     if "OPENBLAS_CORETYPE" in os.environ:
-        yield f"OPENBLAS_CORETYPE={os.environ['OPENBLAS_CORETYPE']} picks the code of numpy's BLAS; unset it unless that is this processor"
+        yield (
+            f"OPENBLAS_CORETYPE={os.environ['OPENBLAS_CORETYPE']} picks the code of numpy's BLAS; unset it "
+            f"unless that is this processor"
+        )
     for variable in THREAD_VARIABLES:
         value = os.environ.get(variable, "")
         if value.isdigit() and int(value) < _cores():

@@ -26,7 +26,9 @@ def generate(
     fast: options.Fast = None,
     dtype: options.Dtype = None,
     as_json: options.Json = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say on stderr which kernels run and how the weights are held.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say on stderr which kernels run and how the weights are held.")
+    ] = False,
 ) -> None:
     """Answer a prompt.
 
@@ -40,14 +42,24 @@ def generate(
     if raw and system is not None:
         raise InvalidInputError("generate: --raw and --system exclude one another: raw text has no system message")
     sampling = checked(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop}
-    )  # fmt: skip
+        {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+            "stop": stop,
+        }
+    )
     text = read_prompt(prompt)
     llm = load_model(model, backend, dtype, fast)
     if verbose:
         note(describe(llm))
-    request: Any = text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    request: Any = (
+        text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    )
     ids = llm.encode(request, raw)
     meter = Meter(len(ids))
     reply = []
@@ -58,10 +70,18 @@ def generate(
     ran_on = backend_name(llm)
     if as_json:
         print_json(
-            {"text": "".join(reply), "token_ids": meter.token_ids, "finish_reason": meter.finish_reason, "prompt_tokens": len(ids),
-             "completion_tokens": len(meter.token_ids), "prefill_tok_s": meter.prefill_rate, "decode_tok_s": meter.decode_rate,
-             "backend": ran_on, "model": model_name(model)}
-        )  # fmt: skip
+            {
+                "text": "".join(reply),
+                "token_ids": meter.token_ids,
+                "finish_reason": meter.finish_reason,
+                "prompt_tokens": len(ids),
+                "completion_tokens": len(meter.token_ids),
+                "prefill_tok_s": meter.prefill_rate,
+                "decode_tok_s": meter.decode_rate,
+                "backend": ran_on,
+                "model": model_name(model),
+            }
+        )
     else:
         say("\n")
         note(meter.line(ran_on))

@@ -56,12 +56,19 @@ def _run(arguments: list[str]) -> int:
 
 
 def _warn(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Our own warnings are a line for the user, as errors are; those of libraries say where they come from."""
     from tinyllm.errors import PluginWarning
 
-    where = "" if issubclass(category, PluginWarning) else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
+    where = (
+        "" if issubclass(category, PluginWarning) else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
+    )
     print(f"warning: {where}{message}", file=sys.stderr)
 
 

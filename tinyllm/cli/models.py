@@ -11,29 +11,48 @@ def models(as_json: options.Json = False) -> None:
     """List known models, and which of them are here."""
     from tinyllm.cli.output import note, print_json, print_table, size
     from tinyllm.cli.session import model_name
-    from tinyllm.models import sources
+    from tinyllm.models.download import sources
 
     default = model_name(None)
     rows = []
     for model in sources.KNOWN.values():
         path = find(model.name)
-        rows.append({"name": model.name, "description": model.description, "licence": model.licence, "bytes": model.source.size,
-                     "path": None if path is None else str(path), "default": model.name == default})  # fmt: skip
+        rows.append(
+            {
+                "name": model.name,
+                "description": model.description,
+                "licence": model.licence,
+                "bytes": model.source.size,
+                "path": None if path is None else str(path),
+                "default": model.name == default,
+            }
+        )
     if as_json:
         print_json({"models": rows, "folder": str(sources.cache_folder())})
         return
     print_table(
         ["name", "size", "licence", "what", "on this machine"],
-        [(f"{r['name']}{' *' if r['default'] else ''}", size(int(str(r["bytes"]))), r["licence"], r["description"],
-          r["path"] or f"no; bring it with: tinyllm pull {r['name']}") for r in rows],
-    )  # fmt: skip
-    note("* is used where no model is named. Folders in Hugging Face form, .gguf files and hub ids (org/name) work as well.")
+        [
+            (
+                f"{r['name']}{' *' if r['default'] else ''}",
+                size(int(str(r["bytes"]))),
+                r["licence"],
+                r["description"],
+                r["path"] or f"no; bring it with: tinyllm pull {r['name']}",
+            )
+            for r in rows
+        ],
+    )
+    note(
+        "* is used where no model is named. Folders in Hugging Face form, .gguf files and hub ids (org/name) "
+        "work as well."
+    )
 
 
 def find(name: str) -> Path | None:
     """Where a known model lies on this machine: in the cache folder, or in an installed package."""
     from tinyllm.errors import ModelNotFoundError
-    from tinyllm.models.sources import resolve
+    from tinyllm.models.download.sources import resolve
 
     try:
         return resolve(name, allow_download=False)

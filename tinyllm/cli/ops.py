@@ -11,12 +11,16 @@ def ops(as_json: options.Json = False) -> None:
     Without one, an op runs by its reference.
     """
     from tinyllm.cli.output import print_json, print_table
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
     names = sorted(registry.plugins.backends)
     rows = [
-        {"name": op, "summary": spec.summary, "kernels": {name: [k.name for k in registry.kernels(name, op)] for name in names}}
+        {
+            "name": op,
+            "summary": spec.summary,
+            "kernels": {name: [k.name for k in registry.kernels(name, op)] for name in names},
+        }
         for op, spec in sorted(registry.specs.items())
     ]
     if as_json:

@@ -18,7 +18,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], grouped: bool = False) -> None:
-    """A table; through a pipe, a header and lines of cells with tabs between them. grouped: first cells that repeat are left blank."""
+    """A table; through a pipe, a header and lines of cells with tabs between them. grouped: first cells that repeat are
+    left blank."""
     cells = [[_cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for row in ([c.upper() for c in columns], *cells):
@@ -69,7 +70,13 @@ def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task(label, total=None)
 
@@ -85,7 +92,8 @@ def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def loading_line(label: str) -> Iterator[Callable[[int, int], None]]:
-    """`loading 12/211` on a terminal's stderr, wiped at the end. Drawn by hand: rich would cost a tenth of a second of every start."""
+    """`loading 12/211` on a terminal's stderr, wiped at the end. Drawn by hand: rich would cost a tenth of a second of
+    every start."""
     shown = sys.stderr.isatty()
 
     def report(done: int, total: int) -> None:

@@ -12,7 +12,7 @@ def pull(name: options.KnownModelName = None) -> None:
     """
     from tinyllm.cli.output import download_bar
     from tinyllm.cli.session import model_name
-    from tinyllm.models import sources
+    from tinyllm.models.download import sources
 
     wanted = model_name(name)
     with download_bar(f"fetching {wanted}") as report:

@@ -19,9 +19,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def show_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Reports as .json.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write this .md, .html, .xml or .json instead, one for all.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Write this .md, .html, .xml or .json instead, one for all."
+        ),
     ] = None,
-    failures: Annotated[int, typer.Option("--failures", min=0, metavar="N", help="Show at most this many failures of a report.")] = 10,
+    failures: Annotated[
+        int, typer.Option("--failures", min=0, metavar="N", help="Show at most this many failures of a report.")
+    ] = 10,
 ) -> None:
     """Reports in the terminal; or several of them as one support matrix, page or file.
 
@@ -52,9 +57,9 @@ def diff_command(
 ) -> None:
     """What got worse, what was mended and what is new between two reports. Exit code 1 if anything got worse.
 
-    Worse is: bad now, in a new check too; no longer supported; no longer there; handed over to the reference or another library; an error
-    more than twice as large and past half of its bound. What is no longer bad only by a declaration is excused, not fixed; new declarations
-    and wider bounds are listed.
+    Worse is: bad now, in a new check too; no longer supported; no longer there; handed over to the reference or another
+    library; an error more than twice as large and past half of its bound. What is no longer bad only by a declaration
+    is excused, not fixed; new declarations and wider bounds are listed.
 
     Example: tinyllm report diff old.json new.json
     """
@@ -71,7 +76,8 @@ def diff_command(
 
 
 def _print_diff(found: Diff) -> None:
-    """Changes except checks that are new and fine: a table through a pipe, on a terminal two lines each, so that ids stay whole."""
+    """Changes except checks that are new and fine: a table through a pipe, on a terminal two lines each, so that ids
+    stay whole."""
     import sys
 
     from tinyllm.cli.output import note, print_table
@@ -84,7 +90,9 @@ def _print_diff(found: Diff) -> None:
         print_table(["change", "check", "was", "is", "message"], rows)
     elif rows:
         for kind, check, was, now, message in rows:
-            print(f"{kind}  {check}\n    {was or 'not there'} -> {now or 'not there'}{': ' if message else ''}{message}")
+            print(
+                f"{kind}  {check}\n    {was or 'not there'} -> {now or 'not there'}{': ' if message else ''}{message}"
+            )
     for doubt in found.doubts:
         note(f"not the same: {clean(doubt)}")
     if found.not_asked:

@@ -9,8 +9,8 @@ from tinyllm.cli import options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyllm.config import Setting
     from tinyllm.server.loading import Host
+    from tinyllm.settings.read import Setting
 
 
 def serve(
@@ -44,8 +44,8 @@ def serve(
     """
     from tinyllm.cli import session
     from tinyllm.cli.output import note
-    from tinyllm.config import read_settings
     from tinyllm.errors import InvalidInputError
+    from tinyllm.settings.read import read_settings
 
     with options.extra("serve", "serve"):
         from tinyllm.server.app import make_app
@@ -57,26 +57,51 @@ def serve(
     settings = read_settings()
     _check_cache(settings, pages, cache_tokens)
     chosen = options.resolved(
-        "serve", settings, host=host, port=port, api_key=api_key, cors=cors, allowed_host=allowed_host, served_name=served_name,
-        cache_tokens=cache_tokens, pages=pages, page_size=page_size, max_step_tokens=max_step_tokens, max_running=max_running,
-        max_waiting=max_waiting, batch_invariant=batch_invariant, max_body=max_body, timeout=timeout, drain=drain, log_level=log_level,
-    )  # fmt: skip
+        "serve",
+        settings,
+        host=host,
+        port=port,
+        api_key=api_key,
+        cors=cors,
+        allowed_host=allowed_host,
+        served_name=served_name,
+        cache_tokens=cache_tokens,
+        pages=pages,
+        page_size=page_size,
+        max_step_tokens=max_step_tokens,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        batch_invariant=batch_invariant,
+        max_body=max_body,
+        timeout=timeout,
+        drain=drain,
+        log_level=log_level,
+    )
     if chosen.api_key is not None and not chosen.api_key.strip():
         raise InvalidInputError("serve: api-key: expected some text, got none")
     hosts = allowed_hosts(chosen.host, chosen.allowed_host)
     check_origins(chosen.cors)
     configure(chosen.log_level)
     sizes = EngineSettings(
-        cache_tokens=chosen.cache_tokens, pages=chosen.pages if cache_tokens is None else None, page_size=chosen.page_size,
-        max_step_tokens=chosen.max_step_tokens, max_running=chosen.max_running, max_waiting=chosen.max_waiting,
+        cache_tokens=chosen.cache_tokens,
+        pages=chosen.pages if cache_tokens is None else None,
+        page_size=chosen.page_size,
+        max_step_tokens=chosen.max_step_tokens,
+        max_running=chosen.max_running,
+        max_waiting=chosen.max_waiting,
         one_at_a_time=chosen.batch_invariant,
-    )  # fmt: skip
+    )
     name = session.model_name(model)
-    served = Host(chosen.served_name or options.served_name(name), lambda: session.load_model(model, backend, dtype, fast), sizes)
+    served = Host(
+        chosen.served_name or options.served_name(name), lambda: session.load_model(model, backend, dtype, fast), sizes
+    )
     listening = open_socket(chosen.host, chosen.port)
     with_key = chosen.api_key is not None
     if not is_loopback(chosen.host) and not with_key:
-        note(f"warning: serve: {chosen.host} can be reached from other machines, and there is no --api-key: everybody may use the model")
+        note(
+            f"warning: serve: {chosen.host} can be reached from other machines, and there is no --api-key: "
+            f"everybody may use the model"
+        )
     address = f"http://{f'[{chosen.host}]' if ':' in chosen.host else chosen.host}:{listening.getsockname()[1]}"
     note(f"{address} answers with 503 until {served.name} is loaded")
     app = make_app(served, chosen.api_key, chosen.cors, chosen.timeout, chosen.max_body, hosts=hosts)
@@ -84,14 +109,19 @@ def serve(
 
 
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:
-    """Pages and tokens say the same thing: raises where both options are given, or, with neither given, both are set."""
-    from tinyllm.config import DEFAULT
+    """Pages and tokens say the same thing: raises where both options are given, or, with neither given, both are
+    set."""
     from tinyllm.errors import ConfigError, InvalidInputError
+    from tinyllm.settings.read import DEFAULT
 
     why = "exclude one another: both say how much the cache holds"
     if pages is not None and cache_tokens is not None:
         raise InvalidInputError(f"serve: --pages and --cache-tokens {why}")
-    told = {name: settings[name].source for name in ("serve.pages", "serve.cache_tokens") if settings[name].source != DEFAULT}
+    told = {
+        name: settings[name].source
+        for name in ("serve.pages", "serve.cache_tokens")
+        if settings[name].source != DEFAULT
+    }
     if pages is None and cache_tokens is None and len(told) == 2:
         raise ConfigError(f"{' and '.join(f'{name} ({source})' for name, source in told.items())} {why}")
 
@@ -110,12 +140,16 @@ def _summary(host: Host, address: str, with_key: bool) -> None:
     from rich.table import Table
 
     rows = {
-        "Chat": address, "API": f"{address}/v1  (any OpenAI client)", "Docs": f"{address}/docs", "Metrics": f"{address}/metrics",
-        "Model": f"{state['model']}, context {state['context']}", "Backend": state["backend"],
+        "Chat": address,
+        "API": f"{address}/v1  (any OpenAI client)",
+        "Docs": f"{address}/docs",
+        "Metrics": f"{address}/metrics",
+        "Model": f"{state['model']}, context {state['context']}",
+        "Backend": state["backend"],
         "Cache": f"{state['pages']} pages of {host.page_size} tokens",
         "Queue": f"{host.settings.max_running} at a time, {host.settings.max_waiting} waiting",
         "Key": "asked for" if with_key else "none: everybody who can reach the address may use the model",
-    }  # fmt: skip
+    }
     table = Table.grid(padding=(0, 2))
     for title, text in rows.items():
         table.add_row(title, text)

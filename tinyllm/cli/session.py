@@ -18,7 +18,9 @@ def decode(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{where}: expected UTF-8, got byte 0x{data[error.start]:02x} at position {error.start}") from error
+        raise InvalidInputError(
+            f"{where}: expected UTF-8, got byte 0x{data[error.start]:02x} at position {error.start}"
+        ) from error
 
 
 def read_prompt(prompt: str) -> str:
@@ -41,11 +43,13 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
 def load_model(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> LLM:
     """The model, brought first if it is not on this machine; progress goes to a terminal's stderr."""
     from tinyllm.llm import load
-    from tinyllm.models.sources import resolve
-    from tinyllm.registry import default_registry
+    from tinyllm.models.download.sources import resolve
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
-    registry.backend(registry.select(backend).default or registry.best())  # a wrong name is told before anything is brought
+    registry.backend(
+        registry.select(backend).default or registry.best()
+    )  # a wrong name is told before anything is brought
     name = model_name(model)
     with download_bar(f"fetching {name}") as report:
         path = resolve(name, progress=report)
@@ -55,7 +59,7 @@ def load_model(model: str | None, backend: str | None, dtype: str | None, fast: 
 
 def model_name(model: str | None) -> str:
     """The model that was asked for, or that the settings name."""
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     return model if model is not None else str(default_registry().settings["model"].value)
 
@@ -66,7 +70,8 @@ def backend_name(llm: LLM) -> str:
 
 
 def describe(llm: LLM) -> str:
-    """What loading chose: the kernels with the calls each runs, weights held in a second form, and tensors that were skipped."""
+    """What loading chose: the kernels with the calls each runs, weights held in a second form, and tensors that were
+    skipped."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
     lists = {

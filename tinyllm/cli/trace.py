@@ -13,21 +13,24 @@ from tinyllm.cli import options
 def trace(
     prompt: Annotated[str, typer.Argument(help="What the model reads.")] = "Why is the sky blue?",
     shapes: Annotated[
-        Path, typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go, the prompt's token ids among them.")
+        Path,
+        typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go, the prompt's token ids among them."),
     ] = Path("shapes.jsonl"),
     model: options.ModelName = None,
     backend: options.BackendName = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
 ) -> None:
-    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them as cases.
+    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them
+    as cases.
 
-    The file holds the integers that steer a call, and so the token ids of the prompt and of the answer: whoever has it can read both.
+    The file holds the integers that steer a call, and so the token ids of the prompt and of the answer: whoever has it
+    can read both.
     """
     from tinyllm.cli.output import loading_line, note
     from tinyllm.conformance.shapes import check_writable, write_shapes
-    from tinyllm.graph.trace import Recorder
+    from tinyllm.graph.tools.trace import Recorder
     from tinyllm.llm import load
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     check_writable(shapes)
     own = default_registry()
@@ -37,4 +40,7 @@ def trace(
     llm.generate(prompt, max_tokens=max_tokens)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
-    note(f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, {total} in all")
+    note(
+        f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, "
+        f"{total} in all"
+    )

@@ -10,15 +10,19 @@ import typer
 from tinyllm.cli import options
 
 if TYPE_CHECKING:
-    from tinyllm.backend import Backend
-    from tinyllm.registry import Registry
-    from tinyllm.spec import Call, Case, OpSpec
+    from tinyllm.plugins.backend import Backend
+    from tinyllm.registry.registry import Registry
+    from tinyllm.spec.cases import Case
+    from tinyllm.spec.op_spec import OpSpec
+    from tinyllm.spec.types import Call
 
 
 def which(
     op: options.OpName,
     backend: options.BackendName = None,
-    case: Annotated[str | None, typer.Option("--case", metavar="ID", help="The case of the op's spec to ask about.")] = None,
+    case: Annotated[
+        str | None, typer.Option("--case", metavar="ID", help="The case of the op's spec to ask about.")
+    ] = None,
     dtype: options.Dtype = None,
     fast: options.Fast = None,
     as_json: options.Json = False,
@@ -29,7 +33,7 @@ def which(
     a model, where packing weights pays.
     """
     from tinyllm.cli.output import note, print_json, print_table
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
     spec = registry.spec(op)
@@ -40,15 +44,32 @@ def which(
     verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, bound=True), home, fast)]
     kernels = [k for name in registry.plugins.backends for k in registry.kernels(name, op)]
     rows = [
-        {"kernel": k.id, "priority": k.priority, "exact": k.exact, "single_call": verdicts[0].of(k.id), "in_a_model": verdicts[1].of(k.id)}
+        {
+            "kernel": k.id,
+            "priority": k.priority,
+            "exact": k.exact,
+            "single_call": verdicts[0].of(k.id),
+            "in_a_model": verdicts[1].of(k.id),
+        }
         for k in kernels
     ]
     types = {name: str(given) for name, given in call.inputs.items() if given is not None}
     where = f"{home.name}:{home.device}"
     if as_json:
         attributes = {name: repr(value) for name, value in example.attributes.items()}
-        print_json({"op": op, "backend": where, "source": selection.source, "case": example.id, "inputs": types, "attributes": attributes,
-                    "single_call": asdict(verdicts[0]), "in_a_model": asdict(verdicts[1]), "kernels": rows})  # fmt: skip
+        print_json(
+            {
+                "op": op,
+                "backend": where,
+                "source": selection.source,
+                "case": example.id,
+                "inputs": types,
+                "attributes": attributes,
+                "single_call": asdict(verdicts[0]),
+                "in_a_model": asdict(verdicts[1]),
+                "kernels": rows,
+            }
+        )
         return
     given = ", ".join([f"{n} {t}" for n, t in types.items()] + [f"{k}={v}" for k, v in example.attributes.items()])
     note(f"{op}({given}) on {where} ({selection.source})")
@@ -103,9 +124,9 @@ def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
     """The checked call of a case, its floats in `dtype`."""
     import numpy as np
 
-    from tinyllm.quant_weight import QuantWeight
-    from tinyllm.spec import FLOATS, ArrayType
-    from tinyllm.validation import check_call, quant_type
+    from tinyllm.spec.quantized import QuantWeight
+    from tinyllm.spec.types import FLOATS, ArrayType
+    from tinyllm.spec.validation import check_call, quant_type
 
     generator = np.random.default_rng(0)
     types: dict[str, Any] = {}

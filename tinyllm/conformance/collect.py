@@ -20,8 +20,8 @@ from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.errors import UnknownNameError, suggest
-from tinyllm.oracle import ONNX
-from tinyllm.registry import Registry
+from tinyllm.plugins.oracle import ONNX
+from tinyllm.registry.registry import Registry
 
 ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
     "signatures": signatures,
@@ -51,20 +51,29 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
         ("tier", plan.tiers, TIERS),
         ("dtype", plan.dtypes, DTYPES),
         ("op", plan.ops, (*registry.specs, ARRAYS)),
-        ("kernel", plan.kernels, (*(k.name for k in registry.plugins.kernels if k.backend == backend.name), "reference")),
+        (
+            "kernel",
+            plan.kernels,
+            (*(k.name for k in registry.plugins.kernels if k.backend == backend.name), "reference"),
+        ),
         ("oracle", plan.oracles, (ONNX, *registry.plugins.oracles)),
     ):
         for name in names:
             if name not in known:
                 raise UnknownNameError(f"unknown {kind} {name!r}.{suggest(name, known)}")
-    return [Trial(registry, backend, spec, plan) for name, spec in registry.specs.items() if not plan.ops or name in plan.ops]
+    return [
+        Trial(registry, backend, spec, plan)
+        for name, spec in registry.specs.items()
+        if not plan.ops or name in plan.ops
+    ]
 
 
 def collect(registry: Registry, plan: Plan) -> list[Check]:
     """The checks of a plan.
 
     Raises:
-        UnknownNameError: as `trials` does; no check has the id asked for, with the nearest ones; or the shapes file lacks an op asked for.
+        UnknownNameError: as `trials` does; no check has the id asked for, with the nearest ones; or the shapes file
+            lacks an op asked for.
     """
     found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes else []
     asked = trials(registry, plan)
@@ -95,4 +104,6 @@ def _names(check: Check) -> set[str]:
     aspect = f"/{check.aspect}" if check.aspect else ""
     kernel = who.partition("/")[2]
     insides = {case, check.case} if check.case else {case}
-    return {f"{w}[{i}]{aspect}" for w in (who, who.partition(":")[0], kernel, kernel.partition(":")[0]) for i in insides}
+    return {
+        f"{w}[{i}]{aspect}" for w in (who, who.partition(":")[0], kernel, kernel.partition(":")[0]) for i in insides
+    }

@@ -11,10 +11,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tinyllm.dtypes import numpy_dtype
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.spec import REQUIRED, ArrayType, Call, Case, Draw, OpSpec
-from tinyllm.validation import check_call, quant_type
+from tinyllm.spec.cases import Case, Draw
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import REQUIRED, OpSpec
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import check_call, quant_type
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
@@ -71,7 +73,8 @@ def copied(value: Any) -> Any:
 
 
 def rounded(value: Any, kind: str, dtype: str) -> Any:
-    """A drawn value as a test gives it: inputs of kind T and masks in the test's dtype, other floats in float32 or better."""
+    """A drawn value as a test gives it: inputs of kind T and masks in the test's dtype, other floats in float32 or
+    better."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     with np.errstate(all="ignore"):
@@ -79,12 +82,16 @@ def rounded(value: Any, kind: str, dtype: str) -> Any:
 
 
 def draw_inputs(spec: OpSpec, name: str, inputs: Mapping[str, Any], dtype: str, seed: int = 0) -> dict[str, Any]:
-    """Inputs as numpy arrays and `QuantWeight`s, the same at each run of a seed: it is mixed with the op's and the case's names."""
+    """Inputs as numpy arrays and `QuantWeight`s, the same at each run of a seed: it is mixed with the op's and the
+    case's names."""
     rng = np.random.default_rng([zlib.crc32(f"{spec.name}/{name}".encode()), seed])
     kinds = {i.name: i.kind for i in spec.inputs}
     made = {n: given.make(rng) if isinstance(given, Draw) else given for n, given in inputs.items()}
     kept = {n: given.dtype for n, given in inputs.items() if isinstance(given, Draw)}
-    return {n: value.astype(numpy_dtype(kept[n])) if kept.get(n) else rounded(value, kinds.get(n, ""), dtype) for n, value in made.items()}
+    return {
+        n: value.astype(numpy_dtype(kept[n])) if kept.get(n) else rounded(value, kinds.get(n, ""), dtype)
+        for n, value in made.items()
+    }
 
 
 @dataclass
@@ -100,7 +107,10 @@ class Example:
     @cached_property
     def call(self) -> Call:
         """The call as validation sees it."""
-        types = {n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(v.shape, str(v.dtype)) for n, v in self.inputs.items()}
+        types = {
+            n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(v.shape, str(v.dtype))
+            for n, v in self.inputs.items()
+        }
         return check_call(self.spec, types, self.attributes)
 
     @cached_property
@@ -130,7 +140,9 @@ class Example:
             return (None,) * len(self.expected)
         defaults = {a.name: a.default for a in self.spec.attributes if a.default is not REQUIRED}
         with np.errstate(all="ignore"):
-            sizes = model(self.wide, defaults | self.attributes, self.expected if len(self.expected) > 1 else self.expected[0])
+            sizes = model(
+                self.wide, defaults | self.attributes, self.expected if len(self.expected) > 1 else self.expected[0]
+            )
         return sizes if isinstance(sizes, tuple) else (sizes,) * len(self.expected)
 
     @property

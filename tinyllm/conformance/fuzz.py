@@ -1,4 +1,5 @@
-"""The fuzz tier: random valid calls of every op, in shapes and settings that nobody thought of, judged against the reference."""
+"""The fuzz tier: random valid calls of every op, in shapes and settings that nobody thought of, judged against the
+reference."""
 
 from __future__ import annotations
 

@@ -46,7 +46,10 @@ def isolated_ops(plan: Plan, timeout: float | None = None) -> list[str]:
 
 
 def run_isolated(
-    plan: Plan, ops: Iterable[str], timeout: float | None = None, on_start: Callable[[str], None] = lambda check_id: None
+    plan: Plan,
+    ops: Iterable[str],
+    timeout: float | None = None,
+    on_start: Callable[[str], None] = lambda check_id: None,
 ) -> Iterator[Result]:
     """The results of a plan, op by op. The processes load plugins and settings anew, as this one did.
 
@@ -79,8 +82,15 @@ def _run_op(plan: Plan, timeout: float | None, on_start: Callable[[str], None]) 
                 return
             if started is None:
                 op = plan.ops[0]
-                started = {"id": f"{plan.backend}/{op}[]/signature", "backend": plan.backend.partition(":")[0], "op": op, "kernel": "",
-                           "dtype": "", "case": "", "aspect": "signature"}  # fmt: skip
+                started = {
+                    "id": f"{plan.backend}/{op}[]/signature",
+                    "backend": plan.backend.partition(":")[0],
+                    "op": op,
+                    "kernel": "",
+                    "dtype": "",
+                    "case": "",
+                    "aspect": "signature",
+                }
                 total = total if counted else 0  # its checks could not be told: no use to start again
             done += 1
             message = worker.end(timeout) if counted else f"while kernels were loaded: {worker.end(timeout)}"
@@ -95,7 +105,9 @@ class _Worker:
         self._read, write = os.pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         command = [sys.executable, "-m", "tinyllm.conformance.worker", json.dumps(asdict(plan)), skip, str(write)]
-        self._process = subprocess.Popen(command, pass_fds=(write,), stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
+        self._process = subprocess.Popen(
+            command, pass_fds=(write,), stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
+        )
         os.close(write)
         self._hung = False
 
@@ -110,7 +122,8 @@ class _Worker:
         self._said.close()
 
     def lines(self, timeout: float | None) -> Iterator[dict[str, Any]]:
-        """What it writes, until it ends or says nothing for too long. It may take its time to begin: libraries are slow to load."""
+        """What it writes, until it ends or says nothing for too long. It may take its time to begin: libraries are slow
+        to load."""
         selector, rest, begun = selectors.DefaultSelector(), b"", False
         selector.register(self._read, selectors.EVENT_READ)
         while True:
@@ -132,7 +145,11 @@ class _Worker:
         if self._hung:
             return f"no answer within {timeout:g} s: cut off"
         code = self._process.wait()
-        how = f"the process was ended by {signal.Signals(-code).name}" if code < 0 else f"the process ended with code {code}"
+        how = (
+            f"the process was ended by {signal.Signals(-code).name}"
+            if code < 0
+            else f"the process ended with code {code}"
+        )
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
         return how + (f": {said[-1]}" if said else "")

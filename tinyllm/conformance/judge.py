@@ -1,8 +1,9 @@
 """Is an output right? Each element and the mean of all are held against bounds relative to the size of rounding errors.
 
-The unit is the ulp of an op: `eps(dtype) * scale + eps(inner dtype) * inner_scale`, the scales given by the spec (for a matrix product
-the sum of |x||w|). An element may be off by `tolerance` ulps, the mean over an output by a quarter of that: the first bound finds one
-wrong element among a million, which a mean hides, the second a small error that all elements share, which is no rounding.
+The unit is the ulp of an op: `eps(dtype) * scale + eps(inner dtype) * inner_scale`, the scales given by the spec (for a
+matrix product the sum of |x||w|). An element may be off by `tolerance` ulps, the mean over an output by a quarter of
+that: the first bound finds one wrong element among a million, which a mean hides, the second a small error that all
+elements share, which is no rounding.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.packing import dequantized
+from tinyllm.catalogue.quantize.packing import dequantized
 from tinyllm.conformance.example import Example, eps, tiny, widen
-from tinyllm.dtypes import numpy_dtype
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.validation import output_types
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.validation import output_types
 
 INEXACT = 2.0**-7
 """Allowed error, relative to the scale, of a kernel that rounds activations (exact=False)."""
@@ -30,7 +31,8 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """`message` says what is wrong, and is empty where nothing is. `worst`, `mean` and the `bound` in ulps of the op."""
+    """`message` says what is wrong, and is empty where nothing is. `worst`, `mean` and the `bound` in ulps of the
+    op."""
 
     message: str = ""
     worst: float = 0.0
@@ -40,7 +42,12 @@ class Verdict:
 
 
 def judge(
-    example: Example, outputs: tuple[Any, ...], *, exact: bool = True, against: tuple[Any, ...] | None = None, factor: float = 1.0
+    example: Example,
+    outputs: tuple[Any, ...],
+    *,
+    exact: bool = True,
+    against: tuple[Any, ...] | None = None,
+    factor: float = 1.0,
 ) -> Verdict:
     """The verdict on outputs given as numpy arrays or `QuantWeight`s.
 
@@ -65,7 +72,9 @@ def judge(
         elif wanted.shape != kind.shape:
             verdict = Verdict(f"the reference gives {list(wanted.shape)}, the spec says {list(kind.shape)}")
         elif not kind.dtype.startswith(("float", "bfloat")):
-            verdict = Verdict("" if np.array_equal(output, wanted) else f"{np.sum(output != wanted)} of {wanted.size} values differ")
+            verdict = Verdict(
+                "" if np.array_equal(output, wanted) else f"{np.sum(output != wanted)} of {wanted.size} values differ"
+            )
         else:
             unit = _ulp(np.asarray(wanted), scale, inner, kind.dtype, example.inner_dtype, exact)
             verdict = judge_array(output, np.asarray(wanted), unit, tolerance)
@@ -93,7 +102,10 @@ def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict
     fine = agree | np.where(strange, False, np.isfinite(given))
     if not np.all(fine):
         index = tuple(int(i[0]) for i in np.nonzero(~fine))
-        message = f"{given[index]} at {index} where the reference has {rounded[index]}; {np.sum(~fine)} of {fine.size} are like that"
+        message = (
+            f"{given[index]} at {index} where the reference has {rounded[index]}; {np.sum(~fine)} of "
+            f"{fine.size} are like that"
+        )
         return Verdict(message, np.inf, np.inf, str(index))
     errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
     errors = np.maximum(errors - (_flushed(str(output.dtype)) if tolerance else 0.0), 0.0)
@@ -104,8 +116,13 @@ def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict
     worst, mean = float(in_ulps.max()), float(in_ulps.mean())
     index = tuple(map(int, np.unravel_index(int(in_ulps.argmax()), in_ulps.shape)))
     if not worst <= tolerance:
-        values = f"{given[index]:.9g}, reference {wanted[index]:.9g}; {np.sum(~(in_ulps <= tolerance))} of {in_ulps.size} are off"
-        return Verdict(f"error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}", worst, mean, str(index))
+        values = (
+            f"{given[index]:.9g}, reference {wanted[index]:.9g}; {np.sum(~(in_ulps <= tolerance))} of "
+            f"{in_ulps.size} are off"
+        )
+        return Verdict(
+            f"error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}", worst, mean, str(index)
+        )
     if in_ulps.size >= FEWEST and mean > tolerance * MEAN_SHARE:
         message = f"mean error of {mean:.3g} ulps (allowed {tolerance * MEAN_SHARE:g}), worst {worst:.3g}"
         return Verdict(message, worst, mean, str(index))
@@ -118,7 +135,7 @@ def _flushed(dtype: str) -> float:
 
 
 def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, tolerance: float) -> Verdict:
-    """A quantised weight is judged by its format and by what it gives back dequantised."""
+    """A quantized weight is judged by its format and by what it gives back dequantized."""
     if not isinstance(output, QuantWeight):
         return Verdict(f"{type(output).__name__} instead of a QuantWeight")
     for name in ("scheme", "bits", "group_size", "shape"):
@@ -129,7 +146,10 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, toler
         given, reference = (w.arrays.get(name) for w in (output, wanted))
         kind = floats if name in ("scales", "biases") else str(getattr(reference, "dtype", None))
         if given is None or reference is None or (str(given.dtype), given.shape) != (kind, reference.shape):
-            return Verdict(f"array {name}: {_described(given)}, expected {kind}{list(reference.shape) if reference is not None else ''}")
+            return Verdict(
+                f"array {name}: {_described(given)}, expected "
+                f"{kind}{list(reference.shape) if reference is not None else ''}"
+            )
     restored, ideal = dequantized(np, widen(output)), dequantized(np, widen(wanted))
     in_ulps = np.abs(restored - ideal) / (eps(floats) * np.maximum(scale, 1e-30))
     if not in_ulps.size:
@@ -139,13 +159,15 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, toler
     message = ""
     if not worst <= tolerance:
         values = f"{restored[index]:.9g}, reference {ideal[index]:.9g}"
-        message = f"dequantised: error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}"
+        message = f"dequantized: error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}"
     elif in_ulps.size >= FEWEST and mean > tolerance * MEAN_SHARE:
-        message = f"dequantised: mean error of {mean:.3g} ulps (allowed {tolerance * MEAN_SHARE:g}), worst {worst:.3g}"
+        message = f"dequantized: mean error of {mean:.3g} ulps (allowed {tolerance * MEAN_SHARE:g}), worst {worst:.3g}"
     return Verdict(message, worst, mean, str(index))
 
 
 def _described(array: Any) -> str:
     if array is None:
         return "absent"
-    return f"{numpy_dtype(str(array.dtype))}{list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+    return (
+        f"{numpy_dtype(str(array.dtype))}{list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+    )

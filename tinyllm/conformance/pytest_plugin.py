@@ -1,4 +1,5 @@
-"""The pytest side of the kit: options, and the reports at the end. Loaded by every pytest run, so it imports nothing heavy."""
+"""The pytest side of the kit: options, and the reports at the end. Loaded by every pytest run, so it imports nothing
+heavy."""
 
 from __future__ import annotations
 
@@ -32,7 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tinyllm", "conformance of tinyllm backends (with --pyargs tinyllm.conformance)")
     for name, text in OPTIONS.items():
         action = "append" if name in REPEATED else "store"
-        group.addoption(f"--tinyllm-{name}", dest=f"tinyllm_{name}", action=action, default=[] if name in REPEATED else "", help=text)
+        group.addoption(
+            f"--tinyllm-{name}",
+            dest=f"tinyllm_{name}",
+            action=action,
+            default=[] if name in REPEATED else "",
+            help=text,
+        )
 
 
 class Session:
@@ -41,7 +48,7 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         from tinyllm.conformance.collect import collect
         from tinyllm.conformance.run import Runner
-        from tinyllm.registry import default_registry
+        from tinyllm.registry.registry import default_registry
 
         registry = default_registry()
         self.checks: list[tuple[Check, Runner]] = []
@@ -52,7 +59,7 @@ class Session:
 
 def _plans(config: pytest.Config) -> list[Plan]:
     from tinyllm.conformance.checks.check import TIERS, Plan
-    from tinyllm.registry import default_registry
+    from tinyllm.registry.registry import default_registry
 
     given: dict[str, Any] = {name: config.getoption(f"tinyllm_{name}") for name in OPTIONS}
     if not (given["seed"] or "0").isdecimal():
@@ -61,10 +68,19 @@ def _plans(config: pytest.Config) -> list[Plan]:
     names = given["backend"] or [n for n in registry.plugins.backends if registry.probe(n).available]
     tiers = TIERS if given["case"] else tuple(t.strip() for t in (given["tier"] or "smoke").split(","))
     return [
-        Plan(name, tiers, tuple(given["op"]), tuple(given["dtype"]), tuple(given["kernel"]), given["case"], int(given["seed"] or 0),
-             tuple(given["oracle"]), given["shapes"])
+        Plan(
+            name,
+            tiers,
+            tuple(given["op"]),
+            tuple(given["dtype"]),
+            tuple(given["kernel"]),
+            given["case"],
+            int(given["seed"] or 0),
+            tuple(given["oracle"]),
+            given["shapes"],
+        )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def kept(config: pytest.Config) -> Session:
@@ -81,7 +97,8 @@ def kept(config: pytest.Config) -> Session:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """What was asked for is looked at before files are: while one is collected, a wrong name would count as the file's error."""
+    """What was asked for is looked at before files are: while one is collected, a wrong name would count as the file's
+    error."""
     if any(session.config.getoption(f"tinyllm_{name}") for name in OPTIONS if name != "tier"):
         kept(session.config)
 
@@ -134,7 +151,7 @@ class Collector:
         from tinyllm.conformance.reports.report import Report
         from tinyllm.conformance.reports.summary import idle, verdict
         from tinyllm.conformance.result import Result
-        from tinyllm.registry import default_registry
+        from tinyllm.registry.registry import default_registry
 
         reports = []
         for plan in _plans(config):
@@ -147,6 +164,8 @@ class Collector:
         for report in reports:
             terminalreporter.write_line(verdict(report))
             for declaration in idle(report, default_registry().plugins.declarations):
-                terminalreporter.write_line(f"warning: {declaration.name}: no check was about it ({declaration.reason})")
+                terminalreporter.write_line(
+                    f"warning: {declaration.name}: no check was about it ({declaration.reason})"
+                )
         for path in config.getoption("tinyllm_report"):
             write(path, reports)

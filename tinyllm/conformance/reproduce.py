@@ -8,7 +8,7 @@ from typing import Any
 from tinyllm.conformance.checks.check import TIERS, Plan, Trial
 from tinyllm.conformance.collect import collect
 from tinyllm.errors import UnknownNameError
-from tinyllm.registry import Registry, default_registry
+from tinyllm.registry.registry import Registry, default_registry
 
 
 def reproduce(
@@ -32,6 +32,8 @@ def reproduce(
     trial = Trial(registry, registry.backend(backend), registry.spec(op), plan)
     case = next((c for c in trial.cases if c.id == check.case), None)
     if case is None or check.subject is None or check.aspect or not check.dtype:
-        raise UnknownNameError(f"{check_id}: not about the outputs of a case; run it with: tinyllm check {backend} --case {check_id!r}")
+        raise UnknownNameError(
+            f"{check_id}: not about the outputs of a case; run it with: tinyllm check {backend} --case {check_id!r}"
+        )
     example = trial.example(case, check.dtype)
     return example.inputs, example.attributes, check.subject(example), example.expected

@@ -13,9 +13,9 @@ from tinyllm.conformance.checks.origin import Watch, origin
 from tinyllm.conformance.judge import INEXACT, MEAN_SHARE, Verdict
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.subject import Subject
-from tinyllm.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
 from tinyllm.errors import UnsupportedError
-from tinyllm.registry import Registry
+from tinyllm.plugins.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
+from tinyllm.registry.registry import Registry
 
 
 class Runner:
@@ -27,9 +27,14 @@ class Runner:
 
     def __call__(self, check: Check) -> Result:
         """The result; whatever a kernel raises is one."""
-        declared = [d for d in self.registry.plugins.declarations
-                    if d.covers(check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect)]  # fmt: skip
-        watch = Watch(self.registry, check.subject) if check.subject and check.subject.kernel and not check.aspect else None
+        declared = [
+            d
+            for d in self.registry.plugins.declarations
+            if d.covers(check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect)
+        ]
+        watch = (
+            Watch(self.registry, check.subject) if check.subject and check.subject.kernel and not check.aspect else None
+        )
         if check.subject and watch:
             check.subject.watch = watch
         start = time.perf_counter()
@@ -46,11 +51,24 @@ class Runner:
             message = f"passes, although it is expected to fail: {', '.join(used)}"
         judged = check.subject is not None and outcome is not Outcome.UNSUPPORTED and (verdict.where or verdict.worst)
         return Result(
-            check.id, check.backend, check.op, check.kernel, check.dtype, check.case, check.aspect, outcome, message,
-            how=self._how(check.subject, check.dtype, watch), worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
-            bound=verdict.bound if judged else None, where=verdict.where, seconds=seconds, declared=used, decision=check.decision,
+            check.id,
+            check.backend,
+            check.op,
+            check.kernel,
+            check.dtype,
+            check.case,
+            check.aspect,
+            outcome,
+            message,
+            how=self._how(check.subject, check.dtype, watch),
+            worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
+            bound=verdict.bound if judged else None,
+            where=verdict.where,
+            seconds=seconds,
+            declared=used,
+            decision=check.decision,
             snippet=snippet(check.id, check.aspect if check.subject else "call", self.plan) if outcome in BAD else "",
-        )  # fmt: skip
+        )
 
     def _how(self, subject: Subject | None, dtype: str, watch: Watch | None) -> str:
         if subject is None:

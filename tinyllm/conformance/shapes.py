@@ -13,14 +13,15 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 import numpy as np
 
-from tinyllm.catalogue.draws import constant, integers, normal, quantised
-from tinyllm.dtypes import numpy_dtype
 from tinyllm.errors import TinyllmError, suggest
-from tinyllm.graph.trace import Recorded
-from tinyllm.quant_weight import BITS, SCHEMES, WORD
-from tinyllm.rope_scaling import Rope, RopeScaling
-from tinyllm.spec import FLOATS, INTEGERS, ArrayType, Case, Draw, OpSpec, QuantType
-from tinyllm.validation import check_call, output_types
+from tinyllm.graph.tools.trace import Recorded
+from tinyllm.spec.cases import Case, Draw, constant, integers, normal, quantized
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import BITS, SCHEMES, WORD
+from tinyllm.spec.rope import Rope, RopeScaling
+from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, QuantType
+from tinyllm.spec.validation import check_call, output_types
 
 SETTINGS = {"RopeScaling": RopeScaling, "Rope": Rope}
 """Attributes that are objects, by their class."""
@@ -39,7 +40,12 @@ def to_line(call: Recorded, count: int) -> str:
     inputs: dict[str, Any] = {}
     for name, kind in call.types.items():
         if isinstance(kind, QuantType):
-            inputs[name] = {"scheme": kind.scheme, "bits": kind.bits, "group_size": kind.group_size, "shape": list(kind.shape)}
+            inputs[name] = {
+                "scheme": kind.scheme,
+                "bits": kind.bits,
+                "group_size": kind.group_size,
+                "shape": list(kind.shape),
+            }
         else:
             inputs[name] = {"dtype": kind.dtype, "shape": list(kind.shape)}
             if name in call.values:
@@ -50,7 +56,9 @@ def to_line(call: Recorded, count: int) -> str:
 
 def _encoded(value: Any) -> Any:
     if type(value).__name__ in SETTINGS:
-        return {type(value).__name__: {n: _encoded(v) if not isinstance(v, dict) else v for n, v in _fields(value).items()}}
+        return {
+            type(value).__name__: {n: _encoded(v) if not isinstance(v, dict) else v for n, v in _fields(value).items()}
+        }
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -60,9 +68,13 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises `ShapesFileError` where no file can be written, so that no model runs for nothing. Leaves what is there as it is."""
+    """Raises `ShapesFileError` where no file can be written, so that no model runs for nothing. Leaves what is there as
+    it is."""
     if path.is_dir() or not path.parent.is_dir():
-        raise ShapesFileError(f"shapes file {path}: expected a file in a folder that exists, got {'a folder' if path.is_dir() else 'none'}")
+        raise ShapesFileError(
+            f"shapes file {path}: expected a file in a folder that exists, got "
+            f"{'a folder' if path.is_dir() else 'none'}"
+        )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ShapesFileError(f"shapes file {path}: cannot be written: permission denied")
 
@@ -110,7 +122,9 @@ def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case,
 def _wrong(field: str, expected: str, got: Any) -> ValueError:
     """The one wording of a malformed line; long values are cut."""
     told = got if isinstance(got, str) else json.dumps(got, default=str)
-    return ValueError(f"{field}{': ' if field else ''}expected {expected}, got {told if len(told) <= 80 else told[:77] + '...'}")
+    return ValueError(
+        f"{field}{': ' if field else ''}expected {expected}, got {told if len(told) <= 80 else told[:77] + '...'}"
+    )
 
 
 def _parsed(line: str) -> Any:
@@ -142,7 +156,8 @@ def _one_of(field: str, value: Any, known: Iterable[Any]) -> Any:
     if not any(type(value) is type(k) and value == k for k in known):
         hint = suggest(value, map(str, known)) if isinstance(value, str) else ""
         few = "a known one" if len(known) > 12 else f"one of {', '.join(map(str, known))}" if known else "none"
-        raise ValueError(f"{_wrong(field, few, repr(value) if isinstance(value, str) else value)}{'.' + hint if 'Did' in hint else ''}")
+        got = repr(value) if isinstance(value, str) else value
+        raise ValueError(f"{_wrong(field, few, got)}{'.' + hint if 'Did' in hint else ''}")
     return value
 
 
@@ -214,7 +229,7 @@ def _input(name: str, given: Mapping[str, Any], values: dict[str, np.ndarray]) -
     """Type and draw of an input; its numbers go to `values` where the line has them."""
     shape = _sized(f"{name}.shape", given.get("shape", "nothing"))
     if "scheme" in given:
-        return _quantised(name, given, shape)
+        return _quantized(name, given, shape)
     dtype = _one_of(f"{name}.dtype", given.get("dtype", "nothing"), (*FLOATS, *INTEGERS, "bool"))
     if "values" in given:
         values[name] = _numbers(f"{name}.values", given["values"], dtype, shape)
@@ -227,7 +242,7 @@ def _input(name: str, given: Mapping[str, Any], values: dict[str, np.ndarray]) -
     return ArrayType(shape, dtype), normal(*shape, scale=shape[-1] ** -0.5 if wide and shape[-1] else 1.0)
 
 
-def _quantised(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[QuantType, Draw]:
+def _quantized(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[QuantType, Draw]:
     scheme = _one_of(f"{name}.scheme", given["scheme"], SCHEMES)
     bits = _one_of(f"{name}.bits", given.get("bits", "nothing"), BITS if scheme == "affine" else (8,))
     group_size = _integer(f"{name}.group_size", given.get("group_size", "nothing"), 1)
@@ -237,7 +252,9 @@ def _quantised(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> t
         raise _wrong(f"{name}.group_size", f"a divisor of the {shape[1]} columns", group_size)
     if scheme == "affine" and shape[1] * bits % WORD:
         raise _wrong(f"{name}.shape", f"columns whose {bits} bits fill whole words of {WORD}", list(shape))
-    return QuantType(shape, scheme, bits, group_size), quantised(*shape, scheme=scheme, bits=bits, group_size=group_size)
+    return QuantType(shape, scheme, bits, group_size), quantized(
+        *shape, scheme=scheme, bits=bits, group_size=group_size
+    )
 
 
 def _numbers(field: str, given: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -248,9 +265,19 @@ def _numbers(field: str, given: Any, dtype: str, shape: tuple[int, ...]) -> np.n
         raise _wrong(field, "rows of one length", given) from error
     if raw.shape != shape:
         raise _wrong(field, f"numbers of shape {list(shape)}", f"shape {list(raw.shape)}")
-    kinds, words = ("b", "true or false") if dtype == "bool" else ("iu", f"{dtype} numbers") if dtype in INTEGERS else ("iuf", "numbers")
+    kinds, words = (
+        ("b", "true or false")
+        if dtype == "bool"
+        else ("iu", f"{dtype} numbers")
+        if dtype in INTEGERS
+        else ("iuf", "numbers")
+    )
     if raw.size and raw.dtype.kind not in kinds:
         raise _wrong(field, words, given)
-    if raw.size and dtype in INTEGERS and not np.iinfo(dtype).min <= int(raw.min()) <= int(raw.max()) <= np.iinfo(dtype).max:
+    if (
+        raw.size
+        and dtype in INTEGERS
+        and not np.iinfo(dtype).min <= int(raw.min()) <= int(raw.max()) <= np.iinfo(dtype).max
+    ):
         raise _wrong(field, words, f"{raw.min()} to {raw.max()}")
     return raw.astype(numpy_dtype(dtype))

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend, Kernel
 from tinyllm.conformance.example import Example, copied, map_arrays
 from tinyllm.errors import UnsupportedError
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.reference import reference_function
-from tinyllm.registry import Registry
-from tinyllm.spec import Call, OpSpec
-from tinyllm.validation import output_types
+from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.by_reference import reference_function
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.types import Call
+from tinyllm.spec.validation import output_types
 
 BROKEN_SUPPORTS = "supports failed:"
 """Begins the reason of a kernel whose `supports` raises, or answers neither True nor with a reason."""
@@ -89,7 +91,8 @@ class Subject:
         return self.as_tuple(example, result)
 
     def as_tuple(self, example: Example, result: Any) -> tuple[Any, ...]:
-        """The outputs in what a call gives: a tuple where the spec says several, otherwise the one thing, whatever it is."""
+        """The outputs in what a call gives: a tuple where the spec says several, otherwise the one thing, whatever it
+        is."""
         several = len(output_types(self.spec, example.call)) != 1 or self.spec.outputs[0].shape.startswith("...")
         return result if several and isinstance(result, tuple) else (result,)
 
@@ -103,7 +106,8 @@ class Subject:
 
 
 def subjects(registry: Registry, backend: Backend, spec: OpSpec) -> list[Subject]:
-    """Every kernel of a backend for an op; where there is none, the reference, if the backend has a namespace for it."""
+    """Every kernel of a backend for an op; where there is none, the reference, if the backend has a namespace for
+    it."""
     kernels: list[Kernel | None] = [*registry.kernels(backend.name, spec.name)]
     if not kernels and backend.xp is not None:
         kernels = [None]

@@ -1,4 +1,5 @@
-"""Every check of every backend asked for, as a pytest test: `pytest --pyargs tinyllm.conformance --tinyllm-backend NAME`."""
+"""Every check of every backend asked for, as a pytest test:
+`pytest --pyargs tinyllm.conformance --tinyllm-backend NAME`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Runs checks in a process of its own and writes a JSON line for each: the child's side of `isolate`.
 
-Started as `python -m tinyllm.conformance.worker PLAN SKIP FD`: the plan as JSON, how many of its checks were done before, where to write.
+Started as `python -m tinyllm.conformance.worker PLAN SKIP FD`: the plan as JSON, how many of its checks were done
+before, where to write.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect, trials
 from tinyllm.conformance.run import Runner
 from tinyllm.errors import TinyllmError, UnknownNameError
-from tinyllm.registry import Registry, default_registry
+from tinyllm.registry.registry import Registry, default_registry
 
 LIST = "list"
 """In the place of SKIP: tell the ops of the plan, and what is wrong with it, without loading a kernel."""
@@ -45,8 +46,15 @@ def main(plan_json: str, skip: str, descriptor: str) -> None:
         print(json.dumps({"checks": len(checks)}), file=out)
         runner = Runner(registry, plan)
         for check in checks[int(skip) :]:
-            about = {"id": check.id, "backend": check.backend, "op": check.op, "kernel": check.kernel, "dtype": check.dtype,
-                     "case": check.case, "aspect": check.aspect}  # fmt: skip
+            about = {
+                "id": check.id,
+                "backend": check.backend,
+                "op": check.op,
+                "kernel": check.kernel,
+                "dtype": check.dtype,
+                "case": check.case,
+                "aspect": check.aspect,
+            }
             print(json.dumps({"start": about}), file=out)
             print(json.dumps({"result": runner(check).to_json()}), file=out)
 

@@ -1,4 +1,5 @@
-"""Requests in, pieces of replies out: continuous batching over a paged cache, one step at a time. One thread calls it."""
+"""Requests in, pieces of replies out: continuous batching over a paged cache, one step at a time. One thread calls
+it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class StepError(TinyllmError):
 
 @dataclass(frozen=True)
 class Event:
-    """A piece of choice `index` of a request, or the error that ended the request. reused: prompt tokens that were in the cache."""
+    """A piece of choice `index` of a request, or the error that ended the request. reused: prompt tokens that were in
+    the cache."""
 
     request: str
     index: int
@@ -78,14 +80,23 @@ class Engine:
     Args:
         runner: the model. pages, page_size: of its cache.
         max_step_tokens, max_running: see `Scheduler`. max_waiting: sequences that may wait; past it `add` refuses.
-        one_at_a_time: each step holds one sequence and reads prompts in the same chunks always, so that the bits of its logits
-            do not depend on who else is there.
+        one_at_a_time: each step holds one sequence and reads prompts in the same chunks always, so that the bits of its
+            logits do not depend on who else is there.
     """
 
     def __init__(
-        self, runner: ModelRunner, *, pages: int, page_size: int = 64, max_step_tokens: int = 512, max_running: int = 64,
-        max_waiting: int = 256, one_at_a_time: bool = False, salt: bytes = b"", clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+        self,
+        runner: ModelRunner,
+        *,
+        pages: int,
+        page_size: int = 64,
+        max_step_tokens: int = 512,
+        max_running: int = 64,
+        max_waiting: int = 256,
+        one_at_a_time: bool = False,
+        salt: bytes = b"",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.runner, self.clock, self.max_waiting, self.salt = runner, clock, max_waiting, salt
         self.pool = PagePool(pages, page_size)
         self.scheduler = Scheduler(self.pool, max_step_tokens, max_running, one_at_a_time=one_at_a_time, clock=clock)
@@ -116,11 +127,15 @@ class Engine:
         """
         if request in self._requests:
             raise InvalidInputError(f"request {request!r} is there already")
-        if len(self.scheduler.waiting) + len(sequences) > self.max_waiting + self.scheduler.max_running - len(self.scheduler.running):
+        if len(self.scheduler.waiting) + len(sequences) > self.max_waiting + self.scheduler.max_running - len(
+            self.scheduler.running
+        ):
             raise QueueFullError(len(self.scheduler.waiting), self._retry_after())
         for sequence in sequences:
             if len(sequence.prompt) >= self.capacity:
-                raise InvalidInputError(f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.capacity - 1}")
+                raise InvalidInputError(
+                    f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.capacity - 1}"
+                )
             sequence.limit = min(sequence.limit, self.capacity)
         entries = [Entry(s, priority, salt=self.salt) for s in sequences]
         found = _Request(request, entries, None if seconds is None else self.clock() + seconds)
@@ -145,14 +160,17 @@ class Engine:
         return True
 
     def step(self) -> list[Event]:
-        """Run one step of the model; what came of it. Whatever a kernel raises ends the request that it is due to, and no other."""
+        """Run one step of the model; what came of it. Whatever a kernel raises ends the request that it is due to, and
+        no other."""
         start = self.clock()
         events = self._expired()
         parts = self.scheduler.schedule()
         if not parts:
             self._count()
             return events
-        batch = make_step([Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages) for p in parts], self.pool.page_size)
+        batch = make_step(
+            [Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages) for p in parts], self.pool.page_size
+        )
         before = self.clock()
         try:
             logits = self.runner.step(batch)
@@ -205,10 +223,15 @@ class Engine:
     def _expired(self) -> list[Event]:
         now = self.clock()
         late = [r for r in self._requests.values() if r.deadline is not None and now >= r.deadline]
-        return [event for r in late for event in self._fail(r, DeadlineError("the request was not done in the time that it had"))]
+        return [
+            event
+            for r in late
+            for event in self._fail(r, DeadlineError("the request was not done in the time that it had"))
+        ]
 
     def _broken(self, parts: list[Part], error: Exception) -> list[Event]:
-        """Every page is lost with the step. A sequence that ran alone was the cause; of several each runs alone now, to find out."""
+        """Every page is lost with the step. A sequence that ran alone was the cause; of several each runs alone now, to
+        find out."""
         self.scheduler.failed(parts)
         self.runner.reserve(self.pool.pages, self.pool.page_size)
         if len(parts) > 1:

@@ -1,4 +1,5 @@
-"""The one thread that loads, binds and steps; all others pass it messages, and are called back with what came of their requests.
+"""The one thread that loads, binds and steps; all others pass it messages, and are called back with what came of their
+requests.
 
 An array that one thread made may not be evaluated by another (MLX), so nothing but this thread touches the model.
 """
@@ -22,7 +23,8 @@ Message = Callable[[Engine | None], None]
 
 
 class StoppedError(TinyllmError):
-    """The engine takes no more requests: it is being shut down, or could not be loaded, or broke; that is then its `__cause__`."""
+    """The engine takes no more requests: it is being shut down, or could not be loaded, or broke; that is then its
+    `__cause__`."""
 
 
 class EngineThread:
@@ -63,9 +65,15 @@ class EngineThread:
         return self._loaded.is_set()
 
     def submit(
-        self, request: str, sequences: list[Sequence], on_event: OnEvent, priority: int = 0, seconds: float | None = None
+        self,
+        request: str,
+        sequences: list[Sequence],
+        on_event: OnEvent,
+        priority: int = 0,
+        seconds: float | None = None,
     ) -> Future[None]:
-        """Hand over a request. The future is done when it is taken, or holds what `Engine.add` raised, or `StoppedError`.
+        """Hand over a request. The future is done when it is taken, or holds what `Engine.add` raised, or
+        `StoppedError`.
 
         on_event: called by the engine's thread with each event of the request, so it must return at once and not raise.
         """

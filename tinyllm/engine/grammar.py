@@ -1,4 +1,5 @@
-"""Structured output: replies that a JSON schema, a regular expression or a list of choices allows. llguidance does the parsing."""
+"""Structured output: replies that a JSON schema, a regular expression or a list of choices allows. llguidance does the
+parsing."""
 
 from __future__ import annotations
 
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 
 from tinyllm.engine import json_schema
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError, invalid
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import llguidance
 
 Mask = NDArray[np.bool_]
 WHITESPACE = r" |\n[ \t]{0,24}"
-"""Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for ever."""
+"""Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for
+ever."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
-        """A text that a regular expression (of Rust's regex crate: no look-around, no back-references; \\d and \\w are of
-        ASCII, as in JSON schemas) matches from end to end.
+        """A text that a regular expression (of Rust's regex crate: no look-around, no back-references; \\d and \\w are
+        of ASCII, as in JSON schemas) matches from end to end.
         """
         if not isinstance(pattern, str):
             raise invalid("grammar", "regex", "a regular expression", repr(pattern))
@@ -151,7 +153,8 @@ class GrammarState:
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance sees it: the bytes of each token. Special tokens are no text, so that no string contains them."""
+    """A tokenizer as llguidance sees it: the bytes of each token. Special tokens are no text, so that no string
+    contains them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         library = _llguidance()
@@ -177,7 +180,8 @@ class _Vocabulary:
         self.tokenizer = library.LLTokenizer(library.TokenizerWrapper(self), len(self.tokens), self.ends or [self.size])
 
     def __call__(self, text: str) -> list[int]:
-        """Tokens that spell a text exactly: the tokenizer's where they do (no space before it, no special token), else the longest ones."""
+        """Tokens that spell a text exactly: the tokenizer's where they do (no space before it, no special token), else
+        the longest ones."""
         tokens, data = self._encode(text), text.encode()
         if b"".join(self.tokens[token] for token in tokens) == data and not {*tokens} & {*self.special_token_ids}:
             return tokens
@@ -261,9 +265,15 @@ def _lark(grammar: Grammar, before: str = "") -> str:
 def _refusal(grammar: Grammar, vocabulary: _Vocabulary, reason: str) -> InvalidInputError:
     """Why a grammar could not be compiled, with the place."""
     if grammar.kind == "regex":
-        library = _llguidance()  # its message for the pattern as it was given, where \d is not written out, has the place
-        given = library.LLMatcher(vocabulary.tokenizer, library.LLMatcher.grammar_from_regex(grammar.source), log_level=0)
-        return invalid("grammar", "regex", "a regular expression", _regex_problem(grammar.source, given.get_error() or reason))
+        library = (
+            _llguidance()
+        )  # its message for the pattern as it was given, where \d is not written out, has the place
+        given = library.LLMatcher(
+            vocabulary.tokenizer, library.LLMatcher.grammar_from_regex(grammar.source), log_level=0
+        )
+        return invalid(
+            "grammar", "regex", "a regular expression", _regex_problem(grammar.source, given.get_error() or reason)
+        )
     if grammar.kind == "choice":
         return invalid("grammar", "choice", "texts that can be told apart", _first_line(reason))
     schema, place = json.loads(grammar.source), "schema"
@@ -298,4 +308,6 @@ def _first_line(reason: str) -> str:
         return "it is too large"
     message = re.search(r"^error: (.*)$", reason, re.M)
     line = message[1] if message else reason.strip().splitlines()[0]
-    return re.sub(r"^(at \d+\(\d+\): |failed to compile JSON schema: |invalid regex .* \(in regex\): )*", "", line)[:200]
+    return re.sub(r"^(at \d+\(\d+\): |failed to compile JSON schema: |invalid regex .* \(in regex\): )*", "", line)[
+        :200
+    ]

@@ -1,4 +1,5 @@
-"""Which JSON schemas can be enforced: every keyword is checked here, so that one that would be ignored is refused with its place."""
+"""Which JSON schemas can be enforced: every keyword is checked here, so that one that would be ignored is refused with
+its place."""
 
 from __future__ import annotations
 
@@ -12,9 +13,20 @@ from tinyllm.errors import InvalidInputError, invalid
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-ANNOTATIONS = frozenset((
-    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema", "discriminator",
-))  # fmt: skip
+ANNOTATIONS = frozenset(
+    (
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$comment",
+        "$schema",
+        "discriminator",
+    )
+)
 """Keywords that say nothing about which values are valid; `discriminator` (OpenAPI) is a hint beside `oneOf`."""
 DEEPEST = 64
 MOST_MULTIPLES = 100_000
@@ -22,7 +34,8 @@ MOST_MULTIPLES = 100_000
 
 
 def check_schema(schema: Any) -> None:
-    """Raises `InvalidInputError` with the place for a schema that is malformed, or has a keyword that cannot be enforced."""
+    """Raises `InvalidInputError` with the place for a schema that is malformed, or has a keyword that cannot be
+    enforced."""
     multiples: list[Fraction] = []
     _check(schema, "schema", 0, multiples)
     if multiples:
@@ -38,7 +51,9 @@ def parse(schema: Any) -> tuple[str, Any]:
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
         return text, json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise invalid("grammar", "schema", "JSON", f"{error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise invalid(
+            "grammar", "schema", "JSON", f"{error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
     except RecursionError as error:
         raise invalid("grammar", "schema", f"at most {DEEPEST} levels", "more") from error
     except InvalidInputError:
@@ -84,7 +99,12 @@ def _check(schema: Any, place: str, depth: int, multiples: list[Fraction]) -> No
     required = set(schema.get("required", ()))
     if schema.get("minProperties", 0) > max(1, len(required)):
         # keys beside the named ones may come twice, and would be counted twice
-        raise invalid("grammar", f"{place}.minProperties", "at most 1, or the number of required properties", schema["minProperties"])
+        raise invalid(
+            "grammar",
+            f"{place}.minProperties",
+            "at most 1, or the number of required properties",
+            schema["minProperties"],
+        )
     for inner, where in children(schema, place):
         _check(inner, where, depth + 1, multiples)
 
@@ -95,7 +115,9 @@ def _short(value: Any) -> str:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # not so for NaN and what is infinite
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    )  # not so for NaN and what is infinite
 
 
 def _count(value: Any) -> bool:
@@ -107,7 +129,9 @@ def _texts(value: Any) -> bool:
 
 
 def _types(value: Any) -> bool:
-    return value in TYPES if isinstance(value, str) else _texts(value) and bool(value) and all(v in TYPES for v in value)
+    return (
+        value in TYPES if isinstance(value, str) else _texts(value) and bool(value) and all(v in TYPES for v in value)
+    )
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -125,14 +149,34 @@ _LIMIT = (_number, "a number")
 _SCHEMA = (_is((dict, bool)), "a schema (an object, true or false)")  # type: ignore[arg-type]
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "type": (_types, f"one of {', '.join(TYPES)}, or a list of them"),
-    "enum": (_list, "a list of values"), "const": (lambda value: True, ""),
-    "properties": _SCHEMAS, "patternProperties": _SCHEMAS, "additionalProperties": _SCHEMA,
+    "enum": (_list, "a list of values"),
+    "const": (lambda value: True, ""),
+    "properties": _SCHEMAS,
+    "patternProperties": _SCHEMAS,
+    "additionalProperties": _SCHEMA,
     "required": (_texts, "a list of different names"),
-    "minProperties": _LENGTH, "maxProperties": _LENGTH, "items": _SCHEMA, "prefixItems": _CHOICES, "minItems": _LENGTH, "maxItems": _LENGTH,
-    "minLength": _LENGTH, "maxLength": _LENGTH, "pattern": (_is(str), "a regular expression"),
+    "minProperties": _LENGTH,
+    "maxProperties": _LENGTH,
+    "items": _SCHEMA,
+    "prefixItems": _CHOICES,
+    "minItems": _LENGTH,
+    "maxItems": _LENGTH,
+    "minLength": _LENGTH,
+    "maxLength": _LENGTH,
+    "pattern": (_is(str), "a regular expression"),
     "format": (lambda value: value in FORMATS, f"one of {', '.join(FORMATS)}"),
-    "minimum": _LIMIT, "maximum": _LIMIT, "exclusiveMinimum": _LIMIT, "exclusiveMaximum": _LIMIT,
+    "minimum": _LIMIT,
+    "maximum": _LIMIT,
+    "exclusiveMinimum": _LIMIT,
+    "exclusiveMaximum": _LIMIT,
     "multipleOf": (lambda value: _number(value) and value > 0, "a number above 0"),
-    "anyOf": _CHOICES, "oneOf": _CHOICES, "allOf": _CHOICES, "$defs": _SCHEMAS, "definitions": _SCHEMAS,
-    "$ref": (lambda value: isinstance(value, str) and (value == "#" or value.startswith("#/")), "a place in this schema (#/...)"),
-}  # fmt: skip
+    "anyOf": _CHOICES,
+    "oneOf": _CHOICES,
+    "allOf": _CHOICES,
+    "$defs": _SCHEMAS,
+    "definitions": _SCHEMAS,
+    "$ref": (
+        lambda value: isinstance(value, str) and (value == "#" or value.startswith("#/")),
+        "a place in this schema (#/...)",
+    ),
+}

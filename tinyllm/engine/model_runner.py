@@ -24,7 +24,8 @@ class ModelRunner:
         return self._state is None
 
     def reserve(self, pages: int, page_size: int) -> None:
-        """Make the pool at least this large. What pages hold stays; page numbers stay valid, slots follow the new page size."""
+        """Make the pool at least this large. What pages hold stays; page numbers stay valid, slots follow the new page
+        size."""
         if self._state is None:
             self._state = self.program.allocate(pages, page_size)
         elif pages > self.pages or page_size > self.page_size:

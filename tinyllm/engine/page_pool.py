@@ -1,7 +1,7 @@
 """Which pages of the KV cache are free, who holds the others, and which prompt prefixes stand in them.
 
-A page is free, held by one or more sequences, or kept: nobody holds it, but what it contains may serve a later prompt; kept
-pages go, least recently used first, when there are no free ones. Page numbers are all that is dealt in here.
+A page is free, held by one or more sequences, or kept: nobody holds it, but what it contains may serve a later prompt;
+kept pages go, least recently used first, when there are no free ones. Page numbers are all that is dealt in here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def page_keys(tokens: Sequence[int], page_size: int, salt: bytes = b"", known: S
     """
     keys = list(known)
     key = keys[-1] if keys else hashlib.blake2b(salt, digest_size=16).digest()
-    whole = np.asarray(tokens[len(keys) * page_size : len(tokens) // page_size * page_size], np.int32).reshape(-1, page_size)
+    whole = np.asarray(tokens[len(keys) * page_size : len(tokens) // page_size * page_size], np.int32).reshape(
+        -1, page_size
+    )
     for page in whole:
         key = hashlib.blake2b(key + page.tobytes(), digest_size=16).digest()
         keys.append(key)
@@ -90,7 +92,8 @@ class PagePool:
         return taken
 
     def _begin(self, room: int) -> int:
-        """Where a sequence begins: in the middle of the largest gap, so that it and its neighbour both can grow, or earlier if it must."""
+        """Where a sequence begins: in the middle of the largest gap, so that it and its neighbour both can grow, or
+        earlier if it must."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], self._free, [False]]).astype(np.int8)))
         starts, ends = edges[::2], edges[1::2]
         largest = int(np.argmax(ends - starts))
@@ -117,12 +120,14 @@ class PagePool:
         return found
 
     def register(self, page: int, key: Key) -> None:
-        """A held page is whole now, and this is what it contains. Where another page contains the same, that one stays the one to find."""
+        """A held page is whole now, and this is what it contains. Where another page contains the same, that one stays
+        the one to find."""
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key], self._key_of[page] = page, key
 
     def release(self, pages: Sequence[int]) -> None:
-        """A sequence needs them no longer. Those with a key are kept, the end of a prefix going before its beginning."""
+        """A sequence needs them no longer. Those with a key are kept, the end of a prefix going before its
+        beginning."""
         for page in reversed(pages):
             self._holders[page] -= 1
             if self._holders[page] == 0:

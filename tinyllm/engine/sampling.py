@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.checks import Check, boolean, instance, integer, number, optional
 from tinyllm.engine.grammar import Grammar
 from tinyllm.errors import invalid
+from tinyllm.spec.attribute_checks import Check, boolean, instance, integer, number, optional
 
 Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -23,18 +23,19 @@ _LOWEST = np.finfo(np.float32).min
 class SamplingParams:
     """How tokens are chosen and when to stop. temperature 0 takes the most likely token.
 
-    top_k keeps the k most likely, top_p the smallest set whose probability reaches p, min_p those with at least min_p times
-    the highest probability; None: off. logprobs: None, or how many alternatives to report.
+    top_k keeps the k most likely, top_p the smallest set whose probability reaches p, min_p those with at least min_p
+    times the highest probability; None: off. logprobs: None, or how many alternatives to report.
 
-    The logits change in this order. repetition_penalty divides (above 0) or multiplies (below) those of tokens already there,
-    prompt included (Keskar et al. 2019, arXiv:1909.05858). A token that was generated c > 0 times loses c * frequency_penalty +
-    presence_penalty (OpenAI's API). logit_bias, token id to number, is added.
+    The logits change in this order. repetition_penalty divides (above 0) or multiplies (below) those of tokens already
+    there, prompt included (Keskar et al. 2019, arXiv:1909.05858). A token that was generated c > 0 times loses c *
+    frequency_penalty + presence_penalty (OpenAI's API). logit_bias, token id to number, is added.
 
-    A reply ends before a stop string, a token of the model that ends replies (not with ignore_eos, where it is a token like any other),
-    or one of stop_token_ids. None of these ends it before min_tokens tokens: such a token is not chosen, and stop strings are looked
-    for in the text of the min_tokens-th token and those after it. With a grammar a token of the model that ends replies is chosen only
-    where the grammar allows the end; where it allows nothing else the reply ends, also before min_tokens. Stop strings and stop_token_ids
-    that are text cut a reply anywhere, as max_tokens does: such a reply may be no whole word of the grammar.
+    A reply ends before a stop string, a token of the model that ends replies (not with ignore_eos, where it is a token
+    like any other), or one of stop_token_ids. None of these ends it before min_tokens tokens: such a token is not
+    chosen, and stop strings are looked for in the text of the min_tokens-th token and those after it. With a grammar a
+    token of the model that ends replies is chosen only where the grammar allows the end; where it allows nothing else
+    the reply ends, also before min_tokens. Stop strings and stop_token_ids that are text cut a reply anywhere, as
+    max_tokens does: such a reply may be no whole word of the grammar.
     """
 
     max_tokens: int = 256
@@ -57,11 +58,20 @@ class SamplingParams:
     def __post_init__(self) -> None:
         penalty = _within(-2, 2)
         checks: dict[str, Check] = {
-            "max_tokens": integer(1), "temperature": number(minimum=0), "top_p": optional(_within(0, 1, above=True)),
-            "top_k": optional(integer(1)), "min_p": optional(_within(0, 1)), "repetition_penalty": number(above=0),
-            "seed": optional(integer(0)), "logprobs": optional(integer(0)), "frequency_penalty": penalty, "presence_penalty": penalty,
-            "min_tokens": integer(0), "ignore_eos": boolean, "grammar": optional(instance(Grammar)),
-        }  # fmt: skip
+            "max_tokens": integer(1),
+            "temperature": number(minimum=0),
+            "top_p": optional(_within(0, 1, above=True)),
+            "top_k": optional(integer(1)),
+            "min_p": optional(_within(0, 1)),
+            "repetition_penalty": number(above=0),
+            "seed": optional(integer(0)),
+            "logprobs": optional(integer(0)),
+            "frequency_penalty": penalty,
+            "presence_penalty": penalty,
+            "min_tokens": integer(0),
+            "ignore_eos": boolean,
+            "grammar": optional(instance(Grammar)),
+        }
         for name, check in checks.items():
             expected = check(getattr(self, name))
             if expected:
@@ -121,7 +131,8 @@ def _pairs(bias: object) -> tuple[tuple[int, float], ...]:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token's natural log probability under the model, before temperature and filters, and the most likely alternatives."""
+    """A token's natural log probability under the model, before temperature and filters, and the most likely
+    alternatives."""
 
     token_id: int
     logprob: float
@@ -163,7 +174,8 @@ def adjust(
     allowed: NDArray[np.bool_] | None = None,
     banned: Iterable[int] = (),
 ) -> Logits:
-    """A copy of logits `[V]` with penalties and bias applied; -inf where a token is banned or not allowed, as no id past the mask is."""
+    """A copy of logits `[V]` with penalties and bias applied; -inf where a token is banned or not allowed, as no id
+    past the mask is."""
     if allowed is None:
         logits = logits.copy()
     else:
@@ -173,7 +185,9 @@ def adjust(
     if counts is not None and params.counts_tokens:
         there = logits[counts.ids]
         if params.repetition_penalty != 1.0:
-            penalty = np.float32(min(max(params.repetition_penalty, 1e-30), 1e30))  # as with temperature: the largest stays a number
+            penalty = np.float32(
+                min(max(params.repetition_penalty, 1e-30), 1e30)
+            )  # as with temperature: the largest stays a number
             there = np.where(there > 0, there / penalty, there * penalty)
         said = counts.generated
         there -= np.float32(params.frequency_penalty) * said + np.float32(params.presence_penalty) * (said > 0)
@@ -266,7 +280,8 @@ def _largest(logits: Logits, count: int) -> Ids:
 
 
 def _enough(weights: Logits, share: float, total: float) -> Ids:
-    """Ids, in order, of the largest weights that together are at least `share` of the total; maybe more of them than are needed."""
+    """Ids, in order, of the largest weights that together are at least `share` of the total; maybe more of them than
+    are needed."""
     rest = (1 - share) * total / weights.size  # those below it are together less than what may be left out
     for least in (2.0**-6, 2.0**-12):
         if least > rest:
@@ -282,4 +297,6 @@ def log_probability(logits: Logits, token_id: int, alternatives: int) -> TokenLo
     total = float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
     best = _largest(logits, min(alternatives, logits.size)) if alternatives else np.array([], np.int64)
     best = best[np.argsort(-logits[best], kind="stable")][:alternatives]
-    return TokenLogprob(token_id, float(logits[token_id]) - total, tuple((int(i), float(logits[i]) - total) for i in best))
+    return TokenLogprob(
+        token_id, float(logits[token_id]) - total, tuple((int(i), float(logits[i]) - total) for i in best)
+    )

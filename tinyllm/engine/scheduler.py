@@ -1,4 +1,5 @@
-"""Which sequences run in the next step, and with how many tokens. Pure Python over page numbers: no model is needed to test it."""
+"""Which sequences run in the next step, and with how many tokens. Pure Python over page numbers: no model is needed to
+test it."""
 
 from __future__ import annotations
 
@@ -44,19 +45,26 @@ class Part:
 
 
 class Scheduler:
-    """Decoding sequences run in each step; prompts are read in chunks beside them, first come first served within a priority.
+    """Decoding sequences run in each step; prompts are read in chunks beside them, first come first served within a
+    priority.
 
     Args:
         max_step_tokens: tokens of a step. It bounds how long a prompt can hold up the others.
         max_running: sequences that run at a time.
         aging: seconds of waiting that count as much as one step of priority, so that nobody waits for ever.
-        one_at_a_time: a step holds one sequence, and prompts are cut at multiples of `max_step_tokens`, wherever they begin.
+        one_at_a_time: a step holds one sequence, and prompts are cut at multiples of `max_step_tokens`, wherever they
+            begin.
     """
 
     def __init__(
-        self, pool: PagePool, max_step_tokens: int = 512, max_running: int = 64, aging: float = 10.0, one_at_a_time: bool = False,
+        self,
+        pool: PagePool,
+        max_step_tokens: int = 512,
+        max_running: int = 64,
+        aging: float = 10.0,
+        one_at_a_time: bool = False,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.pool = pool
         self.max_step_tokens, self.max_running, self.aging, self.clock = max_step_tokens, max_running, aging, clock
         self.one_at_a_time = one_at_a_time
@@ -94,7 +102,9 @@ class Scheduler:
         room = max(1, self.max_step_tokens - decoding)
         for entry in self._ranked(self.running):
             pending = entry.sequence.pending()
-            if entry not in self.running or (room <= 0 and len(pending) > 1):  # preempted for one before it, or no room for its chunk
+            if entry not in self.running or (
+                room <= 0 and len(pending) > 1
+            ):  # preempted for one before it, or no room for its chunk
                 continue
             tokens = pending if len(pending) == 1 else pending[:room]
             if self._grow(entry, len(tokens)):
@@ -121,14 +131,17 @@ class Scheduler:
             # one at a time keys of the prompt alone: those that were decoded have other bits than a prompt's
             whole = self._shared(min(sequence.cached, len(sequence.prompt)) if self.one_at_a_time else sequence.cached)
             if whole > known:  # most steps end within a page, and a reply may be long
-                entry.keys = page_keys(_tokens(sequence)[: whole * self.pool.page_size], self.pool.page_size, entry.salt, entry.keys)
+                entry.keys = page_keys(
+                    _tokens(sequence)[: whole * self.pool.page_size], self.pool.page_size, entry.salt, entry.keys
+                )
                 for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
                     self.pool.register(page, key)
             if part.last:  # until then it may still be the cause
                 entry.suspect = False
 
     def failed(self, parts: list[Part]) -> None:
-        """The step was broken off and took what all pages contain with it: everything is computed anew, the step's sequences alone."""
+        """The step was broken off and took what all pages contain with it: everything is computed anew, the step's
+        sequences alone."""
         for entry in list(self.running):
             self._preempt(entry)
         self.pool.forget()
@@ -167,7 +180,8 @@ class Scheduler:
         return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number
 
     def _shared(self, tokens: int) -> int:
-        """Pages of so many tokens that others may begin on. One at a time those of whole chunks, as the last chunk has other bits."""
+        """Pages of so many tokens that others may begin on. One at a time those of whole chunks, as the last chunk has
+        other bits."""
         size = self.pool.page_size
         unit = math.lcm(size, self.max_step_tokens) if self.one_at_a_time else size
         return tokens // unit * unit // size
@@ -181,14 +195,16 @@ class Scheduler:
         return entry.wanted
 
     def _comes(self, entry: Entry) -> bool:
-        """Whether one that runs is reading the next page that this one needs: better to wait for it than to read it twice."""
+        """Whether one that runs is reading the next page that this one needs: better to wait for it than to read it
+        twice."""
         keys = self._wanted(entry)
         found = self.pool.known(keys)
         readers = (e for e in self.running if e.sequence.prompt_left)
         return found < len(keys) and any(len(e.wanted) > found and e.wanted[found] == keys[found] for e in readers)
 
     def _admit(self, entry: Entry) -> bool:
-        """Start a waiting sequence on the pages that hold a prefix of it and on new ones; not if those running may soon need them."""
+        """Start a waiting sequence on the pages that hold a prefix of it and on new ones; not if those running may soon
+        need them."""
         sequence, pool = entry.sequence, self.pool
         keys = self._wanted(entry)
         pages = pool.match(keys)
@@ -212,7 +228,8 @@ class Scheduler:
         return True
 
     def _grow(self, entry: Entry, tokens: int) -> bool:
-        """Room for so many more tokens, taken from those who come last if need be. False: it was itself the last, and waits again."""
+        """Room for so many more tokens, taken from those who come last if need be. False: it was itself the last, and
+        waits again."""
         sequence = entry.sequence
         missing = self.pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
         while missing > 0 and missing > self.pool.available:  # a count over all pages, which most steps can do without

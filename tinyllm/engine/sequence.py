@@ -11,12 +11,13 @@ from tinyllm.engine.grammar import GrammarState, Mask
 from tinyllm.engine.sampling import Logits, SamplingParams, TokenCounts, TokenLogprob, adjust, log_probability, sample
 from tinyllm.engine.stop_strings import StopStrings
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A bit of a reply as it is streamed. `text` may be empty while bytes of a character or of a stop string are pending."""
+    """A bit of a reply as it is streamed. `text` may be empty while bytes of a character or of a stop string are
+    pending."""
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -52,7 +53,12 @@ class Sequence:
         params = self.params
         params.check_vocabulary(self.tokenizer.vocab_size)
         if (params.grammar is None) != (self.grammar is None):
-            raise invalid("sequence", "grammar", "a state where the settings name a grammar, and none otherwise", repr(self.grammar))
+            raise invalid(
+                "sequence",
+                "grammar",
+                "a state where the settings name a grammar, and none otherwise",
+                repr(self.grammar),
+            )
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
         self._text = self.tokenizer.stream()
         self._stops = StopStrings(params.stop)
@@ -80,7 +86,8 @@ class Sequence:
     def advance(self, logits: Logits) -> Piece:
         """Take the next token from logits `[V]`, and the text it brings.
 
-        Raises `TinyllmError` where the largest logit is no finite number, `InvalidInputError` where no token may come next.
+        Raises `TinyllmError` where the largest logit is no finite number, `InvalidInputError` where no token may come
+        next.
         """
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):  # the largest is NaN where any is; a token of -inf is merely never taken
@@ -96,7 +103,9 @@ class Sequence:
             best = int(chosen_from.argmax())
             if chosen_from[best] == -np.inf:
                 where = f"at position {self.length}"
-                raise InvalidInputError(f"generate: no token may come next {where}, as the settings forbid all that could")
+                raise InvalidInputError(
+                    f"generate: no token may come next {where}, as the settings forbid all that could"
+                )
         token = sample(chosen_from, self.params, self.seed, self.length, best)
         if token in self._ends:
             return self._end()
@@ -112,7 +121,9 @@ class Sequence:
         if not mask.any():
             if not self.grammar.may_end:
                 where = f"at position {self.length}"
-                raise InvalidInputError(f"generate: no token of the vocabulary continues the reply {where} as the grammar asks")
+                raise InvalidInputError(
+                    f"generate: no token of the vocabulary continues the reply {where} as the grammar asks"
+                )
         elif self.grammar.may_end and not early:
             mask = mask.copy()
             mask[[token for token in self._ends if token < mask.size]] = True

@@ -14,9 +14,10 @@ Indices = NDArray[np.int32]
 class StepBatch:
     """Tokens of several sequences on one flat axis; all int32.
 
-    tokens, positions, slots `[T]`: the token, its place in its sequence, and where its K and V go (`page * page_size + offset`).
-    q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's. kv_len `[B]`: its keys after this step.
-    block_table `[B, M]`: its pages. logit_rows `[R]`: the tokens whose logits are wanted.
+    tokens, positions, slots `[T]`: the token, its place in its sequence, and where its K and V go
+    (`page * page_size + offset`). q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's.
+    kv_len `[B]`: its keys after this step. block_table `[B, M]`: its pages. logit_rows `[R]`: the tokens whose logits
+    are wanted.
     """
 
     tokens: Indices
@@ -43,8 +44,14 @@ def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
     lengths = [len(c.tokens) for c in chunks]
     ends = np.cumsum(lengths, dtype=np.int32)
     positions = [np.arange(c.cached, c.cached + n, dtype=np.int32) for c, n in zip(chunks, lengths, strict=True)]
-    slots = [np.asarray(c.pages, np.int32)[p // page_size] * page_size + p % page_size for c, p in zip(chunks, positions, strict=True)]
-    rows = [np.arange(end - n if c.all_logits else end - 1, end, dtype=np.int32) for c, n, end in zip(chunks, lengths, ends, strict=True)]
+    slots = [
+        np.asarray(c.pages, np.int32)[p // page_size] * page_size + p % page_size
+        for c, p in zip(chunks, positions, strict=True)
+    ]
+    rows = [
+        np.arange(end - n if c.all_logits else end - 1, end, dtype=np.int32)
+        for c, n, end in zip(chunks, lengths, ends, strict=True)
+    ]
     table = np.full((len(chunks), max(len(c.pages) for c in chunks)), -1, np.int32)
     for row, chunk in zip(table, chunks, strict=True):
         row[: len(chunk.pages)] = chunk.pages

@@ -9,16 +9,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinyllm.backend import Backend
-from tinyllm.config import Selection
 from tinyllm.errors import CheckpointError, UnsupportedError, invalid
 from tinyllm.graph.graph import Graph, Node, Weight
 from tinyllm.graph.program import Allocation, Program, Report, Step
 from tinyllm.graph.regions import compile_regions
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.registry import Choice, Registry
-from tinyllm.spec import ArrayType, OpSpec, QuantType
-from tinyllm.validation import check_call
+from tinyllm.plugins.backend import Backend
+from tinyllm.registry.registry import Choice, Registry
+from tinyllm.registry.selection import Selection
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.validation import check_call
 
 HOST = "host"
 
@@ -87,7 +88,9 @@ def bind(
 
 
 class _Binder:
-    def __init__(self, graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> None:
+    def __init__(
+        self, graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None
+    ) -> None:
         self.graph, self.registry, self.selection, self.source, self.fast = graph, registry, selection, source, fast
         self.choices: dict[str, Choice] = {}
         self.weights: dict[tuple[str, str, Any], Any] = {}
@@ -110,7 +113,12 @@ class _Binder:
         there = {node.op for node in self.graph.nodes}
         for name, _ in self.selection.per_op:
             if name not in there and f"quantized_{name}" not in there:
-                raise invalid(self.selection.source, name, f"an op of this model ({', '.join(sorted(there))})", "one it does not have")
+                raise invalid(
+                    self.selection.source,
+                    name,
+                    f"an op of this model ({', '.join(sorted(there))})",
+                    "one it does not have",
+                )
 
     def _type(self, node: Node, input_name: str, name: str) -> ArrayType | QuantType:
         if name in self.graph.weights and node.op.startswith("quantized_") and input_name == "weight":
@@ -130,7 +138,8 @@ class _Binder:
                 raise UnsupportedError(f"state {name}: kv_append and its attention must share a backend, got {ops}")
 
     def load_weights(self, progress: Callable[[int, int], None]) -> None:
-        """Read, merge and pack weights in the order of their use; a source is dropped as soon as its last form is made."""
+        """Read, merge and pack weights in the order of their use; a source is dropped as soon as its last form is
+        made."""
         uses: dict[str, list[Use]] = {}
         for node in self.graph.nodes:
             for input_name, name in node.inputs.items():
@@ -144,7 +153,9 @@ class _Binder:
     def _load(self, weight: Weight, users: list[Use]) -> None:
         source = merge([self.source.read(t) for t in weight.tensors])
         if tuple(source.shape) != weight.shape:
-            raise CheckpointError(f"weight {weight.name}: expected shape {list(weight.shape)}, got {list(source.shape)}")
+            raise CheckpointError(
+                f"weight {weight.name}: expected shape {list(weight.shape)}, got {list(source.shape)}"
+            )
         forms: dict[tuple[str, Any], list[Use]] = {}
         for use in users:
             forms.setdefault((place(use.choice.backend), _prepare(use)), []).append(use)
@@ -152,7 +163,9 @@ class _Binder:
             backend = sharing[0].choice.backend
             with backend.step_context():
                 native = to_native(source, backend, self.graph.dtype)
-                self.weights[weight.name, where, prepare] = native if prepare is None else prepare(native, tuple(u.name for u in sharing))
+                self.weights[weight.name, where, prepare] = (
+                    native if prepare is None else prepare(native, tuple(u.name for u in sharing))
+                )
         if len(forms) > 1:
             self.report.second_copies.append(f"{weight.name}: " + ", ".join(u[0].choice.id for u in forms.values()))
 
@@ -187,7 +200,9 @@ class _Binder:
             steps.append(self._step(node, spec, choice, sources, targets))
         return self._program(steps, constants, slots, home, backends)
 
-    def _step(self, node: Node, spec: OpSpec, choice: Choice, sources: dict[str, int], targets: tuple[int, ...]) -> Step:
+    def _step(
+        self, node: Node, spec: OpSpec, choice: Choice, sources: dict[str, int], targets: tuple[int, ...]
+    ) -> Step:
         function = self.registry.function(choice)
         attributes = {k: v for k, v in node.attributes.items() if v != spec.signature.parameters[k].default}
         positional = [sources[i.name] for i in spec.positional]
@@ -202,7 +217,12 @@ class _Binder:
         return Step(node.op, node.name, call, arguments, targets, choice.backend, traceable, several)
 
     def _program(
-        self, steps: list[Step], constants: dict[int, Any], slots: _Slots, home: dict[str, str], backends: dict[str, Backend]
+        self,
+        steps: list[Step],
+        constants: dict[int, Any],
+        slots: _Slots,
+        home: dict[str, str],
+        backends: dict[str, Backend],
     ) -> Program:
         graph = self.graph
         for output in graph.outputs:
@@ -217,8 +237,11 @@ class _Binder:
         return Program(steps, constants, len(slots.numbers), inputs, states, updates, outputs, allocations, self.report)
 
 
-def _prepared_here(call: Callable[..., Any], spec: OpSpec, node: Node, choice: Choice, graph: Graph) -> Callable[..., Any]:
-    """A kernel packs its weights; where a value of the graph stands in a weight's place, it is packed in the step itself."""
+def _prepared_here(
+    call: Callable[..., Any], spec: OpSpec, node: Node, choice: Choice, graph: Graph
+) -> Callable[..., Any]:
+    """A kernel packs its weights; where a value of the graph stands in a weight's place, it is packed in the step
+    itself."""
     prepare = choice.kernel.prepare_function() if choice.kernel else None
     names = choice.kernel.prepares if choice.kernel and prepare else ()
     places = {n for n, i in enumerate(spec.positional) if i.name in names and node.inputs[i.name] not in graph.weights}
@@ -253,7 +276,16 @@ def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], sl
     else:
         backend = backends[needed]
         function = _chain(backends[home].to_numpy, backend.from_numpy)
-    return Step("copy", f"{name} {home}->{needed}", function, (slots.of(name, home),), (slots.of(name, needed),), backend, False, False)
+    return Step(
+        "copy",
+        f"{name} {home}->{needed}",
+        function,
+        (slots.of(name, home),),
+        (slots.of(name, needed),),
+        backend,
+        False,
+        False,
+    )
 
 
 def _chain(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -261,21 +293,23 @@ def _chain(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callabl
 
 
 def merge(parts: list[Any]) -> Any:
-    """Stack along the first axis; quantised weights by their arrays."""
+    """Stack along the first axis; quantized weights by their arrays."""
     if len(parts) == 1:
         return parts[0]
-    quantised = [p for p in parts if isinstance(p, QuantWeight)]
-    if not quantised:
+    quantized = [p for p in parts if isinstance(p, QuantWeight)]
+    if not quantized:
         return np.concatenate(parts)
-    first = quantised[0]
-    if any("permutation" in p.arrays for p in quantised):
+    first = quantized[0]
+    if any("permutation" in p.arrays for p in quantized):
         raise UnsupportedError("merged weights: columns in an order of their own cannot be stacked")
-    arrays = {name: np.concatenate([p.arrays[name] for p in quantised]) for name in first.arrays}
-    return QuantWeight(first.scheme, arrays, first.bits, first.group_size, (sum(p.shape[0] for p in quantised), *first.shape[1:]))
+    arrays = {name: np.concatenate([p.arrays[name] for p in quantized]) for name in first.arrays}
+    return QuantWeight(
+        first.scheme, arrays, first.bits, first.group_size, (sum(p.shape[0] for p in quantized), *first.shape[1:])
+    )
 
 
 def to_native(source: Any, backend: Backend, dtype: str) -> Any:
-    """The weight as native arrays, floats in the model's dtype; a quantised weight keeps the file's numbers."""
+    """The weight as native arrays, floats in the model's dtype; a quantized weight keeps the file's numbers."""
     if isinstance(source, QuantWeight):
         return source.with_arrays({name: backend.from_numpy(array) for name, array in source.arrays.items()})
     native = backend.from_numpy(source)

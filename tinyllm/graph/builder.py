@@ -10,8 +10,9 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError, UnknownNameError, suggest
 from tinyllm.graph.graph import Graph, Node, State, Weight
-from tinyllm.spec import ArrayType, Dim, OpSpec
-from tinyllm.validation import check_call, check_names, output_types
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.types import ArrayType, Dim
+from tinyllm.spec.validation import check_call, check_names, output_types
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Value:
 
 
 class GraphBuilder:
-    """Collects nodes. `g.rms_norm(x, weight, eps=1e-5)` adds a node for any op of the catalogue and checks it at once."""
+    """Collects nodes. `g.rms_norm(x, weight, eps=1e-5)` adds a node for any op of the catalogue and checks it at
+    once."""
 
     def __init__(self, specs: Mapping[str, OpSpec], dtype: str) -> None:
         self._specs = specs
@@ -58,7 +60,9 @@ class GraphBuilder:
         """A parameter, named as in the checkpoint. The same name again is the same weight (a tied matrix)."""
         weight = Weight(self._name(name), shape)
         if self._weights.setdefault(weight.name, weight) != weight:
-            raise InvalidInputError(f"weight {weight.name}: declared with shapes {self._weights[weight.name].shape} and {shape}")
+            raise InvalidInputError(
+                f"weight {weight.name}: declared with shapes {self._weights[weight.name].shape} and {shape}"
+            )
         return Value(weight.name, ArrayType(shape, self.dtype))
 
     def state(self, name: str, page_shape: tuple[Dim, ...], group: str = "kv") -> Value:
@@ -102,5 +106,13 @@ class GraphBuilder:
 
     def build(self, *outputs: Value) -> Graph:
         """The graph with these outputs."""
-        return Graph(self._inputs, self._weights, self._states, tuple(self._nodes), self._types, tuple(o.name for o in outputs),
-                     self._updates, self.dtype)  # fmt: skip
+        return Graph(
+            self._inputs,
+            self._weights,
+            self._states,
+            tuple(self._nodes),
+            self._types,
+            tuple(o.name for o in outputs),
+            self._updates,
+            self.dtype,
+        )

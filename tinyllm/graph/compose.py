@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinyllm.config import Selection
 from tinyllm.graph.bind import WeightSource, bind
-from tinyllm.graph.fuse import merge_projections, merge_rotations, use_quantized
 from tinyllm.graph.graph import Graph
+from tinyllm.graph.passes.merge import merge_projections, merge_rotations, use_quantized
 from tinyllm.graph.program import Program
-from tinyllm.registry import Registry
-from tinyllm.spec import QuantType
+from tinyllm.registry.registry import Registry
+from tinyllm.registry.selection import Selection
+from tinyllm.spec.types import QuantType
 
 
 def optimise(graph: Graph, source: WeightSource) -> Graph:
-    """The same model as the checkpoint stores it: quantised ops where its tensors are, projections and rotations merged."""
+    """The same model as the checkpoint stores it: quantized ops where its tensors are, projections and rotations
+    merged."""
 
     def form(name: str) -> str:
         kind = source.info(name).type

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyllm.spec import ArrayType, Dim
+from tinyllm.spec.types import ArrayType, Dim
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter. `parts` names the checkpoint's tensors it is stacked from along its first axis; none: it is one itself."""
+    """A parameter. `parts` names the checkpoint's tensors it is stacked from along its first axis; none: it is one
+    itself."""
 
     name: str
     shape: tuple[int, ...]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend
-from tinyllm.dtypes import numpy_dtype
 from tinyllm.graph.graph import State
-from tinyllm.pages import neighbours
+from tinyllm.plugins.backend import Backend
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.pages import neighbours
 
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
@@ -81,12 +81,15 @@ class Program:
         for slot, value in constants.items():
             self._template[slot] = value
         kept = {slot for slot, _ in outputs} | set(updates.values()) | set(constants)
-        self._calls = [(s.function, s.sources, s.targets if s.several else s.targets[0], dead)
-                       for s, dead in zip(steps, _last_uses(steps, kept), strict=True)]  # fmt: skip
+        self._calls = [
+            (s.function, s.sources, s.targets if s.several else s.targets[0], dead)
+            for s, dead in zip(steps, _last_uses(steps, kept), strict=True)
+        ]
 
     @property
     def page_size(self) -> int:
-        """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they are gathered."""
+        """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they
+        are gathered."""
         return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
 
     @property
@@ -99,15 +102,24 @@ class Program:
         found: Pages = {}
         for name, a in self._allocations.items():
             shape = (pages, *a.page_shape(page_size))
-            found[name] = a.backend.from_numpy(_pages(a, shape)) if a.backend.heads_first else a.backend.zeros(shape, a.state.dtype)
+            found[name] = (
+                a.backend.from_numpy(_pages(a, shape))
+                if a.backend.heads_first
+                else a.backend.zeros(shape, a.state.dtype)
+            )
         return found
 
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
-        """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend reads those."""
+        """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend
+        reads those."""
         rows = [row[: -(-keys // page_size)] for row, keys in zip(block_table, kv_len.tolist(), strict=True)]
         several = [row for row in rows if len(row) > 1]
         pages = {False: sum(map(len, several)), True: sum(len(row) for row in several if not neighbours(row))}
-        return sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in self._allocations.values()) if several else 0
+        return (
+            sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in self._allocations.values())
+            if several
+            else 0
+        )
 
     def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""

@@ -19,7 +19,11 @@ from tinyllm.server.replies import ChatReply, CompletionReply, make_reply
 from tinyllm.server.running import ClientGoneError, Running
 from tinyllm.server.work import Work
 
-_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class Answer(Response):
@@ -31,9 +35,16 @@ class Answer(Response):
     """
 
     def __init__(
-        self, host: Host, metrics: Metrics, work: Work, notes: dict[str, Any], request_id: str, started: float,
-        seconds: float | None, most_pending: int,
-    ) -> None:  # fmt: skip
+        self,
+        host: Host,
+        metrics: Metrics,
+        work: Work,
+        notes: dict[str, Any],
+        request_id: str,
+        started: float,
+        seconds: float | None,
+        most_pending: int,
+    ) -> None:
         super().__init__()
         self._host, self._metrics, self._work, self._notes, self._request_id = host, metrics, work, notes, request_id
         self._started, self._seconds, self._most_pending = started, seconds, most_pending
@@ -119,16 +130,26 @@ class Answer(Response):
         """Too late for a status: the stream ends with an error object."""
         told = api_error(error, self._request_id)
         self._notes["error"] = str(error)
-        log.error("stream broken off", extra={"fields": {"request_id": self._request_id}}, exc_info=error if told.status == 500 else None)
-        message: Message = {"type": "http.response.body", "body": b"data: " + json.dumps(told.body()).encode() + b"\n\n"}
+        log.error(
+            "stream broken off",
+            extra={"fields": {"request_id": self._request_id}},
+            exc_info=error if told.status == 500 else None,
+        )
+        message: Message = {
+            "type": "http.response.body",
+            "body": b"data: " + json.dumps(told.body()).encode() + b"\n\n",
+        }
         await send(message)
 
     def _note(self, reply: ChatReply | CompletionReply) -> None:
         usage, tokens = reply.counts.usage(), reply.counts.reply
         self._notes |= {
-            "prompt_tokens": usage["prompt_tokens"], "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
-            "completion_tokens": tokens, "stream": self._work.stream, "finish_reasons": sorted(set(reply.reasons.values())),
-        }  # fmt: skip
+            "prompt_tokens": usage["prompt_tokens"],
+            "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
+            "completion_tokens": tokens,
+            "stream": self._work.stream,
+            "finish_reasons": sorted(set(reply.reasons.values())),
+        }
         if self._first is not None:
             self._notes["first_token_seconds"] = round(self._first - self._started, 4)
             if tokens > 1:

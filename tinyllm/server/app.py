@@ -30,17 +30,27 @@ from tinyllm.server.work import chat_work, completion_work
 
 MAX_BODY = 4 << 20
 BODIES: dict[str, type[Body]] = {
-    "/v1/chat/completions": ChatRequest, "/v1/completions": CompletionRequest, "/tokenize": TokenizeRequest,
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
-}  # fmt: skip
+}
 _ERROR = {
-    "type": "object", "required": ["error"],
-    "properties": {"error": {
-        "type": "object", "required": ["message", "type", "param", "code"],
-        "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]},
-                       "code": {"type": ["string", "null"]}},
-    }},
-}  # fmt: skip
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -50,23 +60,34 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _ANSWERS = _responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 _Responses = dict[int | str, dict[str, Any]]
 _STREAMED: _Responses = {
-    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "A reply, or a stream of its chunks."}
+    200: {
+        "content": {"application/json": {}, "text/event-stream": {}},
+        "description": "A reply, or a stream of its chunks.",
+    }
 }
 
 
 def make_app(
-    host: Host, api_key: str | None = None, cors: list[str] | None = None, timeout: float | None = None, max_body: int = MAX_BODY,
-    most_pending: int = 2048, hosts: Collection[str] = (),
-) -> ASGIApp:  # fmt: skip
+    host: Host,
+    api_key: str | None = None,
+    cors: list[str] | None = None,
+    timeout: float | None = None,
+    max_body: int = MAX_BODY,
+    most_pending: int = 2048,
+    hosts: Collection[str] = (),
+) -> ASGIApp:
     """The whole server as an ASGI app; `host.thread` is started by whoever makes it.
 
     Args:
         api_key: what clients have to show; None: nothing. cors: origins whose pages may ask.
-        timeout: seconds that a request has. max_body: bytes. most_pending: pieces of a reply that a slow reader may leave unread.
+        timeout: seconds that a request has. max_body: bytes. most_pending: pieces of a reply that a slow reader may
+            leave unread.
         hosts: names that a request may have in its header Host, in small letters, with any port; none: any.
     """
     metrics = Metrics(host)
-    app = FastAPIOffline(title="tinyllm", version=__version__, redoc_url=None, static_url=ASSETS, description=f"Serves {host.name}.")
+    app = FastAPIOffline(
+        title="tinyllm", version=__version__, redoc_url=None, static_url=ASSETS, description=f"Serves {host.name}."
+    )
     _add_errors(app)
     _add_replies(app, host, metrics, timeout, most_pending)
     _add_tokens(app, host)
@@ -77,7 +98,9 @@ def make_app(
         inner = Authorize(inner, api_key)
     if cors:
         methods = ("GET", "POST", "OPTIONS")
-        inner = CORSMiddleware(inner, allow_origins=cors, allow_methods=methods, allow_headers=["*"], expose_headers=["X-Request-Id"])
+        inner = CORSMiddleware(
+            inner, allow_origins=cors, allow_methods=methods, allow_headers=["*"], expose_headers=["X-Request-Id"]
+        )
     if hosts:
         inner = CheckHost(inner, hosts)
     return Observe(inner, metrics, paths)
@@ -95,7 +118,9 @@ def _add_errors(app: FastAPI) -> None:
         return answer(request, error)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
-        status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
+        status, detail = (
+            (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
+        )
         if status == 404:
             detail = f"{request.url.path}: no such address"
         elif status == 405:
@@ -129,7 +154,11 @@ def _add_replies(app: FastAPI, host: Host, metrics: Metrics, timeout: float | No
     def answer(request: Request, work: Any, notes: dict[str, Any]) -> Answer:
         most = host.settings.max_running + host.settings.max_waiting
         if len(work.sequences) > most:
-            raise ApiError(400, f"n: expected at most {most} replies, which is what the queue holds, got {len(work.sequences)}", "n")
+            raise ApiError(
+                400,
+                f"n: expected at most {most} replies, which is what the queue holds, got {len(work.sequences)}",
+                "n",
+            )
         state = request.state
         return Answer(host, metrics, work, notes, state.request_id, state.started, timeout, most_pending)
 
@@ -165,7 +194,11 @@ def _add_tokens(app: FastAPI, host: Host) -> None:
     def tokens_of(body: TokenizeRequest) -> dict[str, Any]:
         llm = host.llm
         if (body.prompt is None) == (body.messages is None):
-            raise ApiError(400, "prompt: expected one of prompt and messages, got " + ("none" if body.prompt is None else "both"), "prompt")
+            raise ApiError(
+                400,
+                "prompt: expected one of prompt and messages, got " + ("none" if body.prompt is None else "both"),
+                "prompt",
+            )
         if body.messages is not None:
             text = prompt_text(llm, body.messages, body.tools or [], body.add_generation_prompt)
             ids = llm.tokenizer.encode(text)
@@ -213,7 +246,12 @@ def _add_state(app: FastAPI, host: Host, metrics: Metrics) -> None:
         """How things stand: backend, kernels, queue, pages, speed."""
         return JSONResponse(host.status())
 
-    @app.get("/metrics", responses=_responses(401, 403) | {200: {"content": {"text/plain": {}}}}, response_class=Response, tags=["State"])
+    @app.get(
+        "/metrics",
+        responses=_responses(401, 403) | {200: {"content": {"text/plain": {}}}},
+        response_class=Response,
+        tags=["State"],
+    )
     async def prometheus() -> Response:
         """For Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.llm import LLM
-from tinyllm.models.chat_template import ChatTemplate
+from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.server.schema import Assistant, Content, Message, Tool, ToolSpec
 from tinyllm.server.tool_calls import BEGIN, END
 
@@ -28,7 +28,9 @@ For each function call, return a json object with function name and arguments wi
 {end}"""
 
 
-def prompt_text(llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool = True) -> str:
+def prompt_text(
+    llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool = True
+) -> str:
     """The text that the model is given.
 
     Raises:
@@ -45,7 +47,9 @@ def prompt_text(llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec]
         return _checked(template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None))
     plain = [_plain(m, i) for i, m in enumerate(messages)]
     if specs:
-        told = _INTRODUCTION.format(tools="\n".join(json.dumps(s, ensure_ascii=False) for s in specs), begin=BEGIN, end=END)
+        told = _INTRODUCTION.format(
+            tools="\n".join(json.dumps(s, ensure_ascii=False) for s in specs), begin=BEGIN, end=END
+        )
         if plain[0]["role"] == "system":
             plain[0] = {"role": "system", "content": f"{plain[0]['content']}\n\n{told}"}
         else:
@@ -57,7 +61,9 @@ def _checked(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInputError("messages: expected valid Unicode in them and in tools, got a lone surrogate") from error
+        raise InvalidInputError(
+            "messages: expected valid Unicode in them and in tools, got a lone surrogate"
+        ) from error
     return text
 
 
@@ -79,11 +85,14 @@ def _check_calls(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         if isinstance(message, Assistant):
             if message.content is None and not message.tool_calls:
-                raise InvalidInputError(f"messages.{index}.content: expected a text, as there are no tool_calls, got none")
+                raise InvalidInputError(
+                    f"messages.{index}.content: expected a text, as there are no tool_calls, got none"
+                )
             known |= {call.id for call in message.tool_calls or ()}
         elif isinstance(message, Tool) and message.tool_call_id not in known:
             raise InvalidInputError(
-                f"messages.{index}.tool_call_id: expected the id of a call in a message before it, got {message.tool_call_id!r:.80}"
+                f"messages.{index}.tool_call_id: expected the id of a call in a message before it, got "
+                f"{message.tool_call_id!r:.80}"
             )
 
 
@@ -108,7 +117,9 @@ def _native(message: Message, index: int) -> dict[str, Any]:
     if isinstance(message, Assistant) and message.tool_calls:
         ids = [call.id for call in message.tool_calls]
         calls = _calls(message, index)
-        found["tool_calls"] = [{"id": i, "type": "function", "function": call} for i, call in zip(ids, calls, strict=True)]
+        found["tool_calls"] = [
+            {"id": i, "type": "function", "function": call} for i, call in zip(ids, calls, strict=True)
+        ]
     if isinstance(message, Tool):
         found["tool_call_id"] = message.tool_call_id
     return found

@@ -35,7 +35,12 @@ class ApiError(TinyllmError):
     """An answer that is no success. `param` names the field, `code` is for programs; retry_after: seconds."""
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None, retry_after: float | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.param, self.code, self.retry_after = status, param, code, retry_after
@@ -63,7 +68,9 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
         return ApiError(404, text)
     if isinstance(error, InvalidInputError):
         long = text.startswith("prompt: has ")
-        return ApiError(400, re.sub("^(sampling|generate): ", "", text), _field(text), "context_length_exceeded" if long else None)
+        return ApiError(
+            400, re.sub("^(sampling|generate): ", "", text), _field(text), "context_length_exceeded" if long else None
+        )
     if isinstance(error, UnsupportedError):
         return ApiError(422, text, _field(text), "unsupported")
     if isinstance(error, DeadlineError):
@@ -73,7 +80,9 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
             return ApiError(503, "the model is gone; the server has to be started again", code="stopped")
         return ApiError(503, "the server is shutting down", code="draining", retry_after=5)
     if isinstance(error, StepError):
-        return ApiError(500, f"the model failed on this request; the log has the cause under {request_id}", code="model_failed")
+        return ApiError(
+            500, f"the model failed on this request; the log has the cause under {request_id}", code="model_failed"
+        )
     if isinstance(error, TinyllmError):
         return ApiError(500, f"{text} (request {request_id})")
     return ApiError(500, f"internal error; the log has the cause under {request_id}", code="internal_error")
@@ -94,10 +103,14 @@ def validation_error(errors: list[ErrorDetails], body: Any, known: Collection[st
     path = ".".join(map(str, place)) or "body"
     kind = error["type"]
     if kind == "json_invalid":
-        return ApiError(400, f"body: expected JSON, got an error at character {error['loc'][-1]}: {error['ctx']['error']}", "body")
+        return ApiError(
+            400, f"body: expected JSON, got an error at character {error['loc'][-1]}: {error['ctx']['error']}", "body"
+        )
     if kind == "extra_forbidden":
         hint = suggest(path, known) if len(place) == 1 else ""
-        return ApiError(400, f"{path}: not supported{f'.{hint}' if 'Did you mean' in hint else ''}", path, "unsupported_field")
+        return ApiError(
+            400, f"{path}: not supported{f'.{hint}' if 'Did you mean' in hint else ''}", path, "unsupported_field"
+        )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         field = error["ctx"]["discriminator"].strip("'")
         given = error["input"].get(field) if isinstance(error["input"], dict) else error["input"]
@@ -107,7 +120,12 @@ def validation_error(errors: list[ErrorDetails], body: Any, known: Collection[st
         return ApiError(400, f"{path}: expected a value, got none", path)
     expected = re.sub(r"^(Input should be|Value error,) ", "", error["msg"])
     expected = expected if kind == "value_error" else f"expected {expected[:1].lower()}{expected[1:]}"
-    return ApiError(400, f"{path}: {expected}, got {_shown(error['input'])}", path, "unsupported_value" if kind == "value_error" else None)
+    return ApiError(
+        400,
+        f"{path}: {expected}, got {_shown(error['input'])}",
+        path,
+        "unsupported_value" if kind == "value_error" else None,
+    )
 
 
 def _place(location: tuple[int | str, ...], body: Any, missing: bool) -> list[int | str]:
@@ -124,7 +142,11 @@ def _place(location: tuple[int | str, ...], body: Any, missing: bool) -> list[in
 
 
 def _has(value: Any, key: int | str) -> bool:
-    return key in value if isinstance(value, dict) else isinstance(value, list) and isinstance(key, int) and key < len(value)
+    return (
+        key in value
+        if isinstance(value, dict)
+        else isinstance(value, list) and isinstance(key, int) and key < len(value)
+    )
 
 
 def _encodable(text: str) -> str:

@@ -34,7 +34,9 @@ class EngineSettings:
     one_at_a_time: bool = False
 
 
-def make_engine(load: Callable[[], LLM], settings: EngineSettings, on_loaded: Callable[[LLM, Engine], None]) -> Callable[[], Engine]:
+def make_engine(
+    load: Callable[[], LLM], settings: EngineSettings, on_loaded: Callable[[LLM, Engine], None]
+) -> Callable[[], Engine]:
     """What `EngineThread` takes: loads the model and makes its engine, both in the thread that calls it."""
 
     def make() -> Engine:
@@ -43,9 +45,13 @@ def make_engine(load: Callable[[], LLM], settings: EngineSettings, on_loaded: Ca
         if settings.pages is not None and settings.pages < 1:
             raise InvalidInputError(f"serve: pages: expected at least 1, got {settings.pages}")
         engine = llm.engine(
-            settings.cache_tokens if settings.pages is None else settings.pages * size, size, max_step_tokens=settings.max_step_tokens,
-            max_running=settings.max_running, max_waiting=settings.max_waiting, one_at_a_time=settings.one_at_a_time,
-        )  # fmt: skip
+            settings.cache_tokens if settings.pages is None else settings.pages * size,
+            size,
+            max_step_tokens=settings.max_step_tokens,
+            max_running=settings.max_running,
+            max_waiting=settings.max_waiting,
+            one_at_a_time=settings.one_at_a_time,
+        )
         llm.tokenizer.encode("ready")  # read now, not at the first request
         on_loaded(llm, engine)
         return engine
@@ -118,11 +124,22 @@ class Host:
         found: dict[str, Any] = {"backend": "", "kernels": {}, "context": None}
         if self._llm is not None:
             kernels = Counter(self._llm.program.report.kernels.values())
-            found = {"backend": backend_of(self._llm), "kernels": dict(sorted(kernels.items())), "context": self._llm.context}
+            found = {
+                "backend": backend_of(self._llm),
+                "kernels": dict(sorted(kernels.items())),
+                "context": self._llm.context,
+            }
         return {
-            "model": self.name, "ready": self.ready, **found, "running": stats.running, "waiting": stats.waiting, "pages": self.pages,
-            "pages_held": stats.pages_held, "reused_tokens": stats.reused_tokens, "tokens_per_second": round(self.rate.per_second, 2),
-        }  # fmt: skip
+            "model": self.name,
+            "ready": self.ready,
+            **found,
+            "running": stats.running,
+            "waiting": stats.waiting,
+            "pages": self.pages,
+            "pages_held": stats.pages_held,
+            "reused_tokens": stats.reused_tokens,
+            "tokens_per_second": round(self.rate.per_second, 2),
+        }
 
 
 def backend_of(llm: LLM) -> str:

@@ -20,8 +20,10 @@ class JsonFormatter(logging.Formatter):
         """One line."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(), "logger": record.name, "event": record.getMessage(),
-        }  # fmt: skip
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
         entry |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             entry["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))

@@ -25,7 +25,10 @@ _COUNTERS = {
     "generated_tokens": ("generated_tokens", "Tokens generated."),
     "reused_tokens": ("prefix_hit_tokens", "Prompt tokens found in the cache."),
     "preemptions": ("preemptions", "Replies put back into the queue when pages ran out."),
-    "gathered_bytes": ("cache_gathered_bytes", "Bytes of keys and values copied because their pages did not lie in one piece."),
+    "gathered_bytes": (
+        "cache_gathered_bytes",
+        "Bytes of keys and values copied because their pages did not lie in one piece.",
+    ),
     "failures": ("failures", "Requests that the engine ended with an error."),
     "model_seconds": ("model_seconds", "Seconds in the model."),
     "own_seconds": ("engine_seconds", "Seconds in the engine's own code."),
@@ -44,7 +47,9 @@ class _EngineCollector(Collector):
             yield GaugeMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
         for field, (name, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
-        yield GaugeMetricFamily("tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=self._host.rate.per_second)
+        yield GaugeMetricFamily(
+            "tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=self._host.rate.per_second
+        )
         yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=self._host.pages)
         yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(self._host.ready))
 
@@ -59,12 +64,20 @@ class Metrics:
             "tinyllm_requests", "Answers, 499 where the client had gone.", ["path", "status"], registry=self.registry
         )
         self.first_token = Histogram(
-            "tinyllm_time_to_first_token_seconds", "From a request to its first token.", buckets=_SECONDS, registry=self.registry
+            "tinyllm_time_to_first_token_seconds",
+            "From a request to its first token.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.token = Histogram(
-            "tinyllm_time_per_token_seconds", "Mean time of a reply's tokens after its first.", buckets=_TOKEN_SECONDS,
+            "tinyllm_time_per_token_seconds",
+            "Mean time of a reply's tokens after its first.",
+            buckets=_TOKEN_SECONDS,
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.whole = Histogram(
-            "tinyllm_request_seconds", "From a request to the end of its reply.", buckets=_SECONDS, registry=self.registry
+            "tinyllm_request_seconds",
+            "From a request to the end of its reply.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )

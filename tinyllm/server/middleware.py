@@ -73,15 +73,21 @@ class Observe:
     def _log(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
         client = scope.get("client")
         fields = {
-            "request_id": state["request_id"], "method": scope["method"], "path": scope["path"], "status": status,
-            "seconds": round(seconds, 4), "client": client[0] if client else None, **state["notes"],
-        }  # fmt: skip
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "seconds": round(seconds, 4),
+            "client": client[0] if client else None,
+            **state["notes"],
+        }
         level = 10 if scope["path"] in QUIET and status < 400 else 20
         log.log(level, "request", extra={"fields": fields})
 
 
 class CheckHost:
-    """Lets in what names this server. A page of another site whose name was turned to this address (DNS rebinding) still names the site."""
+    """Lets in what names this server. A page of another site whose name was turned to this address (DNS rebinding)
+    still names the site."""
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app, self._names = app, frozenset(names)
@@ -94,7 +100,10 @@ class CheckHost:
         if re.sub(r":\d*$", "", given).lower() in self._names:
             await self._app(scope, receive, send)
             return
-        wanted = f"host: expected localhost, or a name that the server was given with --allowed-host, got {given[:80] or 'none'!r}"
+        wanted = (
+            f"host: expected localhost, or a name that the server was given with --allowed-host, got "
+            f"{given[:80] or 'none'!r}"
+        )
         await send_error(ApiError(403, wanted, code="host_not_allowed"), send)
 
 
@@ -152,7 +161,8 @@ class LimitBody:
         await self._app(scope, read_already, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None: the client went away. What is too large is read on for a while, so that the client gets to see the answer."""
+        """The body; None: the client went away. What is too large is read on for a while, so that the client gets to
+        see the answer."""
         headers = dict(scope["headers"])
         stated = headers.get(b"content-length", b"0")
         size = int(stated) if stated.isdigit() else 0

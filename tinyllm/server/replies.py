@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from tinyllm.engine.sequence import Piece
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.server.token_logprobs import CompletionLogprobs, chat_logprob
 from tinyllm.server.tool_calls import CallDelta, ToolCalls
 from tinyllm.server.work import Work
@@ -44,9 +44,11 @@ class _Counts:
 
     def usage(self) -> dict[str, Any]:
         return {
-            "prompt_tokens": self.prompt, "completion_tokens": self.reply, "total_tokens": self.prompt + self.reply,
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.reply,
+            "total_tokens": self.prompt + self.reply,
             "prompt_tokens_details": {"cached_tokens": sum(self.cached.values())},
-        }  # fmt: skip
+        }
 
 
 class _Base:
@@ -60,14 +62,19 @@ class _Base:
         self.finished: set[int] = set()
         self.reasons: dict[int, str] = {}
         self._frame: dict[str, Any] = {
-            "id": f"{self.prefix}-{uuid4().hex}", "created": int(time.time()), "model": model, "system_fingerprint": fingerprint,
-        }  # fmt: skip
+            "id": f"{self.prefix}-{uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
 
     def _whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._frame, "object": self.whole, "choices": choices, "usage": self.counts.usage()}
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return {**self._frame, "object": self.part, "choices": [choice]} | ({"usage": None} if self.work.with_usage else {})
+        return {**self._frame, "object": self.part, "choices": [choice]} | (
+            {"usage": None} if self.work.with_usage else {}
+        )
 
     def last_chunk(self) -> dict[str, Any]:
         """The chunk that ends a stream with its usage."""
@@ -92,8 +99,12 @@ class ChatReply(_Base):
         self._wants_logprobs = bool(request.logprobs)
         most = 1 if request.parallel_tool_calls is False else None
         count = len(work.sequences)
-        self._parsers = [None if work.tools is None else ToolCalls(work.tools, work.in_call, most) for _ in range(count)]
-        self._messages: list[dict[str, Any]] = [{"role": "assistant", "content": None, "refusal": None} for _ in range(count)]
+        self._parsers = [
+            None if work.tools is None else ToolCalls(work.tools, work.in_call, most) for _ in range(count)
+        ]
+        self._messages: list[dict[str, Any]] = [
+            {"role": "assistant", "content": None, "refusal": None} for _ in range(count)
+        ]
         self._logprobs: list[list[dict[str, Any]]] = [[] for _ in range(count)]
         self._begun: set[int] = set()
 
@@ -115,7 +126,9 @@ class ChatReply(_Base):
             deltas.insert(0, {"role": "assistant", **first})
         if not deltas and (logprobs or reason):
             deltas = [{}]
-        told: list[dict[str, Any]] = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas]
+        told: list[dict[str, Any]] = [
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas
+        ]
         if logprobs:
             told[0]["logprobs"] = {"content": logprobs, "refusal": None}
         if reason and told[-1]["delta"]:  # the reason has a chunk of its own, as clients look for it in an empty delta
@@ -152,7 +165,9 @@ class ChatReply(_Base):
             if message["content"] is None and "tool_calls" not in message:
                 message["content"] = ""
             logprobs = {"content": self._logprobs[index], "refusal": None} if self._wants_logprobs else None
-            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": self.reasons.get(index)})
+            choices.append(
+                {"index": index, "message": message, "logprobs": logprobs, "finish_reason": self.reasons.get(index)}
+            )
         return self._whole(choices)
 
 
@@ -161,7 +176,12 @@ def _call(message: dict[str, Any], part: CallDelta) -> dict[str, Any]:
     calls = message.setdefault("tool_calls", [])
     if part.name is not None:
         calls.append({"id": part.id, "type": "function", "function": {"name": part.name, "arguments": ""}})
-        return {"index": part.index, "id": part.id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
+        return {
+            "index": part.index,
+            "id": part.id,
+            "type": "function",
+            "function": {"name": part.name, "arguments": part.arguments},
+        }
     calls[part.index]["function"]["arguments"] += part.arguments
     return {"index": part.index, "function": {"arguments": part.arguments}}
 
@@ -202,11 +222,17 @@ class CompletionReply(_Base):
 
     def body(self) -> dict[str, Any]:
         """All of it."""
-        return self._whole([
-            {"index": index, "text": text, "logprobs": None if self._logprobs is None else self._columns[index],
-             "finish_reason": self.reasons.get(index)}
-            for index, text in enumerate(self._texts)
-        ])  # fmt: skip
+        return self._whole(
+            [
+                {
+                    "index": index,
+                    "text": text,
+                    "logprobs": None if self._logprobs is None else self._columns[index],
+                    "finish_reason": self.reasons.get(index),
+                }
+                for index, text in enumerate(self._texts)
+            ]
+        )
 
 
 def make_reply(work: Work, model: str, fingerprint: str, tokenizer: Tokenizer) -> ChatReply | CompletionReply:

@@ -75,10 +75,13 @@ class Running:
     """A request in the engine, one engine request for each of its prompts. Whoever makes one closes it.
 
     Args:
-        most_pending: events that may wait to be read; past it the request is dropped, as its reader is too slow. None: any number.
+        most_pending: events that may wait to be read; past it the request is dropped, as its reader is too slow. None:
+            any number.
     """
 
-    def __init__(self, thread: EngineThread, mailbox: Mailbox, groups: list[list[Sequence]], most_pending: int | None = None) -> None:
+    def __init__(
+        self, thread: EngineThread, mailbox: Mailbox, groups: list[list[Sequence]], most_pending: int | None = None
+    ) -> None:
         self._thread, self._mailbox, self._groups = thread, mailbox, groups
         name = uuid4().hex
         self._ids = {f"{name}-{number}": sum(map(len, groups[:number])) for number in range(len(groups))}
@@ -104,7 +107,9 @@ class Running:
         if first is None or self._over is not None:
             return
         if self._most is not None and len(self._pending) >= self._most:
-            self.end(ApiError(429, "the reply was not read as fast as it was written, and was dropped", code="slow_reader"))
+            self.end(
+                ApiError(429, "the reply was not read as fast as it was written, and was dropped", code="slow_reader")
+            )
             return
         self._pending.append((first + event.index, event))
         self._awake.set()

@@ -51,7 +51,9 @@ class Sampling(Body):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float] | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="Makes the reply repeatable; choice i has seed + i.")
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**63, description="Makes the reply repeatable; choice i has seed + i."
+    )
     stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
@@ -61,7 +63,9 @@ class Sampling(Body):
     priority: int | None = Field(None, ge=-100, le=100, description="The lower, the earlier.")
     guided_json: dict[str, Any] | bool | str | None = Field(None, description="A JSON schema that the reply follows.")
     guided_regex: Text | None = Field(None, description="A regular expression that the reply matches.")
-    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="Texts of which the reply is one.")
+    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="Texts of which the reply is one."
+    )
     user: str | None = Field(None, description="Goes into the log.")
 
 
@@ -111,7 +115,13 @@ class ToolCall(Body):
 class Assistant(Body):
     """What the model said."""
 
-    neutral = {"name": (None,), "refusal": (None,), "audio": (None,), "function_call": (None,), "annotations": (None, [])}
+    neutral = {
+        "name": (None,),
+        "refusal": (None,),
+        "audio": (None,),
+        "function_call": (None,),
+        "annotations": (None, []),
+    }
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[ToolCall] | None = None
@@ -187,16 +197,36 @@ class JsonSchemaFormat(Body):
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
-_STORED: dict[str, tuple[Any, ...]] = {"store": (None, False), "service_tier": (None, "auto", "default"), "metadata": (None, {})}
+_STORED: dict[str, tuple[Any, ...]] = {
+    "store": (None, False),
+    "service_tier": (None, "auto", "default"),
+    "metadata": (None, {}),
+}
 
 
 class ChatRequest(Sampling):
     """A conversation that is to go on."""
 
-    neutral = _STORED | dict.fromkeys(
-        ("audio", "function_call", "functions", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-         "prompt_cache_retention", "reasoning_effort", "verbosity", "web_search_options"), (None,),
-    ) | {"modalities": (None, ["text"])}  # fmt: skip
+    neutral = (
+        _STORED
+        | dict.fromkeys(
+            (
+                "audio",
+                "function_call",
+                "functions",
+                "moderation",
+                "prediction",
+                "prompt_cache_key",
+                "prompt_cache_options",
+                "prompt_cache_retention",
+                "reasoning_effort",
+                "verbosity",
+                "web_search_options",
+            ),
+            (None,),
+        )
+        | {"modalities": (None, ["text"])}
+    )
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: int | None = Field(None, description="As max_tokens.")
     logprobs: bool | None = None

@@ -28,7 +28,9 @@ _LAST_SECONDS = 5
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `InvalidInputError` where the address cannot be had."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         made = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError, OverflowError) as error:
         raise InvalidInputError(f"serve: host: expected an address of this machine, got {host!r}: {error}") from error
@@ -55,14 +57,17 @@ def is_loopback(host: str) -> bool:
 
 
 def allowed_hosts(host: str, given: Collection[str]) -> frozenset[str]:
-    """The names by which a server at `host` may be asked for, against DNS rebinding; none: any, where other machines can reach it.
+    """The names by which a server at `host` may be asked for, against DNS rebinding; none: any, where other machines
+    can reach it.
 
     Raises:
         InvalidInputError: what was given is no name.
     """
     for name in given:
         if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
-            raise InvalidInputError(f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}")
+            raise InvalidInputError(
+                f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}"
+            )
     if not given and not is_loopback(host):
         return frozenset()
     own = f"[{host}]" if ":" in host else host
@@ -70,10 +75,13 @@ def allowed_hosts(host: str, given: Collection[str]) -> frozenset[str]:
 
 
 def check_origins(given: Collection[str]) -> None:
-    """Raises `InvalidInputError` for what no browser sends as an origin: it would never be let in, and nobody would know why."""
+    """Raises `InvalidInputError` for what no browser sends as an origin: it would never be let in, and nobody would
+    know why."""
     for origin in given:
         if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
-            raise InvalidInputError(f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}")
+            raise InvalidInputError(
+                f"serve: cors: expected an origin without path, such as https://app.example, or *, got {origin!r}"
+            )
 
 
 class Server(uvicorn.Server):
@@ -83,11 +91,18 @@ class Server(uvicorn.Server):
         drain: seconds that running requests have. on_ready: called once, when the model is loaded.
     """
 
-    def __init__(self, app: ASGIApp, host: Host, drain: float = 30.0, on_ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, app: ASGIApp, host: Host, drain: float = 30.0, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=30,
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
             timeout_graceful_shutdown=_LAST_SECONDS,
-        )  # fmt: skip
+        )
         super().__init__(config)
         self._host, self._drain, self._on_ready = host, drain, on_ready
         self._deadline: float | None = None

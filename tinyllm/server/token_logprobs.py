@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinyllm.engine.sampling import TokenLogprob
-from tinyllm.models.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer import Tokenizer
 
 _LOWEST = -9999.0
 """In place of minus infinity, which JSON does not have."""
@@ -36,7 +36,9 @@ class CompletionLogprobs:
         for entry in entries:
             columns["tokens"].append(self._name(entry.token_id))
             columns["token_logprobs"].append(max(entry.logprob, _LOWEST))
-            columns["top_logprobs"].append({self._name(t): max(p, _LOWEST) for t, p in entry.top} if self._wanted else None)
+            columns["top_logprobs"].append(
+                {self._name(t): max(p, _LOWEST) for t, p in entry.top} if self._wanted else None
+            )
             columns["text_offset"].append(self._offset)
             self._offset += len(self._text.push(entry.token_id))
         return columns

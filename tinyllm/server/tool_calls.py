@@ -1,4 +1,5 @@
-"""Tool calls in the Hermes and Qwen form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, found in a reply as it comes."""
+"""Tool calls in the Hermes and Qwen form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, found in a reply
+as it comes."""
 
 from __future__ import annotations
 
@@ -63,7 +64,11 @@ class ToolCalls:
     """
 
     def __init__(
-        self, names: Collection[str], inside: bool = False, most: int | None = None, new_id: Callable[[], str] = new_call_id
+        self,
+        names: Collection[str],
+        inside: bool = False,
+        most: int | None = None,
+        new_id: Callable[[], str] = new_call_id,
     ) -> None:
         self._names, self._most, self._new_id = names, most, new_id
         self._held = BEGIN if inside else ""
@@ -100,7 +105,8 @@ class ToolCalls:
         return self._begin(found, last)
 
     def _begin(self, found: list[str | CallDelta], last: bool) -> bool:
-        """What follows the tag: a head whose arguments can be passed on as they come, or something that has to be seen whole."""
+        """What follows the tag: a head whose arguments can be passed on as they come, or something that has to be seen
+        whole."""
         body = self._held[len(BEGIN) :]
         head = _HEAD.match(body)
         if head:

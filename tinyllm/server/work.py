@@ -13,13 +13,30 @@ from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.llm import LLM
 from tinyllm.server.conversation import prompt_text
 from tinyllm.server.errors import ApiError
-from tinyllm.server.schema import ChatRequest, CompletionRequest, JsonSchemaFormat, NamedTool, Sampling, TextFormat, ToolSpec
+from tinyllm.server.schema import (
+    ChatRequest,
+    CompletionRequest,
+    JsonSchemaFormat,
+    NamedTool,
+    Sampling,
+    TextFormat,
+    ToolSpec,
+)
 from tinyllm.server.tool_calls import BEGIN
 
 _PLAIN = (
-    "max_tokens", "min_tokens", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "stop",
-    "stop_token_ids", "ignore_eos",
-)  # fmt: skip
+    "max_tokens",
+    "min_tokens",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+)
 _SEEDS = 2**63
 MOST_SEQUENCES = 1024
 
@@ -54,10 +71,13 @@ class Work:
 
 
 def chat_work(llm: LLM, grammars: Grammars | None, request: ChatRequest) -> Work:
-    """A conversation as work. Raises `InvalidInputError`, `UnsupportedError` or `ApiError` with the field that is wrong."""
+    """A conversation as work. Raises `InvalidInputError`, `UnsupportedError` or `ApiError` with the field that is
+    wrong."""
     _check(request)
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
-        raise ApiError(400, "max_completion_tokens: expected it or max_tokens, got both, with two values", "max_completion_tokens")
+        raise ApiError(
+            400, "max_completion_tokens: expected it or max_tokens, got both, with two values", "max_completion_tokens"
+        )
     if request.top_logprobs is not None and not request.logprobs:
         raise ApiError(400, "top_logprobs: expected logprobs: true beside it, got none", "top_logprobs")
     tools, forced = _tools(request)
@@ -83,13 +103,22 @@ def completion_work(llm: LLM, grammars: Grammars | None, request: CompletionRequ
     _check(request)
     count = request.n or 1
     if request.best_of not in (None, count):
-        raise ApiError(400, f"best_of: not supported, other than as n ({count}), got {request.best_of}", "best_of", "unsupported_field")
+        raise ApiError(
+            400,
+            f"best_of: not supported, other than as n ({count}), got {request.best_of}",
+            "best_of",
+            "unsupported_field",
+        )
     if request.echo and request.logprobs is not None:
         raise ApiError(400, "echo: not supported together with logprobs", "echo", "unsupported_field")
     given: Any = request.prompt
     prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
     if len(prompts) * count > MOST_SEQUENCES:
-        raise ApiError(400, f"n: expected at most {MOST_SEQUENCES} replies to all prompts together, got {len(prompts) * count}", "n")
+        raise ApiError(
+            400,
+            f"n: expected at most {MOST_SEQUENCES} replies to all prompts together, got {len(prompts) * count}",
+            "n",
+        )
     settings, grammar = _settings(request), _grammar(request)
     if request.logprobs is not None:
         settings["logprobs"] = request.logprobs
@@ -122,9 +151,15 @@ def _settings(request: Sampling) -> dict[str, Any]:
 
 
 def _choices(
-    llm: LLM, grammars: Grammars | None, ids: list[int], request: Sampling, settings: dict[str, Any], named: tuple[str, Grammar] | None
+    llm: LLM,
+    grammars: Grammars | None,
+    ids: list[int],
+    request: Sampling,
+    settings: dict[str, Any],
+    named: tuple[str, Grammar] | None,
 ) -> list[Sequence]:
-    """A sequence for each choice; each has its own seed, and its own state of the grammar. named: the grammar, and its field."""
+    """A sequence for each choice; each has its own seed, and its own state of the grammar. named: the grammar, and its
+    field."""
     params = llm.sampling(settings)
     checked = llm.sequence(ids, True, params).prompt
     if named is not None:
@@ -159,7 +194,9 @@ def _grammar(request: Sampling) -> tuple[str, Grammar] | None:
     wanted = request.response_format if isinstance(request, ChatRequest) else None
     if wanted is not None and not isinstance(wanted, TextFormat):
         if isinstance(wanted, JsonSchemaFormat):
-            found["response_format"] = _named("response_format.json_schema", Grammar.json_schema, wanted.json_schema.schema_)
+            found["response_format"] = _named(
+                "response_format.json_schema", Grammar.json_schema, wanted.json_schema.schema_
+            )
         else:
             found["response_format"] = Grammar.json_object()
     if len(found) > 1:
@@ -172,7 +209,9 @@ def _named(field: str, make: Any, value: Any) -> Grammar:
     try:
         made = make(value)
     except InvalidInputError as error:
-        raise ApiError(400, f"{field}: {str(error).removeprefix('grammar: ')}", field.partition(".")[0], "invalid_grammar") from error
+        raise ApiError(
+            400, f"{field}: {str(error).removeprefix('grammar: ')}", field.partition(".")[0], "invalid_grammar"
+        ) from error
     if not isinstance(made, Grammar):
         raise invalid("server", field, "a grammar", type(made).__name__)
     return made
@@ -196,14 +235,20 @@ def _tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
     if isinstance(choice, NamedTool):
         chosen = [tool for tool in tools if tool.function.name == choice.function.name]
         if not chosen:
-            raise ApiError(400, f"tool_choice: expected one of {', '.join(names)}, got {choice.function.name!r:.80}", "tool_choice")
+            raise ApiError(
+                400, f"tool_choice: expected one of {', '.join(names)}, got {choice.function.name!r:.80}", "tool_choice"
+            )
         return tools, chosen
     if choice == "required":
         return tools, tools
     for index, tool in enumerate(tools):
         if tool.function.strict:
             field = f"tools.{index}.function.strict"
-            raise ApiError(400, f"{field}: not supported with tool_choice auto; with required or a named tool it always holds", field)
+            raise ApiError(
+                400,
+                f"{field}: not supported with tool_choice auto; with required or a named tool it always holds",
+                field,
+            )
     return tools, []
 
 
@@ -227,6 +272,8 @@ def _call_grammar(tools: Many[ToolSpec]) -> Grammar:
 
 def _call_schema(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return {
-        "type": "object", "properties": {"name": {"const": name}, "arguments": dict(parameters)},
-        "required": ["name", "arguments"], "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": {"name": {"const": name}, "arguments": dict(parameters)},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }

@@ -13,16 +13,19 @@ import torch
 
 from tinyllm.conformance.example import Example, widen
 from tinyllm.conformance.oracles.mapped import NotMappedError
-from tinyllm.quant_weight import SCHEMES, QuantWeight
+from tinyllm.plugins import QuantWeight
+from tinyllm.spec.quantized import SCHEMES
 from tinyllm_torch.oracle import attention, mha, rows, weights
 
 MODULES = (rows, attention, mha, weights)
-"""Each has `ANSWERS`, by op: a function of tensors like the op, on PyTorch's functions; and may have `REASONS`, by op: a function of
-an example that says why PyTorch cannot answer it, or nothing."""
+"""Each has `ANSWERS`, by op: a function of tensors like the op, on PyTorch's functions; and may have `REASONS`, by op:
+a function of an example that says why PyTorch cannot answer it, or nothing."""
 
 ANSWERS: dict[str, Callable[..., Any]] = {op: f for module in MODULES for op, f in module.ANSWERS.items()}
-REASONS: dict[str, Callable[[Example], str]] = {op: f for module in MODULES for op, f in getattr(module, "REASONS", {}).items()}
-NO_COUNTERPART = {"quantize": "PyTorch's quantisers choose other scales and zero points"}
+REASONS: dict[str, Callable[[Example], str]] = {
+    op: f for module in MODULES for op, f in getattr(module, "REASONS", {}).items()
+}
+NO_COUNTERPART = {"quantize": "PyTorch's quantizers choose other scales and zero points"}
 
 
 def reason(example: Example) -> str:

@@ -1,7 +1,8 @@
 """Attention by F.scaled_dot_product_attention, and with a softcap by flex_attention.
 
-What PyTorch says in other words is said in its words: `causal`, aligned to the end, and `window` as a mask of triangles; `kv_lengths` by
-cutting each sequence's keys; a sink as one more key, whose score the mask sets and whose value is 0.
+What PyTorch says in other words is said in its words: `causal`, aligned to the end, and `window` as a mask of
+triangles; `kv_lengths` by cutting each sequence's keys; a sink as one more key, whose score the mask sets and whose
+value is 0.
 """
 
 from __future__ import annotations
@@ -33,8 +34,17 @@ def intersected(*masks: Any) -> Any:
     return seen
 
 
-def attend(q: Any, k: Any, v: Any, *, seen: Any = None, added: Any = None, sinks: Any = None, scale: float | None = None,
-           softcap: float | None = None) -> Any:  # fmt: skip
+def attend(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    seen: Any = None,
+    added: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Any:
     """`[B, Hq, L, D]` on `[B, Hkv, S, D]`; masks broadcast to `[B, Hq, L, S]`, sinks `[Hq]`."""
     scores = (*q.shape[:3], k.shape[2])
     mask: Any = None if seen is None else seen.expand(scores)
@@ -67,8 +77,18 @@ def split_mask(mask: Any) -> tuple[Any, Any]:
     return (mask, None) if mask is None or mask.dtype == torch.bool else (None, mask)
 
 
-def sdpa(q: Any, k: Any, v: Any, *, mask: Any = None, sinks: Any = None, scale: float | None = None, causal: bool = False,
-         window: int | None = None, softcap: float | None = None) -> Any:  # fmt: skip
+def sdpa(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
     """All leading axes but the heads as one."""
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in (q, k, v)))
     q, k, v = (a.expand(*lead, *a.shape[-2:]) for a in (q, k, v))
@@ -76,13 +96,31 @@ def sdpa(q: Any, k: Any, v: Any, *, mask: Any = None, sinks: Any = None, scale: 
         mask = _four(mask.expand(*lead, *mask.shape[-2:]))
     seen, added = split_mask(mask)
     seen = intersected(visible(q.shape[-2], k.shape[-2], causal, window), seen)
-    y = attend(*(_four(a) for a in (q, k, v)), seen=seen, added=added, sinks=None if sinks is None else sinks.reshape(-1), scale=scale,
-               softcap=softcap)  # fmt: skip
+    y = attend(
+        *(_four(a) for a in (q, k, v)),
+        seen=seen,
+        added=added,
+        sinks=None if sinks is None else sinks.reshape(-1),
+        scale=scale,
+        softcap=softcap,
+    )
     return y.reshape(*lead, *y.shape[-2:])
 
 
-def gqa(q: Any, k: Any, v: Any, *, mask: Any = None, key_mask: Any = None, kv_lengths: Any = None, sinks: Any = None,
-        scale: float | None = None, causal: bool = False, window: int | None = None, softcap: float | None = None) -> Any:  # fmt: skip
+def gqa(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    key_mask: Any = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
     """Sequence by sequence where they have lengths of their own."""
     lead = np.broadcast_shapes(*(a.shape[:-3] for a in (q, k, v)))
     shape = (*lead, *q.shape[-3:-1], v.shape[-1])
@@ -97,16 +135,42 @@ def gqa(q: Any, k: Any, v: Any, *, mask: Any = None, key_mask: Any = None, kv_le
     lengths = [keys] if same else kv_lengths.reshape(-1).tolist()
     outputs = [q.new_zeros(0, q.shape[1], q.shape[2], v.shape[-1])]
     for own, end in zip(parts, lengths, strict=True):
-        here = None if mask is None else (mask[own] if mask.ndim > 2 else mask).expand(*(-1,) * (mask.ndim - 1), keys)[..., :end]
+        here = (
+            None
+            if mask is None
+            else (mask[own] if mask.ndim > 2 else mask).expand(*(-1,) * (mask.ndim - 1), keys)[..., :end]
+        )
         seen, added = split_mask(here)
         padding = None if key_mask is None else key_mask[own].expand(-1, 1, 1, keys)[..., :end]
         seen = intersected(visible(q.shape[2], end, causal, window), seen, padding)
-        outputs.append(attend(q[own], k[own, :, :end], v[own, :, :end], seen=seen, added=added, sinks=sinks, scale=scale, softcap=softcap))
+        outputs.append(
+            attend(
+                q[own],
+                k[own, :, :end],
+                v[own, :, :end],
+                seen=seen,
+                added=added,
+                sinks=sinks,
+                scale=scale,
+                softcap=softcap,
+            )
+        )
     return torch.cat(outputs).reshape(shape)
 
 
-def paged_attention(q: Any, k_pages: Any, v_pages: Any, q_start: Any, kv_len: Any, block_table: Any, *, sinks: Any = None,
-                    scale: float | None = None, window: int | None = None, softcap: float | None = None) -> Any:  # fmt: skip
+def paged_attention(
+    q: Any,
+    k_pages: Any,
+    v_pages: Any,
+    q_start: Any,
+    kv_len: Any,
+    block_table: Any,
+    *,
+    sinks: Any = None,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
     """Sequence by sequence, each one's pages indexed out of the pool."""
     outputs = [q.new_zeros(0, q.shape[1], v_pages.shape[-1])]
     for b, end in enumerate(kv_len.tolist()):
@@ -115,7 +179,9 @@ def paged_attention(q: Any, k_pages: Any, v_pages: Any, q_start: Any, kv_len: An
             place, page = torch.arange(end), k_pages.shape[2]
             slots = (block_table[b, place // page], place % page)
             k, v = (pages.transpose(1, 2)[slots].transpose(0, 1)[None] for pages in (k_pages, v_pages))
-            y = attend(own, k, v, seen=visible(own.shape[2], end, True, window), sinks=sinks, scale=scale, softcap=softcap)
+            y = attend(
+                own, k, v, seen=visible(own.shape[2], end, True, window), sinks=sinks, scale=scale, softcap=softcap
+            )
             outputs.append(y[0].transpose(0, 1))
     return torch.cat(outputs)
 

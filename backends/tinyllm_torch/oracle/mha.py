@@ -1,5 +1,6 @@
-"""mha by F.multi_head_attention_forward, the function of nn.MultiheadAttention, where that has what the call asks for; otherwise by
-F.linear, F.rms_norm and F.scaled_dot_product_attention, the weights being what comes of values that are a unit matrix."""
+"""mha by F.multi_head_attention_forward, the function of nn.MultiheadAttention, where that has what the call asks for;
+otherwise by F.linear, F.rms_norm and F.scaled_dot_product_attention, the weights being what comes of values that are a
+unit matrix."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.conformance.example import Example
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.rope_scaling import Rope
+from tinyllm.plugins import QuantWeight, Rope
 from tinyllm_torch.oracle.attention import attend, intersected, split_mask, visible
 from tinyllm_torch.oracle.rows import rms_norm, rope, scaled
 from tinyllm_torch.oracle.weights import unpacked
@@ -42,7 +42,9 @@ def _fits(lead: tuple[int, ...], given: dict[str, Any]) -> bool:
         return False
     if not given["query"].numel() or not given["key"].numel():
         return False
-    return "bias_k" in given or given.get("add_zero_attn", False) or bool((_masks(given, lead) > -torch.inf).any(-1).all())
+    return (
+        "bias_k" in given or given.get("add_zero_attn", False) or bool((_masks(given, lead) > -torch.inf).any(-1).all())
+    )
 
 
 def _flat(x: Any, lead: tuple[int, ...]) -> Any:
@@ -63,9 +65,21 @@ def _masks(given: dict[str, Any], lead: tuple[int, ...]) -> Any:
     return _flat(total.expand(*lead, given["num_heads"], length, keys), lead)
 
 
-def _whole(lead: tuple[int, ...], *, query: Any, key: Any, value: Any, num_heads: int, scale: float | None = None,
-           need_weights: str | None = None, return_kv: bool = False, add_zero_attn: bool = False, **given: Any) -> list[Any]:  # fmt: skip
-    """nn.MultiheadAttention, which knows no queries of another size than the heads' together: those are projected before.
+def _whole(
+    lead: tuple[int, ...],
+    *,
+    query: Any,
+    key: Any,
+    value: Any,
+    num_heads: int,
+    scale: float | None = None,
+    need_weights: str | None = None,
+    return_kv: bool = False,
+    add_zero_attn: bool = False,
+    **given: Any,
+) -> list[Any]:
+    """nn.MultiheadAttention, which knows no queries of another size than the heads' together: those are projected
+    before.
 
     A scale of its own goes into the queries.
     """
@@ -80,25 +94,59 @@ def _whole(lead: tuple[int, ...], *, query: Any, key: Any, value: Any, num_heads
     mask = _masks(given | {"query": query, "key": key, "num_heads": num_heads}, lead)
     q, k, v = (x.transpose(0, 1) for x in (query, key, value))  # sequence first, as the function has it
     y, weights = F.multi_head_attention_forward(
-        q, k, v, width, num_heads, None, bias, rows[0], rows[1], add_zero_attn, 0.0, given["o_proj"], given.get("o_bias"), training=False,
-        need_weights=True, attn_mask=mask.flatten(0, 1), use_separate_proj_weight=True,
-        q_proj_weight=q_proj * growth, k_proj_weight=given["k_proj"], v_proj_weight=given["v_proj"],
+        q,
+        k,
+        v,
+        width,
+        num_heads,
+        None,
+        bias,
+        rows[0],
+        rows[1],
+        add_zero_attn,
+        0.0,
+        given["o_proj"],
+        given.get("o_bias"),
+        training=False,
+        need_weights=True,
+        attn_mask=mask.flatten(0, 1),
+        use_separate_proj_weight=True,
+        q_proj_weight=q_proj * growth,
+        k_proj_weight=given["k_proj"],
+        v_proj_weight=given["v_proj"],
         average_attn_weights=need_weights == "mean",
-    )  # fmt: skip
+    )
     outputs: list[Any] = [y.transpose(0, 1)] + ([weights] if need_weights else [])
     if return_kv:
-        outputs += [_heads(F.linear(x, given[f"{n}_proj"], given.get(f"{n}_bias")), num_heads) for n, x in (("k", key), ("v", value))]
+        outputs += [
+            _heads(F.linear(x, given[f"{n}_proj"], given.get(f"{n}_bias")), num_heads)
+            for n, x in (("k", key), ("v", value))
+        ]
     return outputs
 
 
-def _composed(lead: tuple[int, ...], *, query: Any, key: Any, value: Any, num_heads: int, num_kv_heads: int | None = None,
-              scale: float | None = None, softcap: float | None = None, need_weights: str | None = None, return_kv: bool = False,
-              add_zero_attn: bool = False, **given: Any) -> list[Any]:  # fmt: skip
+def _composed(
+    lead: tuple[int, ...],
+    *,
+    query: Any,
+    key: Any,
+    value: Any,
+    num_heads: int,
+    num_kv_heads: int | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    need_weights: str | None = None,
+    return_kv: bool = False,
+    add_zero_attn: bool = False,
+    **given: Any,
+) -> list[Any]:
     """Part by part."""
     kv_heads, past = num_kv_heads or num_heads, given["past_k"].shape[-2] if "past_k" in given else 0
     positions = given.get("positions", torch.arange(past, past + query.shape[-2]))
     positions = positions if positions.ndim < 2 else _flat(positions, lead)
-    q = _ready(_heads(F.linear(query, given["q_proj"], given.get("q_bias")), num_heads), given.get("q_norm"), positions, given)
+    q = _ready(
+        _heads(F.linear(query, given["q_proj"], given.get("q_bias")), num_heads), given.get("q_norm"), positions, given
+    )
     parts: list[list[Any]] = [[_flat(given[n], lead)] if n in given else [] for n in ("past_k", "past_v")]
     if "k_proj" in given:
         new = _heads(F.linear(key, given["k_proj"], given.get("k_bias")), kv_heads)
@@ -108,8 +156,10 @@ def _composed(lead: tuple[int, ...], *, query: Any, key: Any, value: Any, num_he
     mask = _masks(given | {"query": query, "key": key, "num_heads": num_heads}, lead)
     all_k, all_v = k, v
     if "bias_k" in given:
-        all_k, all_v = (torch.cat((a, given[n].reshape(1, kv_heads, 1, -1).expand(len(a), -1, -1, -1)), dim=-2)
-                        for a, n in ((all_k, "bias_k"), (all_v, "bias_v")))  # fmt: skip
+        all_k, all_v = (
+            torch.cat((a, given[n].reshape(1, kv_heads, 1, -1).expand(len(a), -1, -1, -1)), dim=-2)
+            for a, n in ((all_k, "bias_k"), (all_v, "bias_v"))
+        )
     if add_zero_attn:
         all_k, all_v = (F.pad(a, (0, 0, 0, 1)) for a in (all_k, all_v))
     mask = F.pad(mask, (0, all_k.shape[-2] - k.shape[-2]))
@@ -134,7 +184,14 @@ def _ready(x: Any, norm: Any, positions: Any, given: dict[str, Any]) -> Any:
     last = given.get("qk_norm_after_rope", False)
     x = x if norm is None or last else rms_norm(x, norm, eps=given.get("norm_eps", 1e-6))
     if turn is not None:
-        x = rope(x, positions=positions, dims=turn.dims, base=turn.base, traditional=turn.traditional, position_scale=turn.position_scale)
+        x = rope(
+            x,
+            positions=positions,
+            dims=turn.dims,
+            base=turn.base,
+            traditional=turn.traditional,
+            position_scale=turn.position_scale,
+        )
     return rms_norm(x, norm, eps=given.get("norm_eps", 1e-6)) if norm is not None and last else x
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.conformance.example import Example
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.plugins import RopeScaling
 
 
 def softmax(x: Any, *, axis: int = -1) -> Any:
@@ -26,8 +26,15 @@ def gelu(x: Any, *, approximate: str = "none") -> Any:
     return F.gelu(x, approximate=approximate)
 
 
-def rope_angles(positions: Any, *, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0, position_scale: float = 1.0,
-                **_: Any) -> Any:  # fmt: skip
+def rope_angles(
+    positions: Any,
+    *,
+    inv_freq: Any = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    position_scale: float = 1.0,
+    **_: Any,
+) -> Any:
     """Real and imaginary part of torch.polar."""
     turns = _turns(positions, inv_freq, dims, base, position_scale)
     return turns.real.contiguous(), turns.imag.contiguous()
@@ -38,8 +45,18 @@ def rope_rotate(x: Any, cos: Any, sin: Any, *, traditional: bool = False) -> Any
     return _rotate(x, torch.complex(cos, sin), traditional)
 
 
-def rope(x: Any, *, offset: Any = None, positions: Any = None, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0,
-         traditional: bool = False, position_scale: float = 1.0, **_: Any) -> Any:  # fmt: skip
+def rope(
+    x: Any,
+    *,
+    offset: Any = None,
+    positions: Any = None,
+    inv_freq: Any = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    traditional: bool = False,
+    position_scale: float = 1.0,
+    **_: Any,
+) -> Any:
     """The same, the angles by torch.polar."""
     if positions is None:
         positions = torch.arange(x.shape[-2]) + (0 if offset is None else offset[..., None])
@@ -49,7 +66,9 @@ def rope(x: Any, *, offset: Any = None, positions: Any = None, inv_freq: Any = N
 
 def _turns(positions: Any, inv_freq: Any, dims: Any, base: float, position_scale: float) -> Any:
     if inv_freq is None:
-        inv_freq = torch.pow(torch.tensor(base, dtype=torch.float64), -torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+        inv_freq = torch.pow(
+            torch.tensor(base, dtype=torch.float64), -torch.arange(0, dims, 2, dtype=torch.float64) / dims
+        )
     angles = positions.double()[..., None] * position_scale * inv_freq
     return torch.polar(torch.ones_like(angles), angles)
 
@@ -74,7 +93,11 @@ def _scaled(example: Example) -> str:
 
 def scaled(scaling: RopeScaling | None) -> str:
     """Why these frequencies are not PyTorch's business, or nothing."""
-    return f"PyTorch has no rotary embeddings of scaling {scaling.kind!r}" if scaling is not None and scaling.kind != "default" else ""
+    return (
+        f"PyTorch has no rotary embeddings of scaling {scaling.kind!r}"
+        if scaling is not None and scaling.kind != "default"
+        else ""
+    )
 
 
 ANSWERS = {

@@ -1,4 +1,4 @@
-"""Products, tables, quantised numbers and cache writes by PyTorch's functions."""
+"""Products, tables, quantized numbers and cache writes by PyTorch's functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tinyllm.quant_weight import WORD, QuantWeight
+from tinyllm.plugins import QuantWeight
+from tinyllm.spec.quantized import WORD
 
 
 def unpacked(weight: QuantWeight) -> Any:

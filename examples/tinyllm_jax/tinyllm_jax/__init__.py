@@ -1,12 +1,12 @@
-"""The jax backend. tinyllm finds this module by its entry point and calls the hooks in it; jax is imported when it is used."""
+"""The jax backend. tinyllm finds this module by its entry point and calls the hooks in it; jax is imported when it is
+used."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import Any
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.hookspecs import hookimpl
+from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl
 
 tinyllm_spec_version = 1
 
@@ -25,7 +25,16 @@ def _load(device: str | None) -> Backend:
 @hookimpl
 def tinyllm_backends() -> list[BackendPlugin]:
     """The backend. jax.Array is what users see; `jaxlib._jax.ArrayImpl` is the class that its arrays have."""
-    return [BackendPlugin("jax", _probe, _load, array_types=("jaxlib._jax.ArrayImpl",), install="pip install tinyllm-jax", spec_version=1)]
+    return [
+        BackendPlugin(
+            "jax",
+            _probe,
+            _load,
+            array_types=("jaxlib._jax.ArrayImpl",),
+            install="pip install tinyllm-jax",
+            spec_version=1,
+        )
+    ]
 
 
 @hookimpl
@@ -51,9 +60,15 @@ KERNELS = {
     "rope": ["rope", "rope_angles", "rope_rotate"],
     "attention": ["sdpa", "gqa", "kv_append", "paged_attention"],
     "mha": ["mha"],
-    "quantised": ["quantize", "dequantize", "quantized_linear", "quantized_embedding"],
+    "quantized": ["quantize", "dequantize", "quantized_linear", "quantized_embedding"],
 }
 DENSE = Kernel(
-    "jax", "quantized_linear", "dense", "tinyllm_jax.quantised:quantized_linear_dense", supports=worth_unpacking,
-    priority=1, prepare="tinyllm_jax.quantised:prepare", spec_version=1,
+    "jax",
+    "quantized_linear",
+    "dense",
+    "tinyllm_jax.quantized:quantized_linear_dense",
+    supports=worth_unpacking,
+    priority=1,
+    prepare="tinyllm_jax.quantized:prepare",
+    spec_version=1,
 )

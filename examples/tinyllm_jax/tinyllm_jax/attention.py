@@ -50,7 +50,9 @@ def attend(q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any
     return weights @ jnp.where(used, v, 0), weights  # 0 * NaN is NaN
 
 
-def attend_groups(q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any, softcap: Any) -> tuple[Any, Any]:
+def attend_groups(
+    q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any, softcap: Any
+) -> tuple[Any, Any]:
     """The queries of a group become rows of one product [G*L, D] [D, S]: nothing is repeated, each key is read once."""
     heads, length, dim = q.shape[-3:]
     kv_heads, keys = k.shape[-3:-1]
@@ -71,8 +73,16 @@ def attend_groups(q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, sca
 
 @jitted("causal")
 def sdpa(
-    q: Any, k: Any, v: Any, *, mask: Any = None, sinks: Any = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Any:
     """softmax(scale * Q K^T + mask) V."""
     seen, added = split_mask(mask, visible(q.shape[-2], k.shape[-2], causal, window))
@@ -82,8 +92,18 @@ def sdpa(
 
 @jitted("causal")
 def gqa(
-    q: Any, k: Any, v: Any, *, mask: Any = None, key_mask: Any = None, kv_lengths: Any = None, sinks: Any = None,
-    scale: float | None = None, causal: bool = False, window: int | None = None, softcap: float | None = None,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    key_mask: Any = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Any:
     """Query heads j*G .. (j+1)*G-1 attend to kv head j."""
     end = None if kv_lengths is None else kv_lengths.astype(jnp.int64)[..., None, None, None]
@@ -101,20 +121,41 @@ def kv_append(k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any) -> tuple[A
 
 
 def paged_attention(
-    q: Any, k_pages: Any, v_pages: Any, q_start: Any, kv_len: Any, block_table: Any, *, sinks: Any = None,
-    scale: float | None = None, window: int | None = None, softcap: float | None = None,
+    q: Any,
+    k_pages: Any,
+    v_pages: Any,
+    q_start: Any,
+    kv_len: Any,
+    block_table: Any,
+    *,
+    sinks: Any = None,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Any:
-    """Shapes must not follow the lengths, or each token would be compiled for: those of the longest sequence hold for all."""
+    """Shapes must not follow the lengths, or each token would be compiled for: those of the longest sequence hold for
+    all."""
     longest = max((last - first for first, last in pairwise(q_start.tolist())), default=0)
     return paged(q, k_pages, v_pages, q_start, kv_len, block_table, sinks, scale, window, softcap, length=longest)
 
 
 @jitted("length")
 def paged(
-    q: Any, k_pages: Any, v_pages: Any, q_start: Any, kv_len: Any, block_table: Any,
-    sinks: Any, scale: Any, window: Any, softcap: Any, *, length: int,
+    q: Any,
+    k_pages: Any,
+    v_pages: Any,
+    q_start: Any,
+    kv_len: Any,
+    block_table: Any,
+    sinks: Any,
+    scale: Any,
+    window: Any,
+    softcap: Any,
+    *,
+    length: int,
 ) -> Any:
-    """Each sequence has its last `length` tokens as queries, and the keys of its row of pages; what is not its own is hidden."""
+    """Each sequence has its last `length` tokens as queries, and the keys of its row of pages; what is not its own is
+    hidden."""
     if not q.size or not block_table.size:
         return jnp.zeros((*q.shape[:2], v_pages.shape[-1]), q.dtype)
     size = k_pages.shape[2]

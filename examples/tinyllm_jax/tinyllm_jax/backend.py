@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinyllm.backend import Backend
+from tinyllm.plugins import Backend
 
 jax.config.update("jax_enable_x64", True)  # otherwise float64 and int64 silently become 32 bits wide
 

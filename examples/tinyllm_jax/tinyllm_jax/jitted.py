@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.plugins import QuantWeight
 
 SMALL = 2**14
 HASTE = {
@@ -17,7 +17,7 @@ HASTE = {
     "xla_cpu_parallel_codegen_split_count": 1,
 }
 
-jax.tree_util.register_pytree_node(  # so that a quantised weight goes into compiled functions as its arrays
+jax.tree_util.register_pytree_node(  # so that a quantized weight goes into compiled functions as its arrays
     QuantWeight,
     lambda w: (tuple(w.arrays.values()), (w.scheme, tuple(w.arrays), w.bits, w.group_size, w.shape)),
     lambda said, arrays: QuantWeight(said[0], dict(zip(said[1], arrays, strict=True)), *said[2:]),

@@ -6,24 +6,61 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from tinyllm.quant_weight import QuantWeight
+from tinyllm.plugins import QuantWeight
 from tinyllm_jax.attention import attend_groups, split_mask, visible
 from tinyllm_jax.jitted import jitted
 from tinyllm_jax.layer import linear, rms_norm, widen
-from tinyllm_jax.quantised import quantized_linear
+from tinyllm_jax.quantized import quantized_linear
 from tinyllm_jax.rope import angles, rope_rotate
 
-STATIC = ("num_heads", "num_kv_heads", "causal", "rope", "qk_norm_after_rope", "add_zero_attn", "need_weights", "return_kv")
+STATIC = (
+    "num_heads",
+    "num_kv_heads",
+    "causal",
+    "rope",
+    "qk_norm_after_rope",
+    "add_zero_attn",
+    "need_weights",
+    "return_kv",
+)
 
 
 @jitted(*STATIC)
 def mha(
-    query: Any, q_proj: Any, o_proj: Any, *, k_proj: Any = None, v_proj: Any = None, key: Any = None, value: Any = None,
-    q_bias: Any = None, k_bias: Any = None, v_bias: Any = None, o_bias: Any = None, bias_k: Any = None, bias_v: Any = None,
-    q_norm: Any = None, k_norm: Any = None, past_k: Any = None, past_v: Any = None, positions: Any = None, mask: Any = None,
-    key_mask: Any = None, sinks: Any = None, num_heads: int, num_kv_heads: int | None = None, scale: float | None = None,
-    causal: bool = False, window: int | None = None, softcap: float | None = None, rope: Any = None, norm_eps: float = 1e-6,
-    qk_norm_after_rope: bool = False, add_zero_attn: bool = False, need_weights: str | None = None, return_kv: bool = False,
+    query: Any,
+    q_proj: Any,
+    o_proj: Any,
+    *,
+    k_proj: Any = None,
+    v_proj: Any = None,
+    key: Any = None,
+    value: Any = None,
+    q_bias: Any = None,
+    k_bias: Any = None,
+    v_bias: Any = None,
+    o_bias: Any = None,
+    bias_k: Any = None,
+    bias_v: Any = None,
+    q_norm: Any = None,
+    k_norm: Any = None,
+    past_k: Any = None,
+    past_v: Any = None,
+    positions: Any = None,
+    mask: Any = None,
+    key_mask: Any = None,
+    sinks: Any = None,
+    num_heads: int,
+    num_kv_heads: int | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+    rope: Any = None,
+    norm_eps: float = 1e-6,
+    qk_norm_after_rope: bool = False,
+    add_zero_attn: bool = False,
+    need_weights: str | None = None,
+    return_kv: bool = False,
 ) -> Any:
     """Project, cut into heads, norm and turn, put the past in front, attend, put together, project."""
     length = query.shape[-2]

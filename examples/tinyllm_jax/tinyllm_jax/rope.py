@@ -6,12 +6,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from tinyllm.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.plugins import attention_factor, inverse_frequencies
 from tinyllm_jax.jitted import jitted
 from tinyllm_jax.layer import widen
 
 
-def angles(positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, position_scale: float) -> tuple[Any, Any]:
+def angles(
+    positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, position_scale: float
+) -> tuple[Any, Any]:
     """Cosines and sines, in float64: float32 angles are off by up to 0.006 in long contexts."""
     if inv_freq is None:
         inv_freq = inverse_frequencies(dims, base, scaling)
@@ -22,7 +24,12 @@ def angles(positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, 
 
 @jitted("dims", "base", "scaling", "position_scale")
 def rope_angles(
-    positions: Any, *, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0, scaling: Any = None,
+    positions: Any,
+    *,
+    inv_freq: Any = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: Any = None,
     position_scale: float = 1.0,
 ) -> tuple[Any, Any]:
     """The angles of all layers at once."""
@@ -42,8 +49,16 @@ def rope_rotate(x: Any, cos: Any, sin: Any, *, traditional: bool = False) -> Any
 
 @jitted("dims", "base", "scaling", "traditional", "position_scale")
 def rope(
-    x: Any, *, offset: Any = None, positions: Any = None, inv_freq: Any = None, dims: int | None = None, base: float = 10000.0,
-    scaling: Any = None, traditional: bool = False, position_scale: float = 1.0,
+    x: Any,
+    *,
+    offset: Any = None,
+    positions: Any = None,
+    inv_freq: Any = None,
+    dims: int | None = None,
+    base: float = 10000.0,
+    scaling: Any = None,
+    traditional: bool = False,
+    position_scale: float = 1.0,
 ) -> Any:
     """Both in one: x [*B, L, D] stands at `positions`, or at offset, offset + 1, ..."""
     if positions is None:

@@ -1,4 +1,5 @@
-"""A backend's own promises, without any op: arrays go in and come out as the same numbers, whatever their memory looks like."""
+"""A backend's own promises, without any op: arrays go in and come out as the same numbers, whatever their memory looks
+like."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinyllm.backend import Backend
 from tinyllm.conformance.checks.check import Admitted, Check, Plan
 from tinyllm.conformance.example import DTYPES, SHORT
 from tinyllm.conformance.judge import Verdict
-from tinyllm.dtypes import numpy_dtype
-from tinyllm.spec import INTEGERS
+from tinyllm.plugins.backend import Backend
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.types import INTEGERS
 
 OP = "arrays"
 """Stands in ids where an op would."""
@@ -73,12 +74,16 @@ def _round_trip(backend: Backend, layout: str, dtype: str) -> str:
         return f"from_numpy gives shape {list(native.shape)} instead of {list(given.shape)}"
     if backend.dtype_name(native) != dtype:
         return f"dtype_name says {backend.dtype_name(native)!r} of an array of {dtype}"
-    return _differs(backend.to_numpy(native), before, "to_numpy(from_numpy(x))") or _differs(given, before, "x afterwards")
+    return _differs(backend.to_numpy(native), before, "to_numpy(from_numpy(x))") or _differs(
+        given, before, "x afterwards"
+    )
 
 
 def _zeros(backend: Backend, case: str, dtype: str) -> str:
     for shape in ((2, 3), (0, 3), ()):
-        wrong = _differs(backend.to_numpy(backend.zeros(shape, dtype)), np.zeros(shape, numpy_dtype(dtype)), f"zeros({shape})")
+        wrong = _differs(
+            backend.to_numpy(backend.zeros(shape, dtype)), np.zeros(shape, numpy_dtype(dtype)), f"zeros({shape})"
+        )
         if wrong:
             return wrong
     return ""
@@ -88,7 +93,9 @@ def _casts(backend: Backend, case: str, dtype: str) -> str:
     numbers = _numbers("float32")
     for source in (d for d in DTYPES if d in backend.dtypes):
         given = backend.from_numpy(numbers.astype(numpy_dtype(source)))
-        wrong = _differs(backend.to_numpy(backend.astype(given, dtype)), numbers.astype(numpy_dtype(dtype)), f"astype from {source}")
+        wrong = _differs(
+            backend.to_numpy(backend.astype(given, dtype)), numbers.astype(numpy_dtype(dtype)), f"astype from {source}"
+        )
         if wrong:
             return wrong
     return ""

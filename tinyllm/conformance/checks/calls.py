@@ -15,7 +15,7 @@ from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import UnsupportedError
 from tinyllm.ops import Op
-from tinyllm.spec import Case
+from tinyllm.spec.cases import Case
 
 
 def calls(trial: Trial) -> Iterator[Check]:

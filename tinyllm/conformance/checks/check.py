@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from tinyllm.backend import Backend
 from tinyllm.conformance.example import SHORT, Example, dtypes_of, make_example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.errors import TinyllmError
-from tinyllm.registry import Registry
-from tinyllm.spec import Case, OpSpec
+from tinyllm.plugins.backend import Backend
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.cases import Case
+from tinyllm.spec.op_spec import OpSpec
 
 TIERS = ("smoke", "full", "model", "fuzz")
 """`full` includes `smoke`; `model` and `fuzz` stand by themselves."""
@@ -58,7 +59,8 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Check:
-    """Something to be found out. `run` gives a verdict or raises; `subject` is None where no single kernel is on trial."""
+    """Something to be found out. `run` gives a verdict or raises; `subject` is None where no single kernel is on
+    trial."""
 
     backend: str
     op: str
@@ -114,7 +116,9 @@ class Trial:
         if self.plan.shapes:
             return list(read_shapes(self.plan.shapes, self.registry.specs).get(self.spec.name, ()))
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
-        return [case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted]
+        return [
+            case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted
+        ]
 
     @cached_property
     def runs_anything(self) -> bool:
@@ -129,9 +133,14 @@ class Trial:
 
     @property
     def safety_dtypes(self) -> list[str]:
-        """Those in which views, repeats and hidden elements are tried: float32 or the first that is there; past smoke also 16 bits."""
+        """Those in which views, repeats and hidden elements are tried: float32 or the first that is there; past smoke
+        also 16 bits."""
         first = [d for d in ("float32", *self.dtypes) if d in self.dtypes][:1]
-        return first if set(self.plan.tiers) == {"smoke"} else [d for d in self.dtypes if d in first or d in ("float16", "bfloat16")]
+        return (
+            first
+            if set(self.plan.tiers) == {"smoke"}
+            else [d for d in self.dtypes if d in first or d in ("float16", "bfloat16")]
+        )
 
     @property
     def asked_dtypes(self) -> list[str]:

@@ -1,4 +1,5 @@
-"""Arrays that are views: slices between guard bands, transposed, broadcast. Kernels see a library's arrays, not their memory."""
+"""Arrays that are views: slices between guard bands, transposed, broadcast. Kernels see a library's arrays, not their
+memory."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
-from tinyllm.spec import Case
+from tinyllm.plugins.backend import Backend
+from tinyllm.spec.cases import Case
 
 BAND = 2
 """Entries on each side of a view that belong to somebody else."""
@@ -27,7 +28,10 @@ def layouts(trial: Trial) -> Iterator[Check]:
     """Every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
     smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
     views: list[tuple[str, View]] = [("sliced", _sliced)]
-    others: tuple[tuple[str, View, tuple[str, ...]], ...] = (("transposed", _transposed, PERMUTE), ("broadcast", _broadcast, BROADCAST))
+    others: tuple[tuple[str, View, tuple[str, ...]], ...] = (
+        ("transposed", _transposed, PERMUTE),
+        ("broadcast", _broadcast, BROADCAST),
+    )
     for aspect, view, names in others:
         if find_function(trial.backend, *names):
             views.append((aspect, view))
@@ -40,13 +44,17 @@ def layouts(trial: Trial) -> Iterator[Check]:
             for subject in trial.subjects if shown else ():
                 if not subject.declines(example.call):
                     for aspect, view in views:
-                        if aspect != "broadcast" or not example.unread:  # what is hidden in one entry may be seen in the next
+                        if (
+                            aspect != "broadcast" or not example.unread
+                        ):  # what is hidden in one entry may be seen in the next
                             yield _check(trial, subject, case, dtype, aspect, view, shown)
 
 
 def _no_view(trial: Trial, aspect: str, names: tuple[str, ...]) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        raise DeclaredError(f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}")
+        raise DeclaredError(
+            f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}"
+        )
 
     return trial.check("views", run, aspect=aspect)
 
@@ -73,7 +81,11 @@ def _required(backend: Backend, *names: str) -> Callable[..., Any]:
 
 def _viewable(example: Example) -> list[str]:
     host = {i.name for i in example.spec.inputs if i.host}
-    return [n for n, v in example.inputs.items() if n not in host and isinstance(v, np.ndarray) and v.ndim > 0 and v.size > 0]
+    return [
+        n
+        for n, v in example.inputs.items()
+        if n not in host and isinstance(v, np.ndarray) and v.ndim > 0 and v.size > 0
+    ]
 
 
 View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]]]

@@ -1,4 +1,5 @@
-"""Outside judges, asked for by name: ONNX's own cases on our ops, and our cases judged by the libraries that plugins bring."""
+"""Outside judges, asked for by name: ONNX's own cases on our ops, and our cases judged by the libraries that plugins
+bring."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from tinyllm.backend import resolve
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example, dtypes_of
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError
-from tinyllm.oracle import ONNX, Oracle
-from tinyllm.spec import Case
+from tinyllm.plugins.kernel import resolve
+from tinyllm.plugins.oracle import ONNX, Oracle
+from tinyllm.spec.cases import Case
 
 NOT_MAPPED = "not mapped: "
 """Begins the message of a case that a judge and our ops have no common words for, which is nobody's shortcoming."""
@@ -70,11 +71,16 @@ def _judged_by(trial: Trial, oracle: Oracle) -> Iterator[Check]:
                 yield _unsupported(trial, case.id, "", oracle.name, NOT_MAPPED + reason)
 
 
-def _judged(trial: Trial, example: Example, aspect: str, answered: Callable[[], Example], factor: float) -> Iterator[Check]:
-    """On each kernel that takes the call; where there is none, why not. `answered` gives the example with what the judge expects."""
+def _judged(
+    trial: Trial, example: Example, aspect: str, answered: Callable[[], Example], factor: float
+) -> Iterator[Check]:
+    """On each kernel that takes the call; where there is none, why not. `answered` gives the example with what the
+    judge expects."""
     backend, about = trial.backend, {"aspect": aspect, "dtype": example.dtype}
     has = example.dtype in backend.dtypes or len(dtypes_of(trial.spec)) == 1
-    declined = {s.id: s.declines(example.call) for s in trial.subjects} if has else {backend.name: f"has no {example.dtype}"}
+    declined = (
+        {s.id: s.declines(example.call) for s in trial.subjects} if has else {backend.name: f"has no {example.dtype}"}
+    )
 
     def check_of(subject: Subject) -> Check:
         def run(admitted: Admitted) -> Verdict:
@@ -86,7 +92,9 @@ def _judged(trial: Trial, example: Example, aspect: str, answered: Callable[[], 
     yield from map(check_of, taking)
     if not taking and not trial.plan.kernels:
         reasons = "; ".join(f"{who}: {why}" for who, why in declined.items())
-        yield _unsupported(trial, example.case, example.dtype, aspect, reasons or f"backend {backend.name} has no kernel for it")
+        yield _unsupported(
+            trial, example.case, example.dtype, aspect, reasons or f"backend {backend.name} has no kernel for it"
+        )
 
 
 def _unsupported(trial: Trial, case: str, dtype: str, aspect: str, reason: str) -> Check:

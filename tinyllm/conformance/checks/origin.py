@@ -1,7 +1,8 @@
 """Who does the work: a kernel itself, the op's own formula, or another library that it hands the work to.
 
-Three ways of looking: which modules the function's code names; which Python frames and C functions run; how much memory numpy
-allocates meanwhile (libraries keep their arrays elsewhere), since a kernel that computes in numpy needs room for its result there.
+Three ways of looking: which modules the function's code names; which Python frames and C functions run; how much memory
+numpy allocates meanwhile (libraries keep their arrays elsewhere), since a kernel that computes in numpy needs room for
+its result there.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 from tinyllm.conformance.checks.check import Trial
 from tinyllm.conformance.example import arrays_in
 from tinyllm.conformance.subject import Subject
-from tinyllm.dtypes import numpy_dtype
-from tinyllm.registry import Registry
-from tinyllm.spec import Call, Case, OpSpec
-from tinyllm.validation import output_types
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.cases import Case
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.types import Call
+from tinyllm.spec.validation import output_types
 
 LARGE = 1 << 17
 """Bytes of output below which allocations say nothing."""
@@ -61,10 +64,13 @@ class Watch:
 
 
 def origin(trial: Trial, subject: Subject, dtype: str) -> str:
-    """What the kernel's code names, and what numpy allocates on a large case. What runs is seen by a `Watch` at each case."""
+    """What the kernel's code names, and what numpy allocates on a large case. What runs is seen by a `Watch` at each
+    case."""
     if subject.kernel is None:
         return "reference"
-    named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & _foreign_roots(trial.registry, subject)
+    named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & _foreign_roots(
+        trial.registry, subject
+    )
     case = _telling_case(trial, subject, dtype)
     if not named and case is not None and _numpy_computes(subject, trial, case, dtype):
         named = {"numpy"}
@@ -79,7 +85,10 @@ def _telling_case(trial: Trial, subject: Subject, dtype: str) -> Case | None:
 
 
 def _output_bytes(spec: OpSpec, call: Call) -> int:
-    return sum(prod(map(int, t.shape)) * (4 if t.dtype == "quant" else numpy_dtype(t.dtype).itemsize) for t in output_types(spec, call))
+    return sum(
+        prod(map(int, t.shape)) * (4 if t.dtype == "quant" else numpy_dtype(t.dtype).itemsize)
+        for t in output_types(spec, call)
+    )
 
 
 def _own_roots(registry: Registry, backend: str) -> set[str]:
@@ -96,7 +105,9 @@ def _own_roots(registry: Registry, backend: str) -> set[str]:
 def _foreign_roots(registry: Registry, subject: Subject) -> set[str]:
     """Packages of the other backends, and what they compute with."""
     own = _own_roots(registry, subject.backend.name)
-    return {r for other in registry.plugins.backends if other != subject.backend.name for r in _own_roots(registry, other)} - own
+    return {
+        r for other in registry.plugins.backends if other != subject.backend.name for r in _own_roots(registry, other)
+    } - own
 
 
 def _named(function: Callable[..., Any], own: set[str]) -> set[str]:
@@ -152,7 +163,9 @@ def _numpy_computes(subject: Subject, trial: Trial, case: Case, dtype: str) -> b
     if size < LARGE:
         return False
     natives = subject.native(example.inputs)
-    subject.backend.synchronize(*arrays_in(subject.run(example, natives)))  # what is loaded at the first call is nobody's work
+    subject.backend.synchronize(
+        *arrays_in(subject.run(example, natives))
+    )  # what is loaded at the first call is nobody's work
     natives = subject.native(example.inputs)
     tracemalloc.start()
     try:

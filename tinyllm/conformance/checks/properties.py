@@ -13,7 +13,8 @@ from tinyllm.conformance.subject import Subject
 
 
 def properties(trial: Trial) -> Iterator[Check]:
-    """Each property of the op, on every kernel: in float32, past the smoke tier in bfloat16 too, or in the dtypes asked for."""
+    """Each property of the op, on every kernel: in float32, past the smoke tier in bfloat16 too, or in the dtypes asked
+    for."""
     if trial.plan.shapes or set(trial.plan.tiers) == {"model"}:
         return
     smoke = set(trial.plan.tiers) == {"smoke"}

@@ -1,4 +1,5 @@
-"""Wrong calls give the spec's error, and what the backend does not support gives `UnsupportedError`, before any kernel runs."""
+"""Wrong calls give the spec's error, and what the backend does not support gives `UnsupportedError`, before any kernel
+runs."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError, UnsupportedError
 from tinyllm.ops import Op
-from tinyllm.registry import Choice, Registry
-from tinyllm.spec import FLOATS, BadInput, Case
+from tinyllm.registry.registry import Choice, Registry
+from tinyllm.spec.cases import BadInput, Case
+from tinyllm.spec.types import FLOATS
 
 
 class RanError(Exception):
@@ -45,7 +47,12 @@ def refusals(trial: Trial) -> Iterator[Check]:
     smoke = [c for c in trial.cases if c.tier == "smoke"]
     for dtype in trial.asked_dtypes:
         if dtype not in trial.dtypes and smoke:
-            yield _refusal(trial, next((c for c in smoke if c.inputs), smoke[0]), dtype, f"backend {trial.backend.name} has no {dtype}")
+            yield _refusal(
+                trial,
+                next((c for c in smoke if c.inputs), smoke[0]),
+                dtype,
+                f"backend {trial.backend.name} has no {dtype}",
+            )
     for case in smoke if trial.dtypes else ():
         reasons = [s.declines(trial.example(case, trial.dtypes[0]).call) for s in trial.subjects]
         if reasons and all(reasons):

@@ -12,7 +12,7 @@ from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
-from tinyllm.spec import Case
+from tinyllm.spec.cases import Case
 
 POISONS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "large": 1e30}
 
@@ -25,7 +25,11 @@ def unread(trial: Trial) -> Iterator[Check]:
         for case in trial.cases:
             example = trial.example(case, dtype)
             if example.unread:
-                yield from (_check(trial, subject, case, dtype) for subject in trial.subjects if not subject.declines(example.call))
+                yield from (
+                    _check(trial, subject, case, dtype)
+                    for subject in trial.subjects
+                    if not subject.declines(example.call)
+                )
 
 
 def _filled(example: Example, value: float) -> dict[str, np.ndarray]:

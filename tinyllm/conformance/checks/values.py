@@ -1,4 +1,5 @@
-"""Cases: outputs within the bounds, of the spec's shape and dtype and the backend's own kind; inputs as they were; twice the same."""
+"""Cases: outputs within the bounds, of the spec's shape and dtype and the backend's own kind; inputs as they were;
+twice the same."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Tri
 from tinyllm.conformance.example import Example, arrays_in
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import BROKEN_SUPPORTS, Subject, to_numpy
-from tinyllm.spec import Case
+from tinyllm.spec.cases import Case
 
 
 def values(trial: Trial) -> Iterator[Check]:
@@ -34,15 +35,21 @@ def repeats(trial: Trial) -> Iterator[Check]:
                 yield _repeat(trial, subject, case, dtype)
 
 
-def run_and_judge(subject: Subject, example: Example, admitted: Admitted, natives: dict[str, Any] | None = None) -> Verdict:
+def run_and_judge(
+    subject: Subject, example: Example, admitted: Admitted, natives: dict[str, Any] | None = None
+) -> Verdict:
     """One run: outputs against the reference, and whether anything was written to that was not the kernel's."""
     natives = subject.native(example.inputs) if natives is None else natives
     before = _kept(subject, natives)
     outputs = subject.run(example, natives)
     foreign = [o for o in outputs if not is_native(subject, o)]
     if foreign:
-        return Verdict(f"gives {type(foreign[0]).__module__}.{type(foreign[0]).__name__}, not an array of {subject.backend.name}")
-    device = next((d for o in outputs if (d := device_of(subject, o)) != subject.backend.device), subject.backend.device)
+        return Verdict(
+            f"gives {type(foreign[0]).__module__}.{type(foreign[0]).__name__}, not an array of {subject.backend.name}"
+        )
+    device = next(
+        (d for o in outputs if (d := device_of(subject, o)) != subject.backend.device), subject.backend.device
+    )
     if device != subject.backend.device:
         return Verdict(f"gives an array on device {device!r} instead of {subject.backend.device!r}")
     verdict = judge(example, subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
@@ -71,8 +78,8 @@ def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
 
 
 def _declined(trial: Trial, case: Case, dtype: str) -> Check:
-    """No kernel takes the case: the backend must say so before it touches any data (see `refusals`). A kernel that cannot be loaded,
-    or whose `supports` is broken, has declared nothing."""
+    """No kernel takes the case: the backend must say so before it touches any data (see `refusals`). A kernel that
+    cannot be loaded, or whose `supports` is broken, has declared nothing."""
     reasons = [f"{s.id}: {s.declines(trial.example(case, dtype).call)}" for s in trial.subjects]
     broken = bool(trial.broken) or any(BROKEN_SUPPORTS in reason for reason in reasons)
     reasons += [f"{name}: {error}" for name, error in trial.broken.items()]
@@ -80,7 +87,9 @@ def _declined(trial: Trial, case: Case, dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
         if broken:
             return Verdict("; ".join(reasons))
-        raise DeclaredError("; ".join(reasons) or f"backend {trial.backend.name!r} has no kernel for it and no namespace for references")
+        raise DeclaredError(
+            "; ".join(reasons) or f"backend {trial.backend.name!r} has no kernel for it and no namespace for references"
+        )
 
     return trial.check(case.id, run, dtype=dtype, decision=case.decision)
 

@@ -1,1 +1,2 @@
-"""The judge that the kit brings itself: ONNX's own node cases, from a package that need not be there. Plugins bring others."""
+"""The judge that the kit brings itself: ONNX's own node cases, from a package that need not be there. Plugins bring
+others."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyllm.conformance.example import Example
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
 
 
 class NotMappedError(Exception):
@@ -16,7 +16,8 @@ class NotMappedError(Exception):
 
 @dataclass(frozen=True)
 class Mapped:
-    """A call of an op and the outputs that the judge gives, as numpy arrays. left_out: outputs of the judge's that ours has not."""
+    """A call of an op and the outputs that the judge gives, as numpy arrays. left_out: outputs of the judge's that ours
+    has not."""
 
     op: str
     inputs: Mapping[str, Any]

@@ -23,7 +23,9 @@ class Node(NamedTuple):
 NODES: dict[str, Node] = {
     "Attention": Node("gqa", onnx_attention.attention),
     "FlexAttention": Node("gqa", onnx_attention.flex_attention),
-    "LinearAttention": Node("gqa", "there is no op of linear attention, whose state is a matrix and not a cache of keys"),
+    "LinearAttention": Node(
+        "gqa", "there is no op of linear attention, whose state is a matrix and not a cache of keys"
+    ),
     "RotaryEmbedding": Node("rope_rotate", onnx_rows.rotary_embedding),
     "RMSNormalization": Node("rms_norm", onnx_rows.rms_norm),
     "LayerNormalization": Node("rms_norm", "there is no op layer_norm: rms_norm subtracts no mean"),
@@ -44,7 +46,8 @@ NODES: dict[str, Node] = {
 
 
 class Entry(NamedTuple):
-    """A case of ONNX's: its type of node, `run` or the reason why not, the ops that run it (else the nearest one), outputs left out."""
+    """A case of ONNX's: its type of node, `run` or the reason why not, the ops that run it (else the nearest one),
+    outputs left out."""
 
     case: str
     node: str

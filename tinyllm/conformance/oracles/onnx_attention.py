@@ -1,8 +1,8 @@
 """ONNX's Attention and FlexAttention as calls of gqa, sdpa and mha.
 
-ONNX aligns `is_causal` and windows to the start of the keys unless there is a cache, we to their end: where these differ, they become a
-mask. Packed heads are unpacked on the host for gqa and sdpa; mha takes them packed, with projections that change nothing, and gives the
-weights and the grown cache that ONNX's further outputs are.
+ONNX aligns `is_causal` and windows to the start of the keys unless there is a cache, we to their end: where these
+differ, they become a mask. Packed heads are unpacked on the host for gqa and sdpa; mha takes them packed, with
+projections that change nothing, and gives the weights and the grown cache that ONNX's further outputs are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ WEIGHTS = 3
 def attention(case: OnnxCase) -> list[Mapped]:
     """A case of Attention on gqa and mha, and on sdpa where there are as many heads of keys as of queries."""
     given, setting = case.inputs, case.attributes.get
-    q, k, v = (_unpacked(given[n], setting(h)) for n, h in (("Q", "q_num_heads"), ("K", "kv_num_heads"), ("V", "kv_num_heads")))
+    q, k, v = (
+        _unpacked(given[n], setting(h)) for n, h in (("Q", "q_num_heads"), ("K", "kv_num_heads"), ("V", "kv_num_heads"))
+    )
     past_k, past_v = given.get("past_key"), given.get("past_value")
     all_k = k if past_k is None else np.concatenate((past_k, k), axis=2)
     all_v = v if past_v is None else np.concatenate((past_v, v), axis=2)
@@ -69,7 +71,9 @@ def flex_attention(case: OnnxCase) -> list[Mapped]:
     return [_call(op, inputs, settings, (case.outputs["Y"],), ()) for op in ops]
 
 
-def _call(op: str, inputs: dict[str, Any], attributes: dict[str, Any], outputs: tuple[Any, ...], left_out: tuple[str, ...]) -> Mapped:
+def _call(
+    op: str, inputs: dict[str, Any], attributes: dict[str, Any], outputs: tuple[Any, ...], left_out: tuple[str, ...]
+) -> Mapped:
     """Without what is absent."""
     present = {n: v for n, v in inputs.items() if v is not None}
     return Mapped(op, present, {n: v for n, v in attributes.items() if v is not None}, outputs, left_out)
@@ -93,7 +97,8 @@ def _projected(q: Any, k: Any, v: Any) -> dict[str, Any]:
 
 
 def _places(case: OnnxCase, length: int, keys: int, past: int) -> tuple[Any, dict[str, Any] | None]:
-    """What ONNX's positions allow, as a bool mask or None, and the same in attributes of ours, None where they cannot say it."""
+    """What ONNX's positions allow, as a bool mask or None, and the same in attributes of ours, None where they cannot
+    say it."""
     causal, lengths = bool(case.attributes.get("is_causal", 0)), case.inputs.get("nonpad_kv_seqlen")
     left, right = (case.attributes.get(f"{side}_window_size", -1) for side in ("left", "right"))
     offset = past if lengths is None else lengths.reshape(-1, 1, 1, 1) - length

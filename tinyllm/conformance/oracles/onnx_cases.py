@@ -1,4 +1,5 @@
-"""ONNX's own node cases, as its wheel makes them: the arguments of a node by the names of ONNX's schema, and its outputs."""
+"""ONNX's own node cases, as its wheel makes them: the arguments of a node by the names of ONNX's schema, and its
+outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ EXPANDED = "_expanded"
 
 @dataclass(frozen=True)
 class OnnxCase:
-    """A node, what goes in and what comes out; absent arguments are left out. Graphs among the attributes are ONNX's own objects."""
+    """A node, what goes in and what comes out; absent arguments are left out. Graphs among the attributes are ONNX's
+    own objects."""
 
     name: str
     node: str
@@ -57,7 +59,9 @@ def load(nodes: Iterable[str]) -> list[OnnxCase]:
     if made is None:
         where = f"onnx {onnx.__version__} keeps its node cases elsewhere than in {CASES}"
         raise TinyllmError(f"--oracle onnx: {where}; pip install 'tinyllm[onnx]'")
-    return [_case(onnx, case) for case in made if EXPANDED not in case.name and case.model.graph.node[0].op_type in wanted]
+    return [
+        _case(onnx, case) for case in made if EXPANDED not in case.name and case.model.graph.node[0].op_type in wanted
+    ]
 
 
 def _import(*names: str) -> None:

@@ -12,12 +12,18 @@ from tinyllm.conformance.oracles.onnx_cases import OnnxCase
 
 def softmax(case: OnnxCase) -> list[Mapped]:
     """Softmax."""
-    return [Mapped("softmax", {"x": case.inputs["input"]}, {"axis": case.attributes.get("axis", -1)}, (case.outputs["output"],))]
+    return [
+        Mapped(
+            "softmax", {"x": case.inputs["input"]}, {"axis": case.attributes.get("axis", -1)}, (case.outputs["output"],)
+        )
+    ]
 
 
 def gelu(case: OnnxCase) -> list[Mapped]:
     """Gelu."""
-    return [Mapped("gelu", {"x": case.inputs["X"]}, {"approximate": case.word("approximate", "none")}, (case.outputs["Y"],))]
+    return [
+        Mapped("gelu", {"x": case.inputs["X"]}, {"approximate": case.word("approximate", "none")}, (case.outputs["Y"],))
+    ]
 
 
 def swish(case: OnnxCase) -> list[Mapped]:

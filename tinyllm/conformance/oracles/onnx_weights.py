@@ -1,4 +1,4 @@
-"""ONNX's matrix products, tables, quantised numbers and cache writes as calls of ours."""
+"""ONNX's matrix products, tables, quantized numbers and cache writes as calls of ours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.packing import pack, per_column
+from tinyllm.catalogue.quantize.packing import pack, per_column
 from tinyllm.conformance.oracles.mapped import Mapped, NotMappedError
 from tinyllm.conformance.oracles.onnx_cases import OnnxCase
-from tinyllm.quant_weight import WORD, QuantWeight
+from tinyllm.spec.quantized import WORD, QuantWeight
 
 BITS = {"uint8": (8, 0), "int8": (8, 128), "uint4": (4, 0), "int4": (4, 8), "uint2": (2, 0), "int2": (2, 2)}
 """Integers that affine weights hold: their bits, and what is added to them so that none is negative."""
@@ -24,7 +24,11 @@ def matmul(case: OnnxCase) -> list[Mapped]:
     if b.ndim == 2:
         return [Mapped("linear", {"x": a, "weight": np.ascontiguousarray(b.T)}, {}, (y,))]
     if a.ndim == 1:  # the vector is the weight, the stack what it is applied to
-        return [Mapped("linear", {"x": np.ascontiguousarray(np.swapaxes(b, -1, -2)), "weight": a[None]}, {}, (y[..., None],))]
+        return [
+            Mapped(
+                "linear", {"x": np.ascontiguousarray(np.swapaxes(b, -1, -2)), "weight": a[None]}, {}, (y[..., None],)
+            )
+        ]
     raise NotMappedError("a matrix for each entry of the batch: linear has one weight")
 
 
@@ -50,7 +54,11 @@ def gather(case: OnnxCase) -> list[Mapped]:
     axis = case.attributes.get("axis", 0) % data.ndim
     front = tuple(range(axis, axis + ids.ndim))
     rows = np.moveaxis(y, front, tuple(range(ids.ndim))).reshape(*ids.shape, -1)
-    return [Mapped("embedding", {"ids": ids, "weight": np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1)}, {}, (rows,))]
+    return [
+        Mapped(
+            "embedding", {"ids": ids, "weight": np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1)}, {}, (rows,)
+        )
+    ]
 
 
 def dequantize(case: OnnxCase) -> list[Mapped]:
@@ -59,9 +67,13 @@ def dequantize(case: OnnxCase) -> list[Mapped]:
     if str(x.dtype) not in BITS:
         raise NotMappedError(f"{x.dtype}: affine weights are integers of at most 8 bits")
     bits, shift = BITS[str(x.dtype)]
-    zero = np.zeros(scale.shape) if case.inputs.get("x_zero_point") is None else case.inputs["x_zero_point"].astype(np.float64)
+    zero = (
+        np.zeros(scale.shape)
+        if case.inputs.get("x_zero_point") is None
+        else case.inputs["x_zero_point"].astype(np.float64)
+    )
     axis, size = case.attributes.get("axis", 1), case.attributes.get("block_size", 0)
-    if scale.ndim:  # by rows, the quantised axis first; by blocks it is the last, which groups run along
+    if scale.ndim:  # by rows, the quantized axis first; by blocks it is the last, which groups run along
         x, y = (np.moveaxis(a, axis, -1 if size else 0) for a in (x, y))
         scale, zero = (np.moveaxis(a, axis, -1) if size else a.reshape(-1, 1) for a in (scale, zero))
     rows = (-1, x.shape[-1]) if size else (scale.size, x.size // scale.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyllm.conformance.properties import attention, pages, products, rope, rows
 from tinyllm.conformance.properties.neighbours import neighbours_of
 from tinyllm.conformance.properties.property import Property
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
 
 PROPERTIES: tuple[Property, ...] = (
     *rows.PROPERTIES,

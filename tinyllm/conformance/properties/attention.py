@@ -9,7 +9,7 @@ import numpy as np
 from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.conformance.subject import Subject
-from tinyllm.rope_scaling import Rope
+from tinyllm.spec.rope import Rope
 
 
 def qkv(subject: Subject, draws: Draws, length: int, keys: int, groups: int = 0) -> dict[str, Any]:
@@ -37,12 +37,19 @@ def settings(draws: Draws) -> dict[str, Any]:
     return found
 
 
-def layer(draws: Draws, length: int, *lead: int, keys: int = 0, rope: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def layer(
+    draws: Draws, length: int, *lead: int, keys: int = 0, rope: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and attributes of an attention layer; keys: of tokens of their own."""
     kv_heads, dim, model = draws.pick(2, 1), draws.pick(4, 2), draws.pick(6, 3)
     heads = kv_heads * draws.pick(2, 1)
     inputs = {"query": draws.normal(*lead, length, model)}
-    sizes = {"q": (heads * dim, model), "o": (model, heads * dim), "k": (kv_heads * dim, model), "v": (kv_heads * dim, model)}
+    sizes = {
+        "q": (heads * dim, model),
+        "o": (model, heads * dim),
+        "k": (kv_heads * dim, model),
+        "v": (kv_heads * dim, model),
+    }
     inputs |= {f"{name}_proj": draws.normal(*size, scale=size[1] ** -0.5) for name, size in sizes.items()}
     if keys:
         inputs |= {name: draws.normal(*lead, keys, model) for name in ("key", "value")}
@@ -83,7 +90,10 @@ def order_of_keys(subject: Subject, draws: Draws) -> str:
 def heads_repeated(subject: Subject, draws: Draws) -> str:
     """A kv head that serves a group is the same as one for each query head, its copies side by side."""
     length, keys = _lengths(draws)
-    inputs, attributes = qkv(subject, draws, length, keys, groups=draws.pick(2, 3)), settings(draws) | {"causal": draws.flag()}
+    inputs, attributes = (
+        qkv(subject, draws, length, keys, groups=draws.pick(2, 3)),
+        settings(draws) | {"causal": draws.flag()},
+    )
     groups = inputs["q"].shape[-3] // inputs["k"].shape[-3]
     repeated = {name: a if name == "q" else np.repeat(a, groups, axis=-3) for name, a in inputs.items()}
     run = draws.run(subject, inputs, **attributes)

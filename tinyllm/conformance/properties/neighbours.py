@@ -10,10 +10,20 @@ from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_calls import random_call
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.conformance.subject import Subject
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight
 
-OTHERS = {"mask": 3, "key_mask": 2, "positions": 2, "offset": 1, "kv_lengths": 1, "key": 3, "value": 3, "past_k": 4, "past_v": 4}
+OTHERS = {
+    "mask": 3,
+    "key_mask": 2,
+    "positions": 2,
+    "offset": 1,
+    "kv_lengths": 1,
+    "key": 3,
+    "value": 3,
+    "past_k": 4,
+    "past_v": 4,
+}
 """Inputs that have patterns of their own, and the fewest axes at which the first is that of the batch."""
 
 
@@ -42,7 +52,9 @@ def neighbours(subject: Subject, draws: Draws) -> str:
 
 def _group(spec: OpSpec) -> str:
     """The name of the leading axes."""
-    return spec.outputs[0].shape.split()[0] if spec.outputs[0].shape.startswith("*") else spec.inputs[0].shape.split()[0]
+    return (
+        spec.outputs[0].shape.split()[0] if spec.outputs[0].shape.startswith("*") else spec.inputs[0].shape.split()[0]
+    )
 
 
 def _tail(spec: OpSpec) -> int:
@@ -72,7 +84,9 @@ def _first(value: Any) -> Any:
 def _changed(draws: Draws, value: Any) -> Any:
     """Other numbers in all entries but the first: larger floats, flipped bools, and of integers those of the first."""
     if isinstance(value, QuantWeight):
-        return value.with_arrays({name: a if name == "permutation" else _changed(draws, a) for name, a in value.arrays.items()})
+        return value.with_arrays(
+            {name: a if name == "permutation" else _changed(draws, a) for name, a in value.arrays.items()}
+        )
     changed = value.copy()
     if value.dtype.kind in "iu":
         changed[1:] = value[:1]

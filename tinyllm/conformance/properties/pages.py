@@ -30,7 +30,7 @@ class Sequences:
         table = np.full((len(lengths), max(counts, default=0)), -1, np.int32)
         k_pages, v_pages = (
             np.full((len(order), a[0].shape[1], page, a[0].shape[2]), np.nan, a[0].dtype) for a in (self.k, self.v)
-        )  # fmt: skip
+        )
         taken = 0
         for row, b in enumerate(chosen):
             table[row, : counts[row]] = order[taken : taken + counts[row]]
@@ -40,9 +40,13 @@ class Sequences:
                 k_pages[place, :, slot % page], v_pages[place, :, slot % page] = self.k[b][slot], self.v[b][slot]
         starts = np.cumsum([0, *(len(self.q[b]) for b in chosen)])
         return {
-            "q": np.concatenate([self.q[b] for b in chosen]), "k_pages": k_pages, "v_pages": v_pages,
-            "q_start": starts.astype(np.int32), "kv_len": np.asarray(lengths, np.int32), "block_table": table,
-        }  # fmt: skip
+            "q": np.concatenate([self.q[b] for b in chosen]),
+            "k_pages": k_pages,
+            "v_pages": v_pages,
+            "q_start": starts.astype(np.int32),
+            "kv_len": np.asarray(lengths, np.int32),
+            "block_table": table,
+        }
 
 
 def _sequences(draws: Draws, count: int, whole: bool = False) -> Sequences:
@@ -114,7 +118,11 @@ def cache_step_by_step(subject: Subject, draws: Draws) -> str:
         slots = (table[0, places // page] * page + places % page).astype(np.int32)
         new = {"k": made.k[0][places], "v": made.v[0][places], "slots": slots}
         pages = dict(zip(pages, draws.other(subject, "kv_append", pages | new).outputs, strict=True))
-        now = {"q": made.q[0][places], "q_start": np.asarray([0, size], np.int32), "kv_len": np.asarray([start + size], np.int32)}
+        now = {
+            "q": made.q[0][places],
+            "q_start": np.asarray([0, size], np.int32),
+            "kv_len": np.asarray([start + size], np.int32),
+        }
         parts.append(draws.run(subject, pages | now | {"block_table": table}, **attributes).outputs[0])
         start += size
     return draws.differ(whole, np.concatenate(parts))

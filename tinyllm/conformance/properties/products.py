@@ -1,4 +1,4 @@
-"""Properties of matrix products and tables, plain and quantised."""
+"""Properties of matrix products and tables, plain and quantized."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_arrays import quant_weight
 from tinyllm.conformance.properties.search import Draws, Run
 from tinyllm.conformance.subject import Subject
-from tinyllm.quant_weight import WORD
+from tinyllm.spec.quantized import WORD
 
 
 def linear_is_linear(subject: Subject, draws: Draws) -> str:
@@ -41,19 +41,21 @@ def rows_of_the_table(subject: Subject, draws: Draws) -> str:
     return "" if np.array_equal(got, table[ids]) else "ids get other rows than they get in order"
 
 
-def dequantised_first(subject: Subject, draws: Draws) -> str:
-    """The product with a quantised weight is that with the matrix it stands for."""
+def dequantized_first(subject: Subject, draws: Draws) -> str:
+    """The product with a quantized weight is that with the matrix it stands for."""
     weight = quant_weight(draws, draws.pick(3, 1, 8, 17))
     x = draws.normal(*draws.pick((2,), (1,), (), (2, 3)), weight.shape[-1])
     bias = {"bias": draws.normal(weight.shape[0])} if draws.flag() else {}
     run = draws.run(subject, {"x": x, "weight": weight} | bias)
     matrix = draws.other(subject, "dequantize", {"weight": weight}, dtype="float32")
-    plain = {"x": x.astype(np.float32), "weight": matrix.outputs[0]} | {n: a.astype(np.float32) for n, a in bias.items()}
+    plain = {"x": x.astype(np.float32), "weight": matrix.outputs[0]} | {
+        n: a.astype(np.float32) for n, a in bias.items()
+    }
     return draws.differ(run, *draws.other(subject, "linear", plain).outputs)
 
 
-def rows_dequantised_first(subject: Subject, draws: Draws) -> str:
-    """Rows of a quantised table are those of the matrix it stands for."""
+def rows_dequantized_first(subject: Subject, draws: Draws) -> str:
+    """Rows of a quantized table are those of the matrix it stands for."""
     weight = quant_weight(draws, draws.pick(3, 1, 17))
     ids = np.asarray(draws.rng.integers(0, weight.shape[0], draws.pick((2,), (), (0,), (2, 3))), np.int32)
     run = draws.run(subject, {"ids": ids, "weight": weight}, dtype=draws.dtype)
@@ -62,12 +64,14 @@ def rows_dequantised_first(subject: Subject, draws: Draws) -> str:
 
 
 def a_second_time(subject: Subject, draws: Draws) -> str:
-    """What was quantised once loses nothing when it is quantised again."""
+    """What was quantized once loses nothing when it is quantized again."""
     scheme = draws.pick("affine", "int8")
     bits = 8 if scheme == "int8" else draws.pick(4, 2, 3, 5, 6, 8)
     group = draws.pick(32, 64, 16)
     settings = {"bits": bits, "group_size": group, "scheme": scheme}
-    w = draws.normal(draws.pick(2, 1, 5), (1 if group > 16 else 2) * group * draws.pick(1, 2), scale=draws.pick(0.05, 1.0))
+    w = draws.normal(
+        draws.pick(2, 1, 5), (1 if group > 16 else 2) * group * draws.pick(1, 2), scale=draws.pick(0.05, 1.0)
+    )
     first = draws.run(subject, {"w": w}, **settings).outputs[0]
     restored = draws.other(subject, "dequantize", {"weight": first}, dtype=draws.dtype).outputs[0]
     again = draws.run(subject, {"w": restored}, **settings)
@@ -75,7 +79,7 @@ def a_second_time(subject: Subject, draws: Draws) -> str:
 
 
 def once_is_enough(subject: Subject, draws: Draws) -> str:
-    """What a weight stands for, quantised in the same way, stands for the same."""
+    """What a weight stands for, quantized in the same way, stands for the same."""
     weight = quant_weight(draws, draws.pick(2, 1, 5), plain=True)
     if weight.shape[-1] * weight.bits % WORD:
         draws.reject("quantize fills whole words")
@@ -92,13 +96,13 @@ def once_is_enough(subject: Subject, draws: Draws) -> str:
 WIDE = ("float32", "float64")
 """In 16 bits a level is rounded by more than levels are apart."""
 NARROW = ("float32", "bfloat16", "float16")
-"""Weights are dequantised in float32 where nothing beside them is wider."""
+"""Weights are dequantized in float32 where nothing beside them is wider."""
 
 PROPERTIES = (
     Property("linear", "linear", linear_is_linear),
     Property("rows of the table", "embedding", rows_of_the_table),
-    Property("dequantised first", "quantized_linear", dequantised_first, NARROW),
-    Property("dequantised first", "quantized_embedding", rows_dequantised_first),
+    Property("dequantized first", "quantized_linear", dequantized_first, NARROW),
+    Property("dequantized first", "quantized_embedding", rows_dequantized_first),
     Property("a second time", "quantize", a_second_time, WIDE),
     Property("once is enough", "dequantize", once_is_enough, WIDE),
 )

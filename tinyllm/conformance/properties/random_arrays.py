@@ -1,4 +1,4 @@
-"""Random arrays, quantised weights and attributes, as the patterns and checks of a spec have them."""
+"""Random arrays, quantized weights and attributes, as the patterns and checks of a spec have them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.properties.search import Draws
-from tinyllm.quant_weight import WORD, QuantWeight
-from tinyllm.spec import REQUIRED, Attribute, Input, OpSpec
+from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
+from tinyllm.spec.quantized import WORD, QuantWeight
 
 VALUES = (True, False, 1, 2, 3, 0, -1, 0.5, 2.0, 30.0, 1e-3, -0.7)
 """Attributes are tried with those of them that their check takes, and with the values that the spec's cases have."""
@@ -22,7 +22,13 @@ Recipe = Callable[[Draws, OpSpec, tuple[int, ...]], Call]
 """Makes a call of an op, given its leading axes where it has some."""
 
 
-def generic(draws: Draws, spec: OpSpec, lead: tuple[int, ...], sizes: Mapping[str, int] | None = None, leave: tuple[str, ...] = ()) -> Call:
+def generic(
+    draws: Draws,
+    spec: OpSpec,
+    lead: tuple[int, ...],
+    sizes: Mapping[str, int] | None = None,
+    leave: tuple[str, ...] = (),
+) -> Call:
     """By the patterns alone. sizes: of axes that are known; leave: optional inputs that somebody else makes."""
     dims = dict(sizes or {})
     inputs: dict[str, Any] = {}
@@ -85,8 +91,10 @@ def values(draws: Draws, kind: str, shape: tuple[int, ...]) -> Any:
     return array if kind != "float" or draws.dtype == "float64" else np.asarray(array, np.float32)
 
 
-def quant_weight(draws: Draws, rows: int, lead: tuple[int, ...] = (), columns: int | None = None, plain: bool = False) -> QuantWeight:
-    """A random quantised matrix, or a stack of them. plain: its columns are in order."""
+def quant_weight(
+    draws: Draws, rows: int, lead: tuple[int, ...] = (), columns: int | None = None, plain: bool = False
+) -> QuantWeight:
+    """A random quantized matrix, or a stack of them. plain: its columns are in order."""
     scheme, bits = draws.pick(("affine", 4), ("int8", 8), *(("affine", b) for b in (2, 3, 5, 6, 8)))
     group = draws.pick(32, 16, 64, 8, 7)
     if columns is None:

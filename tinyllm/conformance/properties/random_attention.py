@@ -9,8 +9,8 @@ import numpy as np
 from tinyllm.conformance.properties.attention import layer
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.search import Draws
-from tinyllm.rope_scaling import RopeScaling
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.rope import RopeScaling
 
 SCALINGS = (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, 64), RopeScaling("yarn", 4.0, 32))
 INDICES = ("int32", "int64", "uint8")
@@ -66,7 +66,9 @@ def _mha(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
         inputs |= {name: draws.normal(*lead, kv_heads, past, dim) for name in ("past_k", "past_v")}
     keys = past + (own or length)
     if "rope" in attributes and draws.flag():
-        inputs["positions"] = np.asarray(draws.rng.integers(-3, 50, (length,) if draws.flag() else (*lead, length)), np.int32)
+        inputs["positions"] = np.asarray(
+            draws.rng.integers(-3, 50, (length,) if draws.flag() else (*lead, length)), np.int32
+        )
     if draws.pick(False, False, True):
         inputs |= {f"{n}_norm": draws.normal(dim) for n in "qk"}
     if draws.pick(False, False, True):
@@ -80,8 +82,13 @@ def _mha(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     if draws.pick(False, False, True):
         name = draws.pick("q_proj", "k_proj", "v_proj", "o_proj")
         inputs[name] = quant_weight(draws, inputs[name].shape[0], columns=inputs[name].shape[1])
-    for name, value in (("add_zero_attn", True), ("return_kv", True), ("qk_norm_after_rope", True), ("need_weights", "heads"),
-                        ("need_weights", "mean")):  # fmt: skip
+    for name, value in (
+        ("add_zero_attn", True),
+        ("return_kv", True),
+        ("qk_norm_after_rope", True),
+        ("need_weights", "heads"),
+        ("need_weights", "mean"),
+    ):
         if draws.pick(False, False, True):
             attributes[name] = value
     return inputs, attributes | _settings(draws, dim, "scale", "causal", "window", "softcap")
@@ -106,9 +113,13 @@ def _rope(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     kind, far = draws.pick("none", "offset", "positions"), draws.pick(50, 5000)
     each = bool(lead) and draws.flag()
     if kind == "offset":
-        inputs["offset"] = np.asarray(draws.rng.integers(-3, far, lead[:1] if each else ()), draws.pick("int32", "int64"))
+        inputs["offset"] = np.asarray(
+            draws.rng.integers(-3, far, lead[:1] if each else ()), draws.pick("int32", "int64")
+        )
     elif kind == "positions":
-        inputs["positions"] = np.asarray(draws.rng.integers(-3, far, (*(lead[:1] if each else ()), length)), draws.pick("int32", "int64"))
+        inputs["positions"] = np.asarray(
+            draws.rng.integers(-3, far, (*(lead[:1] if each else ()), length)), draws.pick("int32", "int64")
+        )
     return inputs | frequencies, attributes | ({"traditional": True} if draws.flag() else {})
 
 
@@ -129,8 +140,12 @@ def _rope_rotate(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
 
 def _kv_append(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     pages, page = draws.pick(2, 1, 3), draws.pick(4, 1, 3, 16)
-    inputs, attributes = generic(draws, spec, lead, {"P": pages, "page": page, "T": min(draws.pick(*draws.sizes), pages * page)})
-    slots = draws.rng.permutation(pages * page) if draws.flag() else np.roll(np.arange(pages * page), draws.pick(1, 0, 2))
+    inputs, attributes = generic(
+        draws, spec, lead, {"P": pages, "page": page, "T": min(draws.pick(*draws.sizes), pages * page)}
+    )
+    slots = (
+        draws.rng.permutation(pages * page) if draws.flag() else np.roll(np.arange(pages * page), draws.pick(1, 0, 2))
+    )
     return inputs | {"slots": slots[: len(inputs["k"])].astype(draws.pick(*INDICES))}, attributes
 
 
@@ -146,7 +161,11 @@ def _paged_attention(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     kv_heads, kind = draws.pick(2, 1, 3), draws.pick("int32", "int64")
     sizes = {"T": int(new.sum()), "P": len(order), "page": page, "Hkv": kv_heads, "Hq": kv_heads * draws.pick(2, 1, 7)}
     inputs, _ = generic(draws, spec, lead, sizes | {"B": count, "B1": count + 1, "M": table.shape[1]})
-    inputs |= {"q_start": np.cumsum([0, *new]).astype(kind), "kv_len": kv_len.astype(kind), "block_table": table.astype(kind)}
+    inputs |= {
+        "q_start": np.cumsum([0, *new]).astype(kind),
+        "kv_len": kv_len.astype(kind),
+        "block_table": table.astype(kind),
+    }
     return inputs, _settings(draws, inputs["q"].shape[-1], "scale", "window", "softcap")
 
 

@@ -1,14 +1,15 @@
-"""Random valid calls of an op: from the shape patterns of its spec, with recipes for ops whose arguments hang together otherwise."""
+"""Random valid calls of an op: from the shape patterns of its spec, with recipes for ops whose arguments hang together
+otherwise."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyllm.catalogue.quantize import near_levels
+from tinyllm.catalogue.quantize.quantize import near_levels
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
 from tinyllm.conformance.properties.search import Draws
-from tinyllm.spec import OpSpec
+from tinyllm.spec.op_spec import OpSpec
 
 LEADS: tuple[tuple[int, ...], ...] = ((2,), (), (1,), (2, 3), (0,), (3, 1, 2))
 RANKS = (2, 1, 0, 3)
@@ -33,7 +34,9 @@ def _ids(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     rows = inputs["weight"].shape[0]
     if inputs["ids"].size and not rows:
         draws.reject("a table without rows")
-    return inputs | {"ids": np.asarray(draws.rng.integers(0, max(rows, 1), inputs["ids"].shape), draws.pick("int32", "int64"))}, attributes
+    return inputs | {
+        "ids": np.asarray(draws.rng.integers(0, max(rows, 1), inputs["ids"].shape), draws.pick("int32", "int64"))
+    }, attributes
 
 
 def _split(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
@@ -51,7 +54,8 @@ def _split_heads(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
 
 
 def _quantize(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
-    """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of rounding."""
+    """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of
+    rounding."""
     weight = quant_weight(draws, draws.pick(*draws.sizes), plain=True)
     symmetric = weight.scheme == "int8"
     draw = near_levels(*lead, *weight.shape, bits=weight.bits, group_size=weight.group_size, symmetric=symmetric)

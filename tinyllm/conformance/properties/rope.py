@@ -10,7 +10,7 @@ from tinyllm.conformance.example import eps
 from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.search import Draws, Run
 from tinyllm.conformance.subject import Subject
-from tinyllm.rope_scaling import RopeScaling
+from tinyllm.spec.rope import RopeScaling
 
 SCALINGS = (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, 64))
 """Those that leave norms as they are."""
@@ -18,7 +18,11 @@ YARN = RopeScaling("yarn", 4.0, 32)
 
 
 def _settings(draws: Draws, dims: int, *scalings: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"base": draws.pick(10000.0, 5e5), "traditional": draws.flag(), "scaling": draws.pick(*scalings)}
+    settings: dict[str, Any] = {
+        "base": draws.pick(10000.0, 5e5),
+        "traditional": draws.flag(),
+        "scaling": draws.pick(*scalings),
+    }
     if draws.flag():
         settings["dims"] = draws.pick(2, dims)
     return settings
@@ -110,7 +114,9 @@ def turned_back(subject: Subject, draws: Draws) -> str:
     pairs, length = draws.pick(2, 1, 4), draws.pick(3, 1, 2)
     x = draws.normal(draws.pick(1, 2, 3), length, 2 * pairs + draws.pick(0, 1, 3))
     angles = draws.rng.uniform(-4, 4, (length, pairs))
-    cos, sin = (wave(angles).astype(np.float64 if draws.dtype == "float64" else np.float32) for wave in (np.cos, np.sin))
+    cos, sin = (
+        wave(angles).astype(np.float64 if draws.dtype == "float64" else np.float32) for wave in (np.cos, np.sin)
+    )
     traditional = draws.flag()
     there = draws.run(subject, {"x": x, "cos": cos, "sin": sin}, traditional=traditional)
     back = draws.run(subject, {"x": there.outputs[0], "cos": cos, "sin": np.negative(sin)}, traditional=traditional)
@@ -127,7 +133,9 @@ PROPERTIES = (
     Property("norms stay", "rope", norms_stay),
     Property("relative position only", "rope", relative_position),
     Property("offset is positions", "rope", offset_is_positions),
-    Property("angles then rotation", "rope", angles_then_rotation, ("float32", "bfloat16", "float16")),  # angles are float32
+    Property(
+        "angles then rotation", "rope", angles_then_rotation, ("float32", "bfloat16", "float16")
+    ),  # angles are float32
     Property("on the circle", "rope_angles", on_the_circle),
     Property("turned back", "rope_rotate", turned_back),
 )

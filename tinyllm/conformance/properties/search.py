@@ -1,7 +1,8 @@
-"""Looks for inputs on which something does not hold: hypothesis draws and shrinks them, and the same seed draws the same.
+"""Looks for inputs on which something does not hold: hypothesis draws and shrinks them, and the same seed draws the
+same.
 
-All is drawn as coin flips. Hypothesis mixes constants from the source of whatever modules are loaded into the integers it draws, so that
-those depend on the process, and keeps what it reads there in a folder; of coin flips it does neither.
+All is drawn as coin flips. Hypothesis mixes constants from the source of whatever modules are loaded into the integers
+it draws, so that those depend on the process, and keeps what it reads there in a folder; of coin flips it does neither.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from tinyllm.conformance.checks.check import Admitted, DeclaredError
 from tinyllm.conformance.example import Example, eps
 from tinyllm.conformance.judge import INEXACT, Verdict, judge
 from tinyllm.conformance.subject import Subject
-from tinyllm.dtypes import numpy_dtype
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
-from tinyllm.quant_weight import QuantWeight
-from tinyllm.spec import OpSpec
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight
 
 SIZES = (2, 1, 3, 0, 4, 5, 8, 17, 33)
 """Of axes that may have any size."""
@@ -137,13 +138,17 @@ class Draws:
         return self.run(Subject(subject.registry, subject.backend, spec, choice.kernel), inputs, **attributes)
 
     def differ(self, run: Run, *against: Any, outputs: tuple[Any, ...] | None = None) -> str:
-        """What sets the outputs of a run (or others of its shape) apart from others, each of the two being allowed the tolerance."""
+        """What sets the outputs of a run (or others of its shape) apart from others, each of the two being allowed the
+        tolerance."""
         given = run.outputs if outputs is None else outputs
-        message = judge(run.example, given, exact=run.subject.exact, against=against, factor=self.admitted.factor).message
+        message = judge(
+            run.example, given, exact=run.subject.exact, against=against, factor=self.admitted.factor
+        ).message
         return message.replace("the reference", "the other").replace("reference", "the other")
 
     def beyond(self, got: Any, wanted: Any, bound: Any) -> str:
-        """The element that is off by more than the bound, which is per element and stated in the op's rounding errors."""
+        """The element that is off by more than the bound, which is per element and stated in the op's rounding
+        errors."""
         got, wanted = np.atleast_1d(np.asarray(got, np.float64)), np.atleast_1d(np.asarray(wanted, np.float64))
         error = np.abs(got - wanted)
         bound = np.broadcast_to(np.asarray(bound) * self.admitted.factor + 1e-30, error.shape)
@@ -167,11 +172,14 @@ def check_values(example: Example) -> None:
     """Holds an example to its spec, data included. Raises `InvalidInputError`."""
     spec, call = example.spec, example.call
     if spec.check_values is not None:
-        spec.check_values(call, {i.name: example.inputs[i.name] for i in spec.inputs if i.kind == "int" and i.name in example.inputs})
+        spec.check_values(
+            call, {i.name: example.inputs[i.name] for i in spec.inputs if i.kind == "int" and i.name in example.inputs}
+        )
 
 
 def described(spec: OpSpec, inputs: Mapping[str, Any], attributes: Mapping[str, Any], dtype: str) -> str:
-    """A call as ids write it: `sdpa[q2x3x4,k2x5x4,v2x5x4,causal,float32]`; small arrays of integers with their numbers, no defaults."""
+    """A call as ids write it: `sdpa[q2x3x4,k2x5x4,v2x5x4,causal,float32]`; small arrays of integers with their numbers,
+    no defaults."""
     parts = []
     for name, value in inputs.items():
         if isinstance(value, QuantWeight):
@@ -213,8 +221,11 @@ class _EnoughError(BaseException):
     """Ends the shrinking; hypothesis lets pass what is no `Exception`."""
 
 
-def search(test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: str, seed: int, examples: int) -> Verdict:
-    """Tries `test` on so many inputs. It gives "" or what is wrong; the verdict names the smallest call found on which it is.
+def search(
+    test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: str, seed: int, examples: int
+) -> Verdict:
+    """Tries `test` on so many inputs. It gives "" or what is wrong; the verdict names the smallest call found on which
+    it is.
 
     Raises:
         DeclaredError: every input was declined.
@@ -246,10 +257,17 @@ def search(test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: s
         raise _WrongError
 
     settings = hypothesis.settings(
-        max_examples=examples, database=None, deadline=None, derandomize=False, print_blob=False, report_multiple_bugs=False,
-        verbosity=hypothesis.Verbosity.quiet, suppress_health_check=list(hypothesis.HealthCheck), backend="hypothesis",
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        print_blob=False,
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        backend="hypothesis",
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-    )  # fmt: skip
+    )
     seeded = hypothesis.seed(zlib.crc32(name.encode()) + (seed << 32))
     try:
         seeded(settings(hypothesis.given(hypothesis.strategies.data())(attempt)))()
@@ -259,12 +277,17 @@ def search(test: Callable[[Draws], str], dtype: str, admitted: Admitted, name: s
     if failures:
         return _verdict(min(failures, key=lambda f: f.size))
     if not held:
-        raise DeclaredError(f"all inputs that were tried are declined: {next((r for r in reversed(reasons) if r), 'none could be drawn')}")
+        raise DeclaredError(
+            f"all inputs that were tried are declined: "
+            f"{next((r for r in reversed(reasons) if r), 'none could be drawn')}"
+        )
     return Verdict()
 
 
 def _failure(runs: Sequence[Run], message: str, error: Exception | None) -> _Failure:
-    names = list(dict.fromkeys(described(r.example.spec, r.example.inputs, r.example.attributes, r.example.dtype) for r in runs))
+    names = list(
+        dict.fromkeys(described(r.example.spec, r.example.inputs, r.example.attributes, r.example.dtype) for r in runs)
+    )
     told = " and ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     values = (v for r in runs for v in r.example.inputs.values())
     size = sum(v.nbytes if isinstance(v, QuantWeight) else v.size for v in values)

@@ -30,14 +30,16 @@ class Kind(StrEnum):
     GONE = "gone"
     """It ran, was asked for again, and is no longer there."""
     HANDED_OVER = "handed over"
-    """The kernel did the work itself, or the op's own formula did, and now another library does it; or the formula for the kernel."""
+    """The kernel did the work itself, or the op's own formula did, and now another library does it; or the formula for
+    the kernel."""
     WORSE = "worse"
     """It passes, with an error more than twice as large and past half of the bound."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A check that is not what it was. kind: a `Kind`, `fixed`, `excused`, `new`, `declared` or `widened`; old, new: outcomes or ulps."""
+    """A check that is not what it was. kind: a `Kind`, `fixed`, `excused`, `new`, `declared` or `widened`; old, new:
+    outcomes or ulps."""
 
     kind: str
     id: str
@@ -50,9 +52,11 @@ class Change:
 class Diff:
     """What became of the checks.
 
-    regressions, fixed: of checks that both know. excused: no longer bad, but only declared so: expected to fail, unsupported, or it passes
-    with a new declaration or a wider bound. new: checks that OLD lacks. not_asked: checks that NEW's plan left out.
-    allowances: each reason that was not declared before, and each bound that is wider, with the first check and their number.
+    regressions, fixed: of checks that both know. excused: no longer bad, but only declared so: expected to fail,
+    unsupported, or it passes with a new declaration or a wider bound. new: checks that OLD lacks. not_asked: checks
+    that NEW's plan left out.
+    allowances: each reason that was not declared before, and each bound that is wider, with the first check and their
+    number.
     """
 
     compared: int
@@ -107,7 +111,9 @@ def diff(old: Sequence[Report], new: Sequence[Report]) -> Diff:
 def _compared(old: Report, new: Report) -> Diff:
     before, after = _numbered(old.results), _numbered(new.results)
     both = [(before[key], after[key]) for key in before if key in after]
-    missing = [result for key, result in before.items() if key not in after and result.outcome is not Outcome.UNSUPPORTED]
+    missing = [
+        result for key, result in before.items() if key not in after and result.outcome is not Outcome.UNSUPPORTED
+    ]
     gone = [r for r in missing if _asked(new.plan, old.plan, r)]
     regressions = [c for was, now in both for c in _worse(was, now)] + [_gone(r) for r in gone]
     mended = [(was, now) for was, now in both if was.outcome in BAD and now.outcome not in BAD]
@@ -207,7 +213,9 @@ def _by_backend(reports: Sequence[Report]) -> dict[tuple[str, str], Report]:
     for report in reports:
         key = (report.backend, report.device)
         if key in found:
-            raise InvalidInputError(f"report diff: expected one report of each backend, got two of {report.backend}:{report.device}")
+            raise InvalidInputError(
+                f"report diff: expected one report of each backend, got two of {report.backend}:{report.device}"
+            )
         found[key] = report
     return found
 

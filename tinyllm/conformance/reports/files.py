@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyllm.conformance.reports.json_file import read_json
 from tinyllm.conformance.reports.report import VERSION, Report
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
-from tinyllm.report_file import read_json
 
 FORMAT = "tinyllm conformance"
 SUFFIXES = (".json", ".xml", ".md", ".html")
@@ -22,7 +22,12 @@ def check_suffix(path: str | Path) -> str:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise invalid("report", str(path), f"a name that ends in {', '.join(SUFFIXES)}", repr(suffix) if suffix else "none of them")
+        raise invalid(
+            "report",
+            str(path),
+            f"a name that ends in {', '.join(SUFFIXES)}",
+            repr(suffix) if suffix else "none of them",
+        )
     return suffix
 
 
@@ -79,7 +84,9 @@ def read(path: str | Path) -> list[Report]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InvalidInputError(f"{path}: is no report of tinyllm check: expected an object with format {FORMAT!r}")
     if found.get("version") != VERSION:
-        raise InvalidInputError(f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}")
+        raise InvalidInputError(
+            f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}"
+        )
     reports = found.get("reports")
     if not isinstance(reports, list) or not reports:
         raise InvalidInputError(f"{path}: reports: expected a list of one or more, got {reports!r:.50}")

@@ -20,18 +20,32 @@ def html(reports: Sequence[Report]) -> str:
     """The page of one or more reports."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     page = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
     names = columns(reports)
     return page.render(
         reports=list(zip(names, reports, strict=True)),
         rows=rows(reports),
-        listed=[(name, r) for name, report in zip(names, reports, strict=True) for r in report.results if r.outcome in LISTED],
+        listed=[
+            (name, r)
+            for name, report in zip(names, reports, strict=True)
+            for r in report.results
+            if r.outcome in LISTED
+        ],
         outcomes=[o for o in Outcome if o in LISTED],
         bad=BAD,
         all_outcomes=list(Outcome),
-        tone=tone, by_op=by_op, cell=cell, told=told, counts=counts, reasons=reasons, verdict=verdict, legend=LEGEND,
-    )  # fmt: skip
+        tone=tone,
+        by_op=by_op,
+        cell=cell,
+        told=told,
+        counts=counts,
+        reasons=reasons,
+        verdict=verdict,
+        legend=LEGEND,
+    )
 
 
 def tone(summary: Summary) -> str:

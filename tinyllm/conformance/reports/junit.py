@@ -21,7 +21,9 @@ def junit(reports: Sequence[Report]) -> str:
         for op in dict.fromkeys(r.op for r in report.results):
             _suite(root, report, op, [r for r in report.results if r.op == op])
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=False).join(('<?xml version="1.0" encoding="utf-8"?>\n', "\n"))
+    return ET.tostring(root, encoding="unicode", xml_declaration=False).join(
+        ('<?xml version="1.0" encoding="utf-8"?>\n', "\n")
+    )
 
 
 def _suite(root: ET.Element, report: Report, op: str, results: list[Result]) -> None:
@@ -37,14 +39,24 @@ def _suite(root: ET.Element, report: Report, op: str, results: list[Result]) -> 
 
 def _case(suite: ET.Element, result: Result) -> None:
     name = ".".join(part for part in (result.backend, result.op, result.kernel) if part)
-    case = ET.SubElement(suite, "testcase", {"classname": clean(name), "name": clean(result.id), "time": f"{result.seconds:.6f}"})
-    known = {"outcome": result.outcome, "how": result.how, "worst": result.worst, "bound": result.bound, "where": result.where}
+    case = ET.SubElement(
+        suite, "testcase", {"classname": clean(name), "name": clean(result.id), "time": f"{result.seconds:.6f}"}
+    )
+    known = {
+        "outcome": result.outcome,
+        "how": result.how,
+        "worst": result.worst,
+        "bound": result.bound,
+        "where": result.where,
+    }
     _properties(case, known | {"decision": result.decision, "declared": "; ".join(result.declared)})
     about = {"type": str(result.outcome), "message": clean(result.message)}
     if result.outcome in BAD:
         ET.SubElement(case, "failure", about).text = clean(f"{result.message}\n\n{result.snippet}".strip())
     elif result.outcome in SKIPPED:
-        reason = result.message if result.outcome is Outcome.UNSUPPORTED else "; ".join(result.declared) or result.message
+        reason = (
+            result.message if result.outcome is Outcome.UNSUPPORTED else "; ".join(result.declared) or result.message
+        )
         ET.SubElement(case, "skipped", about | {"message": clean(f"{result.outcome}: {reason}")})
 
 
@@ -61,5 +73,9 @@ def _properties(parent: ET.Element, facts: dict[str, Any]) -> None:
 def _totals(results: Iterable[Result]) -> dict[str, str]:
     outcomes = [r.outcome for r in results]
     seconds = sum(r.seconds for r in results)
-    numbers = {"tests": len(outcomes), "failures": sum(o in BAD for o in outcomes), "skipped": sum(o in SKIPPED for o in outcomes)}
+    numbers = {
+        "tests": len(outcomes),
+        "failures": sum(o in BAD for o in outcomes),
+        "skipped": sum(o in SKIPPED for o in outcomes),
+    }
     return {name: str(number) for name, number in (numbers | {"errors": 0}).items()} | {"time": f"{seconds:.6f}"}

@@ -26,7 +26,11 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def _row(op: str, dtype: str, cells: Iterable[Sequence[Summary]]) -> list[str]:
-    return [escaped(op), escaped(dtype) or "any", *("<br>".join(_cell(s) for s in summaries) or "–" for summaries in cells)]
+    return [
+        escaped(op),
+        escaped(dtype) or "any",
+        *("<br>".join(_cell(s) for s in summaries) or "–" for summaries in cells),
+    ]
 
 
 def _cell(summary: Summary) -> str:

@@ -12,14 +12,16 @@ from tinyllm.conformance.reports.summary import Summary, Way, by_dtype
 from tinyllm.conformance.result import Outcome
 
 LEGEND = (
-    "n/m: n of the m checks that a kernel took pass; in brackets the worst error and what is allowed, in ulps of the op. "
+    "n/m: n of the m checks that a kernel took pass; in brackets the worst error and what is allowed, in ulps of "
+    "the op. "
     "What is unsupported is in neither number; work done by the reference or by another library is counted apart."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """An op in a dtype (empty: checks that concern none), and for each column its summaries, none where nothing was looked at."""
+    """An op in a dtype (empty: checks that concern none), and for each column its summaries, none where nothing was
+    looked at."""
 
     op: str
     dtype: str
@@ -47,7 +49,9 @@ def rows(reports: Sequence[Report]) -> list[Row]:
             cells[-1].setdefault((summary.op, summary.dtype), []).append(summary)
     ops = list(dict.fromkeys(op for found in cells for op, _ in found))
     order = {dtype: number for number, dtype in enumerate(DTYPES)} | {"": len(DTYPES) + 1}
-    keys = sorted({key for found in cells for key in found}, key=lambda k: (ops.index(k[0]), order.get(k[1], len(DTYPES)), k[1]))
+    keys = sorted(
+        {key for found in cells for key in found}, key=lambda k: (ops.index(k[0]), order.get(k[1], len(DTYPES)), k[1])
+    )
     return [Row(op, dtype, tuple(tuple(found.get((op, dtype), ())) for found in cells)) for op, dtype in keys]
 
 

@@ -14,7 +14,7 @@ from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.reports.text import without_directories
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.errors import InvalidInputError
-from tinyllm.registry import Registry
+from tinyllm.registry.registry import Registry
 
 VERSION = 1
 """Raised when a field changes its meaning or goes; a reader refuses other versions."""
@@ -88,7 +88,15 @@ class Report:
         Raises:
             InvalidInputError: a field that is missing, unknown or of another kind.
         """
-        kinds = {"backend": str, "device": str, "plan": dict, "when": str, "machine": dict, "versions": dict, "results": list}
+        kinds = {
+            "backend": str,
+            "device": str,
+            "plan": dict,
+            "when": str,
+            "machine": dict,
+            "versions": dict,
+            "results": list,
+        }
         _check(fields, kinds, set(kinds), where)
         try:
             datetime.fromisoformat(fields["when"])
@@ -99,7 +107,10 @@ class Report:
 
 
 _RESULT: dict[str, Any] = {
-    **dict.fromkeys(("id", "backend", "op", "kernel", "dtype", "case", "aspect", "outcome", "message", "how", "where", "snippet"), str),
+    **dict.fromkeys(
+        ("id", "backend", "op", "kernel", "dtype", "case", "aspect", "outcome", "message", "how", "where", "snippet"),
+        str,
+    ),
     **dict.fromkeys(("worst", "bound", "seconds"), float),
     "declared": list,
     "decision": int,
@@ -134,4 +145,6 @@ def _check(fields: Any, kinds: Mapping[str, type], needed: set[str], where: str)
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:
     """Without infinities, which JSON lacks."""
-    return {name: value for name, value in fields.items() if not (isinstance(value, float) and abs(value) == float("inf"))}
+    return {
+        name: value for name, value in fields.items() if not (isinstance(value, float) and abs(value) == float("inf"))
+    }

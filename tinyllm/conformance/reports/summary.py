@@ -11,7 +11,7 @@ from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.text import clean, plural
 from tinyllm.conformance.result import BAD, Outcome, Result
-from tinyllm.declarations import Declaration
+from tinyllm.plugins.declarations import Declaration
 
 
 class Way(StrEnum):
@@ -86,7 +86,9 @@ class Summary:
             return self.way
         tried = [holds for holds in self.kernels.values() if holds is not None]
         idle = len(self.kernels) - len(tried)
-        number = plural(len(tried), "own kernel") if all(tried) else f"{sum(tried)} of {plural(len(tried), 'own kernel')}"
+        number = (
+            plural(len(tried), "own kernel") if all(tried) else f"{sum(tried)} of {plural(len(tried), 'own kernel')}"
+        )
         return number + (f", {idle} idle" if idle else "")
 
 
@@ -146,10 +148,16 @@ def _mains(results: Sequence[Result]) -> dict[str, Way]:
 
 def _summary(op: str, dtype: str, how: Way, results: list[Result]) -> Summary:
     names = dict.fromkeys(r.kernel for r in results if r.kernel and way(r.how) is how)
-    kernels = {name: _holds(counts(r for r in results if r.kernel == name and r.aspect != "signature")) for name in names}
+    kernels = {
+        name: _holds(counts(r for r in results if r.kernel == name and r.aspect != "signature")) for name in names
+    }
     helpers = sorted({r.how.partition(" to ")[2] for r in results if r.how.startswith("delegation to ")})
-    tried = how is Way.NOBODY or any(r.kernel and r.outcome is Outcome.PASS and r.aspect != "signature" for r in results)
-    return Summary(op, dtype, how, counts(results), kernels, tuple(helpers), worst(results), sum(r.seconds for r in results), tried)
+    tried = how is Way.NOBODY or any(
+        r.kernel and r.outcome is Outcome.PASS and r.aspect != "signature" for r in results
+    )
+    return Summary(
+        op, dtype, how, counts(results), kernels, tuple(helpers), worst(results), sum(r.seconds for r in results), tried
+    )
 
 
 def _holds(found: Mapping[Outcome, int]) -> bool | None:
@@ -165,7 +173,8 @@ def _dtype_order(dtype: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something is not held against a backend, how often it came up, and where. `declared`: a plugin's own entry."""
+    """Why something is not held against a backend, how often it came up, and where. `declared`: a plugin's own
+    entry."""
 
     text: str
     declared: bool
@@ -188,14 +197,23 @@ def reasons(report: Report) -> list[Reason]:
             groups.setdefault((False, result.message or "no reason given"), []).append(result)
     order = sorted(groups, key=lambda k: (not k[0], -len(groups[k])))
     return [
-        Reason(clean(text), declared, counts(groups[declared, text]), tuple(dict.fromkeys(r.op for r in groups[declared, text])))
+        Reason(
+            clean(text),
+            declared,
+            counts(groups[declared, text]),
+            tuple(dict.fromkeys(r.op for r in groups[declared, text])),
+        )
         for declared, text in order
     ]
 
 
 def idle(report: Report, declarations: Iterable[Declaration]) -> list[Declaration]:
-    """Declarations for the backend that no check of the whole kit was about: slips, or left over. None where the plan asks for a part."""
-    if any(report.plan.get(part) for part in ("ops", "dtypes", "kernels", "case", "shapes")) or "full" not in report.plan["tiers"]:
+    """Declarations for the backend that no check of the whole kit was about: slips, or left over. None where the plan
+    asks for a part."""
+    if (
+        any(report.plan.get(part) for part in ("ops", "dtypes", "kernels", "case", "shapes"))
+        or "full" not in report.plan["tiers"]
+    ):
         return []
     about = [(r.backend, r.op, r.kernel, r.dtype, r.case, r.aspect) for r in report.results]
     return [d for d in declarations if d.backend == report.backend and not any(d.covers(*names) for names in about)]
@@ -221,4 +239,7 @@ def verdict(report: Report) -> str:
     broken = len({s.op for s in ops if s.holds is False})
     failing = [f"{broken} {'does' if broken == 1 else 'do'} not hold"] if broken else []
     tally = told(counts(report.results)) or "no check ran"
-    return f"{report.backend}:{report.device} {'holds' if report.holds else 'does not hold'}: {', '.join([*done, *failing])}; {tally}"
+    return (
+        f"{report.backend}:{report.device} {'holds' if report.holds else 'does not hold'}: "
+        f"{', '.join([*done, *failing])}; {tally}"
+    )

@@ -1,4 +1,5 @@
-"""A report in the terminal: progress while checks run, then a table of ops, what is bad, what is declared, the verdict."""
+"""A report in the terminal: progress while checks run, then a table of ops, what is bad, what is declared, the
+verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Step = Callable[[str, Result | None], None]
 
 @contextmanager
 def progress(total: int | None) -> Iterator[Step]:
-    """A bar on a terminal's stderr. Call what it gives with the id of a check and None before it runs, with its result after."""
+    """A bar on a terminal's stderr. Call what it gives with the id of a check and None before it runs, with its result
+    after."""
     if not sys.stderr.isatty():
         yield lambda check_id, result: None
         return
@@ -35,11 +37,15 @@ def progress(total: int | None) -> Iterator[Step]:
     from rich.table import Column
 
     tally = TextColumn("{task.fields[tally]}", markup=False)
-    name = TextColumn("{task.description}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    name = TextColumn(
+        "{task.description}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), tally, name)
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     seen: Counter[Outcome] = Counter()
-    with Progress(*columns, console=console, transient=True, refresh_per_second=5, expand=True, redirect_stdout=False) as bar:
+    with Progress(
+        *columns, console=console, transient=True, refresh_per_second=5, expand=True, redirect_stdout=False
+    ) as bar:
         task = bar.add_task("", total=total, tally="")
 
         def step(check_id: str, result: Result | None) -> None:
@@ -57,7 +63,9 @@ def show(report: Report, most: int = 10) -> None:
     if sys.stdout.isatty():
         _print_rich_table(by_op(report))
     else:
-        print_table(["op", "done by", "holds", *Outcome, "worst ulps", "bound", "seconds"], [_plain(s) for s in by_op(report)])
+        print_table(
+            ["op", "done by", "holds", *Outcome, "worst ulps", "bound", "seconds"], [_plain(s) for s in by_op(report)]
+        )
     say = _printer()
     bad = failures(report)
     for result in bad[:most]:
@@ -92,7 +100,14 @@ def _plain(summary: Summary) -> list[Any]:
     worst = summary.worst
     figures = [f"{worst.ulps:.3g}", f"{worst.bound:g}"] if worst else ["", ""]
     numbers = [summary.counts.get(outcome, 0) for outcome in Outcome]
-    return [clean(summary.op), clean(summary.done_by) or "-", HOLDS[summary.holds], *numbers, *figures, f"{summary.seconds:.2f}"]
+    return [
+        clean(summary.op),
+        clean(summary.done_by) or "-",
+        HOLDS[summary.holds],
+        *numbers,
+        *figures,
+        f"{summary.seconds:.2f}",
+    ]
 
 
 def _print_rich_table(summaries: Sequence[Summary]) -> None:
@@ -116,7 +131,14 @@ def _print_rich_table(summaries: Sequence[Summary]) -> None:
         last = summary.op
         handed_over = summary.holds and summary.way in (Way.REFERENCE, Way.DELEGATION)
         verdict_cell = _styled(HOLDS[summary.holds], "yellow" if handed_over else STYLES[summary.holds])
-        table.add_row(name, clean(summary.done_by) or "-", verdict_cell, *numbers, str(summary.worst or ""), f"{summary.seconds:.1f}")
+        table.add_row(
+            name,
+            clean(summary.done_by) or "-",
+            verdict_cell,
+            *numbers,
+            str(summary.worst or ""),
+            f"{summary.seconds:.1f}",
+        )
     _console().print(table)
 
 

@@ -1,4 +1,5 @@
-"""Text that came from a backend, made fit to be shown: no control characters, no directories of the machine it ran on."""
+"""Text that came from a backend, made fit to be shown: no control characters, no directories of the machine it ran
+on."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.backend import Kernel
-from tinyllm.hookspecs import hookimpl
-from tinyllm.spec import Call
+from tinyllm.plugins import Call, Kernel, hookimpl
 
 
 def supports(call: Call) -> bool | str:
@@ -19,7 +17,14 @@ def supports(call: Call) -> bool | str:
 def tinyllm_kernels() -> list[Kernel]:
     """Above the priorities of the backends' own kernels."""
     return [
-        Kernel(backend, "quantized_linear", "quick", f"quick_linear.{backend}_kernel:quantized_linear", supports, 100,
-               f"quick_linear.{backend}_kernel:prepare")
+        Kernel(
+            backend,
+            "quantized_linear",
+            "quick",
+            f"quick_linear.{backend}_kernel:quantized_linear",
+            supports,
+            100,
+            f"quick_linear.{backend}_kernel:prepare",
+        )
         for backend in ("numpy", "torch")
-    ]  # fmt: skip
+    ]

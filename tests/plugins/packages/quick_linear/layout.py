@@ -1,4 +1,5 @@
-"""The packed layout: 4-bit numbers a byte each, by group `[G, group_size, N]`, so that a group's product needs no scale."""
+"""The packed layout: 4-bit numbers a byte each, by group `[G, group_size, N]`, so that a group's product needs no
+scale."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Packed:
-    """What the kernels get in place of the weight. `order`: which input each stored column belongs to, None: its own."""
+    """What the kernels get in place of the weight. `order`: which input each stored column belongs to, None: its
+    own."""
 
     codes: Any
     scales: Any

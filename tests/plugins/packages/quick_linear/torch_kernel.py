@@ -13,7 +13,11 @@ def prepare(weight: Any, uses: tuple[str, ...]) -> Packed:
     made = packed(weight, {name: array.cpu().numpy() for name, array in weight.arrays.items()}, uses)
     device = weight.arrays["scales"].device
     return Packed(
-        *(None if a is None else torch.from_numpy(a).to(device) for a in (made.codes, made.scales, made.biases, made.order)), uses
+        *(
+            None if a is None else torch.from_numpy(a).to(device)
+            for a in (made.codes, made.scales, made.biases, made.order)
+        ),
+        uses,
     )
 
 

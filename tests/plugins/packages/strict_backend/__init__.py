@@ -1,11 +1,11 @@
-"""A third party's backend on array_api_strict: its array library has no kernel of ours, and every op runs on its first day."""
+"""A third party's backend on array_api_strict: its array library has no kernel of ours, and every op runs on its first
+day."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.hookspecs import hookimpl
+from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl
 
 
 def _probe() -> Probe:

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 
-from tinyllm.backend import Backend
+from tinyllm.plugins import Backend
 
 
 class StrictBackend(Backend):
@@ -18,7 +18,7 @@ class StrictBackend(Backend):
     xp: Any = array_api_strict
 
     def from_numpy(self, array: np.ndarray) -> Any:
-        """float16, which the standard lacks, as float32: the scales of quantised weights, to the last bit."""
+        """float16, which the standard lacks, as float32: the scales of quantized weights, to the last bit."""
         return array_api_strict.asarray(array.astype(np.float32) if array.dtype == np.float16 else array)
 
     def to_numpy(self, array: Any) -> np.ndarray:

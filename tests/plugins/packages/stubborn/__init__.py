@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.backend import Backend, BackendPlugin, Kernel, Probe
-from tinyllm.declarations import ExpectedFailure, Unrepeatable, Widened
-from tinyllm.hookspecs import hookimpl
-from tinyllm.spec import Call
+from tinyllm.plugins import (
+    Backend,
+    BackendPlugin,
+    Call,
+    ExpectedFailure,
+    Kernel,
+    Probe,
+    Unrepeatable,
+    Widened,
+    hookimpl,
+)
 
 tinyllm_spec_version = 1
 
@@ -36,7 +43,11 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
     if x.shape == (3, 7):
         print("not today", file=sys.stderr, flush=True)
         os.abort()
-    return np.exp(x - x.max(axis, keepdims=True)) / np.exp(x - x.max(axis, keepdims=True)).sum(axis, keepdims=True) if x.size else x
+    return (
+        np.exp(x - x.max(axis, keepdims=True)) / np.exp(x - x.max(axis, keepdims=True)).sum(axis, keepdims=True)
+        if x.size
+        else x
+    )
 
 
 def add(x: Any, y: Any) -> Any:
@@ -82,6 +93,8 @@ def tinyllm_kernels() -> list[Kernel]:
 def tinyllm_declarations() -> list[Any]:
     return [
         Widened("stubborn", "silu", "constants of seven digits", factor=20.0),
-        ExpectedFailure("stubborn", "silu", "empty arrays", case="*0*", link="https://example.org/1", since="2026-01-31"),
+        ExpectedFailure(
+            "stubborn", "silu", "empty arrays", case="*0*", link="https://example.org/1", since="2026-01-31"
+        ),
         Unrepeatable("stubborn", "silu", "threads"),
     ]

@@ -1,0 +1,148 @@
+"""Quantized weights, and what goes wrong in them: packing, groups, zero points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.conformance.zoo.mutant import Mutant, wide
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.quantized import QuantWeight
+
+
+def dequantize(weight: QuantWeight, *, dtype: str = "float32", mistake: str | None = None) -> Any:
+    return matrix(weight, mistake).astype(numpy_dtype(dtype))
+
+
+def quantized_linear(x: Any, weight: QuantWeight, *, bias: Any = None, mistake: str | None = None) -> Any:
+    rows = matrix(weight, mistake, wide(x).dtype)
+    if mistake == "activations rounded to int8":
+        step = np.maximum(np.abs(x).max(axis=-1, keepdims=True, initial=0), 1e-6) / 127
+        x = (np.round(x / step) * step).astype(x.dtype)
+    y = wide(x) @ rows.T
+    return (y if bias is None else y + wide(bias)).astype(x.dtype)
+
+
+def quantized_embedding(ids: Any, weight: QuantWeight, *, dtype: str = "float32", mistake: str | None = None) -> Any:
+    return matrix(weight, mistake).astype(numpy_dtype(dtype))[ids]
+
+
+def quantize(
+    w: Any, *, bits: int = 4, group_size: int = 64, scheme: str = "affine", mistake: str | None = None
+) -> QuantWeight:
+    groups = wide(w).reshape(*w.shape[:-1], -1 if w.size else w.shape[-1] // group_size, group_size)
+    if mistake == "scale of the whole row":
+        groups = np.broadcast_to(wide(w)[..., None, :], (*groups.shape[:-1], w.shape[-1]))
+    short = np.float16 if w.dtype.itemsize < 4 else np.float32
+    low = np.zeros(groups.shape[:-1], groups.dtype) if scheme == "int8" else groups.min(axis=-1)
+    most = 127 if scheme == "int8" else 2**bits - 1
+    scales = (np.abs(groups).max(axis=-1) if scheme == "int8" else groups.max(axis=-1) - low) / most
+    if mistake == "biases a little low":
+        low = low * (1 + 3 * np.finfo(short).eps)
+    shifted = wide(w) - np.repeat(low, group_size, axis=-1)
+    levels = shifted / np.repeat(np.where(scales > 0, scales, 1), group_size, axis=-1)
+    q = np.clip(
+        np.floor(levels) if mistake == "rounded down" else np.round(levels), -127 if scheme == "int8" else 0, most
+    )
+    if scheme == "int8":
+        return QuantWeight("int8", {"q": q.astype(np.int8), "scales": scales.astype(short)}, 8, group_size, w.shape)
+    arrays = {"q": pack(q, bits), "scales": scales.astype(short), "biases": low.astype(short)}
+    return QuantWeight("affine", arrays, bits, group_size, w.shape)
+
+
+def matrix(weight: QuantWeight, mistake: str | None = None, dtype: Any = np.float32) -> Any:
+    """scale * q + bias, in float32 or float64."""
+    q, size = weight.arrays["q"], weight.group_size
+    if weight.scheme == "affine":
+        q = unpack(q, weight.bits, weight.shape[-1], mistake)
+    if mistake == "int8 read as unsigned" and q.dtype == np.int8:
+        q = q.view(np.uint8)
+    scales = weight.arrays["scales"].astype(dtype)
+    biases = weight.arrays["biases"].astype(dtype) if weight.scheme == "affine" else np.zeros_like(scales)
+    if mistake == "scales rounded to float16":
+        scales = scales.astype(np.float16).astype(dtype)
+    if mistake == "zero point off by one":
+        biases = biases + scales * (weight.scheme == "affine")
+    if mistake == "groups shifted by one":
+        scales = np.roll(scales, 1, axis=-1)
+    values = q.astype(dtype) * np.repeat(scales, size, axis=-1) + np.repeat(biases, size, axis=-1)
+    order = weight.arrays.get("permutation")
+    if order is None or mistake == "permutation ignored":
+        return values
+    if mistake == "permutation the other way":
+        return values[..., order]
+    placed = np.empty_like(values)
+    placed[..., order] = values
+    return placed
+
+
+def unpack(words: Any, bits: int, count: int, mistake: str | None = None) -> Any:
+    """A row's little-endian bit stream as integers."""
+    little = words.astype("<u4")
+    stream = np.unpackbits(np.ascontiguousarray(little).view(np.uint8), axis=-1, bitorder="little")
+    taken = stream[..., : count * bits].reshape(*words.shape[:-1], count, bits)
+    if mistake == "highest bits first":
+        taken = taken[..., ::-1]
+    if mistake == "nibbles swapped" and bits == 4:
+        taken = taken.reshape(*words.shape[:-1], count // 2, 2, bits)[..., ::-1, :].reshape(taken.shape)
+    if mistake == "bits past a word lost":
+        place = np.arange(count)[:, None] * bits % 32 + np.arange(bits)
+        taken = np.where(place < 32, taken, 0)
+    return (taken.astype(np.uint32) << np.arange(bits, dtype=np.uint32)).sum(axis=-1, dtype=np.uint32)
+
+
+def pack(values: Any, bits: int) -> Any:
+    """The inverse of `unpack`."""
+    flags = (values.astype(np.uint8)[..., None] >> np.arange(bits, dtype=np.uint8)) & 1
+    stream = flags.reshape(*values.shape[:-1], values.shape[-1] * bits)
+    return np.packbits(stream, axis=-1, bitorder="little").view("<u4").astype(np.uint32)
+
+
+MUTANTS = (
+    Mutant("rounded down", "quantize", "floor for round: all weights half a step too small.", quantize),
+    Mutant(
+        "scale of the whole row",
+        "quantize",
+        "One scale a row: a single large weight costs all others their digits.",
+        quantize,
+    ),
+    Mutant(
+        "biases a little low", "quantize", "Each weight is within its bound, but all are off the same way.", quantize
+    ),
+    Mutant(
+        "nibbles swapped",
+        "dequantize",
+        "The high half of a byte is read first: neighbouring columns change places.",
+        dequantize,
+    ),
+    Mutant("highest bits first", "dequantize", "Each number's bits are read from the wrong end.", dequantize),
+    Mutant(
+        "bits past a word lost",
+        "dequantize",
+        "With 3, 5 or 6 bits a number may lie in two words; only the first is read.",
+        dequantize,
+    ),
+    Mutant("zero point off by one", "dequantize", "Each weight is one step too large.", dequantize),
+    Mutant("groups shifted by one", "dequantize", "Scales of the neighbouring group.", dequantize),
+    Mutant("int8 read as unsigned", "dequantize", "-1 becomes 255.", dequantize),
+    Mutant("scales rounded to float16", "dequantize", "float32 scales lose 13 bits.", dequantize),
+    Mutant(
+        "permutation ignored",
+        "quantized_linear",
+        "Columns stored in another order (GPTQ's act-order) meet the wrong inputs.",
+        quantized_linear,
+    ),
+    Mutant(
+        "permutation the other way",
+        "quantized_embedding",
+        "The inverse order: right for those that only swap pairs.",
+        quantized_embedding,
+    ),
+    Mutant(
+        "activations rounded to int8",
+        "quantized_linear",
+        "Fast, but not what was asked for: such a kernel must say `exact=False`.",
+        quantized_linear,
+    ),
+)

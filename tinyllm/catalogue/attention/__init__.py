@@ -1,0 +1,1 @@
+"""Attention and its cache: sdpa, gqa, mha, kv_append, paged_attention."""

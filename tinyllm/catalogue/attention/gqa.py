@@ -1,0 +1,327 @@
+"""gqa: attention in which a group of query heads shares a head of keys and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyllm.catalogue.attention.formula import (
+    NOTES,
+    REFUSED,
+    SETTINGS,
+    attend_groups,
+    attention_flops,
+    check_heads,
+    check_key_mask,
+    check_mask,
+    check_scale,
+    error_scale,
+    split_mask,
+    unread_of_groups,
+    visible,
+)
+from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
+from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, integers, normal
+from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.types import ArrayType, Call
+
+
+def _reference(
+    xp: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    mask: Any = None,
+    key_mask: Any = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
+    additive, seen = _masks(xp, q.shape[-2], k.shape[-2], causal, window, mask, key_mask, kv_lengths)
+    return attend_groups(xp, q, k, v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
+
+
+def _masks(
+    xp: Any, length: int, keys: int, causal: bool, window: int | None, mask: Any, key_mask: Any, kv_lengths: Any
+) -> tuple[Any, Any]:
+    """All masks as (additive part, exclusions)."""
+    # kv_lengths may be unsigned or 8 bits long, and are subtracted from
+    end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
+    additive, seen = split_mask(xp, mask, visible(xp, length, keys, causal, window, end))
+    return additive, both(xp, seen, key_mask)
+
+
+def both(xp: Any, seen: Any, key_mask: Any) -> Any:
+    """`seen`, and of it what a key mask `[*B, S]` lets through."""
+    if key_mask is None:
+        return seen
+    keys = xp.expand_dims(xp.expand_dims(key_mask, axis=-2), axis=-2)
+    return keys if seen is None else xp.logical_and(seen, keys)
+
+
+def _check(call: Call) -> None:
+    q, k, lead = call.shape("q"), call.shape("k"), call.dims["*B"]
+    check_heads("gqa", q[-3], k[-3])
+    check_scale("gqa", call, q[-1])
+    mask, key_mask, lengths = (call.inputs[name] for name in ("mask", "key_mask", "kv_lengths"))
+    if isinstance(mask, ArrayType):
+        check_mask("gqa", mask, (*lead, q[-3], q[-2], k[-2]))
+    if isinstance(key_mask, ArrayType):
+        check_key_mask("gqa", key_mask, lead, k[-2])
+    if isinstance(lengths, ArrayType) and lengths.shape != lead:
+        raise invalid("gqa", "kv_lengths", f"shape {list(lead)}: one for each sequence", list(lengths.shape))
+
+
+def _check_values(call: Call, values: Any) -> None:
+    lengths, keys = values.get("kv_lengths"), call.shape("k")[-2]
+    if lengths is not None and lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= keys:
+        raise invalid("gqa", "kv_lengths", f"0 to {keys}", f"{int(lengths.min())} to {int(lengths.max())}")
+
+
+def _numpy_masks(inputs: Any, attributes: Any) -> Any:
+    masks = (inputs.get(name) for name in ("mask", "key_mask", "kv_lengths"))
+    length, keys = inputs["q"].shape[-2], inputs["k"].shape[-2]
+    return _masks(np, length, keys, attributes.get("causal", False), attributes.get("window"), *masks)
+
+
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    return error_scale(q, k, v, attributes.get("scale"), *_numpy_masks(inputs, attributes))
+
+
+def _unread(inputs: Any, attributes: Any) -> Any:
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    lead = np.broadcast_shapes(*(a.shape[:-3] for a in (q, k, v)))
+    heads, length = q.shape[-3:-1]
+    return unread_of_groups(_numpy_masks(inputs, attributes)[1], lead, heads, length, k=k, v=v)
+
+
+def _flops(call: Call) -> int:
+    q, k, v = call.shape("q"), call.shape("k"), call.shape("v")
+    return attention_flops(call, (*call.dims["*B"], q[-3], q[-2], k[-2]), q[-1], v[-1])
+
+
+def _qkv(
+    lead: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int, value_dim: int | None = None
+) -> dict[str, Draw]:
+    """Inputs named by what they are; `heads` of queries on `kv_heads` of keys and values."""
+    return {
+        "q": normal(*lead, heads, length, dim),
+        "k": normal(*lead, kv_heads, keys, dim),
+        "v": normal(*lead, kv_heads, keys, value_dim or dim),
+    }
+
+
+def _spare(lengths: tuple[int, ...], kv_heads: int, keys: int, dim: int) -> Draw:
+    """Keys or values of a cache with room to spare: NaN past each sequence's length."""
+    shape = (len(lengths), kv_heads, keys, dim)
+
+    def make(rng: Any) -> Any:
+        past = np.arange(keys)[None, :] >= np.asarray(lengths)[:, None]
+        return np.where(past[:, None, :, None], np.nan, rng.standard_normal(shape))
+
+    return Draw(shape, make)
+
+
+def _cached(lengths: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int) -> dict[str, Draw]:
+    k, v = (_spare(lengths, kv_heads, keys, dim) for _ in range(2))
+    return {"q": normal(len(lengths), heads, length, dim), "k": k, "v": v, "kv_lengths": constant(lengths, "int32")}
+
+
+def _additive(*shape: int) -> Draw:
+    """A float mask with some -inf in it."""
+    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
+
+
+_SMALL = _qkv((2,), 4, 2, 3, 5, 8)
+_LEFT_PADDED = constant([[False, False, True, True, True], [True] * 5])
+_ANY_MASKS = _qkv((2,), 6, 3, 4, 4, 8) | {"mask": booleans(4, 4), "key_mask": booleans(2, 4)}
+
+gqa = OpSpec(
+    name="gqa",
+    summary="Grouped-query attention: each kv head serves a group of neighbouring query heads. One kv head: "
+    "multi-query attention.",
+    formula="y[h] = softmax(scale * Q[h] K[h // G]^T + mask) V[h // G], G = Hq / Hkv",
+    source="Ainslie et al. 2023, arXiv:2305.13245; multi-query: Shazeer 2019, arXiv:1911.02150",
+    inputs=(
+        Input("q", "*B Hq L D"),
+        Input("k", "*B Hkv S D"),
+        Input("v", "*B Hkv S Dv"),
+        Input(
+            "mask", "*mask", "mask", optional=True, about="[L, S] or [*B, Hq, L, S]; bool True = attend, float added"
+        ),
+        Input("key_mask", "*key_mask S", "bool", optional=True, about="[*B, S]: True = attend"),
+        Input(
+            "kv_lengths",
+            "*kv_lengths",
+            "int",
+            optional=True,
+            host=True,
+            about="[*B]: valid keys; those at or past it are never read",
+        ),
+        Input(
+            "sinks", "Hq", "float", optional=True, about="a raw logit per query head, in the sum and not in the output"
+        ),
+    ),
+    attributes=SETTINGS,
+    outputs=(Output("y", "*B Hq L Dv"),),
+    reference=_reference,
+    check=_check,
+    check_values=_check_values,
+    flops=_flops,
+    scale=_scale,
+    more_cases="tinyllm.catalogue.cases.groups:gqa",
+    unread=_unread,
+    notes=(
+        *NOTES,
+        "kv head j serves query heads j*G .. (j+1)*G-1; K and V are never repeated in memory.",
+        "With `kv_lengths`, `causal` and `window` are aligned to `kv_lengths[b]`: the last query stands on the "
+        "last valid key.",
+    ),
+    refused=REFUSED | {"num_kv_heads": "it is the head axis of k and v", "num_heads": "it is the head axis of q"},
+    cases=(
+        Case("B2,Hq4,Hkv2,L3,S5,D8", _SMALL, decision=10),
+        Case("Hq6,Hkv2,L3,S3,D4,causal", _qkv((), 6, 2, 3, 3, 4), {"causal": True}, decision=10),
+        Case("B2,Hq4,Hkv1,L2,S5,D4,mqa,causal", _qkv((2,), 4, 1, 2, 5, 4), {"causal": True}, decision=6),
+        Case("B2,Hq3,Hkv3,L3,S3,D4,mha", _qkv((2,), 3, 3, 3, 3, 4)),
+        Case("A2,B3,Hq4,Hkv2,L2,S3,D4", _qkv((2, 3), 4, 2, 2, 3, 4)),
+        Case("B2,Hq4,Hkv2,L1,S7,D8,Dv3", _qkv((2,), 4, 2, 1, 7, 8, 3), {"causal": True}, decision=8),
+        Case("kv of batch 1", {"q": normal(2, 4, 3, 8), "k": normal(1, 2, 5, 8), "v": normal(1, 2, 5, 8)}, decision=10),
+        Case(
+            "kv without batch,mask",
+            _qkv((), 4, 2, 3, 5, 8) | {"q": normal(2, 4, 3, 8), "mask": booleans(2, 1, 3, 5)},
+            decision=10,
+        ),
+        Case("q without batch", _qkv((2, 2), 4, 2, 3, 5, 8) | {"q": normal(4, 3, 8)}, {"causal": True}, decision=10),
+        Case(
+            "A3,B1 and B2",
+            _qkv((2,), 4, 2, 3, 5, 8) | {"q": normal(3, 1, 4, 3, 8), "key_mask": booleans(1, 2, 5)},
+            decision=10,
+        ),
+        Case("B2,Hq4,Hkv2,float mask,causal", _SMALL | {"mask": _additive(3, 5)}, {"causal": True}, decision=4),
+        Case("B2,Hq4,Hkv2,mask per head", _SMALL | {"mask": booleans(1, 4, 3, 5)}, decision=2),
+        Case("B2,Hq4,Hkv2,mask per sequence", _SMALL | {"mask": booleans(2, 1, 1, 5)}, decision=2),
+        Case("B2,Hq4,Hkv2,key mask,causal", _SMALL | {"key_mask": _LEFT_PADDED}, {"causal": True}, decision=6),
+        Case(
+            "B2,Hq4,Hkv2,key mask of one",
+            _SMALL | {"key_mask": constant([[True, True, False, True, False]])},
+            decision=1,
+        ),
+        Case("B2,Hq4,Hkv2,nothing to see", _SMALL | {"key_mask": constant([[False] * 5, [True] * 5])}, decision=5),
+        Case("B2,Hq6,Hkv3,all masks", _ANY_MASKS, {"causal": True, "window": 3}, decision=4),
+        Case("B3,Hq4,Hkv2,L2,S6,lengths,causal", _cached((6, 2, 4), 4, 2, 2, 6, 4), {"causal": True}, decision=6),
+        Case("B3,Hq4,Hkv2,L2,S6,lengths", _cached((5, 0, 1), 4, 2, 2, 6, 4), decision=6),
+        Case("B2,Hq4,Hkv2,L3,S6,lengths,short", _cached((1, 2), 4, 2, 3, 6, 4), {"causal": True}, decision=5),
+        Case(
+            "B2,Hq4,Hkv2,L2,S6,lengths,window2",
+            _cached((5, 3), 4, 2, 2, 6, 4),
+            {"causal": True, "window": 2},
+            decision=7,
+        ),
+        Case("B2,Hq4,Hkv2,L2,S6,lengths,window2,both sides", _cached((5, 3), 4, 2, 2, 6, 4), {"window": 2}, decision=7),
+        Case(
+            "Hq4,Hkv2,L2,S6,length",
+            _qkv((), 4, 2, 2, 6, 4) | {"kv_lengths": constant(3, "int32")},
+            {"causal": True},
+            decision=6,
+        ),
+        Case("B2,Hq4,Hkv2,window2", _SMALL, {"window": 2}, decision=7),
+        Case("B2,Hq4,Hkv2,scale0", _SMALL, {"scale": 0.0}, decision=9),
+        Case("B2,Hq4,Hkv2,softcap", _SMALL, {"softcap": 5.0, "causal": True}, decision=4),
+        Case("B2,Hq4,Hkv2,sinks", _SMALL | {"sinks": normal(4)}, {"causal": True}, decision=11),
+        Case("B0", _qkv((0,), 4, 2, 3, 5, 8), decision=20),
+        Case("L0", _qkv((2,), 4, 2, 0, 5, 8), decision=20),
+        Case("S0", _qkv((2,), 4, 2, 3, 0, 8), decision=20),
+        Case("B2,Hq9,Hkv3,L33,S65,D64,causal", _qkv((2,), 9, 3, 33, 65, 64), {"causal": True}, tier="full"),
+        Case(
+            "B4,Hq8,Hkv2,L1,S200,D80,lengths",
+            _cached((200, 1, 77, 128), 8, 2, 1, 200, 80),
+            {"causal": True},
+            tier="full",
+        ),
+        Case(
+            "Hq14,Hkv2,L64,S128,D64,window17",
+            _qkv((), 14, 2, 64, 128, 64) | {"sinks": normal(14)},
+            {"causal": True, "window": 17},
+            tier="full",
+        ),
+        Case("decode:B1,Hq9,Hkv3,S512,D64", _qkv((1,), 9, 3, 1, 512, 64), {"causal": True}, tier="bench"),
+        Case("prefill:B1,Hq9,Hkv3,L128,D64,causal", _qkv((1,), 9, 3, 128, 128, 64), {"causal": True}, tier="bench"),
+    ),
+    bad_inputs=(
+        BadInput(
+            "Hq % Hkv",
+            _qkv((2,), 4, 3, 2, 3, 4),
+            {},
+            InvalidInputError,
+            "gqa: q: expected a number of heads",
+            decision=10,
+        ),
+        BadInput(
+            "2-d",
+            {"q": normal(3, 4), "k": normal(5, 4), "v": normal(5, 4)},
+            {},
+            InvalidInputError,
+            "gqa: q: expected shape",
+            10,
+        ),
+        BadInput(
+            "Hk is not Hv",
+            _qkv((), 4, 2, 2, 3, 4) | {"v": normal(4, 3, 4)},
+            {},
+            InvalidInputError,
+            "gqa: v: expected",
+            10,
+        ),
+        BadInput("mask of 3 axes for 4", _SMALL | {"mask": booleans(4, 3, 5)}, {}, InvalidInputError, "gqa: mask", 2),
+        BadInput(
+            "mask by kv heads", _SMALL | {"mask": booleans(2, 2, 3, 5)}, {}, InvalidInputError, "gqa: mask", decision=2
+        ),
+        BadInput(
+            "key mask enlarges",
+            _qkv((1,), 4, 2, 3, 5, 8) | {"key_mask": booleans(2, 5)},
+            {},
+            InvalidInputError,
+            "gqa: key_mask",
+            2,
+        ),
+        BadInput(
+            "integer key mask",
+            _SMALL | {"key_mask": integers(0, 2, 2, 5)},
+            {},
+            InvalidInputError,
+            "cast to bool",
+            decision=3,
+        ),
+        BadInput(
+            "length past S",
+            _SMALL | {"kv_lengths": constant([5, 6], "int32")},
+            {},
+            InvalidInputError,
+            "expected 0 to 5",
+            20,
+        ),
+        BadInput(
+            "length negative",
+            _SMALL | {"kv_lengths": constant([5, -1], "int32")},
+            {},
+            InvalidInputError,
+            "expected 0 to 5",
+        ),
+        BadInput(
+            "one length for two",
+            _SMALL | {"kv_lengths": constant([5], "int32")},
+            {},
+            InvalidInputError,
+            "s: expected shape",
+        ),
+        BadInput("sinks by kv heads", _SMALL | {"sinks": normal(2)}, {}, InvalidInputError, "gqa: sinks", decision=11),
+        BadInput("enable_gqa", _SMALL, {"enable_gqa": True}, UnsupportedError, "use ops.gqa", decision=13),
+        BadInput("scale inf", _SMALL, {"scale": float("inf")}, InvalidInputError, "gqa: scale", decision=9),
+    ),
+)

@@ -1,0 +1,150 @@
+"""kv_append: new keys and values into their slots of the cache's pages."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
+from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.types import Call
+
+
+def _reference(xp: Any, k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any) -> Any:
+    return _write(xp, k_pages, k, slots), _write(xp, v_pages, v, slots)
+
+
+def _write(xp: Any, pages: Any, tokens: Any, slots: Any) -> Any:
+    """Without item assignment: every slot is taken from the old pages or from the new tokens, whichever `source`
+    says."""
+    count, heads, page, dim = pages.shape
+    source = np.arange(count * page)
+    source[slots] = count * page + np.arange(len(slots))
+    flat = xp.reshape(xp.permute_dims(pages, (0, 2, 1, 3)), (count * page, heads, dim))
+    written = xp.take(xp.concat([flat, tokens], axis=0), xp.asarray(source), axis=0)
+    return xp.permute_dims(xp.reshape(written, (count, page, heads, dim)), (0, 2, 1, 3))
+
+
+def _check_values(call: Call, values: Any) -> None:
+    slots, (count, _, page, _) = values["slots"], call.shape("k_pages")
+    if not slots.size:
+        return
+    if not 0 <= int(slots.min()) <= int(slots.max()) < count * page:
+        raise invalid("kv_append", "slots", f"0 to {count * page - 1}", f"{int(slots.min())} to {int(slots.max())}")
+    if len(np.unique(slots)) != slots.size:
+        raise invalid("kv_append", "slots", "no slot twice", slots.tolist())
+
+
+def _bytes(call: Call) -> int:
+    """The new rows are read and written; the rest of the pages stays where it is."""
+    return int(2 * (prod(call.shape("k")) + prod(call.shape("v"))) * itemsize(call.dtype("k")))
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of a float dtype."""
+    return {"float64": 8, "float32": 4}.get(dtype, 2)
+
+
+def append_inputs(
+    pages: int, heads: int, page: int, dim: int, slots: list[int], value_dim: int | None = None
+) -> dict[str, Draw]:
+    value_dim = dim if value_dim is None else value_dim
+    return {
+        "k_pages": normal(pages, heads, page, dim),
+        "v_pages": normal(pages, heads, page, value_dim),
+        "k": normal(len(slots), heads, dim),
+        "v": normal(len(slots), heads, value_dim),
+        "slots": constant(slots, "int32"),
+    }
+
+
+_SMALL = append_inputs(3, 2, 4, 8, [9, 10, 3])
+
+kv_append = OpSpec(
+    name="kv_append",
+    summary="Writes the keys and values of new tokens into the pages of a cache, each token into its slot.",
+    formula="k_pages[s // page, :, s % page] = k[t], s = slots[t]; likewise v",
+    source="Kwon et al. 2023, arXiv:2309.06180",
+    inputs=(
+        Input("k_pages", "P Hkv page D", about="consumed"),
+        Input("v_pages", "P Hkv page Dv", about="consumed"),
+        Input("k", "T Hkv D"),
+        Input("v", "T Hkv Dv"),
+        Input("slots", "T", "int", host=True, about="page number * page size + place in the page; distinct"),
+    ),
+    outputs=(Output("k_pages", "P Hkv page D"), Output("v_pages", "P Hkv page Dv")),
+    reference=_reference,
+    check_values=_check_values,
+    flops=lambda call: 0,
+    bytes=_bytes,
+    tolerance=0.0,
+    more_cases="tinyllm.catalogue.cases.pages:kv_append",
+    consumes=("k_pages", "v_pages"),
+    notes=(
+        "The pages that come back may be the very arrays that went in: use only those.",
+        "Nothing is rounded: numbers are copied.",
+    ),
+    cases=(
+        Case("P3,H2,page4,D8,T3", _SMALL),
+        Case("P2,H1,page1,D4,T2,pages of one", append_inputs(2, 1, 1, 4, [1, 0])),
+        Case("P1,H2,page16,D4,T5,one large page", append_inputs(1, 2, 16, 4, [7, 8, 9, 10, 11])),
+        Case("P4,H2,page2,D4,T6,across pages", append_inputs(4, 2, 2, 4, [6, 7, 2, 3, 0, 5])),
+        Case("P3,H2,page4,D8,Dv3,T2", append_inputs(3, 2, 4, 8, [11, 0], 3), decision=8),
+        Case("P2,H2,page3,D4,T6,all slots", append_inputs(2, 2, 3, 4, [5, 4, 3, 2, 1, 0])),
+        Case("T0", append_inputs(2, 2, 4, 4, []), decision=20),
+        Case("P0,T0", append_inputs(0, 2, 4, 4, []), decision=20),
+        Case("P17,H3,page64,D64,T100", append_inputs(17, 3, 64, 64, [s * 10 + 3 for s in range(100)]), tier="full"),
+        Case("decode:P64,H3,page64,D64,T1", append_inputs(64, 3, 64, 64, [2000]), tier="bench"),
+        Case("decode:P1,H3,page2048,D64,T1", append_inputs(1, 3, 2048, 64, [512]), tier="bench"),
+        Case(
+            "prefill:P64,H3,page64,D64,T128",
+            append_inputs(64, 3, 64, 64, [*range(640, 704), *range(64, 128)]),
+            tier="bench",
+        ),
+    ),
+    bad_inputs=(
+        BadInput(
+            "slot past the pages",
+            _SMALL | {"slots": constant([0, 1, 12], "int32")},
+            {},
+            InvalidInputError,
+            "expected 0 to 11",
+            20,
+        ),
+        BadInput(
+            "slot negative",
+            _SMALL | {"slots": constant([0, 1, -1], "int32")},
+            {},
+            InvalidInputError,
+            "expected 0 to 11",
+            20,
+        ),
+        BadInput(
+            "slot twice",
+            _SMALL | {"slots": constant([5, 1, 5], "int32")},
+            {},
+            InvalidInputError,
+            "slots: expected no slot twice",
+        ),
+        BadInput(
+            "too few slots",
+            _SMALL | {"slots": constant([5, 1], "int32")},
+            {},
+            InvalidInputError,
+            "kv_append: slots: expected shape",
+        ),
+        BadInput(
+            "heads differ", _SMALL | {"k": normal(3, 4, 8)}, {}, InvalidInputError, "kv_append: k: expected shape"
+        ),
+        BadInput(
+            "float slots",
+            _SMALL | {"slots": constant([0.0, 1.0, 2.0])},
+            {},
+            InvalidInputError,
+            "expected an integer dtype",
+        ),
+    ),
+)

@@ -1,0 +1,238 @@
+"""Further cases of `sdpa` and `gqa`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.catalogue.cases.model_sizes import MODELS
+from tinyllm.catalogue.cases.pairwise import pairwise
+from tinyllm.spec.cases import Case, Draw, booleans, constant, kept, normal
+
+FLAGS: dict[str, list[Any]] = {
+    "causal": [False, True],
+    "window": [None, 1, 3, 100],
+    "softcap": [None, 5.0],
+    "scale": [None, 0.0, -1.0, 0.3],
+}
+"""Values of the settings that all attention ops share, which are crossed pairwise."""
+
+SIZES = (
+    (1, 15, 64),
+    (15, 16, 80),
+    (16, 17, 7),
+    (17, 31, 96),
+    (31, 33, 128),
+    (33, 32, 13),
+    (63, 65, 1),
+    (64, 63, 192),
+    (65, 129, 256),
+    (127, 128, 2),
+    (129, 127, 64),
+    (128, 1, 8),
+    (1, 1, 64),
+    (1, 1023, 64),
+    (2, 1025, 80),
+    (1025, 3, 4),
+    (257, 257, 16),
+    (300, 513, 8),
+    (513, 300, 8),
+)
+"""L, S, D around the sizes at which kernels change their ways; where L > S, the first causal rows see nothing."""
+
+WHOLE = ((1, 64, 64), (1, 128, 128), (64, 64, 64), (64, 64, 128), (128, 128, 64))
+"""The same where nothing is left over."""
+
+MAGNITUDES = {"zeros": 0.0, "large": 100.0, "subnormal in f16": 1e-7, "subnormal in f32": 1e-41}
+
+
+def flag_words(row: dict[str, Any]) -> str:
+    """What a case id says of a row's settings."""
+    words = (name if value is True else f"{name}{value:g}" for name, value in row.items() if not _unset(value))
+    return "".join(f",{word}" for word in words)
+
+
+def _unset(value: Any) -> bool:
+    return value is None or value is False
+
+
+def given(row: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a row's values that are not the defaults."""
+    return {name: row[name] for name in FLAGS if not _unset(row.get(name))}
+
+
+def additive(*shape: int) -> Draw:
+    """A float mask with some -inf in it."""
+    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
+
+
+def mask_of(kind: str, lead: tuple[int, ...], length: int, keys: int) -> dict[str, Draw]:
+    """A mask by its kind, or none; `lead` are the leading axes of the scores, heads included."""
+    outer = tuple(1 if axis % 2 else size for axis, size in enumerate(lead))
+    draws = {
+        "mask": lambda: booleans(length, keys),
+        "float mask": lambda: additive(length, keys),
+        "full mask": lambda: booleans(*lead, length, keys, share=0.3),
+        "full float mask": lambda: additive(*lead, length, keys),
+        "outer mask": lambda: booleans(*outer, length, keys, share=0.5),
+        "row mask": lambda: booleans(*(1 for _ in lead), 1, keys),
+        "column mask": lambda: booleans(length, 1),
+    }
+    return {"mask": draws[kind]()} if kind else {}
+
+
+MASKS = ["", "mask", "float mask", "full mask", "full float mask", "outer mask", "row mask", "column mask"]
+
+
+def scaled(inputs: dict[str, Draw], scale: float) -> dict[str, Draw]:
+    """The same inputs, of another magnitude."""
+    return inputs | {name: normal(*inputs[name].shape, scale=scale) for name in ("q", "k", "v")}
+
+
+def digits(*shape: int) -> Draw:
+    """Numbers that differ in digits that float32 has not."""
+    return Draw(shape, lambda rng: 1 + 1e-10 * rng.standard_normal(shape))
+
+
+def slopes(*heads: int, length: int, keys: int) -> Draw:
+    """ALiBi: -2^-h for each key of distance, the last query standing on the last key (Press et al. 2022,
+    arXiv:2108.12409)."""
+    distance = np.abs(np.arange(keys - length, keys)[:, None] - np.arange(keys))
+    return constant(-(2.0 ** -np.arange(1, prod(heads) + 1)).reshape(*heads, 1, 1) * distance)
+
+
+def _qkv(lead: tuple[int, ...], length: int, keys: int, dim: int, value_dim: int | None = None) -> dict[str, Draw]:
+    return {"q": normal(*lead, length, dim), "k": normal(*lead, keys, dim), "v": normal(*lead, keys, value_dim or dim)}
+
+
+_SHAPES: dict[str, tuple[Any, ...]] = {
+    "B2,H2,L3,S5": ((2, 2), (2, 2), (2, 2), 3, 5),
+    "H3,L5,S3": ((3,), (3,), (3,), 5, 3),
+    "L1,S6": ((), (), (), 1, 6),
+    "kv broadcast,L4,S4": ((2, 3), (1, 3), (3,), 4, 4),
+    "q broadcast,L2,S7": ((1, 2), (2, 2), (2, 1), 2, 7),
+}
+"""Leading axes of q, k and v, then L and S."""
+
+
+def _crossed() -> list[Case]:
+    options: dict[str, list[Any]] = {
+        "shape": list(_SHAPES),
+        "mask": MASKS,
+        "sinks": [False, True],
+        "value_dim": [8, 3],
+        **FLAGS,
+    }
+    cases = []
+    for row in pairwise(options):
+        q, k, v, length, keys = _SHAPES[row["shape"]]
+        lead = np.broadcast_shapes(q, k, v)
+        inputs = {"q": normal(*q, length, 8), "k": normal(*k, keys, 8), "v": normal(*v, keys, row["value_dim"])}
+        inputs |= mask_of(row["mask"], lead, length, keys)
+        if row["sinks"]:
+            inputs["sinks"] = normal(*lead[-1:]) if lead else constant(-0.5)
+        name = f"{row['shape']},D8,Dv{row['value_dim']}" + (row["mask"] and f",{row['mask']}")
+        cases.append(Case(name + flag_words({n: row[n] for n in ("sinks", *FLAGS)}), inputs, given(row), "full", 4))
+    return cases
+
+
+def sdpa() -> tuple[Case, ...]:
+    """Sizes by one, flags crossed, magnitudes, rows that see nothing, and heads of real models."""
+    ways: Iterator[dict[str, Any]] = cycle(({}, {"causal": True}, {"causal": True, "window": 17}, {"window": 9}))
+    cases = [
+        Case(f"L{length},S{keys},D{dim}{flag_words(way)}", _qkv((1,), length, keys, dim), way, "full")
+        for (length, keys, dim), way in zip((*SIZES, *WHOLE), ways, strict=False)
+    ]
+    long: tuple[tuple[int, int, dict[str, Any], int], ...] = (
+        (600, 600, {}, 6),
+        (520, 700, {"window": 40}, 7),
+        (700, 300, {}, 5),
+        (300, 300, {"softcap": 2.0}, 4),
+    )
+    cases += [
+        Case(
+            f"L{length},S{keys},D8,causal{flag_words(way)},blocks",
+            _qkv((), length, keys, 8),
+            way | {"causal": True},
+            "full",
+            decision,
+        )
+        for length, keys, way, decision in long
+    ]
+    small = _qkv((2,), 5, 9, 16)
+    cases += [
+        Case(f"H2,L5,S9,D16,{word}", scaled(small, size), {"causal": True}, "full") for word, size in MAGNITUDES.items()
+    ]
+    cases += [
+        Case("H2,L5,S9,D16,values large", small | {"v": normal(2, 9, 16, scale=1e4)}, {}, "full"),
+        Case("H2,L5,S9,D16,values subnormal", small | {"v": normal(2, 9, 16, scale=1e-7)}, {}, "full"),
+        Case("H2,L5,S9,D16,scores alike", small | {"k": constant(np.ones((2, 9, 16)))}, {}, "full"),
+        Case("L4,S6,D8,digits of float64", {n: digits(4 if n == "q" else 6, 8) for n in "qkv"}, {}, "full", 19),
+        Case("H2,L5,S9,D16,nothing seen", small | {"mask": constant(np.zeros((5, 9), bool))}, {}, "full", 5),
+        Case(
+            "H2,L5,S9,D16,all -inf", small | {"mask": constant(np.full((5, 9), -np.inf))}, {"causal": True}, "full", 5
+        ),
+        Case(
+            "H2,L5,S9,D16,nothing seen,sinks",
+            small | {"mask": constant(np.zeros((1, 5, 1), bool)), "sinks": normal(2)},
+            {},
+            "full",
+            5,
+        ),
+        Case(
+            "H2,L5,S9,D16,mask in float32",
+            small | {"mask": kept(additive(5, 9), "float32")},
+            {"causal": True},
+            "full",
+            3,
+        ),
+        Case("H2,L5,S9,D16,mask of -10000", small | {"mask": constant(_low(5, 9, -1e4))}, {}, "full", 5),
+        Case("H2,L5,S9,D16,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
+        Case(
+            "H2,L33,S65,D16,alibi",
+            _qkv((2,), 33, 65, 16) | {"mask": slopes(2, length=33, keys=65)},
+            {"causal": True},
+            "full",
+            4,
+        ),
+        Case(
+            "H3,L2,S4,D8,sinks apart",
+            _qkv((3,), 2, 4, 8) | {"sinks": constant([-np.inf, -60.0, 60.0])},
+            {"causal": True},
+            "full",
+            11,
+        ),
+        Case("H2,L3,S0,D8,sinks", _qkv((2,), 3, 0, 8) | {"sinks": normal(2)}, {}, "full", 20),
+        Case("H2,L3,S0,D8,mask,causal", _qkv((2,), 3, 0, 8) | {"mask": booleans(3, 0)}, {"causal": True}, "full", 20),
+        Case("H2,L0,S3,D8,mask,causal", _qkv((2,), 0, 3, 8) | {"mask": booleans(0, 3)}, {"causal": True}, "full", 20),
+        Case("H2,L3,S4,D0,scale1", _qkv((2,), 3, 4, 0, 5), {"scale": 1.0}, "full", 9),
+        Case(
+            "H2,L3,S4,D8,Dv0",
+            {"q": normal(2, 3, 8), "k": normal(2, 4, 8), "v": normal(2, 4, 0)},
+            {"causal": True},
+            "full",
+            20,
+        ),
+        Case("A2,B1,C2,H2,L2,S3,D4", _qkv((2, 1, 2, 2), 2, 3, 4) | {"mask": booleans(1, 1, 2, 1, 2, 3)}, {}, "full", 2),
+        *(
+            Case(f"H2,L4,S4,D8,causal,scale{n:g}", _qkv((2,), 4, 4, 8), {"causal": True, "scale": n}, "full", 9)
+            for n in (0.0, -1.0)
+        ),
+        Case("H2,L3,S4,D8,window 2**62", _qkv((2,), 3, 4, 8), {"window": 2**62}, "full", 7),
+    ]
+    for name, keys in (("SmolLM2-1.7B", 257), ("Phi-3-mini", 64), ("Phi-2", 33)):
+        size = MODELS[name]
+        qkv = _qkv((size.heads,), 1, keys, size.head_dim)
+        cases.append(Case(f"{name},decode,H{size.heads},S{keys},D{size.head_dim}", qkv, {"causal": True}, "model", 6))
+        qkv = _qkv((size.heads,), 37, 37, size.head_dim)
+        cases.append(Case(f"{name},prefill,H{size.heads},L37,D{size.head_dim}", qkv, {"causal": True}, "model"))
+    return (*_crossed(), *cases)
+
+
+def _low(length: int, keys: int, low: float) -> Any:
+    """A causal mask as some libraries make it: a number instead of -inf. It hides, since other keys are seen."""
+    return np.where(np.arange(keys - length, keys)[:, None] >= np.arange(keys), 0.0, low)

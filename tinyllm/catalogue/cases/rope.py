@@ -1,0 +1,244 @@
+"""Further cases of rope, rope_angles and rope_rotate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
+from tinyllm.catalogue.cases.pairwise import pairwise
+from tinyllm.catalogue.cases.rows import SUBNORMAL_16, SUBNORMAL_32, named
+from tinyllm.spec.cases import Case, Draw, constant, integers, kept, normal
+from tinyllm.spec.rope import RopeScaling
+
+FREQUENCIES: Mapping[str, Mapping[str, Any]] = {
+    "base10000": {},
+    "base500000": {"base": 5e5},
+    "linear": {"scaling": RopeScaling("linear", 4.0)},
+    "llama3": {"base": 5e5, "scaling": RopeScaling("llama3", 8.0, 64)},
+    "yarn": {"scaling": RopeScaling("yarn", 4.0, 32)},
+    "inv_freq": {},
+}
+"""Ways to say how fast pairs turn. "inv_freq" is an input."""
+HEAD_DIMS = (64, 80, 96, 128, 192, 256)
+FACTORS = (1.0, 0.5, -2.0)
+FAR = 131071
+MODEL_NAMES = (
+    "SmolLM2-135M",
+    "Qwen2.5-7B",
+    "Qwen3-0.6B",
+    "Llama-3.2-1B",
+    "Phi-3-mini",
+    "Phi-2",
+    "Gemma-2B",
+    "gpt-oss-20b",
+)
+SCALINGS = {
+    "default": RopeScaling(),
+    "yarn,attention-factor": RopeScaling("yarn", 8.0, 64, attention_factor=0.5),
+    "yarn,mscale": RopeScaling("yarn", 40.0, 4096, mscale=0.707, mscale_all_dim=1.0),
+    "yarn,not-truncated": RopeScaling("yarn", 32.0, 4096, truncate=False),
+    "llama3,no-ramp": RopeScaling("llama3", 8.0, 64, low_freq_factor=2.0, high_freq_factor=2.0),
+}
+
+
+def _inverse(pairs: int) -> Draw:
+    """Frequencies, one of them 0 if there are several."""
+    values = 100.0 ** -(np.arange(pairs) / pairs)
+    values[1::7] = 0.0
+    return constant(values)
+
+
+def _frequencies(name: str, dims: int) -> tuple[dict[str, Draw], dict[str, Any]]:
+    """Inputs and attributes."""
+    return ({"inv_freq": _inverse(dims // 2)} if name == "inv_freq" else {}), dict(FREQUENCIES[name])
+
+
+def _settings(sizes: ModelSizes) -> dict[str, Any]:
+    given = {"base": sizes.rope_base, "scaling": sizes.scaling, "dims": sizes.rope_dims}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _place(name: str, lead: tuple[int, ...], length: int) -> dict[str, Draw]:
+    """The input that says where the entries are."""
+    batch = lead[:1]
+    return {
+        "start": {},
+        "offset": {"offset": constant(37, "int64")},
+        "offsetB": {"offset": integers(0, 99, *batch)},
+        "positionsL": {"positions": integers(-9, 99, length)},
+        "positionsBL": {"positions": integers(0, 999, *batch, length)},
+    }[name]
+
+
+def rope() -> tuple[Case, ...]:
+    """All settings crossed pairwise; positions far off, of every dtype; empty axes, magnitudes; the heads of real
+    models."""
+    return tuple(_rope())
+
+
+def _with_batch(row: Mapping[str, Any]) -> bool:
+    """Positions for each sequence need a first axis that is not the sequence."""
+    return bool(row.get("lead", (1,))) or row.get("place", "start") not in ("offsetB", "positionsBL")
+
+
+def _rope() -> Iterator[Case]:
+    options: dict[str, Any] = {
+        "lead": [(2,), (), (1,), (2, 3), (1, 5), (2, 1, 3)],
+        "length": [1, 2, 17, 33],
+        "size": HEAD_DIMS,
+        "place": ["start", "offset", "offsetB", "positionsL", "positionsBL"],
+        "frequencies": list(FREQUENCIES),
+        "part": [False, True],
+        "traditional": [False, True],
+        "position_scale": FACTORS,
+    }
+    for row in pairwise(options, _with_batch):
+        lead, length, size, part, factor = (row[name] for name in ("lead", "length", "size", "part", "position_scale"))
+        dims = size // 4 * 2 if part else size
+        inputs, settings = _frequencies(row["frequencies"], dims)
+        settings |= ({"dims": dims} if part else {}) | ({"traditional": True} if row["traditional"] else {})
+        settings |= {"position_scale": factor} if factor != 1 else {}
+        flags = [f"dims{dims}"] * part + ["traditional"] * row["traditional"] + [f"scale{factor:g}"] * (factor != 1)
+        id = ",".join([named(*lead, length, size), row["place"], row["frequencies"], *flags])
+        yield Case(
+            id, {"x": normal(*lead, length, size), **_place(row["place"], lead, length), **inputs}, settings, "full"
+        )
+    for traditional in (False, True):
+        settings = {"traditional": True} if traditional else {}
+        name = ",traditional" if traditional else ""
+        yield Case(f"2x3x2{name}", {"x": normal(2, 3, 2)}, settings, "full")
+        yield Case(
+            f"3x64,far{name}",
+            {"x": normal(3, 64), "positions": constant([FAR, -FAR, 1 << 20], "int64")},
+            settings,
+            "full",
+            15,
+        )
+    yield from _rope_edges()
+    for name in MODEL_NAMES:
+        m = MODELS[name]
+        for stage, heads, length, offset in (("decode", m.heads, 1, 4097), ("prefill", m.kv_heads, 17, 0)):
+            x, start = {"x": normal(heads, length, m.head_dim)}, {"offset": constant(offset, "int64")} if offset else {}
+            yield Case(
+                f"{name},{stage},H{heads},L{length},D{m.head_dim},offset{offset}", {**x, **start}, _settings(m), "model"
+            )
+
+
+def _rope_edges() -> Iterator[Case]:
+    x = normal(2, 3, 16)
+    for dtype in ("int8", "uint16", "uint32", "uint64"):
+        yield Case(f"2x3x16,positions,{dtype}", {"x": x, "positions": constant([0, 1, 100], dtype)}, {}, "full", 14)
+    yield Case("2x3x16,offset,uint8", {"x": x, "offset": constant([3, 255], "uint8")}, {}, "full", 14)
+    for shape in ((0, 3, 4), (2, 0, 4), (2, 0, 3, 4), (0, 8)):
+        yield Case(f"{named(*shape)},offset", {"x": normal(*shape), "offset": constant(5, "int32")}, {}, "full", 20)
+    for name, size in (("large", 1e4), ("subnormal16", SUBNORMAL_16), ("subnormal32", SUBNORMAL_32)):
+        yield Case(f"3x16,{name}", {"x": normal(3, 16, scale=size)}, {}, "full")
+    yield Case("3x16,scale0", {"x": normal(3, 16)}, {"position_scale": 0.0}, "full")
+    for dtype in ("float16", "bfloat16", "float32"):
+        yield Case(
+            f"2x3x8,inv_freq-in-{dtype}", {"x": normal(2, 3, 8), "inv_freq": kept(_inverse(4), dtype)}, {}, "full", 16
+        )
+    yield Case("3x8,nothing-turns", {"x": normal(3, 8), "inv_freq": constant(np.zeros(4))}, {}, "full", 16)
+    for name, scaling in SCALINGS.items():
+        yield Case(
+            f"2x3x64,{name}", {"x": normal(2, 3, 64), "offset": constant(1000, "int64")}, {"scaling": scaling}, "full"
+        )
+
+
+def _positions(dtype: str, *shape: int) -> Draw:
+    return Draw(shape, lambda rng: np.asarray(rng.integers(0, 200, shape), dtype))
+
+
+def rope_angles() -> tuple[Case, ...]:
+    """All settings crossed pairwise; positions far off, of every dtype; the frequencies of real models."""
+    return tuple(_rope_angles())
+
+
+def _rope_angles() -> Iterator[Case]:
+    options: dict[str, Any] = {
+        "dims": [64, 2, 80, 96, 128, 256],
+        "frequencies": list(FREQUENCIES),
+        "shape": [(17,), (), (1,), (2, 33), (3, 1, 5)],
+        "dtype": ["int64", "int32", "int16", "uint8", "uint32"],
+        "position_scale": FACTORS,
+        "said": [False, True],
+    }
+    for row in pairwise(options):
+        dims, shape, factor = row["dims"], row["shape"], row["position_scale"]
+        inputs, settings = _frequencies(row["frequencies"], dims)
+        settings |= {"dims": dims} if row["said"] or not inputs else {}
+        settings |= {"position_scale": factor} if factor != 1 else {}
+        positions = _positions(row["dtype"], *shape)
+        id = f"{named(*shape)},dims{dims},{row['frequencies']},{row['dtype']},scale{factor:g}" + (
+            ",said" if "dims" in settings else ""
+        )
+        yield Case(id, {"positions": positions, **inputs}, settings, "full")
+    for dtype in ("int8", "uint16", "uint64"):
+        yield Case(f"3,dims64,{dtype}", {"positions": constant([0, 1, 100], dtype)}, {"dims": 64}, "full", 14)
+    for shape in ((0,), (2, 0), (0, 3)):
+        yield Case(f"{named(*shape)},dims64", {"positions": integers(0, 9, *shape)}, {"dims": 64}, "full", 20)
+    yield Case("3,dims64,far", {"positions": constant([FAR, -FAR, 1 << 20], "int64")}, {"dims": 64}, "full", 15)
+    yield Case("3,nothing-turns", {"positions": integers(0, 99, 3), "inv_freq": constant(np.zeros(4))}, {}, "full", 16)
+    yield Case("3,dims8,scale0", {"positions": integers(0, 99, 3)}, {"dims": 8, "position_scale": 0.0}, "full")
+    for name, scaling in SCALINGS.items():
+        yield Case(f"5,dims64,{name}", {"positions": integers(0, 9999, 5)}, {"dims": 64, "scaling": scaling}, "full")
+    for name in MODEL_NAMES:
+        settings = {"dims": MODELS[name].head_dim, **_settings(MODELS[name])}
+        yield Case(f"{name},decode,dims{settings['dims']}", {"positions": constant([4097], "int32")}, settings, "model")
+    settings = {"dims": 64, **_settings(MODELS["SmolLM2-135M"])}
+    yield Case("SmolLM2-135M,prefill,L129,dims64", {"positions": constant(np.arange(129), "int32")}, settings, "model")
+
+
+SPREADS = (
+    ((17,), (17,)),
+    ((), ()),
+    ((5,), (1,)),
+    ((2, 17), (17,)),
+    ((17, 2), (17, 1)),
+    ((3, 2, 5), (3, 1, 5)),
+    ((2, 3, 2, 5), (1, 3, 1, 1)),
+)
+"""Leading axes of x, and of the angles."""
+
+
+def _angles(*shape: int) -> dict[str, Draw]:
+    """cos and sin of angles all over the circle."""
+    turned = 0.7 * np.arange(prod(shape)).reshape(shape)
+    return {"cos": constant(np.cos(turned)), "sin": constant(np.sin(turned))}
+
+
+def rope_rotate() -> tuple[Case, ...]:
+    """Head sizes, broadcast angles and layouts crossed pairwise; empty axes, magnitudes; the heads of real models."""
+    return tuple(_rope_rotate())
+
+
+def _rope_rotate() -> Iterator[Case]:
+    options: dict[str, Any] = {
+        "axes": SPREADS,
+        "size": HEAD_DIMS,
+        "pairs": ["all", "part", "one"],
+        "traditional": [False, True],
+    }
+    for row in pairwise(options):
+        (lead, wide), size = row["axes"], row["size"]
+        pairs = {"all": size // 2, "part": size // 4, "one": 1}[row["pairs"]]
+        id = f"{named(*lead, size)},R{pairs},angles-{named(*wide)}" + (",traditional" if row["traditional"] else "")
+        settings = {"traditional": True} if row["traditional"] else {}
+        yield Case(id, {"x": normal(*lead, size), **_angles(*wide, pairs)}, settings, "full")
+    for x, c in (((0, 3, 8), (3, 4)), ((2, 0, 8), (0, 4)), ((0, 8), (1, 4))):
+        yield Case(f"{named(*x)},R4,angles-{named(*c[:-1])}", {"x": normal(*x), **_angles(*c)}, {}, "full", 20)
+    for name, size in (("large", 1e4), ("subnormal16", SUBNORMAL_16), ("subnormal32", SUBNORMAL_32)):
+        yield Case(f"3x16,R8,{name}", {"x": normal(3, 16, scale=size), **_angles(3, 8)}, {}, "full")
+    yield Case("3x7,R3,one-over", {"x": normal(3, 7), **_angles(3, 3)}, {}, "full")
+    for dtype in ("float16", "bfloat16", "float32"):
+        angles = {name: kept(draw, dtype) for name, draw in _angles(3, 8).items()}
+        yield Case(f"3x16,R8,angles-in-{dtype}", {"x": normal(3, 16), **angles}, {}, "full", 15)
+    for name in MODEL_NAMES[:7]:
+        m = MODELS[name]
+        for stage, length in (("decode", 1), ("prefill", 9)):
+            inputs = {"x": normal(length, m.heads, m.head_dim), **_angles(length, 1, m.head_dim // 2)}
+            yield Case(f"{name},{stage},{length}x{m.heads}x{m.head_dim}", inputs, {}, "model")

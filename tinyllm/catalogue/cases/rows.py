@@ -1,0 +1,303 @@
+"""Further cases of the ops on rows and elements: softmax, norms, activations, sums and views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from tinyllm.catalogue.cases.model_sizes import MODELS
+from tinyllm.spec.cases import Case, Draw, constant, normal
+
+AROUND = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025)
+"""Lengths that vector units and blocks have, and those beside them."""
+SUBNORMAL_16, SUBNORMAL_32 = 1e-7, 1e-39
+"""Draw scales whose numbers are subnormal in float16, and in float32 and bfloat16."""
+
+
+def named(*shape: int) -> str:
+    """`2x3x4`; `scalar` for no axes."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def holed(*shape: int, holes: float = 0.3) -> Draw:
+    """Scores of which a share is excluded, as a mask leaves them: -inf, but never a whole row."""
+
+    def make(rng: Any) -> Any:
+        out = rng.random(shape) < holes
+        out[..., 0] = False
+        return np.where(out, -np.inf, rng.standard_normal(shape) * 3)
+
+    return Draw(shape, make)
+
+
+def softmax() -> tuple[Case, ...]:
+    """Row lengths, every axis of every rank, exclusions, far apart and equal scores; scores of real models."""
+    return tuple(_softmax())
+
+
+def _softmax() -> Iterator[Case]:
+    for n in (*AROUND, 7919):
+        yield Case(f"2x{n},spread4", {"x": normal(2, n, scale=4.0)}, tier="full")
+    for shape in ((17,), (5, 33), (3, 17, 5), (2, 3, 15, 7), (2, 1, 3, 2, 17)):
+        for axis in range(-len(shape), len(shape)) if len(shape) < 4 else (-len(shape), -2, 1):
+            yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape, scale=2.0)}, {"axis": axis}, tier="full")
+    for axis, shape in ((0, (0, 3)), (1, (0, 3)), (1, (2, 0, 3)), (0, (2, 0, 3)), (-1, (1, 0))):
+        yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape)}, {"axis": axis}, "full", 20)
+    alone = np.full((3, 17), -np.inf)
+    alone[:, 5] = [0.0, -3e4, 3e4]
+    draws = {
+        "zeros": constant(np.zeros((2, 65))),
+        "equal": constant(np.full((2, 33), -7.25)),
+        "equal,many": constant(np.full((1, 1025), 3.0)),
+        "spread100": normal(3, 129, scale=100.0),
+        "large": normal(3, 65, scale=1e4),
+        "large,alike": Draw((3, 65), lambda rng: 2e4 + rng.integers(-2, 3, (3, 65)) * 16.0),
+        "subnormal16": normal(3, 33, scale=SUBNORMAL_16),
+        "subnormal32": normal(3, 33, scale=SUBNORMAL_32),
+        "subnormal weights": constant(np.linspace(0, -120, 121)[None]),
+        "holes": holed(5, 129),
+        "one key left": constant(alone),
+        "nothing left": constant([[-np.inf] * 3, [0.0, 1.0, -np.inf]]),
+    }
+    for name, drawn in draws.items():
+        yield Case(f"{named(*drawn.shape)},{name.replace(' ', '-')}", {"x": drawn}, tier="full")
+    for model, length, keys in (
+        ("SmolLM2-135M", 1, 513),
+        ("SmolLM2-135M", 65, 65),
+        ("Qwen2.5-7B", 1, 1025),
+        ("gpt-oss-20b", 1, 128),
+    ):
+        heads = MODELS[model].heads
+        yield Case(
+            f"{model},{'decode' if length == 1 else 'prefill'},scores,L{length},S{keys}",
+            {"x": holed(heads, length, keys)},
+            tier="model",
+        )
+    yield Case("Qwen2.5-0.5B,logits", {"x": normal(1, MODELS["Qwen2.5-0.5B"].vocab, scale=4.0)}, tier="model")
+    yield Case("SmolLM2-135M,logits", {"x": normal(3, MODELS["SmolLM2-135M"].vocab, scale=8.0)}, tier="model")
+
+
+def rms_norm() -> tuple[Case, ...]:
+    """Row lengths, ranks, eps large, small and 0, magnitudes; the norms of real models, of heads too."""
+    return tuple(_rms_norm())
+
+
+def _rms_norm() -> Iterator[Case]:
+    def case(
+        shape: tuple[int, ...], eps: float | None = None, size: float = 1.0, tier: str = "full", name: str = ""
+    ) -> Case:
+        id = (
+            f"{name}{named(*shape)}"
+            + ("" if eps is None else f",eps{eps:g}")
+            + ("" if size == 1 else f",scale{size:g}")
+        )
+        return Case(
+            id,
+            {"x": normal(*shape, scale=size), "weight": normal(shape[-1])},
+            {} if eps is None else {"eps": eps},
+            tier,
+        )
+
+    for n in (*AROUND, 7919):
+        yield case((3, n))
+    for shape in ((7,), (1, 1), (65, 3), (2, 3, 17), (2, 1, 3, 33), (1, 2, 1, 3, 5)):
+        yield case(shape, 1e-5)
+    for eps, size in product((0.0, 1e-12, 1e-3, 1.0), (1.0, 1e-3, 1e4)):
+        yield case((3, 65), eps, size)
+    for size in (SUBNORMAL_16, SUBNORMAL_32):
+        yield case((3, 33), None, size)
+    row = np.zeros((2, 65))
+    row[:, 31] = [1.0, -3e4]
+    yield Case("2x65,one-not-zero", {"x": constant(row), "weight": normal(65)}, tier="full")
+    yield Case("2x33,weight-0", {"x": normal(2, 33), "weight": constant(np.zeros(33))}, tier="full")
+    yield Case("2x33,weight-large", {"x": normal(2, 33), "weight": normal(33, scale=1e3)}, tier="full")
+    for shape in ((2, 0, 5), (0, 3, 0), (0,)):
+        yield Case(named(*shape), {"x": normal(*shape), "weight": normal(shape[-1])}, tier="full", decision=20)
+    for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-7B", "Llama-3.2-1B", "Phi-3-mini", "gpt-oss-20b"):
+        sizes = MODELS[model]
+        for stage, length in (("decode", 1), ("prefill", 33)):
+            yield case((length, sizes.hidden), sizes.eps, 2.0, "model", f"{model},{stage},")
+    for model in ("Qwen3-0.6B", "Qwen3-8B"):
+        sizes = MODELS[model]
+        for stage, length in (("decode", 1), ("prefill", 17)):
+            yield case((length, sizes.heads, sizes.head_dim), sizes.eps, 3.0, "model", f"{model},{stage},q-norm,")
+            yield case((length, sizes.kv_heads, sizes.head_dim), sizes.eps, 3.0, "model", f"{model},{stage},k-norm,")
+
+
+SHAPES = ((7919,), (5, 3), (3, 17, 1), (2, 3, 5, 7), (2, 1, 3, 1, 65))
+EMPTY = ((5, 0), (0, 5), (2, 0, 5), (1, 0, 0, 2))
+
+
+def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
+    """(name, draw, tier, decision) of one array that a function of single elements is to be tried on."""
+    for shape in (*((n,) for n in AROUND), *SHAPES):
+        yield named(*shape), normal(*shape, scale=3.0), "full", None
+    for shape in EMPTY:
+        yield named(*shape), normal(*shape), "full", 20
+    yield "grid", constant(np.linspace(-24, 24, 769)), "full", None
+    yield "zeros", constant([0.0, -0.0] * 9), "full", None
+    yield "33,small", normal(33, scale=1e-3), "full", None
+    yield "33,large", normal(33, scale=1e4), "full", None
+    yield "33,subnormal16", normal(33, scale=SUBNORMAL_16), "full", None
+    yield "33,subnormal32", normal(33, scale=SUBNORMAL_32), "full", None
+
+
+def _mlp() -> Iterator[tuple[str, tuple[int, int]]]:
+    """(name, shape) of what goes through the activation in a model's feed-forward layer."""
+    for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-7B", "Qwen3-8B", "Llama-3-8B", "Gemma-2-2B"):
+        yield f"{model},decode", (1, MODELS[model].intermediate)
+        yield f"{model},prefill", (5, MODELS[model].intermediate)
+
+
+def silu() -> tuple[Case, ...]:
+    """Lengths, ranks, a grid over where the function bends, magnitudes; the feed-forward layers of real models."""
+    cases = [Case(id, {"x": x}, tier=tier, decision=decision) for id, x, tier, decision in _elements()]
+    return (*cases, *(Case(id, {"x": normal(*shape, scale=2.0)}, tier="model") for id, shape in _mlp()))
+
+
+def gelu() -> tuple[Case, ...]:
+    """As `silu`, in both approximations."""
+    cases = []
+    for approximate in ("none", "tanh"):
+        settings = {"approximate": approximate}
+        cases += [
+            Case(f"{id},{approximate}", {"x": x}, settings, tier, decision)
+            for id, x, tier, decision in _elements()
+            if len(x.shape) != 1 or x.shape[0] not in (2, 3, 31, 63, 1023)
+        ]
+        cases += [
+            Case(f"{id},{approximate}", {"x": normal(*shape, scale=2.0)}, settings, "model")
+            for id, shape in _mlp()
+            if id.startswith(("SmolLM2", "Gemma"))
+        ]
+    return tuple(cases)
+
+
+BROADCAST = (
+    ((1, 17), (5, 17)),
+    ((5, 17), (17,)),
+    ((17,), (2, 3, 17)),
+    ((2, 1, 1, 33), (1, 3, 5, 33)),
+    ((2, 3, 15), (3, 15)),
+    ((1, 1, 1, 7), (7,)),
+    ((0, 1, 3), (1, 4, 3)),
+)
+
+
+def _pairs(first: str, second: str) -> Iterator[Case]:
+    """Cases of a function of two arrays, element by element."""
+    for id, x, tier, decision in _elements():
+        other = normal(*x.shape, scale=2.0) if x.shape else normal()
+        yield Case(id, {first: x, second: other}, tier=tier, decision=decision)
+    for a, b in BROADCAST:
+        inputs = {first: normal(*a), second: normal(*b)}
+        yield Case(f"broadcast,{named(*a)},{named(*b)}", inputs, tier="full", decision=20 if 0 in a else None)
+    yield Case(
+        "33,both-subnormal32",
+        {first: normal(33, scale=SUBNORMAL_32), second: normal(33, scale=SUBNORMAL_32)},
+        tier="full",
+    )
+    yield Case(
+        "33,both-subnormal16",
+        {first: normal(33, scale=SUBNORMAL_16), second: normal(33, scale=SUBNORMAL_16)},
+        tier="full",
+    )
+
+
+def swiglu() -> tuple[Case, ...]:
+    """As `silu`, with broadcast gates; the feed-forward layers of real models."""
+    models = (Case(id, {"gate": normal(*shape, scale=2.0), "up": normal(*shape)}, tier="model") for id, shape in _mlp())
+    return (*_pairs("gate", "up"), *models)
+
+
+def add() -> tuple[Case, ...]:
+    """Lengths, broadcasts, sums that cancel or leave float32; the residual connections of real models."""
+    cases = list(_pairs("x", "y"))
+    ones, small = np.ones(17), 2.0 ** -np.arange(2, 53, 3)
+    cases.append(Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19))
+    cases.append(Case("17,cancels", {"x": constant(ones + small), "y": constant(-ones)}, tier="full", decision=19))
+    for model, (stage, length) in product(
+        ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "gpt-oss-20b"), (("decode", 1), ("prefill", 17))
+    ):
+        shape = length, MODELS[model].hidden
+        cases.append(Case(f"{model},{stage}", {"x": normal(*shape, scale=4.0), "y": normal(*shape)}, tier="model"))
+    return tuple(cases)
+
+
+def split() -> tuple[Case, ...]:
+    """Many, single, empty and unequal parts along every axis; the merged projections of real models."""
+
+    def case(
+        shape: tuple[int, ...], sizes: tuple[int, ...], axis: int = -1, tier: str = "full", name: str = ""
+    ) -> Case:
+        id = f"{name}{named(*shape)},{'+'.join(map(str, sizes))},axis{axis}"
+        return Case(
+            id, {"x": normal(*shape)}, {"sizes": sizes, "axis": axis}, tier, 20 if 0 in (*shape, *sizes) else None
+        )
+
+    cases = [
+        case((2, sum(sizes)), sizes)
+        for sizes in ((15, 1), (1, 16), (17, 31, 33), (63, 65), (127, 129), (1023, 2), (1,) * 7, (7919,))
+    ]
+    for shape in ((33,), (5, 17), (3, 17, 5), (2, 3, 15, 7)):
+        for axis in range(-len(shape), len(shape)):
+            n = shape[axis]
+            cases.append(case(shape, (1, n - 1), axis))
+    cases += [
+        case((0,), (0, 0)),
+        case((2, 3), (0, 3, 0), 1),
+        case((2, 0, 3), (1, 2), 2),
+        case((2, 0, 3), (0, 0), 1),
+        case((1, 1), (1,), 0),
+    ]
+    for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Llama-3-8B"):
+        m = MODELS[model]
+        for stage, length in (("decode", 1), ("prefill", 17)):
+            for what, sizes in (
+                ("qkv", (m.q_width, m.kv_width, m.kv_width)),
+                ("gate-up", (m.intermediate, m.intermediate)),
+            ):
+                cases.append(case((length, sum(sizes)), sizes, -1, "model", f"{model},{stage},{what},"))
+    return tuple(cases)
+
+
+HEAD_DIMS = (1, 17, 64, 80, 96, 128, 192, 256)
+HEADS_OF = ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "Llama-3-8B", "Phi-3-mini", "Phi-2", "Gemma-2B", "gpt-oss-20b")
+
+
+def split_heads() -> tuple[Case, ...]:
+    """Head sizes, groupings, ranks; the projections of real models."""
+
+    def case(lead: tuple[int, ...], heads: tuple[int, ...], size: int, tier: str = "full", name: str = "") -> Case:
+        shape = (*lead, sum(heads) * size)
+        id = f"{name}{named(*shape)},{'+'.join(map(str, heads))},D{size}"
+        return Case(id, {"x": normal(*shape)}, {"heads": heads}, tier, 20 if 0 in shape else None)
+
+    cases = [case((3,), heads, size) for heads, size in product(((1,), (4, 1, 1)), HEAD_DIMS)]
+    cases += [case((3,), heads, 5) for heads in ((32, 1, 1), (7, 7), (1,) * 5, (2, 31), (65,))]
+    cases += [case(lead, (2, 1, 1), 3) for lead in ((), (1,), (2, 17), (2, 1, 5), (1, 0), (0, 5), (2, 0, 3))]
+    cases += [case((2,), (2, 1), 0), case((0,), (1, 1), 0)]
+    for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
+        m = MODELS[model]
+        cases.append(case((length,), (m.heads, m.kv_heads, m.kv_heads), m.head_dim, "model", f"{model},{stage},"))
+    return tuple(cases)
+
+
+def merge_heads() -> tuple[Case, ...]:
+    """Head sizes and counts, ranks; the outputs of attention in real models."""
+
+    def case(shape: tuple[int, ...], tier: str = "full", name: str = "") -> Case:
+        return Case(name + named(*shape), {"x": normal(*shape)}, tier=tier, decision=20 if 0 in shape else None)
+
+    cases = [case((5, heads, size)) for heads, size in product((1, 3), HEAD_DIMS)]
+    cases += [case((2, heads, 15)) for heads in (15, 16, 17, 31, 33, 64)]
+    cases += [
+        case(shape)
+        for shape in ((1, 1), (17, 1), (1, 17), (2, 17, 3, 5), (2, 1, 3, 2, 7), (0, 0), (2, 0, 3), (2, 3, 0, 5))
+    ]
+    for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
+        cases.append(case((length, MODELS[model].heads, MODELS[model].head_dim), "model", f"{model},{stage},"))
+    return tuple(cases)

@@ -1,0 +1,1 @@
+"""Products and tables: linear and embedding."""

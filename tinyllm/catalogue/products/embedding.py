@@ -1,0 +1,110 @@
+"""embedding: a row of a table for each id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
+from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.types import Call
+
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def check_ids(op: str, ids: np.ndarray, rows: int) -> None:
+    """Every id names a row."""
+    for worst in (ids.min(), ids.max()) if ids.size else ():
+        if not 0 <= worst < rows:
+            raise invalid(op, "ids", f"ids from 0 to {rows - 1}", worst)
+
+
+def _reference(xp: Any, ids: Any, weight: Any) -> Any:
+    flat = xp.reshape(xp.astype(ids, xp.int64), (prod(ids.shape),))
+    return xp.reshape(xp.take(weight, flat, axis=0), (*ids.shape, weight.shape[1]))
+
+
+def _check_values(call: Call, values: Mapping[str, Any]) -> None:
+    check_ids("embedding", values["ids"], call.shape("weight")[0])
+
+
+def _bytes(call: Call) -> int:
+    """Only the rows that are asked for are read."""
+    ids = prod(call.shape("ids"))
+    return int(ids * (4 + 2 * call.shape("weight")[1] * ITEM_BYTES[call.dtype("weight")]))
+
+
+embedding = OpSpec(
+    name="embedding",
+    summary="Looks up a row of a table for each id.",
+    formula="y = weight[ids]",
+    source="Bengio et al. 2003, A Neural Probabilistic Language Model",
+    inputs=(
+        Input("ids", "*B", "int", about="from 0 to V - 1; negative ids are refused"),
+        Input("weight", "V D", about="a row for every id"),
+    ),
+    outputs=(Output("y", "*B D"),),
+    reference=_reference,
+    check_values=_check_values,
+    flops=lambda call: 0,
+    bytes=_bytes,
+    tolerance=0.0,
+    notes=("An id out of range is an error before anything runs, on every backend.",),
+    cases=(
+        Case("5,V7,D4", {"ids": integers(0, 7, 5), "weight": normal(7, 4)}),
+        Case("2x3,V5,D3", {"ids": integers(0, 5, 2, 3), "weight": normal(5, 3)}),
+        Case("scalar,V5,D3", {"ids": constant(4, "int32"), "weight": normal(5, 3)}),
+        Case("int64 first and last,V6,D2", {"ids": constant([0, 5, 5, 0], "int64"), "weight": normal(6, 2)}),
+        Case("uint8,V6,D2", {"ids": constant([1, 4], "uint8"), "weight": normal(6, 2)}),
+        Case("0,V4,D3", {"ids": integers(0, 4, 0), "weight": normal(4, 3)}, decision=20),
+        Case("0,V0,D3", {"ids": integers(0, 4, 0), "weight": normal(0, 3)}, decision=20),
+        Case("2,V4,D0", {"ids": integers(0, 4, 2), "weight": normal(4, 0)}, decision=20),
+        Case("257,V1000,D65", {"ids": integers(0, 1000, 257), "weight": normal(1000, 65)}, tier="full"),
+        Case("decode:1,V49152,D576", {"ids": integers(0, 49152, 1), "weight": normal(49152, 576)}, tier="bench"),
+        Case("prefill:128,V49152,D576", {"ids": integers(0, 49152, 128), "weight": normal(49152, 576)}, tier="bench"),
+    ),
+    more_cases="tinyllm.catalogue.cases.products:embedding",
+    bad_inputs=(
+        BadInput(
+            "id V",
+            {"ids": constant([0, 4]), "weight": normal(4, 3)},
+            {},
+            InvalidInputError,
+            "embedding: ids: expected ids from 0 to 3, got 4",
+            decision=20,
+        ),
+        BadInput(
+            "negative id",
+            {"ids": constant([-1, 2]), "weight": normal(4, 3)},
+            {},
+            InvalidInputError,
+            "embedding: ids: expected ids from 0 to 3, got -1",
+            decision=20,
+        ),
+        BadInput(
+            "float ids",
+            {"ids": constant([0.0]), "weight": normal(4, 3)},
+            {},
+            InvalidInputError,
+            "embedding: ids: expected an integer dtype",
+        ),
+        BadInput(
+            "weight 1-d",
+            {"ids": constant([0]), "weight": normal(4)},
+            {},
+            InvalidInputError,
+            "embedding: weight: expected shape",
+        ),
+        BadInput(
+            "integer weight",
+            {"ids": constant([0]), "weight": integers(0, 9, 4, 3)},
+            {},
+            InvalidInputError,
+            "embedding: weight: expected a float dtype",
+        ),
+    ),
+)

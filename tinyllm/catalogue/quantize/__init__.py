@@ -1,0 +1,1 @@
+"""Quantized weights: quantize, dequantize, and the schemes they are held in."""

@@ -1,0 +1,1 @@
+"""Rotary position embeddings: rope, rope_angles, rope_rotate."""

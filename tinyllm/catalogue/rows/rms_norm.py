@@ -1,0 +1,108 @@
+"""rms_norm: every row scaled to a root mean square of 1."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import InvalidInputError, UnsupportedError
+from tinyllm.spec.attribute_checks import number
+from tinyllm.spec.cases import BadInput, Case, constant, normal
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.types import Call
+
+
+def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
+    if x.shape[-1] == 0:  # the mean of nothing
+        return x
+    return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """Adding D squares one after the other errs like a random walk, by about sqrt(D) / 4 roundings; the root halves
+    it."""
+    return np.abs(outputs) * (1 + inputs["x"].shape[-1] ** 0.5 / 32)
+
+
+def _flops(call: Call) -> int:
+    return int(4 * prod(call.shape("x")))
+
+
+def _case(
+    *shape: int, eps: float | None = None, tier: str = "smoke", name: str = "", decision: int | None = None
+) -> Case:
+    id = name + "x".join(map(str, shape)) + (f",eps{eps:g}" if eps is not None else "")
+    return Case(
+        id, {"x": normal(*shape), "weight": normal(shape[-1])}, {} if eps is None else {"eps": eps}, tier, decision
+    )
+
+
+rms_norm = OpSpec(
+    name="rms_norm",
+    summary="Divides each row by its root mean square and multiplies by a weight.",
+    formula="y = x / sqrt(mean(x^2) + eps) * weight",
+    source="Zhang and Sennrich 2019, arXiv:1910.07467",
+    inputs=(Input("x", "*B D"), Input("weight", "D")),
+    attributes=(Attribute("eps", 1e-6, number(minimum=0), "keeps a row of zeros from dividing by zero"),),
+    outputs=(Output("y", "*B D"),),
+    reference=_reference,
+    flops=_flops,
+    scale=_scale,
+    reference_errs=True,
+    notes=(
+        "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",
+        "Gemma's weights are stored less 1: add it when loading.",
+    ),
+    refused={"normalized_shape": "it is always the last axis"},
+    cases=(
+        _case(4),
+        _case(3, 8),
+        _case(2, 3, 5, eps=1e-5),
+        _case(2, 1, eps=0.0),
+        Case("zeros", {"x": constant([[0.0] * 4, [1.0, -1.0, 0.0, 2.0]], "float64"), "weight": normal(4)}),
+        Case("eps rules", {"x": normal(2, 4, scale=1e-3), "weight": normal(4)}, {"eps": 1.0}),
+        Case("large", {"x": constant([[3e4, -2e4, 1e4, 0.0]], "float64"), "weight": normal(4)}),
+        _case(0, 4, decision=20),
+        _case(3, 0, decision=20),
+        _case(7, 1000, tier="full"),
+        _case(2, 33, 65, tier="full"),
+        _case(1, 576, eps=1e-5, tier="bench", name="decode:"),
+        _case(128, 576, eps=1e-5, tier="bench", name="prefill:"),
+    ),
+    more_cases="tinyllm.catalogue.cases.rows:rms_norm",
+    bad_inputs=(
+        BadInput(
+            "weight too long",
+            {"x": normal(2, 3), "weight": normal(4)},
+            {},
+            InvalidInputError,
+            "rms_norm: weight: expected shape",
+        ),
+        BadInput(
+            "weight 2-d",
+            {"x": normal(2, 3), "weight": normal(1, 3)},
+            {},
+            InvalidInputError,
+            "rms_norm: weight: expected shape",
+        ),
+        BadInput(
+            "no axes", {"x": constant(1.0), "weight": normal(1)}, {}, InvalidInputError, "rms_norm: x: expected shape"
+        ),
+        BadInput(
+            "eps negative",
+            {"x": normal(2, 3), "weight": normal(3)},
+            {"eps": -1e-6},
+            InvalidInputError,
+            "rms_norm: eps: expected",
+        ),
+        BadInput(
+            "shape",
+            {"x": normal(2, 3), "weight": normal(3)},
+            {"normalized_shape": 3},
+            UnsupportedError,
+            "always the last axis",
+        ),
+    ),
+)

@@ -1,0 +1,84 @@
+"""softmax: scores to weights that sum to 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.spec.attribute_checks import integer
+from tinyllm.spec.cases import BadInput, Case, constant, normal
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.types import Call
+
+
+def _reference(xp: Any, x: Any, *, axis: int = -1) -> Any:
+    if x.shape[axis] == 0:
+        return x
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    weights = xp.exp(shifted)
+    return weights / xp.sum(weights, axis=axis, keepdims=True)
+
+
+def _check(call: Call) -> None:
+    rank, axis = len(call.shape("x")), call.attributes["axis"]
+    if not -rank <= axis < rank:
+        raise invalid("softmax", "axis", f"an axis of an array with {rank} axes", axis)
+
+
+def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The rounding of x - max(x) grows with its size and passes through exp as a relative error, of a term and of their
+    sum."""
+    axis = attributes.get("axis", -1)
+    below = np.max(inputs["x"], axis=axis, keepdims=True, initial=-np.inf) - inputs["x"]
+    errors = np.where(outputs > 0, outputs * (1 + below), 0.0)
+    return errors + outputs * np.sum(errors, axis=axis, keepdims=True)
+
+
+def _flops(call: Call) -> int:
+    size = 1
+    for n in call.shape("x"):
+        size *= n
+    return 4 * size
+
+
+softmax = OpSpec(
+    name="softmax",
+    summary="Softmax along an axis, shifted by the maximum so that it never overflows.",
+    formula="y_i = exp(x_i - max(x)) / sum_j exp(x_j - max(x))",
+    source="Bridle 1990, Probabilistic Interpretation of Feedforward Classification Network Outputs",
+    inputs=(Input("x", "*B", about="scores; 16-bit ones are accumulated in float32"),),
+    attributes=(Attribute("axis", -1, integer(), "the axis whose weights sum to 1"),),
+    outputs=(Output("y", "*B"),),
+    reference=_reference,
+    check=_check,
+    flops=_flops,
+    scale=_scale,
+    cases=(
+        Case("5", {"x": normal(5)}),
+        Case("3x7", {"x": normal(3, 7, scale=4.0)}),
+        Case("2x3x4,axis1", {"x": normal(2, 3, 4)}, {"axis": 1}),
+        Case("1x1", {"x": normal(1, 1)}),
+        Case("3x0", {"x": normal(3, 0)}, decision=20),
+        Case("0x4", {"x": normal(0, 4)}, decision=20),
+        Case("large", {"x": constant([[1e4, 1e4 - 1, -1e4], [3e4, 3e4, 3e4]], "float64")}),
+        Case("4x1000", {"x": normal(4, 1000, scale=3.0)}, tier="full"),
+        Case("decode:9x512", {"x": normal(9, 512)}, tier="bench"),
+        Case("prefill:9x128x128", {"x": normal(9, 128, 128)}, tier="bench"),
+    ),
+    more_cases="tinyllm.catalogue.cases.rows:softmax",
+    bad_inputs=(
+        BadInput(
+            "axis out of range", {"x": normal(2, 3)}, {"axis": 2}, InvalidInputError, "softmax: axis: expected an axis"
+        ),
+        BadInput("integers", {"x": constant([1, 2])}, {}, InvalidInputError, "softmax: x: expected a float dtype"),
+        BadInput(
+            "axis not an integer",
+            {"x": normal(2, 3)},
+            {"axis": 0.5},
+            InvalidInputError,
+            "softmax: axis: expected an integer",
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""`tinyllm new-backend`: the command, and the files that it writes."""

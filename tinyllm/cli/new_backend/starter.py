@@ -1,0 +1,65 @@
+"""The files of a backend that starts out: `tinyllm new-backend NAME` writes them, complete and green by reference."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Container
+from pathlib import Path
+
+from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+
+FILES = {
+    "pyproject.toml.in": "pyproject.toml",
+    "README.md.in": "README.md",
+    "package/__init__.py.in": "{package}/__init__.py",
+    "package/backend.py.in": "{package}/backend.py",
+    "package/softmax.py.in": "{package}/softmax.py",
+    "tests/test_conformance.py.in": "tests/test_conformance.py",
+}
+"""Templates, and where each goes."""
+
+
+class FolderExistsError(TinyllmError):
+    """The folder that was to be written is there already, or cannot be made."""
+
+    exit_code = 2
+
+
+def check_name(name: str, taken: Container[str]) -> None:
+    """A name that Python, pip and `name:device` can live with, and that nobody has."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise invalid("new-backend", "name", "lower-case letters, digits and _, beginning with a letter", repr(name))
+    if name in taken:
+        raise InvalidInputError(f"new-backend: name: a backend {name!r} is there already")
+
+
+def write_backend(name: str, parent: Path) -> list[Path]:
+    """Write the package into `parent/tinyllm_NAME` and give the files.
+
+    Raises:
+        FolderExistsError: the folder is there already and nothing is overwritten, or it cannot be made.
+    """
+    package = f"tinyllm_{name}"
+    folder = parent / package
+    if folder.exists():
+        raise FolderExistsError(f"{folder} is there already; nothing was written")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise FolderExistsError(f"{folder}: cannot be made: {error.strerror}") from error
+    words = {
+        "@NAME@": name,
+        "@PACKAGE@": package,
+        "@CLASS@": "".join(part.title() for part in name.split("_")) + "Backend",
+    }
+    written = []
+    for source, target in FILES.items():
+        text = (Path(__file__).parent / source).read_text(encoding="utf-8")
+        for word, value in words.items():
+            text = text.replace(word, value)
+        path = folder / target.format(package=package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written

@@ -1,0 +1,1 @@
+"""Passes over a graph: each gives a graph that computes the same with fewer calls."""

@@ -1,0 +1,1 @@
+"""What looks into a bound program while it runs."""

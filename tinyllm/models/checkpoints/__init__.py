@@ -1,0 +1,1 @@
+"""Checkpoints of every file format: config, tensors and where they lie."""

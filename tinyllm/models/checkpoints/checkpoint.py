@@ -1,0 +1,141 @@
+"""What every checkpoint gives, whatever its file format: a config, named tensors and a tokenizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from tinyllm.errors import CheckpointError, InvalidInputError
+from tinyllm.spec.quantized import QuantWeight, check_quant_weight
+from tinyllm.spec.types import ArrayType, QuantType
+
+DTYPES = ("float16", "bfloat16", "float32")
+"""Of weights that are not quantized. A model's numbers are never narrowed in silence, so float64 is not among them."""
+
+if TYPE_CHECKING:
+    from tinyllm.models.text.chat_template import ChatTemplate
+    from tinyllm.models.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor without its numbers: what `read` will give, and its bytes in the file."""
+
+    type: ArrayType | QuantType
+    nbytes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis."""
+        return tuple(int(size) for size in self.type.shape)
+
+    @property
+    def dtype(self) -> str:
+        """A numpy dtype name, or `affine4/32` for 4 bits in groups of 32."""
+        kind = self.type
+        return kind.dtype if isinstance(kind, ArrayType) else f"{kind.scheme}{kind.bits}/{kind.group_size}"
+
+
+class Checkpoint(ABC):
+    """A model on disk. Tensor names are Hugging Face's (`model.layers.0.self_attn.q_proj.weight`) in every format.
+
+    `config` and `generation_config` have the form of `config.json` and `generation_config.json`. Nothing is read before
+    it is asked for.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+
+    @abstractmethod
+    def tensor_names(self) -> tuple[str, ...]:
+        """All tensors, in the order of the file."""
+
+    @abstractmethod
+    def info(self, name: str) -> TensorInfo:
+        """Shape, dtype and size of a tensor. Raises `CheckpointError` for a name that is not there."""
+
+    @abstractmethod
+    def read(self, name: str) -> NDArray[Any] | QuantWeight:
+        """A tensor: a read-only array (a view on the file where the format allows; bfloat16 by `ml_dtypes`) or a
+        `QuantWeight`.
+
+        Raises `CheckpointError` for a name that is not there.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of the file's pages in memory. Views that `read` gave stay valid: their pages come back when they are
+        used."""
+
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that came with the model. Raises `CheckpointError` where there is none."""
+
+    @abstractmethod
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template that came with the model, or None."""
+
+
+def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
+
+    Harmless are `*rotary_emb.inv_freq`, which follows from the config, and the `lm_head.weight` of a model whose head
+    is tied.
+    Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
+    """
+    there = checkpoint.tensor_names()
+    surplus = [name for name in there if name not in expected]
+    tied = "lm_head.weight" not in expected and "model.embed_tokens.weight" in expected
+    skipped = [name for name in surplus if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")]
+    present = set(there)
+    problems = []
+    if missing := [name for name in expected if name not in present]:
+        problems.append(f"missing {_some(missing)}")
+    if unknown := [name for name in surplus if name not in skipped]:
+        problems.append(f"surplus {_some(unknown)}")
+    infos = {name: checkpoint.info(name) for name in expected if name in present}
+    shapes = ((name, list(expected[name]), list(info.shape)) for name, info in infos.items())
+    if wrong := [f"{name} (expected {want}, got {got})" for name, want, got in shapes if want != got]:
+        problems.append(f"wrong shape {_some(wrong)}")
+    foreign = {
+        name: info.dtype
+        for name, info in infos.items()
+        if isinstance(info.type, ArrayType) and info.dtype not in DTYPES
+    }
+    if kinds := [f"{name} (expected {' or '.join(DTYPES)}, got {dtype})" for name, dtype in foreign.items()]:
+        advice = ", cast to float32 before saving" if "float64" in foreign.values() else ""
+        problems.append(f"wrong dtype {_some(kinds)}{advice}")
+    if problems:
+        raise CheckpointError(f"{checkpoint.path}: tensors do not fit the config: {'; '.join(problems)}")
+    return skipped
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The array with its write flag off."""
+    array.flags.writeable = False
+    return array
+
+
+def checked_weight(where: str, name: str, weight: QuantWeight) -> QuantWeight:
+    """The weight, made from what a file says. Raises `CheckpointError` where that does not fit together."""
+    try:
+        check_quant_weight(where, name, weight)
+    except InvalidInputError as error:
+        raise CheckpointError(str(error)) from error
+    return weight
+
+
+def missing_tensor(checkpoint: Checkpoint, name: str) -> CheckpointError:
+    """The error for a tensor that a checkpoint does not hold."""
+    return CheckpointError(f"{checkpoint.path}: no tensor {name!r}")
+
+
+def _some(names: list[str], limit: int = 6) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,216 @@
+"""GGUF files: header, metadata and tensor table, parsed over a memory map with every bound checked before memory is
+taken.
+
+Source: the GGUF specification of ggml (versions 2 and 3, little endian).
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.files import map_file
+
+# id: (name, elements of a block, bytes of a block)
+TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+}
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_STRING, _ARRAY = 8, 9
+# value type id: its little-endian numpy dtype; bool is read as a byte
+_SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+_MAX_DIMS = 4
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """Where a tensor lies. `shape` is in numpy's order (rows last in the file come first); `start` counts from the
+    file's first byte."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+    nbytes: int
+
+
+class GgufFile:
+    """A parsed GGUF file: `metadata` as plain Python values, `tensors` by name, `map` the bytes.
+
+    Raises `CheckpointError` for a file that is truncated, inconsistent, big endian, of another version or with an
+    unknown tensor type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.map: mmap.mmap = map_file(path)
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, GgufTensor] = {}
+        self._end = len(self.map)
+        self._at = 0
+        self._read_header()
+
+    def _fail(self, problem: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {problem}")
+
+    def _take(self, size: int, what: str) -> int:
+        """Moves past `size` bytes and gives where they start."""
+        start = self._at
+        if size > self._end - start:
+            raise self._fail(
+                f"{what}: expected {size} bytes at offset {start}, got {self._end - start} (file truncated or corrupt)"
+            )
+        self._at = start + size
+        return start
+
+    def _u32(self, what: str) -> int:
+        return int(_U32.unpack_from(self.map, self._take(4, what))[0])
+
+    def _u64(self, what: str) -> int:
+        return int(_U64.unpack_from(self.map, self._take(8, what))[0])
+
+    def _string(self, what: str) -> str:
+        return self._strings(1, what)[0]
+
+    def _strings(self, count: int, what: str) -> list[str]:
+        # A vocabulary has a hundred thousand strings, so this loop keeps everything in locals.
+        data, at, end, read_length = self.map, self._at, self._end, _U64.unpack_from
+        strings = []
+        for index in range(count):
+            start = at + 8
+            if start > end:
+                raise self._fail(f"{what}: string {index} of {count} starts past the end of the file")
+            (length,) = read_length(data, at)
+            at = start + length
+            if at > end:
+                raise self._fail(
+                    f"{what}: string {index} of {count}: expected {length} bytes, got {end - start} (truncated "
+                    f"or corrupt)"
+                )
+            try:
+                strings.append(str(data[start:at], "utf-8"))
+            except UnicodeDecodeError as error:
+                raise self._fail(f"{what}: string {index} of {count}: expected UTF-8, got {error.reason}") from error
+        self._at = at
+        return strings
+
+    def _read_header(self) -> None:
+        if (magic := self.map[: min(4, self._end)]) != b"GGUF":
+            raise self._fail(f"magic: expected b'GGUF', got {magic!r}")
+        self._at = 4
+        version = self._u32("version")
+        if version and version & 0xFFFF == 0:
+            raise self._fail("byte order: expected little endian, got a big-endian GGUF")
+        if version not in (2, 3):
+            raise self._fail(f"version: expected GGUF version 2 or 3, got {version}")
+        tensor_count, key_count = self._u64("tensor count"), self._u64("metadata count")
+        self._check_count("tensor count", tensor_count, 24)
+        self._check_count("metadata count", key_count, 13)
+        for _ in range(key_count):
+            key = self._string("metadata key")
+            if key in self.metadata:
+                raise self._fail(f"metadata key {key!r} is there twice")
+            self.metadata[key] = self._value(key, self._u32(key))
+        self._read_tensor_table(tensor_count)
+
+    def _check_count(self, what: str, count: int, least: int) -> None:
+        """Refuses a count that the rest of the file cannot hold at `least` bytes each."""
+        if count * least > self._end - self._at:
+            raise self._fail(f"{what}: got {count}, more than the file's {self._end} bytes can hold")
+
+    def _value(self, key: str, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string(key)
+        if kind == _ARRAY:
+            kind, count = self._u32(key), self._u64(key)
+            if kind == _STRING:
+                self._check_count(key, count, 8)
+                return self._strings(count, key)
+            dtype = self._scalar(key, kind)
+            start = self._take(count * dtype.itemsize, key)
+            return np.frombuffer(self.map, dtype, count, start).tolist() if count else []
+        dtype = self._scalar(key, kind)
+        return np.frombuffer(self.map, dtype, 1, self._take(dtype.itemsize, key))[0].item()
+
+    def _scalar(self, key: str, kind: int) -> np.dtype[Any]:
+        if kind not in _SCALARS:
+            problem = "nested arrays" if kind == _ARRAY else f"unknown value type {kind}"
+            raise self._fail(f"metadata key {key!r}: {problem}")
+        return np.dtype(_SCALARS[kind])
+
+    def _read_tensor_table(self, count: int) -> None:
+        entries = [self._tensor_entry() for _ in range(count)]
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
+            raise self._fail(f"general.alignment: expected a power of two, got {alignment}")
+        data = -(-self._at // alignment) * alignment
+        for name, shape, type_id, offset in entries:
+            if name in self.tensors:
+                raise self._fail(f"tensor {name!r} is there twice")
+            self.tensors[name] = self._tensor(name, shape, type_id, offset, data, alignment)
+        ordered = sorted(self.tensors.values(), key=lambda tensor: tensor.start)
+        for left, right in itertools.pairwise(ordered):
+            if left.start + left.nbytes > right.start:
+                raise self._fail(f"tensors {left.name!r} and {right.name!r} overlap")
+
+    def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string("tensor name")
+        dims = self._u32(name)
+        if not 1 <= dims <= _MAX_DIMS:
+            raise self._fail(f"tensor {name!r}: expected 1 to {_MAX_DIMS} dimensions, got {dims}")
+        shape = tuple(reversed([self._u64(name) for _ in range(dims)]))
+        return name, shape, self._u32(name), self._u64(name)
+
+    def _tensor(
+        self, name: str, shape: tuple[int, ...], type_id: int, offset: int, data: int, alignment: int
+    ) -> GgufTensor:
+        if type_id not in TENSOR_TYPES:
+            raise self._fail(f"tensor {name!r}: unknown tensor type {type_id}")
+        kind, block, block_bytes = TENSOR_TYPES[type_id]
+        if 0 in shape or shape[-1] % block:
+            raise self._fail(
+                f"tensor {name!r}: expected rows of a multiple of {block} elements for {kind}, got shape {list(shape)}"
+            )
+        nbytes = prod(shape) // block * block_bytes
+        if offset % alignment:
+            raise self._fail(f"tensor {name!r}: expected an offset aligned to {alignment}, got {offset}")
+        if data + offset + nbytes > self._end:
+            raise self._fail(
+                f"tensor {name!r}: expected {nbytes} bytes at offset {data + offset}, got a file of {self._end} "
+                f"(truncated or corrupt)"
+            )
+        return GgufTensor(name, shape, kind, data + offset, nbytes)

@@ -1,0 +1,110 @@
+"""MLX's quantized checkpoints: `quantization` in the config, and `.scales` and `.biases` beside each packed
+`.weight`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.checkpoint import checked_weight
+from tinyllm.spec.quantized import BITS, WORD, QuantWeight
+from tinyllm.spec.types import QuantType
+
+
+@dataclass(frozen=True)
+class MlxQuantization:
+    """Bits and group size of the packed layers; `layers` holds those of single modules that differ."""
+
+    where: str
+    bits: int
+    group_size: int
+    layers: dict[str, tuple[int, int]]
+
+    @classmethod
+    def take_from(cls, config: dict[str, Any], where: str) -> MlxQuantization | None:
+        """Takes MLX's settings out of a config, None where it has none.
+
+        Raises `CheckpointError` for a `quantization_config` of another method (gptq, awq, bitsandbytes, fp8...) or
+        settings out of range.
+        """
+        settings = config.pop("quantization", None)
+        twin = config.pop("quantization_config", None)  # mlx-lm writes both keys, alike
+        key = "quantization" if settings is not None else "quantization_config"
+        if twin is not None and settings is not None and twin != settings:
+            raise CheckpointError(f"{where}: quantization_config: expected the same as quantization, got {twin!r:.80}")
+        settings = twin if settings is None else settings
+        if settings is None:
+            return None
+        if not isinstance(settings, dict) or "quant_method" in settings or settings.get("mode", "affine") != "affine":
+            method = settings.get("quant_method", settings.get("mode")) if isinstance(settings, dict) else settings
+            raise CheckpointError(
+                f"{where}: {key}: expected MLX's affine form (bits, group_size), got method {method!r}"
+            )
+        layers: dict[str, tuple[int, int]] = {}
+        for name, value in settings.items():
+            if name in ("bits", "group_size", "mode") or value is False:  # False: MLX left that module as it was
+                continue
+            if not isinstance(value, dict):
+                raise CheckpointError(f"{where}: {key}.{name}: expected the settings of a module, got {value!r}")
+            layers[name] = cls._pair(value, f"{where}: {key}.{name}")
+        return cls(where, *cls._pair(settings, f"{where}: {key}"), layers)
+
+    @staticmethod
+    def _pair(settings: dict[str, Any], where: str) -> tuple[int, int]:
+        bits, group_size = settings.get("bits"), settings.get("group_size")
+        if type(bits) is not int or bits not in BITS:
+            raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {bits!r}")
+        if type(group_size) is not int or group_size <= 0:
+            raise CheckpointError(f"{where}.group_size: expected a positive integer, got {group_size!r}")
+        return bits, group_size
+
+    def packed_names(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Packed weights with the names of their scales and biases. Raises `CheckpointError` where one of the two is
+        missing."""
+        there = set(names)
+        packed = {}
+        for scales in (name for name in there if name.endswith(".scales")):
+            stem = scales.removesuffix(".scales")
+            pair = (scales, f"{stem}.biases")
+            if f"{stem}.weight" not in there or pair[1] not in there:
+                raise CheckpointError(
+                    f"{self.where}: {scales}: expected {stem}.weight and {stem}.biases beside it, got one or none"
+                )
+            packed[f"{stem}.weight"] = pair
+        return packed
+
+    def type_of(self, name: str, packed: tuple[int, ...]) -> QuantType:
+        """The type of a packed layer, from the shape of its words."""
+        bits, group_size = self._settings(name)
+        return QuantType(_unpacked(packed, bits), "affine", bits, group_size)
+
+    def _settings(self, name: str) -> tuple[int, int]:
+        return self.layers.get(name.removesuffix(".weight"), (self.bits, self.group_size))
+
+    def weight(self, name: str, q: NDArray[Any], scales: NDArray[Any], biases: NDArray[Any]) -> QuantWeight:
+        """The `QuantWeight` of a packed layer: `q` uint32 `[..., N, K * bits / 32]`, `scales` and `biases`
+        `[..., N, K / group_size]`.
+
+        Raises `CheckpointError` where shapes or dtypes do not fit the settings.
+        """
+        bits, group_size = self._settings(name)
+        arrays = {"q": q, "scales": _wide(scales), "biases": _wide(biases)}
+        return checked_weight(
+            self.where, name, QuantWeight("affine", arrays, bits, group_size, _unpacked(q.shape, bits))
+        )
+
+
+def _unpacked(packed: tuple[int, ...], bits: int) -> tuple[int, ...]:
+    """The shape of a weight from that of its words."""
+    return (*packed[:-1], *(words * WORD // bits for words in packed[-1:]))
+
+
+def _wide(array: NDArray[Any]) -> NDArray[Any]:
+    """bfloat16 as float32, which holds the same numbers: quantized ops take float16 and float32."""
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array

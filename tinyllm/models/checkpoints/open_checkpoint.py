@@ -1,0 +1,29 @@
+"""Opens a checkpoint of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyllm.errors import CheckpointError, ModelNotFoundError
+from tinyllm.models.checkpoints.checkpoint import Checkpoint
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A folder in Hugging Face form, a `.safetensors` file inside one, or a `.gguf` file.
+
+    Raises `ModelNotFoundError` where there is nothing, `CheckpointError` for a file that cannot be understood.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelNotFoundError(f"{path}: no such file or folder")
+    if path.suffix == ".gguf":
+        from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint
+
+        return GgufCheckpoint(path)
+    if path.is_dir() or path.suffix == ".safetensors":
+        from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint
+
+        return SafetensorsCheckpoint(path)
+    raise CheckpointError(
+        f"{path}: expected a folder, a .gguf or a .safetensors file, got {path.suffix or 'a file without ending'}"
+    )

@@ -1,0 +1,204 @@
+"""Safetensors, one file or sharded, over memory maps; with MLX's quantized layers as `QuantWeight`.
+
+Format: eight bytes of header length (little endian), a JSON header, then the numbers. Source: the safetensors
+specification.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
+from tinyllm.models.checkpoints.files import json_object, let_go, map_file, read_json, read_json_if_there
+from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
+from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
+from tinyllm.models.text.tokenizer import Tokenizer, tokenizer_from_folder
+from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.types import ArrayType
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor in a mapped file: `start` counts from the file's first byte."""
+
+    map: mmap.mmap
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> NDArray[Any]:
+        if not self.nbytes:
+            return read_only(np.empty(self.shape, self.dtype))
+        if self.start % self.dtype.itemsize == 0:
+            return np.frombuffer(self.map, self.dtype, prod(self.shape), self.start).reshape(self.shape)
+        raw = np.frombuffer(
+            self.map, np.uint8, self.nbytes, self.start
+        ).copy()  # an unaligned view is slow or refused later on
+        return read_only(raw.view(self.dtype).reshape(self.shape))
+
+
+def read_safetensors(path: Path) -> dict[str, _Stored]:
+    """All tensors of one file by name, in the order of the file.
+
+    Raises `CheckpointError` for a file that is truncated, or whose header disagrees with itself or with the file's
+    length.
+    """
+    data = map_file(path)
+    size = len(data)
+    length = int.from_bytes(data[: min(8, size)], "little")
+    if size < 8 or length > size - 8:
+        raise CheckpointError(
+            f"{path}: header: expected {length} bytes, got {max(0, size - 8)} (truncated, or no safetensors)"
+        )
+    header = json_object(data[8 : 8 + length], f"{path}: header")
+    header.pop("__metadata__", None)
+    stored, extents = {}, []
+    for name, entry in header.items():
+        shape, dtype, begin, end = _entry(entry, f"{path}: {name}")
+        if not 0 <= begin <= end <= size - 8 - length:
+            raise CheckpointError(
+                f"{path}: {name}: expected offsets in 0..{size - 8 - length}, got [{begin}, {end}] (truncated?)"
+            )
+        if (need := prod(shape) * dtype.itemsize) != end - begin:
+            raise CheckpointError(
+                f"{path}: {name}: expected {need} bytes for {dtype.name} {list(shape)}, got {end - begin}"
+            )
+        stored[name] = _Stored(data, shape, dtype, 8 + length + begin)
+        extents.append((begin, end, name))
+    extents.sort()
+    for (_, end, left), (begin, _, right) in itertools.pairwise(extents):
+        if end > begin:
+            raise CheckpointError(f"{path}: tensors {left!r} and {right!r} overlap")
+    return stored
+
+
+def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int, int]:
+    """Shape, dtype, begin and end of a header's entry, with their kinds checked."""
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{where}: expected an object, got {entry!r}")
+    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(kind, str) or kind not in _DTYPES:
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(_DTYPES)}, got {kind!r}")
+    if not isinstance(shape, list) or not _counts(shape):
+        raise CheckpointError(f"{where}: shape: expected a list of counts, got {shape!r}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not _counts(offsets):
+        raise CheckpointError(f"{where}: data_offsets: expected two counts, got {offsets!r}")
+    return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
+
+
+def _counts(values: list[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+
+
+class SafetensorsCheckpoint(Checkpoint):
+    """A folder in Hugging Face form, or one `.safetensors` file with the folder's `config.json` beside it.
+
+    Raises `CheckpointError` for missing or corrupt files, an index that disagrees with its shards, and unknown
+    quantization.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path if path.is_dir() else path.parent
+        config = read_json(self.folder / "config.json")
+        self._quantization = MlxQuantization.take_from(config, str(self.folder / "config.json"))
+        self.config = config
+        self.generation_config = read_json_if_there(self.folder / "generation_config.json")
+        self._stored = self._open_all()
+        self._packed = self._quantization.packed_names(self._stored) if self._quantization else {}
+        sides = {side for pair in self._packed.values() for side in pair}
+        self._names = tuple(name for name in self._stored if name not in sides)
+
+    def _open_all(self) -> dict[str, _Stored]:
+        index = self.folder / _INDEX
+        if self.path.is_file():
+            return read_safetensors(self.path)
+        if not index.exists():
+            single = self.folder / "model.safetensors"
+            if not single.exists():
+                raise CheckpointError(f"{self.folder}: expected model.safetensors or {_INDEX}, got neither")
+            return read_safetensors(single)
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise CheckpointError(
+                f"{index}: weight_map: expected an object of tensor names to shards, got {weight_map!r:.80}"
+            )
+        stored: dict[str, _Stored] = {}
+        for shard in sorted(set(weight_map.values())):
+            if Path(shard).name != shard or not (self.folder / shard).is_file():
+                raise CheckpointError(f"{index}: shard {shard!r}: expected a file of this folder, got none")
+            for name, tensor in read_safetensors(self.folder / shard).items():
+                if name in stored:
+                    raise CheckpointError(f"{self.folder}: tensor {name!r} is in two shards")
+                if weight_map.get(name) != shard:
+                    raise CheckpointError(
+                        f"{index}: tensor {name!r}: expected it in {weight_map.get(name)}, got it in {shard}"
+                    )
+                stored[name] = tensor
+        if lost := [name for name in weight_map if name not in stored]:
+            raise CheckpointError(
+                f"{index}: tensor {lost[0]!r}: expected it in {weight_map[lost[0]]}, got a shard without it"
+            )
+        return stored
+
+    def tensor_names(self) -> tuple[str, ...]:
+        return self._names
+
+    def info(self, name: str) -> TensorInfo:
+        if name not in self._stored:
+            raise missing_tensor(self, name)
+        stored = self._stored[name]
+        if name in self._packed and self._quantization is not None:
+            nbytes = sum(self._stored[part].nbytes for part in (name, *self._packed[name]))
+            return TensorInfo(self._quantization.type_of(name, stored.shape), nbytes)
+        return TensorInfo(ArrayType(stored.shape, stored.dtype.name), stored.nbytes)
+
+    def read(self, name: str) -> NDArray[Any] | QuantWeight:
+        if name not in self._stored:
+            raise missing_tensor(self, name)
+        array = self._stored[name].read()
+        if name not in self._packed or self._quantization is None:
+            return array
+        scales, biases = (self._stored[side].read() for side in self._packed[name])
+        return self._quantization.weight(name, array, scales, biases)
+
+    def release(self) -> None:
+        for mapped in {id(stored.map): stored.map for stored in self._stored.values()}.values():
+            let_go(mapped)
+
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer_from_folder(self.folder, self.config, self.generation_config)
+
+    def chat_template(self) -> ChatTemplate | None:
+        return templates_from_folder(self.folder)

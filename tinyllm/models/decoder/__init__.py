@@ -1,0 +1,1 @@
+"""The one decoder graph, and the record that it is built from."""

@@ -1,0 +1,1 @@
+"""How a `config.json` becomes a `DecoderConfig`: a file for every family."""

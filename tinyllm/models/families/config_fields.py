@@ -1,0 +1,226 @@
+"""Fields of a `config.json` read with their kinds checked, and every field accounted for: understood, harmless, or
+refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tinyllm.errors import CheckpointError
+from tinyllm.spec.rope import RopeScaling
+
+# Fields that say nothing about what the model computes at inference: training, provenance, and transformers' own
+# bookkeeping.
+HARMLESS = frozenset(
+    {
+        "_attn_implementation_autoset",
+        "_attn_implementation",
+        "_name_or_path",
+        "add_cross_attention",
+        "architectures",
+        "attention_dropout",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "chunk_size_feed_forward",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "diversity_penalty",
+        "do_sample",
+        "dtype",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "exponential_decay_length_penalty",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "is_llama_config",
+        "label2id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "model_type",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "pad_token_id",
+        "prefix",
+        "problem_type",
+        "pruned_heads",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tie_encoder_decoder",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torch_dtype",
+        "torchscript",
+        "transformers.js_config",
+        "transformers_version",
+        "typical_p",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_bfloat16",
+        "use_cache",
+    }
+)
+_ROPE_KEYS = {
+    "factor": "factor",
+    "original_max_position_embeddings": "original_max_position",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "attention_factor": "attention_factor",
+    "mscale": "mscale",
+    "mscale_all_dim": "mscale_all_dim",
+    "truncate": "truncate",
+}
+_ROPE_TYPES: dict[str, set[str]] = {
+    "default": set(),
+    "linear": {"factor"},
+    "llama3": {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"},
+    "yarn": set(_ROPE_KEYS) - {"low_freq_factor", "high_freq_factor"},
+}
+_ROPE_NEEDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
+}
+
+
+def fail(field: str, expected: str, got: object) -> CheckpointError:
+    """The one wording: `config: <field>: expected <expected>, got <got>`."""
+    return CheckpointError(f"config: {field}: expected {expected}, got {got!r:.200}")
+
+
+class ConfigFields:
+    """A config that remembers which fields were read, so that `finish` can refuse the rest by name. None counts as
+    missing."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._seen = set(HARMLESS)
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """The field as it stands, `default` where it is missing or None."""
+        self._seen.add(field)
+        value = self._config.get(field)
+        return default if value is None else value
+
+    def integer(self, field: str, default: int | None = None) -> int:
+        """A positive integer."""
+        value = self.get(field, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise fail(field, "a positive integer", value)
+        return value
+
+    def number(self, field: str, default: float | None = None) -> float:
+        """A finite number above 0."""
+        value = self.get(field, default)
+        if not _is_number(value) or value <= 0:
+            raise fail(field, "a number above 0", value)
+        return float(value)
+
+    def flag(self, field: str, default: bool) -> bool:
+        """True or False."""
+        value = self.get(field, default)
+        if not isinstance(value, bool):
+            raise fail(field, "true or false", value)
+        return value
+
+    def only(self, field: str, *allowed: Any) -> None:
+        """Refuses a field that is there with a value other than the allowed ones, which change nothing."""
+        value = self.get(field)
+        if value is not None and value not in allowed:
+            raise fail(field, " or ".join(map(repr, allowed)), value)
+
+    def ignore(self, *fields: str) -> None:
+        """Fields that mean nothing given what was read before."""
+        self._seen.update(fields)
+
+    def token_ids(self, field: str) -> tuple[int, ...]:
+        """No, one or several token ids: an integer, a list of them, or None."""
+        value = self.get(field, [])
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+            raise fail(field, "a token id or a list of them", value)
+        return tuple(ids)
+
+    def rope(self, max_position: int) -> tuple[float, RopeScaling]:
+        """Theta and scaling, from transformers 5's `rope_parameters` or from `rope_theta` and `rope_scaling` of
+        before."""
+        nested = self.get("rope_parameters")
+        old = self.get("rope_scaling")
+        if nested is not None and old is not None and nested != old:
+            raise fail("rope_scaling", "nothing beside rope_parameters", old)
+        settings = nested if nested is not None else old if old is not None else {}
+        if not isinstance(settings, Mapping):
+            raise fail("rope_parameters" if nested is not None else "rope_scaling", "an object", settings)
+        settings = {key: value for key, value in settings.items() if value is not None}
+        theta = settings.pop("rope_theta", None)
+        stated = self.get("rope_theta", theta)
+        if theta is not None and stated != theta:
+            raise fail("rope_theta", f"{theta} as in rope_parameters", stated)
+        theta = 10000.0 if stated is None else stated
+        if not _is_number(theta) or theta <= 0:
+            raise fail("rope_theta", "a number above 0", theta)
+        outside = self.get("original_max_position_embeddings")
+        return float(theta), _scaling(settings, max_position, outside)
+
+    def finish(self) -> None:
+        """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""
+        for field, value in self._config.items():
+            if field not in self._seen and value is not None:
+                raise CheckpointError(
+                    f"config: {field}: tinyllm does not know this field (got {value!r:.80}) and it may change "
+                    f"the model's output;"
+                    " set it to null where it does not"
+                )
+
+
+def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeScaling:
+    kind = settings.pop("rope_type", None)
+    old_kind = settings.pop("type", None)
+    kind = kind or old_kind or "default"
+    if kind not in _ROPE_TYPES:
+        raise fail("rope_type", f"one of {', '.join(_ROPE_TYPES)}", kind)
+    if (partial := settings.pop("partial_rotary_factor", 1)) != 1:
+        raise fail("partial_rotary_factor", "1", partial)
+    if kind in ("llama3", "yarn"):
+        original = outside if outside is not None else settings.get("original_max_position_embeddings", max_position)
+        if kind == "yarn":
+            settings.setdefault("factor", max_position / original if _is_number(original) and original else None)
+        settings["original_max_position_embeddings"] = original
+    for key, value in settings.items():
+        if key not in _ROPE_TYPES[kind]:
+            raise fail(f"rope_scaling.{key}", f"no such key for type {kind}", value)
+        if key == "truncate":
+            if not isinstance(value, bool):
+                raise fail(f"rope_scaling.{key}", "true or false", value)
+        elif not _is_number(value) or value <= 0:
+            raise fail(f"rope_scaling.{key}", "a number above 0", value)
+    for key in _ROPE_NEEDS[kind]:
+        if key not in settings:
+            raise fail(f"rope_scaling.{key}", f"a number for type {kind}", None)
+    return RopeScaling(kind, **{_ROPE_KEYS[key]: value for key, value in settings.items()})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

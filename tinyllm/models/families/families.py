@@ -1,0 +1,41 @@
+"""The families of the core, and the choice among them and those of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tinyllm.errors import CheckpointError, PluginError, TinyllmError, suggest
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.families import llama, qwen2
+from tinyllm.models.families.family import Family
+
+FAMILIES = (llama.FAMILY, qwen2.FAMILY)
+
+
+def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> DecoderConfig:
+    """The `DecoderConfig` of a `config.json`, by the family that its `model_type` names.
+
+    Raises `CheckpointError` for a model type of no family, and for fields that the family does not understand;
+    `PluginError` for a plugin's family that fails in another way.
+    """
+    model_type = config.get("model_type")
+    for family in families:
+        if model_type in family.model_types:
+            return family.from_config(config) if family in FAMILIES else _by_plugin(family, config)
+    known = [name for family in families for name in family.model_types]
+    raise CheckpointError(
+        f"config: model_type: expected a known family, got {model_type!r}.{suggest(str(model_type), known)}"
+    )
+
+
+def _by_plugin(family: Family, config: Mapping[str, Any]) -> DecoderConfig:
+    try:
+        made = family.from_config(config)
+    except TinyllmError:
+        raise
+    except Exception as error:  # a plugin's function may raise anything
+        raise PluginError(f"family {family.name!r}: from_config failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, DecoderConfig):
+        raise PluginError(f"family {family.name!r}: from_config: expected a DecoderConfig, got {made!r}")
+    return made

@@ -1,0 +1,176 @@
+"""Chat templates: a conversation to the text that the model was trained on, by the Jinja template that came with it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.errors import CheckpointError, InvalidInputError, invalid
+from tinyllm.models.checkpoints.files import read_json_if_there
+from tinyllm.models.text.tokenizer import special_token
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from tinyllm.models.checkpoints.gguf import GgufFile
+
+_SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# What a template's own expressions raise on messages it was not written for: `'a' + none`, a missing index, a division.
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+class ChatTemplate:
+    """Named Jinja templates (`default`, maybe `tool_use`...) and the special tokens they may use as variables."""
+
+    def __init__(
+        self, templates: Mapping[str, str], special_tokens: Mapping[str, str], where: str = "chat template"
+    ) -> None:
+        self.templates = dict(templates)
+        self.special_tokens = dict(special_tokens)
+        self._where = where
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt text. `template` picks a named one; otherwise it is `tool_use` where tools are given and there is
+        one, else `default`.
+
+        `kwargs` are further variables (`enable_thinking=False`). Raises `InvalidInputError` for messages that the
+        template does not take, `CheckpointError` for a template that is broken.
+        """
+        import jinja2
+
+        _check(messages, tools)
+        name = template or ("tool_use" if tools and "tool_use" in self.templates else "default")
+        variables = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
+        compiled = self._template(name)
+        try:
+            return compiled.render(**variables | {"add_generation_prompt": add_generation_prompt} | kwargs)
+        except (jinja2.TemplateError, *_TEMPLATE_FAULTS) as error:
+            raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
+
+    def _template(self, name: str) -> jinja2.Template:
+        import jinja2
+
+        if name not in self.templates:
+            raise invalid("chat template", "template", f"one of {', '.join(sorted(self.templates))}", repr(name))
+        if name not in self._compiled:
+            try:
+                self._compiled[name] = _environment().from_string(self.templates[name])
+            except (jinja2.TemplateError, RecursionError) as error:
+                raise CheckpointError(
+                    f"{self._where}: {name}: expected a Jinja template, got: {_one_line(error)}"
+                ) from error
+        return self._compiled[name]
+
+
+def _check(messages: Any, tools: Any) -> None:
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
+        raise invalid("chat", "messages", "a list of at least one message", f"{messages!r:.80}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise invalid("chat", f"messages[{index}]", "an object with a role", f"{message!r:.80}")
+    if tools is not None and not (isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise invalid("chat", "tools", "a list of JSON schemas", f"{tools!r:.80}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _environment() -> jinja2.Environment:
+    """Jinja as transformers sets it up, so that templates give the same text; sandboxed, since they come with
+    downloads."""
+    import jinja2.ext
+    import jinja2.nodes
+    import jinja2.parser
+    import jinja2.sandbox
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}` marks what the assistant says, for training; at inference it is its content."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance variable
+
+        def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without Jinja's HTML escapes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    import jinja2
+
+    raise jinja2.TemplateError(message)
+
+
+def templates_from_folder(folder: Path) -> ChatTemplate | None:
+    """The templates of a folder in Hugging Face form: `chat_template.jinja` and those beside it go before
+    `tokenizer_config.json`."""
+    path = folder / "tokenizer_config.json"
+    settings = read_json_if_there(path)
+    templates = _stated(settings.get("chat_template"), f"{path}: chat_template")
+    files = {"default": folder / "chat_template.jinja"}
+    files |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    for name, file in files.items():
+        if file.exists():
+            try:
+                templates[name] = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"{file}: expected a text in UTF-8, got: {_one_line(error)}") from error
+    if not templates:
+        return None
+    tokens = {name: special_token(settings.get(name), f"{path}: {name}") for name in _SPECIALS}
+    return ChatTemplate(templates, {name: token for name, token in tokens.items() if token is not None}, str(folder))
+
+
+def _stated(value: Any, where: str) -> dict[str, str]:
+    """`chat_template` as a string, or as a list of `{name, template}`."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "template")):
+            raise CheckpointError(f"{where}: expected a template or a list of named ones, got {entry!r:.80}")
+    return {entry["name"]: entry["template"] for entry in entries}
+
+
+def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
+    """The templates in a GGUF's metadata: `tokenizer.chat_template`, and `tokenizer.chat_template.<name>`."""
+    from tinyllm.models.text.gguf_vocabulary import special_tokens
+
+    prefix = "tokenizer.chat_template"
+    found = {key: value for key, value in file.metadata.items() if key == prefix or key.startswith(f"{prefix}.")}
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise CheckpointError(f"{file.path}: {key}: expected a template, got {type(value).__name__}")
+    templates = {key.removeprefix(prefix).lstrip(".") or "default": value for key, value in found.items()}
+    return ChatTemplate(templates, special_tokens(file), str(file.path)) if templates else None

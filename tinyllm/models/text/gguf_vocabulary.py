@@ -1,0 +1,203 @@
+"""The tokenizer that a GGUF file carries in its metadata: byte-level BPE ("gpt2") or sentencepiece BPE ("llama").
+
+How text is cut before the merges is not in the file, only its name: the regular expressions are those of the models'
+own `tokenizer.json` (SmolLM, Qwen2, Llama 3, GPT-2) and, for `default`, llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.errors import CheckpointError, suggest
+from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+# Each name's cuts, applied one after the other; GPT-2's own cut comes last where `gpt2` is True.
+_CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "gpt-2": ((), True),
+    "smollm": ((r"\p{N}",), True),
+    "starcoder": ((r"\p{N}",), True),
+    "qwen2": ((_QWEN2,), False),
+    "llama-bpe": ((_LLAMA3,), False),
+    "llama-v3": ((_LLAMA3,), False),
+    "llama3": ((_LLAMA3,), False),
+    "default": ((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9]{3}"), False),
+}
+_LLAMA3_NAMES = ("llama-bpe", "llama-v3", "llama3")
+
+
+def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
+    """The tokenizer of a GGUF file. Raises `CheckpointError` for a kind or pre-tokenizer not known, or inconsistent
+    metadata."""
+    vocabulary = _Vocabulary(file)
+    kind = vocabulary.get("model")
+    if kind == "gpt2":
+        backend, adds_bos = _byte_level(vocabulary), vocabulary.pre in _LLAMA3_NAMES
+    elif kind == "llama":
+        backend, adds_bos = _sentencepiece(vocabulary), True
+    else:
+        raise vocabulary.fail("model", "gpt2 or llama", repr(kind))
+    vocabulary.add_added_tokens(backend)
+    eos = [stop for stop in dict.fromkeys(vocabulary.special(key) for key in ("eos", "eot", "eom")) if stop is not None]
+    return Tokenizer(
+        backend,
+        str(file.path),
+        vocabulary.special("bos"),
+        eos,
+        add_bos=vocabulary.flag("add_bos_token", adds_bos),
+        add_eos=vocabulary.flag("add_eos_token", False),
+    )
+
+
+def special_tokens(file: GgufFile) -> dict[str, str]:
+    """The tokens that chat templates know by name: `bos_token`, `eos_token`, `unk_token`, `pad_token`."""
+    vocabulary = _Vocabulary(file)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    ids = {name: vocabulary.special(key) for name, key in names.items()}
+    return {name: vocabulary.tokens[index] for name, index in ids.items() if index is not None}
+
+
+class _Vocabulary:
+    """The keys under `tokenizer.ggml`, checked against one another."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file = file
+        self.tokens: list[str] = self.strings("tokens")
+        self.pre = str(self.get("pre", "default"))
+        self.types = self.numbers("token_type")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.file.metadata.get(f"tokenizer.ggml.{key}", default)
+
+    def fail(self, key: str, expected: str, got: object) -> CheckpointError:
+        return CheckpointError(f"{self.file.path}: tokenizer.ggml.{key}: expected {expected}, got {got}")
+
+    def strings(self, key: str) -> list[str]:
+        value = self.get(key)
+        if not isinstance(value, list) or not value or not isinstance(value[0], str):
+            raise self.fail(key, "a list of strings", "nothing" if value is None else type(value).__name__)
+        return value
+
+    def numbers(self, key: str) -> list[Any] | None:
+        value = self.get(key)
+        if value is not None and (
+            not isinstance(value, list) or len(value) != len(self.tokens) or isinstance(value[0], str)
+        ):
+            raise self.fail(
+                key, f"{len(self.tokens)} numbers, one a token", len(value) if isinstance(value, list) else value
+            )
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.fail(key, "true or false", value)
+        return value
+
+    def ids(self) -> dict[str, int]:
+        made = {token: index for index, token in enumerate(self.tokens)}
+        if len(made) != len(self.tokens):
+            twice = next(token for index, token in enumerate(self.tokens) if made[token] != index)
+            raise self.fail("tokens", "each token once", f"{twice!r} twice")
+        return made
+
+    def special(self, name: str) -> int | None:
+        """The id under `<name>_token_id`, None where the key is missing."""
+        index = self.get(f"{name}_token_id")
+        if index is not None and (
+            not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(self.tokens)
+        ):
+            raise self.fail(f"{name}_token_id", f"an id below {len(self.tokens)}", index)
+        return index
+
+    def of_type(self, kind: int) -> list[str]:
+        return [token for token, its in zip(self.tokens, self.types or (), strict=False) if its == kind]
+
+    def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
+        """Control and user-defined tokens are taken whole, wherever they stand in a text."""
+        from tokenizers import AddedToken
+
+        backend.add_special_tokens(
+            [AddedToken(token, normalized=False, special=True) for token in self.of_type(_CONTROL)]
+        )
+        backend.add_tokens(
+            [AddedToken(token, normalized=False, special=False) for token in self.of_type(_USER_DEFINED)]
+        )
+
+
+def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    if vocabulary.pre not in _CUTS:
+        raise vocabulary.fail("pre", "a known pre-tokenizer", f"{vocabulary.pre!r}.{suggest(vocabulary.pre, _CUTS)}")
+    ids = vocabulary.ids()
+    merges = []
+    for merge in vocabulary.strings("merges"):
+        left, _, right = merge.partition(" ")
+        if left not in ids or right not in ids or left + right not in ids:
+            raise vocabulary.fail("merges", "two tokens that make a third", repr(merge))
+        merges.append((left, right))
+    model = models.BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.pre in _LLAMA3_NAMES)
+    backend = Tokenizer(model)
+    patterns, gpt2 = _CUTS[vocabulary.pre]
+    cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)]
+    )
+    if vocabulary.pre == "qwen2":
+        backend.normalizer = normalizers.NFC()  # as in Qwen2's tokenizer.json; the file does not say it
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    ids = vocabulary.ids()
+    scores = vocabulary.numbers("scores")
+    if scores is None:
+        raise vocabulary.fail("scores", f"{len(ids)} numbers", "nothing")
+    if vocabulary.flag("remove_extra_whitespaces", False):
+        raise vocabulary.fail("remove_extra_whitespaces", "false", True)
+    unknown = vocabulary.special("unknown")
+    model = models.BPE(
+        vocab=ids,
+        merges=_merges_by_score(vocabulary, ids, scores),
+        unk_token=None if unknown is None else vocabulary.tokens[unknown],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    backend = Tokenizer(model)
+    prefix = vocabulary.flag("add_space_prefix", True)
+    spaces = normalizers.Replace(" ", _SPACE)
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return backend
+
+
+def _merges_by_score(vocabulary: _Vocabulary, ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    """Sentencepiece joins the pair whose whole has the best score: the same as merges ranked by the score of what they
+    make."""
+    whole_only = {*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN), *vocabulary.of_type(_USER_DEFINED)}
+    ranked = []
+    for token, score in zip(vocabulary.tokens, scores, strict=True):
+        if token in whole_only:
+            continue
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids and left not in whole_only and right not in whole_only:
+                ranked.append((-score, -cut, left, right))
+    ranked.sort(key=lambda item: item[:2])
+    return [(left, right) for _, _, left, right in ranked]

@@ -1,0 +1,174 @@
+"""Finds plugins and collects what they bring; a broken one is kept aside with its error and harms no other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from tinyllm.errors import PluginError, suggest
+from tinyllm.models.families.families import FAMILIES
+from tinyllm.models.families.family import Family
+from tinyllm.plugins import hookspecs
+from tinyllm.plugins.backend import BackendPlugin
+from tinyllm.plugins.declarations import Declaration
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.oracle import ONNX, Oracle
+from tinyllm.spec.op_spec import SPEC_VERSION, OpSpec
+
+
+@dataclass
+class Plugins:
+    """All that plugins brought. `broken` maps a plugin's name to the error that keeps it out."""
+
+    backends: dict[str, BackendPlugin] = field(default_factory=dict)
+    ops: dict[str, OpSpec] = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+    families: list[Family] = field(default_factory=list)
+    declarations: list[Declaration] = field(default_factory=list)
+    oracles: dict[str, Oracle] = field(default_factory=dict)
+    broken: dict[str, Exception] = field(default_factory=dict)
+
+
+def load_plugins(
+    catalogue: dict[str, OpSpec], found: Iterable[EntryPoint] | None = None, extra: Iterable[Any] = ()
+) -> Plugins:
+    """Load every entry point of the group, and the modules in `extra`.
+
+    We iterate ourselves: pluggy's own loader stops at the first plugin that fails to import.
+    """
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    plugins = Plugins(ops=dict(catalogue))
+    modules: list[tuple[str, Any]] = [(getattr(m, "__name__", repr(m)), m) for m in extra]
+    for point in entry_points(group=hookspecs.GROUP) if found is None else found:
+        try:
+            modules.append((point.name, point.load()))
+        except Exception as error:  # noqa: BLE001  whatever a plugin's import raises is its own affair, and is reported
+            plugins.broken[point.name] = error
+    for name, module in modules:
+        try:
+            _check_hook_names(module)
+            manager.register(module, name=name)
+            manager.check_pending()
+            _collect(plugins, manager, module)
+        except Exception as error:  # noqa: BLE001
+            plugins.broken[name] = error
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
+    _check_kernels(plugins)
+    return plugins
+
+
+def _check_hook_names(module: Any) -> None:
+    known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("tinyllm_")]
+    for name in dir(module):
+        marked = isinstance(getattr(getattr(module, name), "tinyllm_impl", None), dict)
+        if marked and name not in known:
+            raise PluginError(f"unknown hook {name!r}.{suggest(name, known)}")
+
+
+def check_fields(owner: str, value: Any, **kinds: type) -> None:
+    """Nobody type-checks a plugin: a field of another kind raises `PluginError` here, by its name, and not later where
+    it is used."""
+    for name, kind in kinds.items():
+        got = getattr(value, name, None)
+        if not isinstance(got, kind):
+            raise PluginError(f"{owner}: {name}: expected {kind.__name__}, got {got!r}")
+
+
+def _results(manager: pluggy.PluginManager, module: Any, hook: str, kind: type, **fields: type) -> list[Any]:
+    """What a module's hook gives, each of the class it should be of and with a name."""
+    implementations = getattr(manager.hook, hook).get_hookimpls()
+    found = [item for impl in implementations if impl.plugin is module for item in impl.function() or ()]
+    for item in found:
+        if not isinstance(item, kind):
+            raise PluginError(f"{hook}: expected {kind.__name__} objects, got {item!r}")
+        check_fields(f"{hook}: {kind.__name__} {getattr(item, 'name', None)!r}", item, name=str, **fields)
+    return found
+
+
+def _check_version(what: str, version: int) -> None:
+    if version != SPEC_VERSION:
+        raise PluginError(f"{what} was written for spec version {version}, this is version {SPEC_VERSION}")
+
+
+def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> None:
+    """Everything of one plugin, or nothing: it is checked as a whole before any of it counts."""
+    _check_version("the plugin", getattr(module, "tinyllm_spec_version", SPEC_VERSION))
+    backends = _results(manager, module, "tinyllm_backends", BackendPlugin, array_types=tuple)
+    ops = _results(manager, module, "tinyllm_ops", OpSpec)
+    kernels = _results(manager, module, "tinyllm_kernels", Kernel, backend=str, op=str, priority=int, prepares=tuple)
+    families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
+    declarations = _results(
+        manager, module, "tinyllm_declarations", Declaration, backend=str, op=str, kernel=str, dtype=str, case=str
+    )
+    oracles = _results(manager, module, "tinyllm_oracles", Oracle, reason=str, answer=str, package=str, install=str)
+    for backend in backends:
+        _check_version(f"backend {backend.name!r}", backend.spec_version)
+    for kernel in kernels:
+        _check_version(f"kernel {kernel.id}", kernel.spec_version)
+    for declaration in declarations:
+        _check_declaration(declaration, backends, kernels)
+    _check_new("backend", [b.name for b in backends], plugins.backends, "provided by another plugin")
+    _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
+    _check_new("oracle", [o.name for o in oracles], {ONNX, *plugins.oracles}, "provided by another plugin")
+    known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
+    _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
+    plugins.backends.update((b.name, b) for b in backends)
+    plugins.ops.update((o.name, o) for o in ops)
+    plugins.kernels += kernels
+    plugins.families += families
+    plugins.declarations += declarations
+    plugins.oracles.update((o.name, o) for o in oracles)
+
+
+def _check_declaration(declaration: Declaration, backends: list[BackendPlugin], kernels: list[Kernel]) -> None:
+    """A plugin excuses its own work, and nobody else's."""
+    own = [
+        k
+        for k in kernels
+        if k.backend == declaration.backend and fnmatchcase(k.op, declaration.op) and k.name == declaration.kernel
+    ]
+    if declaration.backend not in [b.name for b in backends] and not own:
+        raise PluginError(f"{declaration.name}: neither the backend nor a kernel of this name is this plugin's")
+
+
+def _check_new(kind: str, names: list[str], taken: Container[str], how: str) -> None:
+    for number, name in enumerate(names):
+        if name in taken:
+            raise PluginError(f"{kind} {name!r} is already {how}")
+        if name in names[:number]:
+            raise PluginError(f"{kind} {name!r} is brought twice")
+
+
+def _check_kernels(plugins: Plugins) -> None:
+    """Kernels may name ops and backends of other plugins, so they are checked when all are in."""
+    seen: set[str] = set()
+    kept = []
+    for kernel in plugins.kernels:
+        wrong = "registered twice" if kernel.id in seen else _wrong_names(kernel, plugins)
+        if wrong:
+            plugins.broken[kernel.id] = PluginError(f"kernel {kernel.id}: {wrong}")
+        else:
+            kept.append(kernel)
+        seen.add(kernel.id)
+    plugins.kernels = kept
+
+
+def _wrong_names(kernel: Kernel, plugins: Plugins) -> str:
+    """The first name in a kernel that nobody knows, or nothing."""
+    if kernel.op not in plugins.ops:
+        return f"unknown op {kernel.op!r}.{suggest(kernel.op, plugins.ops)}"
+    if (
+        kernel.backend not in plugins.backends and kernel.backend not in plugins.broken
+    ):  # a broken plugin is told already
+        return f"unknown backend {kernel.backend!r}.{suggest(kernel.backend, plugins.backends)}"
+    inputs = [i.name for i in plugins.ops[kernel.op].inputs]
+    unknown = [n for n in kernel.prepares if n not in inputs] if kernel.prepare is not None else []
+    return f"prepares: {kernel.op} has no input {unknown[0]!r}.{suggest(str(unknown[0]), inputs)}" if unknown else ""

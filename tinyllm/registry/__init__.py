@@ -1,0 +1,1 @@
+"""From an op and a call to the kernel that runs it."""

@@ -1,0 +1,219 @@
+"""One op call: check it, find its backend and kernel, convert what is numpy, run. Calls of a known form skip the
+deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyllm.errors import InvalidInputError
+from tinyllm.plugins.backend import Backend
+from tinyllm.registry.registry import Registry
+from tinyllm.registry.selection import selected
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import QuantWeight, check_quant_weight
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import Typed, check_call, check_names, quant_type
+
+MOST_PLANS = 4096
+"""Known call forms kept per op; past it all are forgotten, so that varying shapes cannot fill memory."""
+
+
+@dataclass
+class Plan:
+    """What was decided for calls of one form."""
+
+    call: Call
+    function: Callable[..., Any]
+    backend: Backend
+    convert: tuple[tuple[Any, Callable[[Any], Any]], ...]
+    """Per argument to convert, its position or name, and what converts it."""
+    numpy_out: bool
+
+
+class Dispatcher:
+    """Runs calls of one op."""
+
+    def __init__(self, spec: OpSpec, registry: Registry) -> None:
+        self.spec = spec
+        self.registry = registry
+        self._plans: dict[Any, Plan] = {}
+        self._integers = tuple(i.name for i in spec.keyword if i.kind == "int")
+        self._attributes = frozenset(a.name for a in spec.attributes)
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None) -> Any:
+        """`kwargs` is the caller's to give away: it is changed."""
+        for name in self._integers:  # a plain number is an array without axes, so that one plan serves all numbers
+            if type(kwargs.get(name)) is int:
+                kwargs[name] = np.asarray(kwargs[name])
+        try:
+            key: Any = self._key(args, kwargs, backend)
+            plan = self._plans.get(key)
+        except TypeError:  # something unhashable, such as a list: no array, and validation will say so
+            plan, key = None, None
+        if plan is None:
+            plan = self._decide(args, kwargs, backend)
+            if key is not None:
+                if len(self._plans) >= MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        if self.spec.check_values is not None:
+            self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
+        if plan.convert:
+            given = list(args)
+            for place, step in plan.convert:
+                if type(place) is int:
+                    given[place] = step(given[place])
+                else:
+                    kwargs[place] = step(kwargs[place])
+            result = plan.function(*given, **kwargs)
+        else:
+            result = plan.function(*args, **kwargs)
+        return _to_numpy(plan.backend, result) if plan.numpy_out else result
+
+    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> tuple[Any, ...]:
+        """All that decisions depend on."""
+        parts = [backend, selected()]
+        for value in args:
+            parts.append(_form(value))
+        for name, value in kwargs.items():
+            parts += (name, _plain(value) if name in self._attributes else _form(value))
+        return tuple(parts)
+
+    def _decide(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], argument: str | None) -> Plan:
+        spec = self.spec
+        given = check_names(spec, args, kwargs)
+        arrays = {i.name: given[i.name] for i in spec.inputs if given.get(i.name) is not None}
+        attributes = {a.name: given[a.name] for a in spec.attributes if a.name in given}
+        backend, native = self._backend(arrays, argument)
+        types = {name: self._type(name, value, backend) for name, value in arrays.items()}
+        call = check_call(spec, types, attributes, backend.device)
+        choice = self.registry.choose(call, backend)
+        positions = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
+        convert: list[tuple[Any, Callable[[Any], Any]]] = []
+        for i in spec.inputs:
+            if i.name in arrays:
+                step = _converter(i.host, arrays[i.name], backend)
+                prepare = (
+                    choice.kernel.prepare_function() if choice.kernel and i.name in choice.kernel.prepares else None
+                )
+                if prepare:
+                    step = _then(step, prepare)
+                if step:
+                    convert.append((positions.get(i.name, i.name), step))
+        function = self.registry.function(choice)
+        if backend.call_context is not None:
+            function = _inside(backend.call_context, function)
+        return Plan(call, function, backend, tuple(convert), not native)
+
+    def _backend(self, arrays: Mapping[str, Any], argument: str | None) -> tuple[Backend, bool]:
+        """The backend of the native arrays; where all are numpy, the selected one. The flag says whether any is
+        native."""
+        owners: dict[str, str] = {}
+        for name, value in arrays.items():
+            for part in value.arrays.values() if isinstance(value, QuantWeight) else (value,):
+                if not isinstance(part, (np.ndarray, np.generic)):
+                    owners[self._owner(name, part)] = name
+        if len(owners) > 1:
+            (a, first), (b, second) = list(owners.items())[:2]
+            raise InvalidInputError(f"{self.spec.name}: arrays of two libraries: {first} is of {a}, {second} of {b}")
+        if not owners:
+            return self.registry.backend_for(self.spec.name, self.registry.select(argument)), False
+        selection = self.registry.asked(argument)
+        wanted = selection.for_op(self.spec.name) if selection else None
+        owner = next(iter(owners))
+        if argument is not None and wanted and wanted.partition(":")[0] != owner:
+            raise InvalidInputError(
+                f"{self.spec.name}: backend {wanted!r} was asked for, but {owners[owner]} is an array of {owner}"
+            )
+        same = wanted and wanted.partition(":")[0] == owner
+        return self.registry.backend(wanted if wanted and same else owner), True
+
+    def _owner(self, name: str, value: Any) -> str:
+        for base in type(value).__mro__:
+            full = f"{base.__module__}.{base.__qualname__}"
+            for plugin in self.registry.plugins.backends.values():
+                if full in plugin.array_types:
+                    return plugin.name
+        raise InvalidInputError(
+            f"{self.spec.name}: {name}: expected a numpy array or an array of a backend, got {type(value).__name__}"
+        )
+
+    def _type(self, name: str, value: Any, backend: Backend) -> Typed:
+        if isinstance(value, QuantWeight):
+            check_quant_weight(self.spec.name, name, value, backend)
+            return quant_type(value)
+        dtype = str(value.dtype) if isinstance(value, (np.ndarray, np.generic)) else backend.dtype_name(value)
+        return ArrayType(tuple(value.shape), dtype)
+
+    def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        values = dict(zip((i.name for i in self.spec.positional), args, strict=False)) | dict(kwargs)
+        host = {}
+        for given in self.spec.inputs:
+            value = values.get(given.name)
+            if given.kind == "int" and value is not None:
+                host[given.name] = (
+                    value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
+                )
+        return host
+
+
+def _form(value: Any) -> Any:
+    """What decisions depend on in an array, a `QuantWeight`, or whatever was given in its place."""
+    try:
+        return value.__class__, value.shape, value.dtype
+    except AttributeError:
+        if isinstance(value, QuantWeight):
+            return (
+                value.scheme,
+                value.bits,
+                value.group_size,
+                value.shape,
+                *((k, _form(a)) for k, a in value.arrays.items()),
+            )
+        return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A plain argument with its class: 1, 1.0 and True are equal and not the same."""
+    if value.__class__ is tuple:
+        return tuple, tuple([_plain(v) for v in value])
+    return value.__class__, value
+
+
+def _converter(host: bool, value: Any, backend: Backend) -> Callable[[Any], Any] | None:
+    if isinstance(value, QuantWeight):
+        if all(not isinstance(a, np.ndarray) for a in value.arrays.values()):
+            return None
+        return lambda weight: weight.with_arrays(
+            {k: backend.from_numpy(a) if isinstance(a, np.ndarray) else a for k, a in weight.arrays.items()}
+        )
+    if host:
+        return None if isinstance(value, (np.ndarray, np.generic)) else backend.to_numpy
+    if isinstance(value, np.generic):
+        return lambda number: backend.from_numpy(np.asarray(number))
+    return backend.from_numpy if isinstance(value, np.ndarray) else None
+
+
+def _then(first: Callable[[Any], Any] | None, prepare: Callable[[Any, tuple[str, ...]], Any]) -> Callable[[Any], Any]:
+    return lambda value: prepare(first(value) if first else value, ())
+
+
+def _inside(context: Callable[[], AbstractContextManager[Any]], function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _to_numpy(backend: Backend, result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_to_numpy(backend, r) for r in result)
+    if isinstance(result, QuantWeight):
+        return result.with_arrays({k: backend.to_numpy(a) for k, a in result.arrays.items()})
+    return None if result is None else backend.to_numpy(result)

@@ -1,0 +1,1 @@
+"""What an op says of itself, before there is any backend: its arguments, types, cases, checks and reference."""

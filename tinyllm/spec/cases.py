@@ -1,0 +1,96 @@
+"""Valid and invalid calls that an op states, and the draws that make their inputs.
+
+A draw is data (a shape) with a recipe, so that costs can be told without making anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyllm.spec.quantized import QuantWeight
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a test input is made: `make(rng)` gives float64, integer or bool numpy, or a `QuantWeight`; `shape` for
+    costs."""
+
+    shape: tuple[int, ...]
+    make: Callable[[Any], Any]
+    dtype: str = ""
+    """The float dtype that the numbers keep; empty: that of the test."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A valid call. `id` reads like `B2,Hq4,L3,causal`; tier is "smoke", "full", "model" or "bench"."""
+
+    id: str
+    inputs: Mapping[str, Draw]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    tier: str = "smoke"
+    decision: int | None = None
+    """The numbered decision of the op semantics that this case shows."""
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """An invalid call and the error it must give, before any backend sees it."""
+
+    id: str
+    inputs: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    error: type[Exception]
+    match: str
+    decision: int | None = None
+
+
+def normal(*shape: int, scale: float = 1.0) -> Draw:
+    """Standard normal floats times `scale`; the test rounds them to its dtype."""
+    return Draw(shape, lambda rng: rng.standard_normal(shape) * scale)
+
+
+def kept(draw: Draw, dtype: str) -> Draw:
+    """The same numbers in a float dtype of their own, whatever the test's."""
+    return Draw(draw.shape, draw.make, dtype)
+
+
+def integers(low: int, high: int, *shape: int) -> Draw:
+    """int32 from `low` to `high - 1`."""
+    return Draw(shape, lambda rng: rng.integers(low, high, shape, dtype=np.int32))
+
+
+def booleans(*shape: int, share: float = 0.7) -> Draw:
+    """True with probability `share`."""
+    return Draw(shape, lambda rng: rng.random(shape) < share)
+
+
+def constant(values: Any, dtype: str | None = None) -> Draw:
+    """The numbers themselves."""
+    array = np.asarray(values, dtype)
+    return Draw(array.shape, lambda rng: array.copy())
+
+
+def quantized(rows: int, columns: int, *, bits: int = 4, group_size: int = 32, scheme: str = "affine") -> Draw:
+    """A random `QuantWeight` `[rows, columns]` of the shape that trained weights have (mean 0, deviation about 0.02 *
+    2**bits)."""
+
+    def make(rng: Any) -> QuantWeight:
+        groups = columns // group_size
+        scales = (rng.random((rows, groups)) * 0.02 + 0.01).astype(np.float16)
+        if scheme == "int8":
+            q = rng.integers(-127, 128, (rows, columns), dtype=np.int8)
+            return QuantWeight(
+                "int8", {"q": q, "scales": (scales / 16).astype(np.float16)}, 8, group_size, (rows, columns)
+            )
+        words = rng.integers(0, 2**32, (rows, columns * bits // 32), dtype=np.uint32)
+        biases = (-scales * (2 ** (bits - 1) + rng.standard_normal((rows, groups)))).astype(np.float16)
+        return QuantWeight(
+            "affine", {"q": words, "scales": scales, "biases": biases}, bits, group_size, (rows, columns)
+        )
+
+    return Draw((rows, columns), make)
