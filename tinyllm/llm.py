@@ -20,13 +20,14 @@ from tinyllm.engine.sampling import SamplingParams, TokenLogprob
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, invalid
-from tinyllm.graph.compose import compose
+from tinyllm.graph.bind import bind
+from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
-from tinyllm.models.download.sources import resolve
+from tinyllm.models.download.sources import cache_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -87,7 +88,8 @@ def load(
         )
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
-    program = compose(graph, registry, selection, checkpoint, fast=fast, progress=progress)
+    files = PackedFiles(cache_folder() / "packed")
+    program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry)
 
 

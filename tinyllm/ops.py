@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from tinyllm.errors import suggest
-from tinyllm.registry.call import Dispatcher
 from tinyllm.registry.registry import Registry, default_registry
 from tinyllm.spec.op_spec import OpSpec
 
@@ -21,7 +20,7 @@ class Op:
         self.__name__ = self.__qualname__ = spec.name
         self.__signature__ = spec.signature
         self.__doc__ = f"{spec.summary}\n\n    {spec.formula}\n\nSource: {spec.source}"
-        self._dispatch = Dispatcher(spec, registry)
+        self._dispatch = registry.dispatcher(spec.name)
 
     def __call__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> Any:
         return self._dispatch(args, kwargs, backend)

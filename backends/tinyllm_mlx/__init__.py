@@ -6,8 +6,9 @@ from __future__ import annotations
 import platform
 import sys
 from importlib import metadata
+from typing import Any
 
-from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl, known_scheme
+from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Probe, Supports, hookimpl
 from tinyllm_mlx import supports
 
 INSTALL = "pip install 'tinyllm[mlx]'"
@@ -54,8 +55,6 @@ def tinyllm_backends() -> list[BackendPlugin]:
 
 SCRATCH = {
     "softmax": "softmax",
-    "linear": "linear",
-    "embedding": "linear",
     "silu": "activations",
     "gelu": "activations",
     "swiglu": "activations",
@@ -66,26 +65,13 @@ SCRATCH = {
     "rope_rotate": "rope",
     "sdpa": "attention",
     "gqa": "attention",
-    "mha": "mha",
-    "kv_append": "paged_attention",
-    "paged_attention": "paged_attention",
     "quantize": "quantized",
-    "dequantize": "quantized",
-    "quantized_linear": "quantized",
-    "quantized_embedding": "quantized",
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
 }
-"""The module of each op's `scratch` kernel."""
+"""The module of each op's `scratch` kernel, where that takes dense arrays alone."""
 
-PREPARE = {
-    "linear": "linear:prepare",
-    "embedding": "linear:prepare",
-    "quantized_linear": "quantized:prepare",
-    "quantized_embedding": "quantized:prepare",
-}
-SUPPORTS = dict.fromkeys(("dequantize", "quantized_linear", "quantized_embedding"), known_scheme)
 FAST = {
     "softmax": supports.softmax,
     "rms_norm": supports.rms_norm,
@@ -94,37 +80,37 @@ FAST = {
     "gqa": supports.attention,
 }
 """Ops with a kernel on `mx.fast`, and what it takes."""
-EAGER = ("kv_append", "paged_attention")
-"""Ops that read host values, which a compiled region would freeze."""
+HOST = {
+    "kv_append": ("slots",),
+    "paged_attention": ("q_start", "kv_len", "block_table"),
+    "gqa": ("kv_lengths",),
+}
+"""Per op the indices that its kernels read as numpy arrays."""
+QUANTIZED = ("affine", "int8")
+"""Schemes whose weights MLX's kernels read."""
+
+
+def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
+    host = () if name == "fast" else HOST.get(op, ())
+    return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=2, **more)
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
     """`scratch` comes first, but for quantized weights on a GPU, which only MLX's own operator reads as they are."""
     packed = 10 if _on_apple() else -10
-    kernels = [
-        Kernel(
-            "mlx",
-            op,
-            "scratch",
-            f"tinyllm_mlx.{module}:{op}",
-            SUPPORTS.get(op),
-            traceable=op not in EAGER,
-            prepare=f"tinyllm_mlx.{PREPARE[op]}" if op in PREPARE else None,
-        )
-        for op, module in SCRATCH.items()
+    prepare, prepare_fast = "tinyllm_mlx.linear:prepare", "tinyllm_mlx.quantized:prepare_fast"
+    fast: dict[str, Any] = {"prepare": prepare_fast, "schemes": QUANTIZED}
+    product = supports.quantized_product
+    return [
+        *(_kernel(op, "scratch", f"{module}:{op}") for op, module in SCRATCH.items()),
+        # they read host values, which a compiled run would freeze
+        *(_kernel(op, "scratch", f"paged_attention:{op}", traceable=False) for op in ("kv_append", "paged_attention")),
+        *(_kernel(op, "fast", f"fast:{op}", check, -10) for op, check in FAST.items()),
+        _kernel("linear", "scratch", "linear:linear", prepare=prepare),
+        _kernel("linear", "fast", "quantized:linear_fast", product, packed, **fast),
+        _kernel("embedding", "scratch", "linear:embedding", prepare=prepare, schemes=(DENSE, *QUANTIZED)),
+        # of int8 the packed form rounds where scales are float32: tables of it stay with `scratch`
+        _kernel("embedding", "fast", "quantized:embedding_fast", product, packed, **fast | {"schemes": ("affine",)}),
+        _kernel("dequantize", "scratch", "quantized:dequantize", schemes=QUANTIZED),
     ]
-    kernels += [Kernel("mlx", op, "fast", f"tinyllm_mlx.fast:{op}", check, -10) for op, check in FAST.items()]
-    kernels += [
-        Kernel(
-            "mlx",
-            op,
-            "fast",
-            f"tinyllm_mlx.quantized:{op}_fast",
-            supports.quantized_product,
-            packed,
-            prepare="tinyllm_mlx.quantized:prepare_fast",
-        )
-        for op in ("quantized_linear", "quantized_embedding")
-    ]
-    return kernels

@@ -9,8 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tinyllm.errors import UnsupportedError
-from tinyllm.plugins import Backend
+from tinyllm.plugins import Backend, Run, UnsupportedError
 from tinyllm_mlx import mkl
 
 BLAS = mkl.preload()  # before mlx.core, which binds its matrix product when it is loaded
@@ -18,6 +17,7 @@ BLAS = mkl.preload()  # before mlx.core, which binds its matrix product when it 
 import mlx.core as mx  # noqa: E402
 
 from tinyllm_mlx.arrays import step  # noqa: E402
+from tinyllm_mlx.namespace import xp  # noqa: E402
 
 
 class MlxBackend(Backend):
@@ -25,6 +25,7 @@ class MlxBackend(Backend):
     MKL's threads until the step ends."""
 
     name = "mlx"
+    xp = xp
     # no float64: on the CPU exp, erf, sin and cos of it are computed in float32, on the GPU it does not exist
     dtypes = frozenset({"float16", "bfloat16", "float32"})
 
@@ -68,9 +69,10 @@ class MlxBackend(Backend):
     def synchronize(self, *arrays: Any) -> None:
         mx.eval(arrays)
 
-    def compile(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
-        """On the CPU MLX would run a C compiler and gain nothing: the time is in the matrix products."""
-        return mx.compile(function) if self.device == "gpu" else None
+    def link(self, run: Run) -> Callable[..., tuple[Any, ...]] | None:
+        """The run compiled. On the CPU MLX would run a C compiler and gain nothing: the time is in the matrix
+        products."""
+        return mx.compile(lambda *arrays: run(*arrays)) if self.device == "gpu" else None
 
     def memory(self) -> Mapping[str, int]:
         return {"active": mx.get_active_memory(), "peak": mx.get_peak_memory(), "cache": mx.get_cache_memory()}

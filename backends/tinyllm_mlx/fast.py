@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
-import numpy as np
 
 from tinyllm.plugins import RopeScaling, inverse_frequencies
 
@@ -23,8 +20,7 @@ def rms_norm(x: mx.array, weight: mx.array, *, eps: float = 1e-6) -> mx.array:
 def rope(
     x: mx.array,
     *,
-    offset: Any = None,
-    positions: mx.array | None = None,
+    offset: mx.array | None = None,
     inv_freq: mx.array | None = None,
     dims: int | None = None,
     base: float = 10000.0,
@@ -32,16 +28,21 @@ def rope(
     traditional: bool = False,
     position_scale: float = 1.0,
 ) -> mx.array:
-    """`mx.fast.rope`, whose frequencies are periods: one over ours."""
+    """x with its pairs turned, by `mx.fast.rope`, whose frequencies are periods: one over ours."""
     if inv_freq is None:
         dims = x.shape[-1] if dims is None else dims
         inv_freq = mx.array(inverse_frequencies(dims, base, scaling).tolist())
     periods = 1 / inv_freq.astype(mx.float32)
     flat = x.reshape(1, -1, *x.shape[-2:])
-    start = 0 if offset is None else mx.array(offset)
     dims = 2 * periods.shape[0]
     turned = mx.fast.rope(
-        flat, dims, traditional=traditional, base=None, scale=position_scale, offset=start, freqs=periods
+        flat,
+        dims,
+        traditional=traditional,
+        base=None,
+        scale=position_scale,
+        offset=0 if offset is None else offset,
+        freqs=periods,
     )
     return turned.reshape(x.shape)
 
@@ -51,14 +52,11 @@ def sdpa(
     k: mx.array,
     v: mx.array,
     *,
-    mask: mx.array | None = None,
     sinks: mx.array | None = None,
     scale: float | None = None,
     causal: bool = False,
-    window: int | None = None,
-    softcap: float | None = None,
 ) -> mx.array:
-    """`mx.fast.scaled_dot_product_attention`, heads and kv heads alike."""
+    """Attention `[*B, L, Dv]` by `mx.fast.scaled_dot_product_attention`, heads and kv heads alike."""
     lead = (1,) if q.ndim == 3 else ()
     y = mx.fast.scaled_dot_product_attention(
         q.reshape(*lead, *q.shape),
@@ -71,19 +69,5 @@ def sdpa(
     return y.reshape(*q.shape[:-1], v.shape[-1])
 
 
-def gqa(
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
-    *,
-    mask: mx.array | None = None,
-    key_mask: mx.array | None = None,
-    kv_lengths: np.ndarray | None = None,
-    sinks: mx.array | None = None,
-    scale: float | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    softcap: float | None = None,
-) -> mx.array:
-    """The same operator groups query heads by itself."""
-    return sdpa(q, k, v, sinks=sinks, scale=scale, causal=causal)
+gqa = sdpa
+"""The same operator groups query heads by itself."""

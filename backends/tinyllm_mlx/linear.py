@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from tinyllm.plugins import Call, QuantWeight
 from tinyllm_mlx.arrays import for_product, on_cpu, widen
+from tinyllm_mlx.quantized import dequantize
 
 
 @dataclass(frozen=True)
@@ -18,31 +20,30 @@ class Matrix:
     dtype: mx.Dtype
 
 
-def pack(weight: mx.array, dtype: mx.Dtype | None = None) -> Matrix:
+def pack(weight: mx.array, dtype: mx.Dtype) -> Matrix:
     """A weight for products on the CPU: float32, and stored along its longer axis, which a product with one row reads
     up to 1.8 times faster."""
     wide = widen(weight)
     transposed = weight.shape[0] > weight.shape[1]
     array = mx.contiguous(wide.T) if transposed else wide
     mx.eval(array)  # now, so that the source can be freed before the next weight comes
-    return Matrix(array, transposed, dtype or weight.dtype)
+    return Matrix(array, transposed, dtype)
 
 
-def prepare(weight: mx.array, uses: tuple[str, ...]) -> Matrix:
-    """One packed form for `linear` and for an `embedding` that shares its weight; rows alone are best left as they
-    are."""
-    if "linear.weight" in uses and on_cpu():
-        return pack(weight)
-    return Matrix(weight, False, weight.dtype)
+def prepare(weight: mx.array | QuantWeight, call: Call) -> Matrix | QuantWeight:
+    """One packed form for `linear` and for an `embedding` that shares its weight; a table alone is best left as it
+    is."""
+    if isinstance(weight, QuantWeight):
+        return weight
+    dtype = getattr(mx, call.dtype("weight"))
+    if on_cpu() and (call.op == "linear" or call.shared):
+        return pack(weight, dtype)
+    return Matrix(weight.astype(dtype), False, dtype)
 
 
-def product(x: mx.array, weight: mx.array | Matrix, bias: mx.array | None) -> mx.array:
-    """x W^T + b, rounded once to x's dtype."""
-    if isinstance(weight, Matrix):
-        array, transposed = weight.array, weight.transposed
-    else:
-        array, transposed = weight, False
-    right = array if transposed else array.T
+def linear(x: mx.array, weight: Matrix, *, bias: mx.array | None = None) -> mx.array:
+    """`x weight^T + bias`, `[*B, N]`, rounded once to the dtype of x."""
+    right = weight.array if weight.transposed else weight.array.T
     if bias is not None and x.shape[-1] == 0:  # `addmm` refuses it where x has more than 2 axes
         return mx.broadcast_to(bias, (*x.shape[:-1], right.shape[-1])).astype(x.dtype)
     if x.dtype != mx.float32 or right.dtype != mx.float32:
@@ -52,20 +53,13 @@ def product(x: mx.array, weight: mx.array | Matrix, bias: mx.array | None) -> mx
     return x @ right if bias is None else mx.addmm(bias, x, right)
 
 
-def linear(x: mx.array, weight: mx.array, *, bias: mx.array | None = None) -> mx.array:
-    """A matrix product."""
-    return product(x, weight, bias)
-
-
-def rows(ids: mx.array, weight: mx.array | Matrix) -> mx.array:
-    """Rows of a weight, columns of its transposed form."""
-    if not isinstance(weight, Matrix):
-        return mx.take(weight, ids, axis=0)
+def embedding(ids: mx.array, weight: Matrix | QuantWeight) -> mx.array:
+    """The rows `[*B, D]` that `ids` name: columns of a transposed form; of a quantized table only those are
+    expanded."""
+    if isinstance(weight, QuantWeight):
+        return dequantize(weight.rows(lambda array: mx.take(array, ids, axis=0), ids.shape))
     if weight.transposed:
-        return mx.contiguous(mx.moveaxis(mx.take(weight.array, ids, axis=1), 0, -1))
-    return mx.take(weight.array, ids, axis=0)
-
-
-def embedding(ids: mx.array, weight: mx.array) -> mx.array:
-    """Rows of a table."""
-    return rows(ids, weight).astype(weight.dtype)
+        rows = mx.contiguous(mx.moveaxis(mx.take(weight.array, ids, axis=1), 0, -1))
+    else:
+        rows = mx.take(weight.array, ids, axis=0)
+    return rows.astype(weight.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.plugins import ArrayType, Call, QuantType, known_scheme
+from tinyllm.plugins import ArrayType, Call, QuantType
 
 
 def no_empty_axis(call: Call) -> bool | str:
@@ -34,17 +34,13 @@ def rms_norm(call: Call) -> bool | str:
 def quantized_product(call: Call) -> bool | str:
     """`mx.quantized_matmul`: it ends the process on zero-length axes."""
     weight = call.inputs["weight"]
-    if known_scheme(call) is not True or not isinstance(weight, QuantType):
-        return known_scheme(call)
-    if weight.group_size not in (32, 64, 128):
+    if isinstance(weight, QuantType) and weight.scheme.block not in (32, 64, 128):
         return "groups of 32, 64 or 128 only"
     return no_empty_axis(call)
 
 
 def rotation(call: Call) -> bool | str:
-    """`mx.fast.rope`: an offset, not positions."""
-    if call.inputs["positions"] is not None:
-        return "explicit positions"
+    """`mx.fast.rope`."""
     if call.inputs["offset"] is not None and call.shape("offset"):
         return "an offset for each sequence"
     if call.attributes["scaling"] is not None and call.attributes["scaling"].kind == "yarn":
@@ -55,12 +51,6 @@ def rotation(call: Call) -> bool | str:
 def attention(call: Call) -> bool | str:
     """`mx.fast.scaled_dot_product_attention`: rows that see nothing give NaN there, so whatever can leave a row empty
     is declined."""
-    for name in ("mask", "key_mask", "kv_lengths"):
-        if call.inputs.get(name) is not None:
-            return f"{name}: a row may have nothing to attend to"
-    for name in ("window", "softcap"):
-        if call.attributes[name] is not None:
-            return name
     if no_empty_axis(call) is not True:
         return no_empty_axis(call)
     q, k, v = call.shape("q"), call.shape("k"), call.shape("v")

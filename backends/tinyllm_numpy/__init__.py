@@ -3,7 +3,7 @@ reference."""
 
 from __future__ import annotations
 
-from tinyllm.plugins import Backend, BackendPlugin, Call, Kernel, Probe, hookimpl, known_scheme
+from tinyllm.plugins import ANY_SCHEME, EVERY_CPU, Backend, BackendPlugin, Kernel, Probe, hookimpl
 
 
 def _probe() -> Probe:
@@ -22,38 +22,29 @@ def tinyllm_backends() -> list[BackendPlugin]:
     return [BackendPlugin("numpy", _probe, _load)]
 
 
-def _dense(call: Call) -> bool | str:
-    """What `dense` packs is float32, and packing is worth it only where it is paid once."""
-    if not call.bound:
-        return "packing at each call costs more than it gives"
-    wide = "float64" in (call.attributes.get("dtype"), call.dtype("x") if "x" in call.inputs else None)
-    return "packs weights as float32" if wide else known_scheme(call)
-
-
-def _own(op: str, module: str, *, prepare: str | None = None) -> Kernel:
-    return Kernel(
-        "numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=f"tinyllm_numpy.{prepare}" if prepare else None
-    )
+def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, ...] = ()) -> Kernel:
+    prepare = f"tinyllm_numpy.{prepare}" if prepare else None
+    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=prepare, host=host, spec_version=2)
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`own`: plain numpy, without the copies of the reference. `dense`: a quantized weight unpacked once, then BLAS."""
-    quantized = [
-        kernel
-        for op in ("quantized_linear", "quantized_embedding")
-        for kernel in (
-            Kernel("numpy", op, "dense", f"tinyllm_numpy.quantized:{op}", _dense, 1, "tinyllm_numpy.quantized:prepare"),
-            Kernel("numpy", op, "packed", f"tinyllm_numpy.quantized:{op}_packed", known_scheme),
-        )
-    ]
+    """`own`: plain numpy, without the copies of the reference. `rows`: looks up quantized tables, on every CPU."""
+    pointwise = ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")
     return [
         _own("linear", "linear", prepare="linear:prepare"),
         _own("embedding", "linear", prepare="linear:prepare"),
-        *(
-            _own(op, "pointwise")
-            for op in ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")
+        *(_own(op, "pointwise") for op in pointwise),
+        _own("kv_append", "paged_attention", host=("slots",)),
+        _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
+        Kernel(
+            EVERY_CPU,
+            "embedding",
+            "rows",
+            "tinyllm_numpy.linear:embedding_of_quantized",
+            arrays="host",
+            host=("ids",),
+            schemes=(ANY_SCHEME,),
+            spec_version=2,
         ),
-        *(_own(op, "pages") for op in ("kv_append", "paged_attention")),
-        *quantized,
     ]

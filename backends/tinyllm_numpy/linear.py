@@ -1,4 +1,4 @@
-"""linear and embedding, on one packed form of a weight, so that a tied one is kept once."""
+"""linear and embedding. Both read one packed form of a dense weight, so that a tied one is kept once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyllm.plugins import Call, QuantWeight, numpy_dtype
 from tinyllm_numpy.widen import widen
 
 
@@ -17,9 +18,9 @@ class FloatWeight:
     dtype: np.dtype
 
 
-def prepare(weight: np.ndarray, uses: tuple[str, ...]) -> FloatWeight:
+def prepare(weight: np.ndarray, call: Call) -> FloatWeight:
     """16-bit weights are widened once, and not at every product."""
-    return FloatWeight(widen(weight), weight.dtype)
+    return FloatWeight(widen(weight), numpy_dtype(call.dtype("weight")))
 
 
 def matmul_rows(x: np.ndarray, rows: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -32,9 +33,21 @@ def matmul_rows(x: np.ndarray, rows: np.ndarray, bias: np.ndarray | None) -> np.
 
 
 def linear(x: np.ndarray, weight: FloatWeight, *, bias: np.ndarray | None = None) -> np.ndarray:
+    """`x weight^T + bias`, `[*B, N]`, summed in float32 or float64 and rounded once to the dtype of x."""
     return matmul_rows(x, weight.rows, bias)
 
 
 def embedding(ids: np.ndarray, weight: FloatWeight) -> np.ndarray:
+    """The rows `[*B, D]` that `ids` name, bit by bit."""
     rows: np.ndarray = weight.rows[ids]
     return rows.astype(weight.dtype, copy=False)
+
+
+def embedding_of_quantized(ids: np.ndarray, weight: QuantWeight) -> np.ndarray:
+    """The rows `[*B, D]` that `ids` name, of a table of any scheme: only those are expanded, and the table stays where
+    it is, in the checkpoint's file if need be."""
+    ids = np.asarray(ids)
+    rows = weight.rows(lambda array: array[ids], ids.shape)
+    wide = np.float64 if weight.dtype == "float64" else np.float32
+    numbers: np.ndarray = weight.scheme.dequantize(np, rows, wide)
+    return numbers.astype(numpy_dtype(weight.dtype), copy=False)

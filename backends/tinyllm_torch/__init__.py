@@ -8,8 +8,9 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from tinyllm.plugins import Backend, BackendPlugin, Kernel, Oracle, Probe, hookimpl, known_scheme
+from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Oracle, Probe, Supports, hookimpl
 from tinyllm_torch import supports
 
 INSTALL = "pip install 'tinyllm[torch]'"
@@ -48,7 +49,6 @@ def tinyllm_backends() -> list[BackendPlugin]:
 
 PLAIN = {
     "softmax": "softmax",
-    "embedding": "embedding",
     "silu": "activations",
     "gelu": "activations",
     "swiglu": "activations",
@@ -57,68 +57,43 @@ PLAIN = {
     "rope": "rope",
     "rope_angles": "rope",
     "rope_rotate": "rope",
-    "mha": "mha",
-    "kv_append": "paged_attention",
-    "paged_attention": "paged_attention",
     "quantize": "quantized",
-    "dequantize": "quantized",
-    "quantized_embedding": "quantized",
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
 }
-"""The module of each op that has one kernel, `plain`."""
+"""The module of each op that has one kernel, `plain`, which takes every call."""
 
-SUPPORTS = {"dequantize": known_scheme, "quantized_embedding": known_scheme}
+QUANTIZED = ("affine", "int8")
+"""Schemes whose weights torch's kernels read."""
+HOST = {
+    "kv_append": ("slots",),
+    "paged_attention": ("q_start", "kv_len", "block_table"),
+    "gqa": ("kv_lengths",),
+}
+"""Per op the indices that its kernels read as numpy arrays."""
 
 
-def _kernel(
-    op: str, name: str, path: str, check: supports.Check | None, priority: int, prepare: str = "", exact: bool = True
-) -> Kernel:
-    packs = f"tinyllm_torch.{prepare}" if prepare else None
-    return Kernel("torch", op, name, f"tinyllm_torch.{path}", check, priority, packs, exact=exact)
+def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
+    host = HOST.get(op, ())
+    return Kernel("torch", op, name, f"tinyllm_torch.{path}", supports, priority, host=host, spec_version=2, **more)
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
     """`packed` and `float16` lay out a weight anew for oneDNN and fbgemm; `fused` is PyTorch's attention operator."""
+    packed, float16 = "tinyllm_torch.linear:pack", "tinyllm_torch.linear:pack_float16"
+    as_it_is = "tinyllm_torch.linear:as_it_is"
     return [
-        *(
-            _kernel(op, "plain", f"{module}:{op}", SUPPORTS.get(op), 0, "linear:prepare" if op == "embedding" else "")
-            for op, module in PLAIN.items()
-        ),
-        *(
-            _kernel(op, name, f"attention:{op}_{name}", check, priority)
-            for op in ("sdpa", "gqa")
-            for name, check, priority in (("fused", supports.fused, 10), ("scratch", None, 0))
-        ),
-        _kernel(
-            "linear", "float16", "linear:linear_float16", supports.float16, 20, "linear:prepare_float16", exact=False
-        ),
-        _kernel("linear", "packed", "linear:linear", supports.packed, 10, "linear:prepare"),
-        _kernel("linear", "plain", "linear:linear_plain", None, 0),
-        _kernel(
-            "quantized_linear",
-            "float16",
-            "linear:linear_float16",
-            supports.float16,
-            20,
-            "quantized:prepare_float16",
-            exact=False,
-        ),
-        _kernel("quantized_linear", "packed", "linear:linear", supports.packed, 10, "quantized:prepare"),
-        *(
-            _kernel(
-                "quantized_linear",
-                f"dense_{dtype}",
-                "linear:linear_plain",
-                supports.dense(dtype),
-                5,
-                f"quantized:prepare_dense_{dtype}",
-            )
-            for dtype in ("float16", "bfloat16", "float32")
-        ),
-        _kernel("quantized_linear", "scratch", "quantized:quantized_linear", known_scheme, 0),
+        *(_kernel(op, "plain", f"{module}:{op}") for op, module in PLAIN.items()),
+        *(_kernel(op, "plain", f"paged_attention:{op}") for op in ("kv_append", "paged_attention")),
+        *(_kernel(op, "fused", f"attention:{op}_fused", supports.fused, 10) for op in ("sdpa", "gqa")),
+        *(_kernel(op, "scratch", f"attention:{op}_scratch") for op in ("sdpa", "gqa")),
+        _kernel("linear", "float16", "linear:linear_float16", supports.float16, 20, prepare=float16, exact=False),
+        _kernel("linear", "packed", "linear:linear_packed", supports.packed, 10, prepare=packed),
+        _kernel("linear", "plain", "linear:linear", prepare=as_it_is),
+        _kernel("embedding", "plain", "linear:embedding", prepare=as_it_is, schemes=(DENSE, *QUANTIZED)),
+        _kernel("dequantize", "plain", "quantized:dequantize", schemes=QUANTIZED),
     ]
 
 

@@ -56,13 +56,11 @@ def sdpa_fused(
     v: Tensor,
     *,
     mask: Tensor | None = None,
-    sinks: Tensor | None = None,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
-    softcap: float | None = None,
 ) -> Tensor:
-    """Declined before it comes here: softcap and sinks."""
+    """Attention `[*B, L, Dv]` by PyTorch's operator."""
     return _fused(q, k, v, scale, causal, window, mask)
 
 
@@ -74,13 +72,11 @@ def gqa_fused(
     mask: Tensor | None = None,
     key_mask: Tensor | None = None,
     kv_lengths: np.ndarray | None = None,
-    sinks: Tensor | None = None,
     scale: float | None = None,
     causal: bool = False,
     window: int | None = None,
-    softcap: float | None = None,
 ) -> Tensor:
-    """Declined before it comes here: softcap and sinks."""
+    """Grouped attention `[*B, Hq, L, Dv]` by PyTorch's operator, which groups query heads by itself."""
     return _fused(q, k, v, scale, causal, window, mask, key_mask, kv_lengths)
 
 

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from tinyllm.errors import BackendUnavailableError
-from tinyllm.plugins import Backend
+from tinyllm.plugins import Backend, BackendUnavailableError
+from tinyllm_torch.namespace import Namespace
 
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
@@ -37,6 +37,7 @@ class TorchBackend(Backend):
         wide = () if device == "mps" else ("float64",)
         self.dtypes = frozenset({"float16", "bfloat16", "float32", *wide})
         self.compute_dtype = "bfloat16" if device == "cuda" else "float32"
+        self.xp = Namespace(device)
 
     def from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Shares memory on the CPU. A read-only array's tensor says so, for the kernel that writes to what it

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from tinyllm.spec.quantized import WORD
+from tinyllm.plugins import WORD
 
 EIGHT = 8
 """Values worked on together: 8 of them fill whole bytes, whatever their bits."""

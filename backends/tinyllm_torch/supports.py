@@ -1,13 +1,13 @@
-"""Which calls the kernels on PyTorch's special operators take. Imports torch only when asked, by then it is loaded."""
+"""Which calls the kernels on PyTorch's special operators take, beyond what their signatures and schemes say.
+
+Imports torch only when asked, by then it is loaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
-from tinyllm.plugins import Call, known_scheme
-
-Check = Callable[[Call], bool | str]
+from tinyllm.plugins import Call
 
 
 @cache
@@ -26,19 +26,19 @@ def _has_fbgemm() -> bool:
 
 
 def _float32_on_cpu(call: Call) -> bool | str:
-    if not call.bound:
+    if not call.weights_packed:
         return "packing at each call costs more than it gives"
     if call.device != "cpu":
         return "for the CPU only"
     if call.dtype("x") != "float32":
         return "for float32 only"
-    if 0 in call.shape("weight"):
-        return "zero-length axes"
-    return known_scheme(call)
+    return 0 not in call.shape("weight") or "zero-length axes"
 
 
 def packed(call: Call) -> bool | str:
     """oneDNN's packed product."""
+    if call.shared:
+        return "other ops read the weight as it is: no layout serves both"
     return _float32_on_cpu(call) if _has_mkldnn() else "this torch has no oneDNN"
 
 
@@ -47,29 +47,10 @@ def float16(call: Call) -> bool | str:
     return _float32_on_cpu(call) if _has_fbgemm() else "torch's quantized engine is neither x86 nor fbgemm"
 
 
-def dense(dtype: str) -> Check:
-    """A quantized weight held as a matrix of `dtype`. On a CPU float32 serves 16-bit x too: products are faster and
-    better."""
-
-    def check(call: Call) -> bool | str:
-        if not call.bound:
-            return "keeps the matrix, which pays in a program only"
-        given = call.dtype("x")
-        wanted = "float32" if call.device == "cpu" and given in ("float16", "bfloat16") else given
-        return known_scheme(call) if wanted == dtype else f"for {dtype} only"
-
-    return check
-
-
 def fused(call: Call) -> bool | str:
     """`F.scaled_dot_product_attention`."""
-    for name in ("softcap", "sinks"):
-        if call.attributes.get(name) is not None or call.inputs.get(name) is not None:
-            return name
     q, k, v = call.shape("q"), call.shape("k"), call.shape("v")
     if 0 in (*q, *k, *v):
         return "zero-length axes"
     heads = 2 if call.op == "sdpa" else 3
-    if q[:-heads] != k[:-heads] or k[:-2] != v[:-2]:
-        return "leading axes that broadcast"
-    return True
+    return (q[:-heads] == k[:-heads] and k[:-2] == v[:-2]) or "leading axes that broadcast"

@@ -78,7 +78,7 @@ def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
     )
     layer = json.loads(to_line(Recorded("mha", {}, {"rope": Rope(base=1e5, scaling=scaling), "num_heads": 4}, {}), 1))
     write_shapes(tmp_path / "s.jsonl", [(call, 3), (weight, 1)])
-    cases = read_shapes(str(tmp_path / "s.jsonl"), registry().specs)
+    cases = read_shapes(str(tmp_path / "s.jsonl"), registry().specs, registry().plugins.schemes)
     (rope,), (linear,) = cases["rope"], cases["quantized_linear"]
     assert rope.attributes == {"scaling": scaling, "base": 5e5}
     np.testing.assert_array_equal(rope.inputs["positions"].make(np.random.default_rng(0)), [5, 6, 9])
@@ -195,7 +195,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> Non
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
     with pytest.raises(ShapesFileError) as caught:
-        read_shapes(str(path), registry().specs)
+        read_shapes(str(path), registry().specs, registry().plugins.schemes)
     assert f"{path}: line 2: {words}" in str(caught.value)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
 
@@ -203,17 +203,17 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> Non
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(ShapesFileError, match=r"empty\.jsonl: expected a line for each call, got none"):
-        read_shapes(str(tmp_path / "empty.jsonl"), registry().specs)
+        read_shapes(str(tmp_path / "empty.jsonl"), registry().specs, registry().plugins.schemes)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShapesFileError, match=r"gone\.jsonl"):
-        read_shapes(str(tmp_path / "gone.jsonl"), registry().specs)
+        read_shapes(str(tmp_path / "gone.jsonl"), registry().specs, registry().plugins.schemes)
     with pytest.raises(ShapesFileError, match=r"cannot be read: Is a directory$"):
-        read_shapes(str(tmp_path), registry().specs)
+        read_shapes(str(tmp_path), registry().specs, registry().plugins.schemes)
     (tmp_path / "binary").write_bytes(b"{\xff")
     with pytest.raises(ShapesFileError, match=r"expected text in UTF-8, got byte 0xff at 1$"):
-        read_shapes(str(tmp_path / "binary"), registry().specs)
+        read_shapes(str(tmp_path / "binary"), registry().specs, registry().plugins.schemes)
 
 
 def test_the_command_writes_and_says_what(smollm2_path: Path, tmp_path: Path, capsys: Any) -> None:

@@ -15,10 +15,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from tinyllm.catalogue.quantize.packing import unpacked
 from tinyllm.errors import TinyllmError
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.quantized import dense
 
 
 @dataclass
@@ -130,7 +129,7 @@ def _as_folder(model: Path, folder: Path) -> None:
     tensors = {}
     for name in checkpoint.tensor_names():
         tensor = checkpoint.read(name)
-        tensors[name] = unpacked(tensor) if isinstance(tensor, QuantWeight) else np.array(tensor, np.float32)
+        tensors[name] = np.array(dense(np, tensor, np.float32), np.float32)
     save_file(tensors, folder / "model.safetensors", {"format": "mlx"})
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 

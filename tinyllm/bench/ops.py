@@ -16,14 +16,16 @@ from tinyllm.bench.limits import Gauge, Limits, highest, timed
 from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
 from tinyllm.conformance.example import Example, copied, make_example
 from tinyllm.conformance.judge import judge
-from tinyllm.conformance.subject import to_native, to_numpy
+from tinyllm.conformance.subject import to_numpy
 from tinyllm.errors import UnsupportedError
 from tinyllm.plugins.backend import Backend
-from tinyllm.registry.registry import Choice, Registry
+from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.choice import Choice
+from tinyllm.registry.registry import Registry
 from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
-from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.scheme import QuantWeight
+from tinyllm.spec.types import ArrayType
 from tinyllm.spec.validation import check_call
 
 DTYPE = "float32"
@@ -66,23 +68,21 @@ class Trial:
     @cached_property
     def choice(self) -> Choice:
         """The kernel for it. Raises `UnsupportedError` where there is none."""
-        return self.registry.choose(replace(self.example.call, device=self.backend.device, bound=True), self.backend)
+        call = replace(self.example.call, device=self.backend.device, weights_packed=True)
+        return self.registry.choose(call, self.backend)
+
+    @cached_property
+    def bound(self) -> BoundKernel:
+        """The kernel, made ready for the example's call."""
+        return self.registry.bind(self.choice)
 
     def packed(self) -> dict[str, Any]:
-        """A copy of the inputs as native arrays, weights packed; indices that kernels want on the host stay numpy."""
-        kernel, spec = self.choice.kernel, self.example.spec
-        hosts = {i.name for i in spec.inputs if i.host}
-        prepare = kernel.prepare_function() if kernel else None
-        natives = {
-            n: copied(v) if n in hosts else to_native(self.backend, copied(v)) for n, v in self.example.inputs.items()
-        }
-        if kernel and prepare:
-            natives |= {n: prepare(natives[n], (f"{spec.name}.{n}",)) for n in kernel.prepares if n in natives}
-        return natives
+        """A copy of the inputs, made ready: native arrays, weights packed, indices where the kernel wants them."""
+        return self.bound.ready({name: copied(value) for name, value in self.example.inputs.items()})
 
     def call(self, inputs: dict[str, Any]) -> Callable[[], Any]:
         """A call, synchronised. What the op consumes is replaced by what it gives, and held nowhere else."""
-        function, backend, consumes = self.registry.function(self.choice), self.backend, self.example.spec.consumes
+        function, backend, consumes = self.bound.function, self.backend, self.example.spec.consumes
         keyword, names = self.example.keyword(inputs), [i.name for i in self.example.spec.positional]
 
         def once() -> Any:
@@ -212,15 +212,12 @@ def _product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Calla
     """A call of the backend's `linear` in float32."""
     spec = registry.spec("linear")
     types: Mapping[str, Any] = {"x": ArrayType(tuple(x.shape), DTYPE), "weight": ArrayType(tuple(weight.shape), DTYPE)}
-    call: Call = replace(check_call(spec, types, {}, backend.device), bound=True)
-    choice = registry.choose(call, backend)
-    function, prepare = registry.function(choice), choice.kernel.prepare_function() if choice.kernel else None
-    packed = {"x": x, "weight": weight}
-    if choice.kernel and prepare:
-        packed |= {n: prepare(packed[n], (f"linear.{n}",)) for n in choice.kernel.prepares if n in packed}
+    call = replace(check_call(spec, types, {}, backend.device), weights_packed=True)
+    bound = registry.bind(registry.choose(call, backend))
+    packed = bound.ready({"x": x, "weight": weight})
 
     def once() -> Any:
-        result = function(packed["x"], packed["weight"])
+        result = bound.function(packed["x"], packed["weight"])
         backend.synchronize(result)
         return result
 

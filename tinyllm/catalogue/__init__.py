@@ -11,8 +11,6 @@ from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.catalogue.products.linear import linear
 from tinyllm.catalogue.quantize.dequantize import dequantize
 from tinyllm.catalogue.quantize.quantize import quantize
-from tinyllm.catalogue.quantize.quantized_embedding import quantized_embedding
-from tinyllm.catalogue.quantize.quantized_linear import quantized_linear
 from tinyllm.catalogue.rope.rope import rope
 from tinyllm.catalogue.rope.rope_angles import rope_angles
 from tinyllm.catalogue.rope.rope_rotate import rope_rotate
@@ -49,8 +47,6 @@ CATALOGUE: dict[str, OpSpec] = {
         paged_attention,
         quantize,
         dequantize,
-        quantized_linear,
-        quantized_embedding,
     )
 }
 """Every op of the core by name; plugins add theirs through the registry."""

@@ -76,6 +76,9 @@ def describe(llm: LLM) -> str:
     counts = Counter(report.kernels.values())
     lists = {
         "kernels": [f"{count:5} {kernel}" for kernel, count in sorted(counts.items())],
+        "schemes run as float matrices": [
+            f"{name}: {size(before)} are {size(after)}" for name, (before, after) in report.expanded.items()
+        ],
         "weights held in a second form": report.second_copies,
         "tensors of the checkpoint that were skipped": llm.skipped_tensors,
     }

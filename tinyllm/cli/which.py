@@ -41,7 +41,7 @@ def which(
     home = registry.backend_for(op, selection)
     example = find_case(spec, case)
     call = make_call(spec, example, dtype or home.compute_dtype, home)
-    verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, bound=True), home, fast)]
+    verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, weights_packed=True), home, fast)]
     kernels = [k for name in registry.plugins.backends for k in registry.kernels(name, op)]
     rows = [
         {
@@ -124,16 +124,16 @@ def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
     """The checked call of a case, its floats in `dtype`."""
     import numpy as np
 
-    from tinyllm.spec.quantized import QuantWeight
+    from tinyllm.spec.scheme import QuantWeight
     from tinyllm.spec.types import FLOATS, ArrayType
-    from tinyllm.spec.validation import check_call, quant_type
+    from tinyllm.spec.validation import check_call
 
     generator = np.random.default_rng(0)
     types: dict[str, Any] = {}
     for name, draw in case.inputs.items():
         value = draw.make(generator)
         if isinstance(value, QuantWeight):
-            types[name] = quant_type(value)
+            types[name] = value.type
         else:
             own = str(np.asarray(value).dtype)
             types[name] = ArrayType(tuple(np.shape(value)), dtype if own in FLOATS else own)

@@ -78,7 +78,7 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
     found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes else []
     asked = trials(registry, plan)
     for op in plan.ops if plan.shapes else ():
-        if op not in (known := read_shapes(plan.shapes, registry.specs)):
+        if op not in (known := read_shapes(plan.shapes, registry.specs, registry.plugins.schemes)):
             raise UnknownNameError(f"shapes file {plan.shapes}: has no call of {op!r}, only of {', '.join(known)}")
     for trial in asked:
         if trial.cases or not plan.shapes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from tinyllm.spec.cases import Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import REQUIRED, OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, Call
-from tinyllm.spec.validation import check_call, quant_type
+from tinyllm.spec.validation import check_call
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
@@ -44,7 +44,7 @@ def is_float(value: Any) -> bool:
 
 def dtypes_of(spec: OpSpec) -> tuple[str, ...]:
     """The dtypes to test an op in: one, where nothing in the op depends on it."""
-    typed = any(i.kind in ("T", "weight") for i in spec.inputs) or any(o.dtype.startswith("=") for o in spec.outputs)
+    typed = any(i.kind in ("T", "weight", "quant") for i in spec.inputs)
     return DTYPES if typed else DTYPES[:1]
 
 
@@ -63,8 +63,9 @@ def arrays_in(value: Any) -> list[Any]:
 
 
 def widen(value: Any) -> Any:
-    """Floats as float64, all else as it is."""
-    return map_arrays(value, lambda a: a.astype(np.float64) if is_float(a) else a)
+    """Floats as float64, all else as it is; a quantized weight gives its numbers in float64."""
+    wide = map_arrays(value, lambda a: a.astype(np.float64) if is_float(a) else a)
+    return replace(wide, dtype="float64") if isinstance(wide, QuantWeight) else wide
 
 
 def copied(value: Any) -> Any:
@@ -74,7 +75,9 @@ def copied(value: Any) -> Any:
 
 def rounded(value: Any, kind: str, dtype: str) -> Any:
     """A drawn value as a test gives it: inputs of kind T and masks in the test's dtype, other floats in float32 or
-    better."""
+    better; a quantized weight gives its numbers in the test's dtype."""
+    if isinstance(value, QuantWeight):
+        return replace(value, dtype=dtype)
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     with np.errstate(all="ignore"):
@@ -108,7 +111,7 @@ class Example:
     def call(self) -> Call:
         """The call as validation sees it."""
         types = {
-            n: quant_type(v) if isinstance(v, QuantWeight) else ArrayType(v.shape, str(v.dtype))
+            n: v.type if isinstance(v, QuantWeight) else ArrayType(v.shape, str(v.dtype))
             for n, v in self.inputs.items()
         }
         return check_call(self.spec, types, self.attributes)
@@ -173,9 +176,5 @@ class Example:
 
 
 def make_example(spec: OpSpec, case: Case, dtype: str, seed: int = 0) -> Example:
-    """A case in a dtype; an output dtype that the caller chooses is the test's dtype."""
-    attributes = dict(case.attributes)
-    for output in spec.outputs:
-        if output.dtype.startswith("="):
-            attributes.setdefault(output.dtype[1:], dtype)
-    return Example(spec, case.id, dtype, draw_inputs(spec, case.id, case.inputs, dtype, seed), attributes)
+    """A case in a dtype."""
+    return Example(spec, case.id, dtype, draw_inputs(spec, case.id, case.inputs, dtype, seed), dict(case.attributes))

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from math import prod
 from pathlib import Path
 from types import NoneType
@@ -18,8 +19,8 @@ from tinyllm.graph.tools.trace import Recorded
 from tinyllm.spec.cases import Case, Draw, constant, integers, normal, quantized
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import BITS, SCHEMES, WORD
 from tinyllm.spec.rope import Rope, RopeScaling
+from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, QuantType
 from tinyllm.spec.validation import check_call, output_types
 
@@ -40,12 +41,7 @@ def to_line(call: Recorded, count: int) -> str:
     inputs: dict[str, Any] = {}
     for name, kind in call.types.items():
         if isinstance(kind, QuantType):
-            inputs[name] = {
-                "scheme": kind.scheme,
-                "bits": kind.bits,
-                "group_size": kind.group_size,
-                "shape": list(kind.shape),
-            }
+            inputs[name] = {"scheme": kind.scheme.name, **asdict(kind.scheme), "shape": list(kind.shape)}
         else:
             inputs[name] = {"dtype": kind.dtype, "shape": list(kind.shape)}
             if name in call.values:
@@ -63,8 +59,8 @@ def _encoded(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    fields = asdict(value)
-    return fields | {n: getattr(value, n) for n in fields if type(getattr(value, n)).__name__ in SETTINGS}
+    values = asdict(value)
+    return values | {n: getattr(value, n) for n in values if type(getattr(value, n)).__name__ in SETTINGS}
 
 
 def check_writable(path: Path) -> None:
@@ -91,7 +87,7 @@ def write_shapes(path: Path, calls: Iterable[tuple[Recorded, int]]) -> None:
         raise ShapesFileError(f"shapes file {path}: cannot be written: {error.strerror}") from error
 
 
-def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case, ...]]:
+def read_shapes(path: str, specs: Mapping[str, OpSpec], schemes: Mapping[str, Scheme]) -> dict[str, tuple[Case, ...]]:
     """The cases of a shapes file by op, the model's integers kept and its floats drawn anew.
 
     Raises:
@@ -108,7 +104,7 @@ def read_shapes(path: str, specs: Mapping[str, OpSpec]) -> dict[str, tuple[Case,
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                op, case = _case(_parsed(line), specs, number)
+                op, case = _case(_parsed(line), specs, schemes, number)
             except (TinyllmError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 told = isinstance(error, (TinyllmError, ValueError))
                 what = str(error) if told else f"expected a valid call, got {type(error).__name__}: {error}"
@@ -161,7 +157,7 @@ def _one_of(field: str, value: Any, known: Iterable[Any]) -> Any:
     return value
 
 
-def _case(line: Any, specs: Mapping[str, OpSpec], number: int) -> tuple[str, Case]:
+def _case(line: Any, specs: Mapping[str, OpSpec], schemes: Mapping[str, Scheme], number: int) -> tuple[str, Case]:
     fields = _object("", line)
     for needed in ("op", "inputs"):
         if needed not in fields:
@@ -181,7 +177,7 @@ def _case(line: Any, specs: Mapping[str, OpSpec], number: int) -> tuple[str, Cas
     values: dict[str, np.ndarray] = {}
     for i in spec.inputs:
         if i.name in given:
-            types[i.name], draws[i.name] = _input(i.name, _object(i.name, given[i.name]), values)
+            types[i.name], draws[i.name] = _input(i.name, _object(i.name, given[i.name]), values, schemes)
         elif not i.optional:
             raise _wrong(i.name, "an input", "nothing")
     call = check_call(spec, types, attributes)
@@ -225,11 +221,13 @@ def _sized(field: str, shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _input(name: str, given: Mapping[str, Any], values: dict[str, np.ndarray]) -> tuple[ArrayType | QuantType, Draw]:
+def _input(
+    name: str, given: Mapping[str, Any], values: dict[str, np.ndarray], schemes: Mapping[str, Scheme]
+) -> tuple[ArrayType | QuantType, Draw]:
     """Type and draw of an input; its numbers go to `values` where the line has them."""
     shape = _sized(f"{name}.shape", given.get("shape", "nothing"))
     if "scheme" in given:
-        return _quantized(name, given, shape)
+        return _quantized(name, given, shape, schemes)
     dtype = _one_of(f"{name}.dtype", given.get("dtype", "nothing"), (*FLOATS, *INTEGERS, "bool"))
     if "values" in given:
         values[name] = _numbers(f"{name}.values", given["values"], dtype, shape)
@@ -242,19 +240,23 @@ def _input(name: str, given: Mapping[str, Any], values: dict[str, np.ndarray]) -
     return ArrayType(shape, dtype), normal(*shape, scale=shape[-1] ** -0.5 if wide and shape[-1] else 1.0)
 
 
-def _quantized(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[QuantType, Draw]:
-    scheme = _one_of(f"{name}.scheme", given["scheme"], SCHEMES)
-    bits = _one_of(f"{name}.bits", given.get("bits", "nothing"), BITS if scheme == "affine" else (8,))
-    group_size = _integer(f"{name}.group_size", given.get("group_size", "nothing"), 1)
+def _quantized(
+    name: str, given: Mapping[str, Any], shape: tuple[int, ...], schemes: Mapping[str, Scheme]
+) -> tuple[QuantType, Draw]:
+    """A weight of a scheme that is registered, its parameters beside its name."""
+    kind = type(schemes[_one_of(f"{name}.scheme", given["scheme"], schemes)])
+    parameters = {f.name: given.get(f.name, "nothing") for f in dataclass_fields(kind)}
+    for parameter, value in parameters.items():
+        _integer(f"{name}.{parameter}", value, 1)
+    scheme = kind(**parameters)
     if len(shape) != 2:
         raise _wrong(f"{name}.shape", "two sizes, rows and columns", list(shape))
-    if shape[1] % group_size:
-        raise _wrong(f"{name}.group_size", f"a divisor of the {shape[1]} columns", group_size)
-    if scheme == "affine" and shape[1] * bits % WORD:
-        raise _wrong(f"{name}.shape", f"columns whose {bits} bits fill whole words of {WORD}", list(shape))
-    return QuantType(shape, scheme, bits, group_size), quantized(
-        *shape, scheme=scheme, bits=bits, group_size=group_size
+    expected = (
+        f"columns that groups of {scheme.block} divide" if shape[1] % scheme.block else scheme.check_parameters(shape)
     )
+    if expected:
+        raise _wrong(f"{name}.shape", expected, list(shape))
+    return QuantType(shape, scheme), quantized(scheme, *shape)
 
 
 def _numbers(field: str, given: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,11 +13,12 @@ import numpy as np
 from tinyllm.conformance.example import Example, copied, map_arrays
 from tinyllm.errors import UnsupportedError
 from tinyllm.plugins.backend import Backend
-from tinyllm.plugins.kernel import Kernel
-from tinyllm.registry.by_reference import reference_function
+from tinyllm.plugins.kernel import EVERY_CPU, Kernel
+from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.choice import Candidate, Choice, Form, candidate, forms
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import Call
 from tinyllm.spec.validation import output_types
 
@@ -26,7 +27,7 @@ BROKEN_SUPPORTS = "supports failed:"
 
 
 class Subject:
-    """A kernel (None: the op's reference on the backend's namespace) as a function of numpy arrays."""
+    """A kernel (None: the op's composition or reference on the backend's namespace) as a function of numpy arrays."""
 
     def __init__(self, registry: Registry, backend: Backend, spec: OpSpec, kernel: Kernel | None) -> None:
         self.registry, self.backend, self.spec, self.kernel = registry, backend, spec, kernel
@@ -35,8 +36,8 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """`fused`, or `reference`."""
-        return self.kernel.name if self.kernel else "reference"
+        """`fused`, or `composed` or `reference`."""
+        return self.kernel.name if self.kernel else self.by
 
     @property
     def id(self) -> str:
@@ -48,46 +49,53 @@ class Subject:
         """Whether the whole precision is asked of it."""
         return self.kernel is None or self.kernel.exact
 
+    @property
+    def by(self) -> str:
+        """What runs where there is no kernel: `composed` or `reference`."""
+        return "kernel" if self.kernel else "composed" if self.spec.composed else "reference"
+
     @cached_property
     def function(self) -> Callable[..., Any]:
         """The function itself, its signature checked."""
-        return self.kernel.function(self.spec) if self.kernel else reference_function(self.spec, self.backend)
+        choice = Choice(
+            self.spec.name, self.backend, self.kernel, (), "on trial", Call(self.spec.name, {}, {}), by=self.by
+        )
+        return self.registry.bind(choice).function
 
-    def declines(self, call: Call, bound: bool = True) -> str:
-        """Why it does not run a call, or nothing. bound: as part of a model, where packing weights is paid once."""
+    def _candidate(self, call: Call, weights_packed: bool) -> tuple[Candidate | None, dict[Form, Call]]:
+        ways = forms(self.spec, replace(call, device=self.backend.device, weights_packed=weights_packed))
+        if self.kernel is None:
+            return None, ways
+        return candidate(self.spec, self.kernel, ways, True, self.registry.left_out), ways
+
+    def declines(self, call: Call, weights_packed: bool = True) -> str:
+        """Why it does not run a call, or nothing. weights_packed: as part of a model, where packing is paid once."""
         try:
             self.registry.check_dtypes(call, self.backend)
         except UnsupportedError as error:
             return str(error)
-        if self.kernel is None or self.kernel.supports is None:
-            return ""
-        try:
-            answer = self.kernel.supports(replace(call, device=self.backend.device, bound=bound))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin's function may raise anything: the check of signatures tells
-            return f"{BROKEN_SUPPORTS} {type(error).__name__}: {error}"
-        if not isinstance(answer, bool | str):
-            return f"{BROKEN_SUPPORTS} gave {answer!r}, expected True or a reason"
-        return "" if answer is True else answer or "not supported"
+        taken, _ = self._candidate(call, weights_packed)
+        return taken.reason if taken else ""
+
+    def bind(self, call: Call) -> BoundKernel:
+        """The kernel, made ready for a call as a bound program has it."""
+        taken, ways = self._candidate(call, True)
+        form = taken.form if taken else Form.AS_IT_IS
+        seen = ways[form]
+        return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", seen, form, self.by))
 
     def native(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Copies as native arrays; inputs that kernels want on the host stay numpy."""
-        host = {i.name for i in self.spec.inputs if i.host}
+        """Copies as native arrays; inputs that the kernel wants on the host stay numpy."""
+        host = self.kernel.host if self.kernel else self.spec.host
         return {n: copied(v) if n in host else to_native(self.backend, copied(v)) for n, v in inputs.items()}
-
-    def pack(self, natives: Mapping[str, Any]) -> dict[str, Any]:
-        """The same inputs, weights packed as the kernel wants them."""
-        prepare = self.kernel.prepare_function() if self.kernel else None
-        if self.kernel is None or prepare is None:
-            return dict(natives)
-        names = self.kernel.prepares
-        return {n: prepare(value, (f"{self.spec.name}.{n}",)) if n in names else value for n, value in natives.items()}
 
     def run(self, example: Example, natives: Mapping[str, Any]) -> tuple[Any, ...]:
         """Native outputs on native inputs."""
-        with self.backend.call_context() if self.backend.call_context else nullcontext(), np.errstate(all="ignore"):
-            packed, function = self.pack(natives), self.function
+        bound = self.bind(example.call)
+        with np.errstate(all="ignore"):
+            ready = bound.ready(natives)
             with self.watch:
-                result = function(*example.positional(packed), **example.keyword(packed))
+                result = bound(*example.positional(ready), **example.keyword(ready))
         return self.as_tuple(example, result)
 
     def as_tuple(self, example: Example, result: Any) -> tuple[Any, ...]:
@@ -109,8 +117,10 @@ def subjects(registry: Registry, backend: Backend, spec: OpSpec) -> list[Subject
     """Every kernel of a backend for an op; where there is none, the reference, if the backend has a namespace for
     it."""
     kernels: list[Kernel | None] = [*registry.kernels(backend.name, spec.name)]
-    if not kernels and backend.xp is not None:
-        kernels = [None]
+    if backend.device == "cpu":
+        kernels += registry.kernels(EVERY_CPU, spec.name)
+    if not registry.kernels(backend.name, spec.name) and backend.xp is not None:
+        kernels.append(None)
     return [Subject(registry, backend, spec, kernel) for kernel in kernels]
 
 

@@ -46,8 +46,6 @@ class Node:
     inputs: Mapping[str, str]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    originals: tuple[Node, ...] = ()
-    """The nodes that a fused node replaced; their composed references are its oracle."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyllm.graph.graph import State
 from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.link import BoundNode
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
 
@@ -20,17 +21,11 @@ Pages = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One call: `function(*sources) -> targets`."""
+class Step(BoundNode):
+    """A bound node with the backend that it runs on."""
 
-    op: str
-    name: str
-    function: Callable[..., Any]
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
     backend: Backend
     traceable: bool
-    several: bool
 
 
 @dataclass(frozen=True)
@@ -51,10 +46,15 @@ class Allocation:
 
 @dataclass
 class Report:
-    """What binding did: kernel per node, weights that are held in more than one form, bytes of weights per backend."""
+    """What binding did.
+
+    kernels: per node its kernel's id. second_copies: weights that are held in more than one form.
+    expanded: per kernel and scheme that runs as float matrices, the bytes of its weights before and after.
+    """
 
     kernels: dict[str, str] = field(default_factory=dict)
     second_copies: list[str] = field(default_factory=list)
+    expanded: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Program:

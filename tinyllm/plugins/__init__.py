@@ -3,32 +3,42 @@
 `tests/plugins/test_face.py` holds its list of names: what stands here is kept, or changes with the spec version.
 """
 
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.bits import WORD, pack, per_column, unpack
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.family import Family
 from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
 from tinyllm.plugins.hookspecs import hookimpl
-from tinyllm.plugins.kernel import Kernel, Supports
+from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
+from tinyllm.plugins.link import BoundNode, Run
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec, Output
 from tinyllm.spec.pages import neighbours, runs
-from tinyllm.spec.quantized import QuantWeight, known_scheme
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.spec.scheme import Part, QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType, Call, QuantType
 
 __all__ = [
+    "ANY_SCHEME",
+    "DENSE",
+    "EVERY_CPU",
     "REQUIRED",
     "SPEC_VERSION",
+    "WORD",
+    "Affine",
     "ArrayType",
     "Attribute",
     "Backend",
     "BackendPlugin",
     "BackendUnavailableError",
     "BadInput",
+    "BoundNode",
     "Call",
     "Case",
     "CheckpointError",
@@ -38,16 +48,20 @@ __all__ = [
     "ExpectedFailure",
     "Family",
     "Input",
+    "Int8",
     "InvalidInputError",
     "Kernel",
     "OpSpec",
     "Oracle",
     "Output",
+    "Part",
     "Probe",
     "QuantType",
     "QuantWeight",
     "Rope",
     "RopeScaling",
+    "Run",
+    "Scheme",
     "Supports",
     "Unrepeatable",
     "UnsupportedError",
@@ -56,8 +70,10 @@ __all__ = [
     "hookimpl",
     "invalid",
     "inverse_frequencies",
-    "known_scheme",
     "neighbours",
     "numpy_dtype",
+    "pack",
+    "per_column",
     "runs",
+    "unpack",
 ]

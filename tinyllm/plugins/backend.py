@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.plugins.link import Run
 from tinyllm.spec.op_spec import SPEC_VERSION
 
 
@@ -95,8 +96,9 @@ class Backend(ABC):
     def synchronize(self, *arrays: Any) -> None:  # noqa: B027  a default: nothing to wait for
         """Return when the arrays are computed."""
 
-    def compile(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
-        """A compiled form of a function of native arrays, or None where this device gains nothing by it."""
+    def link(self, run: Run) -> Callable[..., tuple[Any, ...]] | None:
+        """One call for a run of a program's nodes, taking and giving what the run itself does; None where nothing is
+        gained by it. A library that compiles gives the compiled run."""
         return None
 
     def memory(self) -> Mapping[str, int]:

@@ -1,7 +1,7 @@
 """The whole plugin contract. A plugin is a module (entry-point group `tinyllm`) with any of these hooks, marked
 `hookimpl`.
 
-It may state `tinyllm_spec_version = 1`, the `tinyllm.spec.op_spec.SPEC_VERSION` it was written for, and is kept out
+It may state `tinyllm_spec_version = 2`, the `tinyllm.spec.op_spec.SPEC_VERSION` it was written for, and is kept out
 where that is another.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinyllm.plugins.kernel import Kernel
     from tinyllm.plugins.oracle import Oracle
     from tinyllm.spec.op_spec import OpSpec
+    from tinyllm.spec.scheme import Scheme
 
 GROUP = "tinyllm"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -43,6 +44,11 @@ def tinyllm_kernels() -> list[Kernel]:  # type: ignore[empty-body]
 def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
     """Model families: how a `config.json` becomes a `DecoderConfig`. Each `model_type` has one family; GGUF files do
     not come here."""
+
+
+@hookspec
+def tinyllm_schemes() -> list[Scheme]:  # type: ignore[empty-body]
+    """Ways to quantize weights: each a `Scheme`, whose kernels, cases and docs follow from its object."""
 
 
 @hookspec

@@ -11,15 +11,19 @@ from typing import Any
 
 import pluggy
 
+from tinyllm.catalogue.schemes import SCHEMES
 from tinyllm.errors import PluginError, suggest
 from tinyllm.models.families.families import FAMILIES
 from tinyllm.models.families.family import Family
 from tinyllm.plugins import hookspecs
 from tinyllm.plugins.backend import BackendPlugin
 from tinyllm.plugins.declarations import Declaration
-from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel
 from tinyllm.plugins.oracle import ONNX, Oracle
 from tinyllm.spec.op_spec import SPEC_VERSION, OpSpec
+from tinyllm.spec.scheme import Scheme
+
+ARRAYS = ("native", "host")
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Plugins:
     ops: dict[str, OpSpec] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
+    schemes: dict[str, Scheme] = field(default_factory=lambda: dict(SCHEMES))
     declarations: list[Declaration] = field(default_factory=list)
     oracles: dict[str, Oracle] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
@@ -95,7 +100,8 @@ def _results(manager: pluggy.PluginManager, module: Any, hook: str, kind: type, 
 
 def _check_version(what: str, version: int) -> None:
     if version != SPEC_VERSION:
-        raise PluginError(f"{what} was written for spec version {version}, this is version {SPEC_VERSION}")
+        versions = f"was written for spec version {version}, this is version {SPEC_VERSION}"
+        raise PluginError(f"{what} {versions}: docs/plugins.md says what changed")
 
 
 def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> None:
@@ -103,11 +109,25 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     _check_version("the plugin", getattr(module, "tinyllm_spec_version", SPEC_VERSION))
     backends = _results(manager, module, "tinyllm_backends", BackendPlugin, array_types=tuple)
     ops = _results(manager, module, "tinyllm_ops", OpSpec)
-    kernels = _results(manager, module, "tinyllm_kernels", Kernel, backend=str, op=str, priority=int, prepares=tuple)
+    kernels = _results(
+        manager,
+        module,
+        "tinyllm_kernels",
+        Kernel,
+        backend=str,
+        op=str,
+        priority=int,
+        prepares=tuple,
+        schemes=tuple,
+        host=tuple,
+        layout=str,
+        arrays=str,
+    )
     families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
     declarations = _results(
         manager, module, "tinyllm_declarations", Declaration, backend=str, op=str, kernel=str, dtype=str, case=str
     )
+    schemes = _results(manager, module, "tinyllm_schemes", Scheme, formula=str, source=str)
     oracles = _results(manager, module, "tinyllm_oracles", Oracle, reason=str, answer=str, package=str, install=str)
     for backend in backends:
         _check_version(f"backend {backend.name!r}", backend.spec_version)
@@ -117,6 +137,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
         _check_declaration(declaration, backends, kernels)
     _check_new("backend", [b.name for b in backends], plugins.backends, "provided by another plugin")
     _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
+    _check_new("scheme", [s.name for s in schemes], plugins.schemes, "there")
     _check_new("oracle", [o.name for o in oracles], {ONNX, *plugins.oracles}, "provided by another plugin")
     known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
     _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
@@ -124,6 +145,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.ops.update((o.name, o) for o in ops)
     plugins.kernels += kernels
     plugins.families += families
+    plugins.schemes.update((s.name, s) for s in schemes)
     plugins.declarations += declarations
     plugins.oracles.update((o.name, o) for o in oracles)
 
@@ -165,10 +187,17 @@ def _wrong_names(kernel: Kernel, plugins: Plugins) -> str:
     """The first name in a kernel that nobody knows, or nothing."""
     if kernel.op not in plugins.ops:
         return f"unknown op {kernel.op!r}.{suggest(kernel.op, plugins.ops)}"
-    if (
-        kernel.backend not in plugins.backends and kernel.backend not in plugins.broken
-    ):  # a broken plugin is told already
+    if kernel.backend not in {EVERY_CPU, *plugins.backends, *plugins.broken}:  # a broken plugin is told already
         return f"unknown backend {kernel.backend!r}.{suggest(kernel.backend, plugins.backends)}"
+    if kernel.arrays not in ARRAYS or (kernel.backend == EVERY_CPU and kernel.arrays != "host"):
+        return f"arrays: expected 'host' for backend '*', otherwise 'native' or 'host', got {kernel.arrays!r}"
     inputs = [i.name for i in plugins.ops[kernel.op].inputs]
-    unknown = [n for n in kernel.prepares if n not in inputs] if kernel.prepare is not None else []
-    return f"prepares: {kernel.op} has no input {unknown[0]!r}.{suggest(str(unknown[0]), inputs)}" if unknown else ""
+    named = {"host": kernel.host, "prepares": kernel.prepares if kernel.prepare is not None else ()}
+    for argument, names in named.items():
+        for name in names:
+            if name not in inputs:
+                return f"{argument}: {kernel.op} has no input {name!r}.{suggest(str(name), inputs)}"
+    for name in kernel.schemes:
+        if name not in {DENSE, ANY_SCHEME, *plugins.schemes}:
+            return f"schemes: unknown scheme {name!r}.{suggest(str(name), plugins.schemes)}"
+    return ""

@@ -4,37 +4,37 @@ once."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tinyllm.plugins.backend import Backend
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import FLOATS
-
-if TYPE_CHECKING:
-    from tinyllm.plugins.backend import Backend
 
 
 def reference_function(spec: OpSpec, backend: Backend) -> Callable[..., Any]:
     """A function with the op's signature that computes the reference on `backend.xp`."""
-    xp = backend.xp
-
-    inputs = {i.name: i for i in spec.inputs}
+    xp, names = backend.xp, [i.name for i in spec.positional]
+    unchanged = {*spec.host, *(a.name for a in spec.attributes)}
 
     def by_reference(*args: Any, **kwargs: Any) -> Any:
-        given = {**dict(zip((i.name for i in spec.positional), args, strict=False)), **kwargs}
-        dtype = _result_dtype(spec, backend, given)
-        accumulate = xp.float64 if any(_dtype(backend, given.get(n)) == "float64" for n in inputs) else xp.float32
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        dtype = _result_dtype(spec, backend, arguments)
+        wide = any(_dtype(backend, value) == "float64" for name, value in arguments.items() if name not in unchanged)
+        accumulate = xp.float64 if wide else xp.float32
 
-        def widen(value: Any) -> Any:
-            if isinstance(value, QuantWeight):
-                return value.with_arrays({k: widen(a) for k, a in value.arrays.items()})
+        def widened(value: Any) -> Any:
+            if isinstance(value, QuantWeight) or value is None:
+                return value
             return xp.astype(value, accumulate) if _dtype(backend, value) in FLOATS else xp.asarray(value)
 
-        ready = {n: v if n not in inputs or inputs[n].host or v is None else widen(v) for n, v in given.items()}
-        result = spec.reference(xp, *[ready.pop(i.name) for i in spec.positional], **ready)
-        return _narrow(spec, backend, result, dtype, kwargs)
+        ready = {name: value if name in unchanged else widened(value) for name, value in arguments.items()}
+        result = spec.reference(xp, *[ready.pop(name) for name in names], **ready)
+        if isinstance(result, tuple):
+            return tuple(_narrowed(spec, i, backend, part, dtype) for i, part in enumerate(result))
+        return _narrowed(spec, 0, backend, result, dtype)
 
     return by_reference
 
@@ -45,28 +45,19 @@ def _dtype(backend: Backend, value: Any) -> str:
     return backend.dtype_name(value)
 
 
-def _result_dtype(spec: OpSpec, backend: Backend, given: Mapping[str, Any]) -> str:
-    for i in spec.positional:
-        if i.kind in ("T", "weight") and not isinstance(given[i.name], QuantWeight):
-            return _dtype(backend, given[i.name])
-    return "float32"
+def _result_dtype(spec: OpSpec, backend: Backend, arguments: Mapping[str, Any]) -> str:
+    """That of the first array of kind T, or else of a quantized weight's numbers."""
+    kinds = ("T", "weight", "quant")
+    values = [arguments[i.name] for i in spec.inputs if i.kind in kinds and arguments.get(i.name) is not None]
+    arrays = [value for value in values if not isinstance(value, QuantWeight)]
+    return _dtype(backend, (arrays or values)[0]) if values else "float32"
 
 
-def _narrow(spec: OpSpec, backend: Backend, result: Any, dtype: str, attributes: Mapping[str, Any]) -> Any:
-    """Each output in the dtype its spec states."""
-    if isinstance(result, tuple):
-        return tuple(_narrow_one(spec, i, backend, r, dtype, attributes) for i, r in enumerate(result))
-    return _narrow_one(spec, 0, backend, result, dtype, attributes)
-
-
-def _narrow_one(
-    spec: OpSpec, index: int, backend: Backend, value: Any, dtype: str, attributes: Mapping[str, Any]
-) -> Any:
-    wanted = spec.outputs[min(index, len(spec.outputs) - 1)].dtype  # the last may stand for several
+def _narrowed(spec: OpSpec, index: int, backend: Backend, value: Any, dtype: str) -> Any:
+    """An output in the dtype that its spec states; the scales of a weight in float16 for 16-bit inputs."""
     if isinstance(value, QuantWeight):
-        scales = "float16" if dtype in ("float16", "bfloat16") else "float32"
-        return value.with_arrays({k: a if k == "q" else backend.astype(a, scales) for k, a in value.arrays.items()})
-    if wanted.startswith("="):
-        default = next(a.default for a in spec.attributes if a.name == wanted[1:])
-        wanted = attributes.get(wanted[1:], default)
+        parts, scales = value.scheme.parts(value.shape), "float16" if dtype in ("float16", "bfloat16") else "float32"
+        arrays = {n: backend.astype(a, scales) if len(parts[n].dtypes) > 1 else a for n, a in value.arrays.items()}
+        return QuantWeight(value.scheme, arrays, value.shape, dtype)
+    wanted = spec.outputs[min(index, len(spec.outputs) - 1)].dtype  # the last may stand for several
     return backend.astype(value, dtype if wanted == "T" else wanted)

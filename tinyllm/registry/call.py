@@ -4,23 +4,37 @@ deciding."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tinyllm.errors import InvalidInputError
 from tinyllm.plugins.backend import Backend
-from tinyllm.registry.registry import Registry
-from tinyllm.registry.selection import selected
+from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.choice import Choice
+from tinyllm.registry.selection import Selection, selected
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight, check_quant_weight
+from tinyllm.spec.scheme import QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType, Call
-from tinyllm.spec.validation import Typed, check_call, check_names, quant_type
+from tinyllm.spec.validation import Typed, check_call, check_names
 
 MOST_PLANS = 4096
 """Known call forms kept per op; past it all are forgotten, so that varying shapes cannot fill memory."""
+
+
+class Decides(Protocol):
+    """Who finds backends and kernels: a `Registry`."""
+
+    def select(self, argument: str | None = None) -> Selection: ...
+    def asked(self, argument: str | None = None) -> Selection | None: ...
+    def backend(self, name: str) -> Backend: ...
+    def backend_for(self, op: str, selection: Selection) -> Backend: ...
+    def owner(self, array: Any) -> str | None: ...
+    def choose(self, call: Call, backend: Backend) -> Choice: ...
+    def bind(self, choice: Choice) -> BoundKernel: ...
+    def check_scheme(self, where: str, name: str, scheme: Scheme) -> None: ...
+    def check_weight(self, where: str, name: str, weight: QuantWeight, backend: Backend) -> None: ...
 
 
 @dataclass
@@ -28,7 +42,7 @@ class Plan:
     """What was decided for calls of one form."""
 
     call: Call
-    function: Callable[..., Any]
+    run: Callable[..., Any]
     backend: Backend
     convert: tuple[tuple[Any, Callable[[Any], Any]], ...]
     """Per argument to convert, its position or name, and what converts it."""
@@ -38,7 +52,7 @@ class Plan:
 class Dispatcher:
     """Runs calls of one op."""
 
-    def __init__(self, spec: OpSpec, registry: Registry) -> None:
+    def __init__(self, spec: OpSpec, registry: Decides) -> None:
         self.spec = spec
         self.registry = registry
         self._plans: dict[Any, Plan] = {}
@@ -64,15 +78,15 @@ class Dispatcher:
         if self.spec.check_values is not None:
             self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
         if plan.convert:
-            given = list(args)
-            for place, step in plan.convert:
+            ready = list(args)
+            for place, convert in plan.convert:
                 if type(place) is int:
-                    given[place] = step(given[place])
+                    ready[place] = convert(ready[place])
                 else:
-                    kwargs[place] = step(kwargs[place])
-            result = plan.function(*given, **kwargs)
+                    kwargs[place] = convert(kwargs[place])
+            result = plan.run(*ready, **kwargs)
         else:
-            result = plan.function(*args, **kwargs)
+            result = plan.run(*args, **kwargs)
         return _to_numpy(plan.backend, result) if plan.numpy_out else result
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> tuple[Any, ...]:
@@ -86,29 +100,21 @@ class Dispatcher:
 
     def _decide(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], argument: str | None) -> Plan:
         spec = self.spec
-        given = check_names(spec, args, kwargs)
-        arrays = {i.name: given[i.name] for i in spec.inputs if given.get(i.name) is not None}
-        attributes = {a.name: given[a.name] for a in spec.attributes if a.name in given}
+        arguments = check_names(spec, args, kwargs)
+        arrays = {i.name: arguments[i.name] for i in spec.inputs if arguments.get(i.name) is not None}
+        attributes = {a.name: arguments[a.name] for a in spec.attributes if a.name in arguments}
         backend, native = self._backend(arrays, argument)
         types = {name: self._type(name, value, backend) for name, value in arrays.items()}
         call = check_call(spec, types, attributes, backend.device)
-        choice = self.registry.choose(call, backend)
+        for name, value in attributes.items():
+            if isinstance(value, Scheme):
+                self.registry.check_scheme(spec.name, name, value)
+        bound = self.registry.bind(self.registry.choose(call, backend))
         positions = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
-        convert: list[tuple[Any, Callable[[Any], Any]]] = []
-        for i in spec.inputs:
-            if i.name in arrays:
-                step = _converter(i.host, arrays[i.name], backend)
-                prepare = (
-                    choice.kernel.prepare_function() if choice.kernel and i.name in choice.kernel.prepares else None
-                )
-                if prepare:
-                    step = _then(step, prepare)
-                if step:
-                    convert.append((positions.get(i.name, i.name), step))
-        function = self.registry.function(choice)
-        if backend.call_context is not None:
-            function = _inside(backend.call_context, function)
-        return Plan(call, function, backend, tuple(convert), not native)
+        converters = {name: bound.converter(name, value) for name, value in arrays.items()}
+        convert = tuple((positions.get(name, name), step) for name, step in converters.items() if step)
+        run = bound if backend.call_context is not None else bound.function
+        return Plan(call, run, backend, convert, not native)
 
     def _backend(self, arrays: Mapping[str, Any], argument: str | None) -> tuple[Backend, bool]:
         """The backend of the native arrays; where all are numpy, the selected one. The flag says whether any is
@@ -134,47 +140,38 @@ class Dispatcher:
         return self.registry.backend(wanted if wanted and same else owner), True
 
     def _owner(self, name: str, value: Any) -> str:
-        for base in type(value).__mro__:
-            full = f"{base.__module__}.{base.__qualname__}"
-            for plugin in self.registry.plugins.backends.values():
-                if full in plugin.array_types:
-                    return plugin.name
-        raise InvalidInputError(
-            f"{self.spec.name}: {name}: expected a numpy array or an array of a backend, got {type(value).__name__}"
-        )
+        owner = self.registry.owner(value)
+        if owner is None:
+            got = type(value).__name__
+            raise InvalidInputError(
+                f"{self.spec.name}: {name}: expected a numpy array or an array of a backend, got {got}"
+            )
+        return owner
 
     def _type(self, name: str, value: Any, backend: Backend) -> Typed:
         if isinstance(value, QuantWeight):
-            check_quant_weight(self.spec.name, name, value, backend)
-            return quant_type(value)
+            self.registry.check_weight(self.spec.name, name, value, backend)
+            return value.type
         dtype = str(value.dtype) if isinstance(value, (np.ndarray, np.generic)) else backend.dtype_name(value)
         return ArrayType(tuple(value.shape), dtype)
 
     def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         values = dict(zip((i.name for i in self.spec.positional), args, strict=False)) | dict(kwargs)
         host = {}
-        for given in self.spec.inputs:
-            value = values.get(given.name)
-            if given.kind == "int" and value is not None:
-                host[given.name] = (
-                    value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
-                )
+        for i in self.spec.inputs:
+            value = values.get(i.name)
+            if i.kind == "int" and value is not None:
+                host[i.name] = value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
         return host
 
 
 def _form(value: Any) -> Any:
     """What decisions depend on in an array, a `QuantWeight`, or whatever was given in its place."""
+    if value.__class__ is QuantWeight:
+        return (value.type, *((name, _form(array)) for name, array in value.arrays.items()))
     try:
         return value.__class__, value.shape, value.dtype
     except AttributeError:
-        if isinstance(value, QuantWeight):
-            return (
-                value.scheme,
-                value.bits,
-                value.group_size,
-                value.shape,
-                *((k, _form(a)) for k, a in value.arrays.items()),
-            )
         return _plain(value)
 
 
@@ -183,32 +180,6 @@ def _plain(value: Any) -> Any:
     if value.__class__ is tuple:
         return tuple, tuple([_plain(v) for v in value])
     return value.__class__, value
-
-
-def _converter(host: bool, value: Any, backend: Backend) -> Callable[[Any], Any] | None:
-    if isinstance(value, QuantWeight):
-        if all(not isinstance(a, np.ndarray) for a in value.arrays.values()):
-            return None
-        return lambda weight: weight.with_arrays(
-            {k: backend.from_numpy(a) if isinstance(a, np.ndarray) else a for k, a in weight.arrays.items()}
-        )
-    if host:
-        return None if isinstance(value, (np.ndarray, np.generic)) else backend.to_numpy
-    if isinstance(value, np.generic):
-        return lambda number: backend.from_numpy(np.asarray(number))
-    return backend.from_numpy if isinstance(value, np.ndarray) else None
-
-
-def _then(first: Callable[[Any], Any] | None, prepare: Callable[[Any, tuple[str, ...]], Any]) -> Callable[[Any], Any]:
-    return lambda value: prepare(first(value) if first else value, ())
-
-
-def _inside(context: Callable[[], AbstractContextManager[Any]], function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with context():
-            return function(*args, **kwargs)
-
-    return run
 
 
 def _to_numpy(backend: Backend, result: Any) -> Any:

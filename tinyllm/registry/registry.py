@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
+
+import numpy as np
 
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import (
@@ -17,40 +18,25 @@ from tinyllm.errors import (
     TinyllmError,
     UnknownNameError,
     UnsupportedError,
+    invalid,
     suggest,
 )
 from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
-from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.kernel import EVERY_CPU, Kernel, optional_arguments_left_out, resolve
 from tinyllm.plugins.load import Plugins, check_fields, load_plugins
+from tinyllm.registry.backend_ops import BackendOps
+from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.by_reference import reference_function
+from tinyllm.registry.call import Dispatcher
+from tinyllm.registry.choice import Candidate, Choice, Form, best, candidate, forms
 from tinyllm.registry.selection import Selection, parse_pins, parse_selection, selected
 from tinyllm.settings.read import Setting, read_settings
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import check_quant_weight
+from tinyllm.spec.scheme import QuantWeight, Scheme
 from tinyllm.spec.types import FLOATS, ArrayType, Call
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A kernel that was looked at. `reason` is empty if it can run the call, otherwise why not."""
-
-    kernel: Kernel
-    reason: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What runs an op: a kernel, or (kernel None) the reference on the backend's namespace."""
-
-    op: str
-    backend: Backend
-    kernel: Kernel | None
-    candidates: tuple[Candidate, ...]
-    why: str
-
-    @property
-    def id(self) -> str:
-        """`torch/sdpa:fused`, or `numpy/gelu:reference`."""
-        return self.kernel.id if self.kernel else f"{self.backend.name}/{self.op}:reference"
+from tinyllm.spec.validation import check_call
 
 
 class Registry:
@@ -63,7 +49,9 @@ class Registry:
         self._probes: dict[str, Probe] = {}
         self._backends: dict[str, Backend] = {}
         self._checked: set[Selection] = set()
-        self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._functions: dict[tuple[str, str, str], Callable[..., Any]] = {}
+        self._missing: dict[str, frozenset[str]] = {}
+        self._dispatchers: dict[str, Dispatcher] = {}
         kernels = self.settings["kernels"]
         self.pins = parse_pins(kernels.value, kernels.source)
         self._check_pins(kernels.source)
@@ -129,7 +117,7 @@ class Registry:
     def _check_signatures(self, backend: str) -> None:
         """Kernels with another signature than their op's are kept aside, aloud; those that cannot be loaded say so when
         they are used."""
-        for kernel in [k for k in self.plugins.kernels if k.backend == backend]:
+        for kernel in [k for k in self.plugins.kernels if k.backend in (backend, EVERY_CPU)]:
             try:
                 kernel.function(self.specs[kernel.op])
             except SignatureError as error:
@@ -186,13 +174,13 @@ class Registry:
         return self.backend(selection.for_op(op) or self.best())
 
     def kernels(self, backend: str, op: str) -> list[Kernel]:
-        """Kernels of a backend for an op, highest priority first."""
-        found = [k for k in self.plugins.kernels if k.backend == backend and k.op == op]
-        return sorted(found, key=lambda k: -k.priority)
+        """Kernels of a backend for an op, highest priority first; those of `"*"` serve every backend on a CPU."""
+        registered = [k for k in self.plugins.kernels if k.backend == backend and k.op == op]
+        return sorted(registered, key=lambda k: -k.priority)
 
     def choose(self, call: Call, backend: Backend, kernel: str | None = None, fast: bool | None = None) -> Choice:
-        """The kernel for a call: named, pinned, or the highest priority that supports it; the reference if there is no
-        kernel at all.
+        """The kernel for a call: named, pinned, or the highest priority that supports it; where there is none at all,
+        the op's composition, or its reference.
 
         Raises:
             UnsupportedError: a dtype or call that nothing on this backend runs, with each reason.
@@ -200,61 +188,124 @@ class Registry:
         """
         spec = self.spec(call.op)
         self.check_dtypes(call, backend)
-        found = self.kernels(backend.name, call.op)
-        fast = self.settings["fast"].value if fast is None else fast
         pin = kernel or self.pins.get((backend.name, call.op))
-        candidates = tuple(Candidate(k, _reason(k, call, fast or pin == k.name)) for k in found)
+        inexact = self.settings["fast"].value if fast is None else fast
+        kernels = self.kernels(backend.name, call.op)
+        if backend.device == "cpu":
+            kernels += self.kernels(EVERY_CPU, call.op)
+        ways = forms(spec, call)
+        candidates = tuple(candidate(spec, k, ways, inexact or pin == k.name, self.left_out) for k in kernels)
         if pin:
-            return self._pinned(pin, call, backend, candidates)
-        fitting = [c.kernel for c in candidates if not c.reason]
-        if not fitting and not found:
-            if backend.xp is None:
-                raise UnsupportedError(
-                    f"{call.op}: backend {backend.name!r} has no kernel for it and no namespace for references"
-                )
-            return Choice(call.op, backend, None, candidates, "no kernel of its own: runs by the op's reference")
-        if not fitting:
+            return self._pinned(pin, call, backend, candidates, ways)
+        taken = best(spec, candidates)
+        if taken is not None:
+            why = f"highest priority ({taken.kernel.priority}) that supports the call"
+            return Choice(call.op, backend, taken.kernel, candidates, why, ways[taken.form], taken.form)
+        if any(k.backend == backend.name for k in kernels):
             reasons = "; ".join(f"{c.kernel.id}: {c.reason}" for c in candidates)
             raise UnsupportedError(f"{spec.name}: no kernel of backend {backend.name!r} supports this call ({reasons})")
-        if len(fitting) > 1 and fitting[0].priority == fitting[1].priority:
-            raise PluginError(
-                f"{spec.name}: kernels {fitting[0].id} and {fitting[1].id} have the same priority "
-                f"{fitting[0].priority}; pin one"
+        if backend.xp is None:
+            raise UnsupportedError(
+                f"{call.op}: backend {backend.name!r} has no kernel for it and no namespace for references"
             )
-        return Choice(
-            call.op, backend, fitting[0], candidates, f"highest priority ({fitting[0].priority}) that supports the call"
-        )
+        by, how = ("composed", "other ops") if spec.composed else ("reference", "the op's reference")
+        return Choice(call.op, backend, None, candidates, f"no kernel of its own: runs by {how}", call, by=by)
 
-    def _pinned(self, pin: str, call: Call, backend: Backend, candidates: Iterable[Candidate]) -> Choice:
-        candidates = tuple(candidates)
-        if pin == "reference" and backend.xp is not None:
-            return Choice(call.op, backend, None, candidates, "pinned")
-        for candidate in candidates:
-            if candidate.kernel.name == pin:
-                if candidate.reason:
+    def _pinned(
+        self, pin: str, call: Call, backend: Backend, candidates: tuple[Candidate, ...], ways: Mapping[Form, Call]
+    ) -> Choice:
+        if backend.xp is not None and (pin == "reference" or (pin == "composed" and self.spec(call.op).composed)):
+            return Choice(call.op, backend, None, candidates, "pinned", call, by=pin)
+        for one in candidates:
+            if one.kernel.name == pin:
+                if one.reason:
                     raise UnsupportedError(
-                        f"{call.op}: pinned kernel {candidate.kernel.id} does not support this call: {candidate.reason}"
+                        f"{call.op}: pinned kernel {one.kernel.id} does not support this call: {one.reason}"
                     )
-                return Choice(call.op, backend, candidate.kernel, candidates, "pinned")
-        names = [c.kernel.name for c in candidates]
+                return Choice(call.op, backend, one.kernel, candidates, "pinned", ways[one.form], one.form)
+        names = [one.kernel.name for one in candidates]
         raise UnknownNameError(f"{call.op}: backend {backend.name!r} has no kernel {pin!r}.{suggest(pin, names)}")
 
-    def function(self, choice: Choice) -> Callable[..., Any]:
-        """The function behind a choice: loaded and its signature checked once."""
-        key = (choice.id, id(choice.backend))
+    def left_out(self, kernel: Kernel) -> frozenset[str]:
+        """The optional arguments that a kernel does not take; none where it cannot be loaded, which its use will
+        tell."""
+        if kernel.id not in self._missing:
+            spec = self.spec(kernel.op)
+            try:
+                self._missing[kernel.id] = optional_arguments_left_out(spec, kernel.function(spec))
+            except PluginError:
+                self._missing[kernel.id] = frozenset()
+        return self._missing[kernel.id]
+
+    def bind(self, choice: Choice) -> BoundKernel:
+        """A choice made ready for its call. Raises `PluginError` where the kernel cannot be loaded."""
+        return BoundKernel(self.spec(choice.op), choice, self._function(choice), self)
+
+    def _function(self, choice: Choice) -> Callable[..., Any]:
+        """The function behind a choice, loaded and its signature checked once."""
+        key = (choice.id, choice.backend.name, choice.backend.device)
         if key not in self._functions:
             spec = self.spec(choice.op)
-            self._functions[key] = (
-                choice.kernel.function(spec) if choice.kernel else reference_function(spec, choice.backend)
-            )
+            if choice.kernel:
+                self._functions[key] = choice.kernel.function(spec)
+            elif choice.by == "composed":
+                self._functions[key] = partial(resolve(spec.composed, choice.id), BackendOps(self, choice.backend))
+            else:
+                self._functions[key] = reference_function(spec, choice.backend)
         return self._functions[key]
 
+    def expanded(self, weight: QuantWeight, backend: Backend) -> Any:
+        """The matrix that a weight stands for, as a native array in the dtype that the weight says: by the backend's
+        `dequantize`, or by the scheme's formula in numpy where it has none."""
+        call = check_call(self.spec("dequantize"), {"weight": weight.type}, {}, backend.device)
+        try:
+            bound = self.bind(self.choose(call, backend))
+        except UnsupportedError:
+            arrays = {n: a if isinstance(a, np.ndarray) else backend.to_numpy(a) for n, a in weight.arrays.items()}
+            wide = np.float64 if weight.dtype == "float64" else np.float32
+            matrix = weight.scheme.dequantize(np, weight.with_arrays(arrays), wide)
+            return backend.from_numpy(matrix.astype(numpy_dtype(weight.dtype), copy=False))
+        return bound(bound.ready_weight("weight", weight))
+
+    def dispatcher(self, op: str) -> Dispatcher:
+        """What runs calls of an op, and remembers what was decided for their forms."""
+        if op not in self._dispatchers:
+            self._dispatchers[op] = Dispatcher(self.spec(op), self)
+        return self._dispatchers[op]
+
+    def check_scheme(self, where: str, name: str, scheme: Scheme) -> None:
+        """Raises `InvalidInputError` for a scheme that no plugin brought."""
+        known = self.plugins.schemes
+        if type(known.get(getattr(scheme, "name", ""))) is not type(scheme):
+            names = f"a scheme that is registered ({', '.join(sorted(known))}; the hook is tinyllm_schemes)"
+            raise invalid(where, name, names, getattr(scheme, "name", repr(scheme)))
+
+    def check_weight(self, where: str, name: str, weight: QuantWeight, backend: Backend) -> None:
+        """Raises `InvalidInputError` where the scheme is of no plugin, or the weight does not fit it."""
+        self.check_scheme(where, f"{name}: scheme", weight.scheme)
+        check_quant_weight(
+            where,
+            name,
+            weight,
+            lambda a: str(a.dtype) if isinstance(a, np.ndarray) else backend.dtype_name(a),
+            lambda a: a if isinstance(a, np.ndarray) else backend.to_numpy(a),
+        )
+
+    def owner(self, array: Any) -> str | None:
+        """The name of the backend whose array this is; None: nobody's."""
+        for base in type(array).__mro__:
+            full = f"{base.__module__}.{base.__qualname__}"
+            for plugin in self.plugins.backends.values():
+                if full in plugin.array_types:
+                    return plugin.name
+        return None
+
     def check_dtypes(self, call: Call, backend: Backend) -> None:
-        """Those of the inputs, and of outputs whose dtype the caller chose, are the backend's; otherwise
-        `UnsupportedError`."""
-        wanted = {n: t.dtype for n, t in call.inputs.items() if isinstance(t, ArrayType)}
-        chosen = [o.dtype[1:] for o in self.spec(call.op).outputs if o.dtype.startswith("=")]
-        for name, dtype in (wanted | {n: call.attributes[n] for n in chosen}).items():
+        """Those of the inputs and outputs are the backend's; otherwise `UnsupportedError`."""
+        dtypes = {n: t.dtype for n, t in call.inputs.items() if isinstance(t, ArrayType)}
+        if "dtype of T" in call.dims:
+            dtypes |= dict([call.dims["dtype of T"]])
+        for name, dtype in dtypes.items():
             if dtype in FLOATS and dtype not in backend.dtypes:
                 supported = ", ".join(sorted(backend.dtypes))
                 raise UnsupportedError(
@@ -268,18 +319,6 @@ class Registry:
                 raise UnknownNameError(
                     f"{source}: kernels: unknown backend {backend!r}.{suggest(backend, self.plugins.backends)}"
                 )
-
-
-def _reason(kernel: Kernel, call: Call, inexact_allowed: bool) -> str:
-    if not kernel.exact and not inexact_allowed:
-        return "rounds activations or scales: needs --fast or its name"
-    try:
-        answer = kernel.supports(call) if kernel.supports else True
-    except Exception as error:  # noqa: BLE001  a plugin's function may raise anything; other kernels go on working
-        return f"supports failed: {type(error).__name__}: {error}"
-    if not isinstance(answer, (bool, str)):
-        return f"supports gave {answer!r}, expected True or a reason"
-    return "" if answer is True else answer or "not supported"
 
 
 def _checked_probe(probe: Any) -> Probe:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -75,22 +75,6 @@ def constant(values: Any, dtype: str | None = None) -> Draw:
     return Draw(array.shape, lambda rng: array.copy())
 
 
-def quantized(rows: int, columns: int, *, bits: int = 4, group_size: int = 32, scheme: str = "affine") -> Draw:
-    """A random `QuantWeight` `[rows, columns]` of the shape that trained weights have (mean 0, deviation about 0.02 *
-    2**bits)."""
-
-    def make(rng: Any) -> QuantWeight:
-        groups = columns // group_size
-        scales = (rng.random((rows, groups)) * 0.02 + 0.01).astype(np.float16)
-        if scheme == "int8":
-            q = rng.integers(-127, 128, (rows, columns), dtype=np.int8)
-            return QuantWeight(
-                "int8", {"q": q, "scales": (scales / 16).astype(np.float16)}, 8, group_size, (rows, columns)
-            )
-        words = rng.integers(0, 2**32, (rows, columns * bits // 32), dtype=np.uint32)
-        biases = (-scales * (2 ** (bits - 1) + rng.standard_normal((rows, groups)))).astype(np.float16)
-        return QuantWeight(
-            "affine", {"q": words, "scales": scales, "biases": biases}, bits, group_size, (rows, columns)
-        )
-
-    return Draw((rows, columns), make)
+def quantized(scheme: Scheme, *shape: int) -> Draw:
+    """A random weight of a scheme."""
+    return Draw(shape, lambda rng: scheme.draw(rng, shape))

@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from tinyllm.spec.cases import BadInput, Case
+from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import Call
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Raised when a change to specs or kernels breaks plugins; a plugin states the version it was written for."""
 
 
@@ -24,14 +25,12 @@ class Input:
 
     kind: "T" float, all inputs of kind T of one dtype; "float" any float; "int" any integer; "bool"; "mask" bool or any
     float; "quant" a `QuantWeight`; "weight" an array of kind T or a `QuantWeight`.
-    host: indices that kernels want as numpy arrays, wherever the other inputs live.
     """
 
     name: str
     shape: str
     kind: str = "T"
     optional: bool = False
-    host: bool = False
     about: str = ""
 
 
@@ -63,8 +62,7 @@ class OpSpec:
     """An op. Kernels and references take the inputs that are not optional by position, all else by keyword.
 
     reference(xp, *inputs, **attributes): the formula over the functions of `reference_profile`, computed in the dtype
-    that
-        its inputs come in (the caller casts). numpy in float64 makes it the oracle.
+        that its inputs come in (the caller casts). numpy in float64 makes it the oracle.
     check(call): conditions between arguments, raising `InvalidInputError`; may return further dims for the outputs.
     check_values(call, values): conditions on data (indices in range), on host arrays, at each call.
     flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
@@ -74,6 +72,7 @@ class OpSpec:
     reference_errs: it sums, so that in float64 the reference is off by as much as a kernel; bounds are doubled there.
     tolerance: the factor c in `|a - r| <= c * (eps(dtype) * scale + eps(inner dtype) * inner_scale)`; 0 means exact.
     consumes: inputs that the op may overwrite.
+    host: integer inputs that the reference reads as numpy arrays, because they decide what it does.
     """
 
     name: str
@@ -95,11 +94,17 @@ class OpSpec:
     tolerance: float = 4.0
     reference_errs: bool = False
     consumes: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     """Names other libraries use, and what to write instead."""
     more_cases: str = ""
     """`"module:function"`, giving further cases: they are many, so they are made when somebody asks for them."""
+    scheme_cases: str = ""
+    """`"module:function"`: the cases of a `Scheme`, where an input may be a quantized weight."""
+    composed: str = ""
+    """`"module:function"`: the op's meaning in other ops, `composed(ops, *inputs, **attributes)`. A backend without a
+    kernel for the op runs it so."""
     unread: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] | None = None
     """`unread(inputs, attributes)`: per input a bool array of its shape, True where no output depends on what stands
     there, so that NaN and inf do no harm. numpy only; inputs that are read as a whole are left out."""
@@ -111,6 +116,14 @@ class OpSpec:
             return self.cases
         module, _, name = self.more_cases.partition(":")
         return (*self.cases, *getattr(importlib.import_module(module), name)())
+
+    def cases_of(self, scheme: Scheme) -> tuple[Case, ...]:
+        """The cases that hold kernels to a scheme."""
+        if not self.scheme_cases:
+            return ()
+        module, _, name = self.scheme_cases.partition(":")
+        cases: tuple[Case, ...] = getattr(importlib.import_module(module), name)(scheme)
+        return cases
 
     @cached_property
     def positional(self) -> tuple[Input, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyllm.spec.scheme import Scheme
 
 Dim = int | str
 """A size: a number, or in a graph the name of a size that changes from step to step (`"T"`)."""
@@ -29,12 +32,12 @@ class QuantType:
     """What a `QuantWeight` looks like from outside."""
 
     shape: tuple[Dim, ...]
-    scheme: str
-    bits: int
-    group_size: int
+    scheme: Scheme
+    dtype: str = "float32"
+    """The float dtype that its numbers are given in."""
 
     def __str__(self) -> str:
-        return f"{self.scheme}{self.bits}/{self.group_size}[{', '.join(map(str, self.shape))}]"
+        return f"{self.scheme}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,19 @@ class Call:
     attributes: Mapping[str, Any]
     dims: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
-    bound: bool = False
-    """The weights are a bound program's: packing them is paid once, and not at every call."""
+    weights_packed: bool = False
+    """The weights are a program's constants: packing them is paid once, and not at every call."""
+    shared: bool = False
+    """Other ops of the program read the weight as well, as it is: a packed form would be a second copy of it."""
 
     def shape(self, name: str) -> tuple[Any, ...]:
         """Shape of an input that is present."""
-        given = self.inputs[name]
-        if given is None:
+        kind = self.inputs[name]
+        if kind is None:
             raise KeyError(name)
-        return given.shape
+        return kind.shape
 
     def dtype(self, name: str) -> str:
-        """Dtype name of an input; of a `QuantWeight`, its scheme."""
-        given = self.inputs[name]
-        return given.dtype if isinstance(given, ArrayType) else given.scheme if given else "none"
+        """Dtype name of an input, `none` where it was left out; of a `QuantWeight` that of its numbers."""
+        kind = self.inputs[name]
+        return "none" if kind is None else kind.dtype

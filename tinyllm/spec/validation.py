@@ -7,7 +7,6 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid, suggest
 from tinyllm.spec.op_spec import REQUIRED, Input, OpSpec
-from tinyllm.spec.quantized import QuantWeight
 from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, Call, Dim, QuantType
 
 Typed = ArrayType | QuantType
@@ -126,6 +125,9 @@ def check_call(
         _check_kind(spec, given, what, dims)
         _match(spec, given, what.shape, dims)
     call = Call(spec.name, {i.name: types.get(i.name) for i in spec.inputs}, checked, dims, device)
+    for name, what in types.items():
+        if isinstance(what, QuantType):  # says the dtype where no array does
+            dims.setdefault("dtype of T", (name, what.dtype))
     if spec.check is not None:
         dims.update(spec.check(call) or {})
     return call
@@ -162,8 +164,3 @@ def _output_dtype(stated: str, call: Call) -> str:
     if stated == "T":
         return str(call.dims["dtype of T"][1])
     return str(call.attributes[stated[1:]]) if stated.startswith("=") else stated
-
-
-def quant_type(weight: QuantWeight) -> QuantType:
-    """The outside view of a quantized weight."""
-    return QuantType(tuple(weight.shape), weight.scheme, weight.bits, weight.group_size)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.conformance.example import Example
-from tinyllm.plugins import QuantWeight, Rope
+from tinyllm.plugins import Rope
 from tinyllm_torch.oracle.attention import attend, intersected, split_mask, visible
 from tinyllm_torch.oracle.rows import rms_norm, rope, scaled
 from tinyllm_torch.oracle.weights import unpacked
@@ -22,7 +22,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 def mha(**given: Any) -> Any:
     """Output, then weights, keys and values as far as they are asked for."""
-    given |= {name: unpacked(given[name]) for name in PROJECTIONS if isinstance(given.get(name), QuantWeight)}
+    given |= {name: unpacked(given[name]) for name in PROJECTIONS if given.get(name) is not None}
     given = {name: value for name, value in given.items() if value is not None}
     given.setdefault("key", given["query"])
     given.setdefault("value", given["key"])

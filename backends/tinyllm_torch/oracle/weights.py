@@ -7,19 +7,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tinyllm.plugins import QuantWeight
-from tinyllm.spec.quantized import WORD
+from tinyllm.plugins import WORD, Affine, QuantWeight
 
 
-def unpacked(weight: QuantWeight) -> Any:
-    """The matrix in float64, bit by bit from what `QuantWeight` says of its format."""
-    q, scales = weight.arrays["q"], weight.arrays["scales"]
-    if weight.scheme == "affine":
+def unpacked(weight: Any) -> Any:
+    """The matrix in float64, bit by bit from what its scheme says of the format; an array as it is."""
+    if not isinstance(weight, QuantWeight):
+        return weight
+    q, scales, scheme = weight.arrays["q"], weight.arrays["scales"], weight.scheme
+    if isinstance(scheme, Affine):
         bits = (q[..., None] >> torch.arange(WORD)) & 1
-        q = (bits.flatten(-2).unflatten(-1, (weight.shape[-1], weight.bits)) << torch.arange(weight.bits)).sum(-1)
-    matrix = q.double() * scales.repeat_interleave(weight.group_size, dim=-1)
-    if weight.scheme == "affine":
-        matrix = matrix + weight.arrays["biases"].repeat_interleave(weight.group_size, dim=-1)
+        q = (bits.flatten(-2).unflatten(-1, (weight.shape[-1], scheme.bits)) << torch.arange(scheme.bits)).sum(-1)
+    matrix = q.double() * scales.repeat_interleave(scheme.block, dim=-1)
+    if isinstance(scheme, Affine):
+        matrix = matrix + weight.arrays["biases"].repeat_interleave(scheme.block, dim=-1)
     order = weight.arrays.get("permutation")
     return matrix if order is None else matrix[..., torch.argsort(order)]
 
@@ -35,10 +36,8 @@ def kv_append(k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any) -> Any:
 
 
 ANSWERS = {
-    "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
-    "embedding": lambda ids, weight: F.embedding(ids, weight),
-    "dequantize": lambda weight, dtype="float32": unpacked(weight),
-    "quantized_linear": lambda x, weight, bias=None, **_: F.linear(x, unpacked(weight), bias),
-    "quantized_embedding": lambda ids, weight, dtype="float32": F.embedding(ids, unpacked(weight)),
+    "linear": lambda x, weight, bias=None: F.linear(x, unpacked(weight), bias),
+    "embedding": lambda ids, weight: F.embedding(ids, unpacked(weight)),
+    "dequantize": unpacked,
     "kv_append": kv_append,
 }

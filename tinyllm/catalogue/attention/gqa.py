@@ -161,7 +161,6 @@ gqa = OpSpec(
             "*kv_lengths",
             "int",
             optional=True,
-            host=True,
             about="[*B]: valid keys; those at or past it are never read",
         ),
         Input(
@@ -177,6 +176,7 @@ gqa = OpSpec(
     scale=_scale,
     more_cases="tinyllm.catalogue.cases.groups:gqa",
     unread=_unread,
+    host=("kv_lengths",),
     notes=(
         *NOTES,
         "kv head j serves query heads j*G .. (j+1)*G-1; K and V are never repeated in memory.",

@@ -73,7 +73,7 @@ kv_append = OpSpec(
         Input("v_pages", "P Hkv page Dv", about="consumed"),
         Input("k", "T Hkv D"),
         Input("v", "T Hkv Dv"),
-        Input("slots", "T", "int", host=True, about="page number * page size + place in the page; distinct"),
+        Input("slots", "T", "int", about="page number * page size + place in the page; distinct"),
     ),
     outputs=(Output("k_pages", "P Hkv page D"), Output("v_pages", "P Hkv page Dv")),
     reference=_reference,
@@ -83,6 +83,7 @@ kv_append = OpSpec(
     tolerance=0.0,
     more_cases="tinyllm.catalogue.cases.pages:kv_append",
     consumes=("k_pages", "v_pages"),
+    host=("slots",),
     notes=(
         "The pages that come back may be the very arrays that went in: use only those.",
         "Nothing is rounded: numbers are copied.",

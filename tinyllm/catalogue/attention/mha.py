@@ -19,12 +19,12 @@ from tinyllm.catalogue.attention.formula import (
 from tinyllm.catalogue.attention.gqa import both
 from tinyllm.catalogue.attention.mha_cases import BAD_INPUTS, CASES
 from tinyllm.catalogue.attention.mha_checks import check_layer, layer_flops
-from tinyllm.catalogue.quantize.packing import dequantized, magnitude
+from tinyllm.catalogue.products.linear import product
 from tinyllm.catalogue.rope.rope_angles import cos_sin
 from tinyllm.catalogue.rope.rope_rotate import rotate
 from tinyllm.spec.attribute_checks import boolean, choice, instance, integer, number, optional
 from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec, Output
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.quantized import magnitude
 from tinyllm.spec.rope import Rope
 
 
@@ -77,13 +77,13 @@ def _reference(
         x = _turn(xp, x, positions, rope)
         return _rms_norm(xp, x, norm, norm_eps) if norm is not None and qk_norm_after_rope else x
 
-    q = ready(_split(xp, _project(xp, query, q_proj, q_bias), num_heads), q_norm)
+    q = ready(_split(xp, product(xp, query, q_proj, q_bias), num_heads), q_norm)
     k, v = past_k, past_v
     if k_proj is not None:
         key = query if key is None else key
         value = key if value is None else value
-        k = _after(xp, k, ready(_split(xp, _project(xp, key, k_proj, k_bias), kv_heads), k_norm))
-        v = _after(xp, v, _split(xp, _project(xp, value, v_proj, v_bias), kv_heads))
+        k = _after(xp, k, ready(_split(xp, product(xp, key, k_proj, k_bias), kv_heads), k_norm))
+        v = _after(xp, v, _split(xp, product(xp, value, v_proj, v_bias), kv_heads))
     additive, seen = split_mask(xp, mask, visible(xp, length, k.shape[-2], causal, window))
     seen = both(xp, seen, key_mask)
     all_k, all_v = k, v
@@ -93,19 +93,12 @@ def _reference(
     y, weights = attend_groups(
         xp, q, all_k, all_v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks
     )
-    outputs = [_project(xp, _merge(xp, y), o_proj, o_bias)]
+    outputs = [product(xp, _merge(xp, y), o_proj, o_bias)]
     if need_weights:
         outputs.append(weights if need_weights == "heads" else xp.mean(weights, axis=-3))
     if return_kv:
         outputs += [k, v]
     return tuple(outputs) if len(outputs) > 1 else outputs[0]
-
-
-def _project(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-    if isinstance(weight, QuantWeight):
-        weight = xp.astype(dequantized(xp, weight), x.dtype)
-    y = xp.matmul(x, xp.permute_dims(weight, (1, 0)))
-    return y if bias is None else y + bias
 
 
 def _swap(xp: Any, x: Any) -> Any:
@@ -239,13 +232,12 @@ def _unread(inputs: Any, attributes: Any) -> Any:
 def _size(inputs: Any, x: Any, which: str) -> Any:
     """|x| |W|^T + |b|; what NaN and inf stand for is seen by nobody."""
     weight, bias = inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
-    weight = magnitude(weight) if isinstance(weight, QuantWeight) else np.abs(weight)
-    size = np.abs(np.nan_to_num(x, nan=0, posinf=0, neginf=0)) @ weight.T
+    size = np.abs(np.nan_to_num(x, nan=0, posinf=0, neginf=0)) @ magnitude(weight).T
     return size if bias is None else size + np.abs(bias)
 
 
 def _plain(inputs: Any, x: Any, which: str) -> Any:
-    return _project(
+    return product(
         np, np.nan_to_num(x, nan=0, posinf=0, neginf=0), inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
     )
 
@@ -322,6 +314,8 @@ mha = OpSpec(
     scale=_scale,
     inner_scale=_inner_scale,
     more_cases="tinyllm.catalogue.cases.mha:mha",
+    scheme_cases="tinyllm.catalogue.cases.schemes:mha",
+    composed="tinyllm.catalogue.attention.mha_composed:mha",
     unread=_unread,
     notes=(
         *NOTES,

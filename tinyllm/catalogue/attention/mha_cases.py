@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.quantize.dequantize import permuted
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, integers, normal, quantized
+from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, integers, normal
 from tinyllm.spec.rope import Rope, RopeScaling
 
 
@@ -52,9 +52,9 @@ def layer(
     return inputs
 
 
-def quantized_layer(inputs: dict[str, Draw], names: str = "qkvo", **settings: Any) -> dict[str, Draw]:
-    """The same layer with some of its projections quantized."""
-    return inputs | {f"{n}_proj": quantized(*inputs[f"{n}_proj"].shape, **settings) for n in names}
+def with_weights(inputs: dict[str, Draw], draw: Callable[..., Draw], names: str = "qkvo") -> dict[str, Draw]:
+    """The same layer with some of its projections drawn anew: `draw(*shape)`."""
+    return inputs | {f"{n}_proj": draw(*inputs[f"{n}_proj"].shape) for n in names}
 
 
 def without(inputs: dict[str, Draw], *names: str) -> dict[str, Draw]:
@@ -178,14 +178,6 @@ CASES = (
         decision=12,
     ),
     Case("return kv", _CROSS, _H4 | {"return_kv": True}, decision=12),
-    Case("quantized", quantized_layer(_WIDE), _H4KV2 | {"causal": True, "rope": _ROPE}, decision=12),
-    Case(
-        "quantized,v and o int8",
-        quantized_layer(_WIDE, "vo", bits=8, scheme="int8"),
-        _H4KV2 | {"causal": True},
-        decision=12,
-    ),
-    Case("quantized,o permuted", _WIDE | {"o_proj": permuted(64, 64)}, _H4KV2, decision=12),
     Case("L0", layer(2, length=0), _CAUSAL, decision=20),
     Case("S0", layer(2, key=(0, 12), bias=True), _H4 | {"need_weights": "heads"}, decision=20),
     Case("S0,bias_k", layer(2, key=(0, 12)) | _EXTRA, _H4, decision=20),

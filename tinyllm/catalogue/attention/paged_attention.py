@@ -200,11 +200,9 @@ paged_attention = OpSpec(
         Input("q", "T Hq D", about="new tokens of all sequences, one after the other"),
         Input("k_pages", "P Hkv page D", about="the new tokens' keys are already in it"),
         Input("v_pages", "P Hkv page Dv"),
-        Input("q_start", "B1", "int", host=True, about="[B + 1]: where each sequence begins, from 0 to T"),
-        Input("kv_len", "B", "int", host=True, about="keys of each sequence, the new ones included"),
-        Input(
-            "block_table", "B M", "int", host=True, about="page numbers; entries past what kv_len needs are never read"
-        ),
+        Input("q_start", "B1", "int", about="[B + 1]: where each sequence begins, from 0 to T"),
+        Input("kv_len", "B", "int", about="keys of each sequence, the new ones included"),
+        Input("block_table", "B M", "int", about="page numbers; entries past what kv_len needs are never read"),
         Input(
             "sinks", "Hq", "float", optional=True, about="a raw logit per query head, in the sum and not in the output"
         ),
@@ -219,6 +217,7 @@ paged_attention = OpSpec(
     scale=_scale,
     more_cases="tinyllm.catalogue.cases.pages:paged_attention",
     unread=_unread,
+    host=("q_start", "kv_len", "block_table"),
     notes=(
         "Always causal, aligned to the end: a sequence's last token sees all its keys. Prefill, decode and "
         "chunks differ in numbers alone.",

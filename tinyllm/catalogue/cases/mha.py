@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.attention.mha_cases import layer, quantized_layer, without
+from tinyllm.catalogue.attention.mha_cases import layer, with_weights, without
 from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, additive, digits, flag_words, given
 from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.cases.pairwise import pairwise
-from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.int8 import Int8
+from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal, quantized
 from tinyllm.spec.rope import Rope, RopeScaling
 
 _KEYS: dict[str, dict[str, Any]] = {
@@ -105,8 +108,8 @@ def _inputs(row: Mapping[str, Any]) -> dict[str, Draw]:
     if keys == "cached":
         inputs = without(inputs, "k_proj", "v_proj", "k_bias", "v_bias")
     if row["quantized"]:
-        bits = {"bits": 8, "scheme": "int8"} if row["quantized"] == "int8" else {"bits": 4}
-        inputs = quantized_layer(inputs, "qo" if keys == "cached" else "qkvo", **bits)
+        draw = partial(quantized, Int8(32) if row["quantized"] == "int8" else Affine(4, 32))
+        inputs = with_weights(inputs, draw, "qo" if keys == "cached" else "qkvo")
     places = _TURNS[row["turn"]][1]
     if places:
         inputs["positions"] = integers(-3, 200, *(lead if places == "places of each" else ()), length)

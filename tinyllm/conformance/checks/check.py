@@ -114,16 +114,23 @@ class Trial:
     def cases(self) -> list[Case]:
         """Those of the tiers asked for, or those recorded from a model's run."""
         if self.plan.shapes:
-            return list(read_shapes(self.plan.shapes, self.registry.specs).get(self.spec.name, ()))
+            return list(self._recorded().get(self.spec.name, ()))
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
-        return [
-            case for case in (self.spec.all_cases if wanted - {"smoke"} else self.spec.cases) if case.tier in wanted
-        ]
+        stated = self.spec.all_cases if wanted - {"smoke"} else self.spec.cases
+        return [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
+
+    def _recorded(self) -> dict[str, tuple[Case, ...]]:
+        return read_shapes(self.plan.shapes, self.registry.specs, self.registry.plugins.schemes)
+
+    @cached_property
+    def scheme_cases(self) -> list[Case]:
+        """Those that hold the op to each scheme that is registered."""
+        return [case for scheme in self.registry.plugins.schemes.values() for case in self.spec.cases_of(scheme)]
 
     @cached_property
     def runs_anything(self) -> bool:
         """Whether a kernel takes any of the spec's smoke cases."""
-        smoke = [c for c in self.spec.cases if c.tier == "smoke"]
+        smoke = [c for c in (*self.spec.cases, *self.scheme_cases) if c.tier == "smoke"]
         return any(not s.declines(self.example(c, d).call) for s in self.subjects for c in smoke for d in self.dtypes)
 
     @property

@@ -80,7 +80,7 @@ def _required(backend: Backend, *names: str) -> Callable[..., Any]:
 
 
 def _viewable(example: Example) -> list[str]:
-    host = {i.name for i in example.spec.inputs if i.host}
+    host = {i.name for i in example.spec.inputs if i.kind == "int"}
     return [
         n
         for n, v in example.inputs.items()

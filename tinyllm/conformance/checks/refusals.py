@@ -12,7 +12,8 @@ from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError, UnsupportedError
 from tinyllm.ops import Op
-from tinyllm.registry.registry import Choice, Registry
+from tinyllm.registry.choice import Choice
+from tinyllm.registry.registry import Registry
 from tinyllm.spec.cases import BadInput, Case
 from tinyllm.spec.types import FLOATS
 
@@ -24,7 +25,7 @@ class RanError(Exception):
 class NothingRuns(Registry):
     """A registry whose kernels fail: a wrong call must not come so far."""
 
-    def function(self, choice: Choice) -> Callable[..., Any]:
+    def _function(self, choice: Choice) -> Callable[..., Any]:
         def fail(*args: Any, **kwargs: Any) -> None:
             raise RanError(choice.id)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.quantize.packing import pack, per_column
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.bits import WORD, pack, per_column
 from tinyllm.conformance.oracles.mapped import Mapped, NotMappedError
 from tinyllm.conformance.oracles.onnx_cases import OnnxCase
-from tinyllm.spec.quantized import WORD, QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 BITS = {"uint8": (8, 0), "int8": (8, 128), "uint4": (4, 0), "int4": (4, 8), "uint2": (2, 0), "int2": (2, 2)}
 """Integers that affine weights hold: their bits, and what is added to them so that none is negative."""
@@ -86,8 +87,9 @@ def dequantize(case: OnnxCase) -> list[Mapped]:
     biases = (-scales * (zero.reshape(scales.shape) + shift)).astype(np.float32)
     q = np.pad(q, [(0, 0), (0, spare)])
     y = np.concatenate((y, per_column(np, biases, group)[:, y.shape[1] :].astype(y.dtype)), axis=1)
-    weight = QuantWeight("affine", {"q": pack(np, q, bits), "scales": scales, "biases": biases}, bits, group, q.shape)
-    return [Mapped("dequantize", {"weight": weight}, {"dtype": str(y.dtype)}, (y,))]
+    arrays = {"q": pack(np, q, bits), "scales": scales, "biases": biases}
+    weight = QuantWeight(Affine(bits, group), arrays, q.shape, str(y.dtype))
+    return [Mapped("dequantize", {"weight": weight}, {}, (y,))]
 
 
 def tensor_scatter(case: OnnxCase) -> list[Mapped]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tinyllm.conformance.example import Example
@@ -11,7 +10,7 @@ from tinyllm.conformance.properties.random_calls import random_call
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 OTHERS = {
     "mask": 3,
@@ -76,17 +75,15 @@ def _batched(spec: OpSpec, name: str, value: Any, lead: tuple[int, ...]) -> bool
 def _first(value: Any) -> Any:
     """The first entry, in a batch of one."""
     if isinstance(value, QuantWeight):
-        arrays = {name: a if name == "permutation" else a[:1] for name, a in value.arrays.items()}
-        return replace(value, arrays=arrays, shape=(1, *value.shape[1:]))
+        return value.rows(lambda array: array[:1], (1, *value.shape[1:-1]))
     return value[:1]
 
 
 def _changed(draws: Draws, value: Any) -> Any:
     """Other numbers in all entries but the first: larger floats, flipped bools, and of integers those of the first."""
     if isinstance(value, QuantWeight):
-        return value.with_arrays(
-            {name: a if name == "permutation" else _changed(draws, a) for name, a in value.arrays.items()}
-        )
+        parts = value.scheme.parts(value.shape)
+        return value.with_arrays({n: _changed(draws, a) if parts[n].by_row else a for n, a in value.arrays.items()})
     changed = value.copy()
     if value.dtype.kind in "iu":
         changed[1:] = value[:1]

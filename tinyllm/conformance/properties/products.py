@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_arrays import quant_weight
 from tinyllm.conformance.properties.search import Draws, Run
 from tinyllm.conformance.subject import Subject
-from tinyllm.spec.quantized import WORD
+from tinyllm.spec.scheme import Scheme
 
 
 def linear_is_linear(subject: Subject, draws: Draws) -> str:
@@ -47,7 +50,7 @@ def dequantized_first(subject: Subject, draws: Draws) -> str:
     x = draws.normal(*draws.pick((2,), (1,), (), (2, 3)), weight.shape[-1])
     bias = {"bias": draws.normal(weight.shape[0])} if draws.flag() else {}
     run = draws.run(subject, {"x": x, "weight": weight} | bias)
-    matrix = draws.other(subject, "dequantize", {"weight": weight}, dtype="float32")
+    matrix = draws.other(subject, "dequantize", {"weight": replace(weight, dtype="float32")})
     plain = {"x": x.astype(np.float32), "weight": matrix.outputs[0]} | {
         n: a.astype(np.float32) for n, a in bias.items()
     }
@@ -58,39 +61,34 @@ def rows_dequantized_first(subject: Subject, draws: Draws) -> str:
     """Rows of a quantized table are those of the matrix it stands for."""
     weight = quant_weight(draws, draws.pick(3, 1, 17))
     ids = np.asarray(draws.rng.integers(0, weight.shape[0], draws.pick((2,), (), (0,), (2, 3))), np.int32)
-    run = draws.run(subject, {"ids": ids, "weight": weight}, dtype=draws.dtype)
-    matrix = draws.other(subject, "dequantize", {"weight": weight}, dtype=draws.dtype)
+    run = draws.run(subject, {"ids": ids, "weight": weight})
+    matrix = draws.other(subject, "dequantize", {"weight": weight})
     return draws.differ(run, matrix.outputs[0][ids])
 
 
 def a_second_time(subject: Subject, draws: Draws) -> str:
     """What was quantized once loses nothing when it is quantized again."""
-    scheme = draws.pick("affine", "int8")
-    bits = 8 if scheme == "int8" else draws.pick(4, 2, 3, 5, 6, 8)
     group = draws.pick(32, 64, 16)
-    settings = {"bits": bits, "group_size": group, "scheme": scheme}
+    scheme: Scheme = draws.pick(*(Affine(bits, group) for bits in (4, 2, 3, 5, 6, 8)), Int8(group))
     w = draws.normal(
         draws.pick(2, 1, 5), (1 if group > 16 else 2) * group * draws.pick(1, 2), scale=draws.pick(0.05, 1.0)
     )
-    first = draws.run(subject, {"w": w}, **settings).outputs[0]
-    restored = draws.other(subject, "dequantize", {"weight": first}, dtype=draws.dtype).outputs[0]
-    again = draws.run(subject, {"w": restored}, **settings)
+    first = draws.run(subject, {"w": w}, scheme=scheme).outputs[0]
+    restored = draws.other(subject, "dequantize", {"weight": first}).outputs[0]
+    again = draws.run(subject, {"w": restored}, scheme=scheme)
     return draws.differ(again, first)
 
 
 def once_is_enough(subject: Subject, draws: Draws) -> str:
     """What a weight stands for, quantized in the same way, stands for the same."""
     weight = quant_weight(draws, draws.pick(2, 1, 5), plain=True)
-    if weight.shape[-1] * weight.bits % WORD:
-        draws.reject("quantize fills whole words")
-    matrix = draws.run(subject, {"weight": weight}, dtype=draws.dtype)
-    settings = {"bits": weight.bits, "group_size": weight.group_size, "scheme": weight.scheme}
-    once = draws.other(subject, "quantize", {"w": matrix.outputs[0]}, **settings).outputs[0]
-    restored = draws.run(subject, {"weight": once}, dtype=draws.dtype)
-    twice = draws.other(subject, "quantize", {"w": restored.outputs[0]}, **settings).outputs[0]
+    matrix = draws.run(subject, {"weight": weight})
+    once = draws.other(subject, "quantize", {"w": matrix.outputs[0]}, scheme=weight.scheme).outputs[0]
+    restored = draws.run(subject, {"weight": once})
+    twice = draws.other(subject, "quantize", {"w": restored.outputs[0]}, scheme=weight.scheme).outputs[0]
     size = np.max(np.abs(restored.first), axis=-1, keepdims=True, initial=0.0)
     bound = subject.spec.tolerance * (restored.unit() + 2.0**-23 * size)
-    return draws.beyond(draws.run(subject, {"weight": twice}, dtype=draws.dtype).first, restored.first, bound)
+    return draws.beyond(draws.run(subject, {"weight": twice}).first, restored.first, bound)
 
 
 WIDE = ("float32", "float64")
@@ -101,8 +99,8 @@ NARROW = ("float32", "bfloat16", "float16")
 PROPERTIES = (
     Property("linear", "linear", linear_is_linear),
     Property("rows of the table", "embedding", rows_of_the_table),
-    Property("dequantized first", "quantized_linear", dequantized_first, NARROW),
-    Property("dequantized first", "quantized_embedding", rows_dequantized_first),
+    Property("dequantized first", "linear", dequantized_first, NARROW),
+    Property("dequantized first", "embedding", rows_dequantized_first),
     Property("a second time", "quantize", a_second_time, WIDE),
     Property("once is enough", "dequantize", once_is_enough, WIDE),
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import gcd
 from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.bits import WORD
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
-from tinyllm.spec.quantized import WORD, QuantWeight
+from tinyllm.spec.scheme import QuantWeight, Scheme
 
 VALUES = (True, False, 1, 2, 3, 0, -1, 0.5, 2.0, 30.0, 1e-3, -0.7)
 """Attributes are tried with those of them that their check takes, and with the values that the spec's cases have."""
@@ -32,7 +36,9 @@ def generic(
     """By the patterns alone. sizes: of axes that are known; leave: optional inputs that somebody else makes."""
     dims = dict(sizes or {})
     inputs: dict[str, Any] = {}
-    for given in sorted(spec.inputs, key=lambda i: i.kind != "quant"):  # whose rows have to fill whole groups and words
+    for given in sorted(
+        spec.inputs, key=lambda i: i.kind not in ("quant", "weight")
+    ):  # whose rows have to fill whole groups and words
         if given.name in leave or (given.optional and not draws.flag()):
             continue
         whole = draws.pick(True, True, True, False) or sum(_group(i) == _group(given) for i in spec.inputs) == 1
@@ -94,26 +100,15 @@ def values(draws: Draws, kind: str, shape: tuple[int, ...]) -> Any:
 def quant_weight(
     draws: Draws, rows: int, lead: tuple[int, ...] = (), columns: int | None = None, plain: bool = False
 ) -> QuantWeight:
-    """A random quantized matrix, or a stack of them. plain: its columns are in order."""
-    scheme, bits = draws.pick(("affine", 4), ("int8", 8), *(("affine", b) for b in (2, 3, 5, 6, 8)))
+    """A random matrix of a scheme of the core, or a stack of them. plain: its columns are in order."""
     group = draws.pick(32, 16, 64, 8, 7)
     if columns is None:
-        columns = group * draws.pick(*((1, 2, 3, 0) if 0 in draws.sizes else (1, 2, 3)))
-        columns *= WORD // gcd(columns * bits, WORD) if scheme == "affine" else 1
+        columns = group * draws.pick(*((1, 2, 3, 0) if 0 in draws.sizes else (1, 2, 3))) * WORD // gcd(group, WORD)
     elif columns % group:
         group = next((g for g in (64, 32, 16, 8, 7, 5, 3, 2) if columns % g == 0), 1)
-    if columns * bits % WORD:  # words are not whole
-        scheme, bits = "int8", 8
-    rng, shape = draws.rng, (*lead, rows, columns)
-    groups = (*lead, rows, columns // group)
-    kind = draws.pick("float16", "float32")
-    scales = (rng.random(groups) * 0.02 + 0.01) * (1 if scheme == "affine" else 1 / 16)
-    arrays: dict[str, Any] = {"scales": scales.astype(kind)}
-    if scheme == "int8":
-        arrays["q"] = rng.integers(-127, 128, shape, dtype=np.int8)
-    else:
-        arrays["q"] = rng.integers(0, 2**32, (*lead, rows, columns * bits // WORD), dtype=np.uint32)
-        arrays["biases"] = (-scales * (2 ** (bits - 1) + rng.standard_normal(groups))).astype(kind)
-    if not plain and draws.pick(False, False, True):
-        arrays["permutation"] = rng.permutation(columns).astype(np.int32)
-    return QuantWeight(scheme, arrays, bits, group, shape)
+    whole: list[Scheme] = [Affine(bits, group) for bits in (4, 2, 3, 5, 6, 8)]
+    fitting = [scheme for scheme in whole if scheme.check_parameters((rows, columns)) is None]
+    scheme = draws.pick(*fitting[:1], Int8(group), *fitting[1:])
+    forms = [form for form in scheme.forms() if form != "permuted" or not plain]
+    weight: QuantWeight = scheme.forms()[draws.pick(*forms)](draws.rng, (*lead, rows, columns))
+    return replace(weight, dtype=draws.dtype)

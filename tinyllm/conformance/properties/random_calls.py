@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyllm.catalogue.quantize.quantize import near_levels
+from tinyllm.catalogue.quantize.quantize import near_levels_case
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
 from tinyllm.conformance.properties.search import Draws
@@ -23,9 +23,6 @@ def random_call(draws: Draws, spec: OpSpec, lead: tuple[int, ...] | None = None)
         lead = draws.pick(*LEADS)
     recipe = RECIPES.get(spec.name)
     inputs, attributes = recipe(draws, spec, lead) if recipe else generic(draws, spec, lead)
-    for output in spec.outputs:
-        if output.dtype.startswith("="):
-            attributes[output.dtype[1:]] = draws.dtype
     return inputs, attributes
 
 
@@ -57,15 +54,13 @@ def _quantize(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of
     rounding."""
     weight = quant_weight(draws, draws.pick(*draws.sizes), plain=True)
-    symmetric = weight.scheme == "int8"
-    draw = near_levels(*lead, *weight.shape, bits=weight.bits, group_size=weight.group_size, symmetric=symmetric)
-    w = draws.cast(draw.make(draws.rng) if all(draw.shape) else np.zeros(draw.shape))
-    return {"w": w}, {"bits": weight.bits, "group_size": weight.group_size, "scheme": weight.scheme}
+    shape = (*lead, *weight.shape)
+    w = near_levels_case(weight.scheme, *shape).inputs["w"].make(draws.rng) if all(shape) else np.zeros(shape)
+    return {"w": draws.cast(w)}, {"scheme": weight.scheme}
 
 
 RECIPES: dict[str, Recipe] = {
     "embedding": _ids,
-    "quantized_embedding": _ids,
     "split": _split,
     "split_heads": _split_heads,
     "quantize": _quantize,

@@ -23,7 +23,7 @@ from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 SIZES = (2, 1, 3, 0, 4, 5, 8, 17, 33)
 """Of axes that may have any size."""
@@ -183,7 +183,7 @@ def described(spec: OpSpec, inputs: Mapping[str, Any], attributes: Mapping[str, 
     parts = []
     for name, value in inputs.items():
         if isinstance(value, QuantWeight):
-            parts.append(f"{name} {'x'.join(map(str, value.shape))}:{value.scheme}{value.bits}/{value.group_size}")
+            parts.append(f"{name} {'x'.join(map(str, value.shape))}:{value.scheme}")
         elif value.dtype.kind in "iu" and value.size <= 12:
             parts.append(f"{name}={value.tolist()}".replace(" ", ""))
         else:

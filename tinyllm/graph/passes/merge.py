@@ -1,5 +1,4 @@
-"""Passes over a graph: use quantized ops, merge projections that read the same input, turn queries and keys
-together."""
+"""Merges projections that read the same input into one product, and the rotations of queries and keys into one."""
 
 from __future__ import annotations
 
@@ -7,21 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tinyllm.graph.graph import Graph, Node, Weight
-from tinyllm.spec.types import ArrayType
+from tinyllm.graph.weights import WeightSource
+from tinyllm.spec.types import ArrayType, QuantType
 
-QUANTIZED = {"linear": "quantized_linear", "embedding": "quantized_embedding"}
 
+def merge_calls(graph: Graph, source: WeightSource) -> Graph:
+    """A graph that computes the same with fewer calls."""
 
-def use_quantized(graph: Graph, quantized: Callable[[str], bool]) -> Graph:
-    """Replace `linear` and `embedding` by their quantized forms where the checkpoint's tensor is quantized."""
+    def form(name: str) -> str:
+        kind = source.info(graph.weights[name].tensors[0]).type
+        return str(kind.scheme if isinstance(kind, QuantType) else kind.dtype)
 
-    def convert(node: Node) -> Node:
-        if node.op not in QUANTIZED or not quantized(node.inputs["weight"]):
-            return node
-        attributes = {"dtype": graph.dtype} if node.op == "embedding" else {}
-        return replace(node, op=QUANTIZED[node.op], attributes={**node.attributes, **attributes})
-
-    return replace(graph, nodes=tuple(convert(n) for n in graph.nodes))
+    return merge_rotations(merge_projections(graph, form))
 
 
 def merge_projections(graph: Graph, form: Callable[[str], str]) -> Graph:
@@ -32,12 +28,12 @@ def merge_projections(graph: Graph, form: Callable[[str], str]) -> Graph:
     readers = graph.consumers()
     groups: dict[tuple[str, ...], list[Node]] = {}
     for node in graph.nodes:
-        if node.op not in ("linear", "quantized_linear"):
+        if node.op != "linear":
             continue
         users = readers.get(node.outputs[0], [])
         if len(users) == 1 and users[0].op in ("split_heads", "swiglu") and node.outputs[0] not in graph.outputs:
             target = users[0].name if users[0].op == "swiglu" else users[0].op
-            key = (node.op, node.inputs["x"], target, form(node.inputs["weight"]), str("bias" in node.inputs))
+            key = (node.inputs["x"], target, form(node.inputs["weight"]), str("bias" in node.inputs))
             groups.setdefault(key, []).append(node)
     for members in groups.values():
         if len(members) > 1:
@@ -65,9 +61,7 @@ def _merge(graph: Graph, members: list[Node], users: list[Node]) -> Graph:
     product = "+".join(m.outputs[0] for m in members)
     lead = graph.types[members[0].outputs[0]].shape[:-1]
     types = {**graph.types, product: ArrayType((*lead, sum(int(r) for r in rows)), graph.dtype)}
-    linear = replace(
-        members[0], name=product, inputs={**members[0].inputs, **stack}, outputs=(product,), originals=tuple(members)
-    )
+    linear = replace(members[0], name=product, inputs={**members[0].inputs, **stack}, outputs=(product,))
     if heads:
         split = Node(
             product + ".split_heads",
@@ -75,13 +69,10 @@ def _merge(graph: Graph, members: list[Node], users: list[Node]) -> Graph:
             {"x": product},
             tuple(u.outputs[0] for u in users),
             {"heads": tuple(h for u in users for h in u.attributes["heads"])},
-            tuple(users),
         )
         dropped = {n.name for n in (*members, *users)}
     else:
-        split = Node(
-            product + ".split", "split", {"x": product}, tuple(m.outputs[0] for m in members), {"sizes": rows}, ()
-        )
+        split = Node(product + ".split", "split", {"x": product}, tuple(m.outputs[0] for m in members), {"sizes": rows})
         dropped = {n.name for n in members}
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -117,7 +108,7 @@ def _turn_together(graph: Graph, node: Node, turned: list[Node], rest: list[str]
     kind = graph.types[node.outputs[0]]
     joined = ArrayType((*kind.shape[:-2], heads[0] + heads[1], kind.shape[-1]), kind.dtype)
     split = replace(node, outputs=(both, *rest), attributes={"heads": (heads[0] + heads[1], *heads[2:])})
-    rotate = replace(q, name=result, inputs={**q.inputs, "x": both}, outputs=(result,), originals=(q, k))
+    rotate = replace(q, name=result, inputs={**q.inputs, "x": both}, outputs=(result,))
     apart = Node(
         result + ".split", "split", {"x": result}, (q.outputs[0], k.outputs[0]), {"sizes": heads[:2], "axis": -2}
     )

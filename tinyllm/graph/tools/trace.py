@@ -3,7 +3,7 @@ indices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from tinyllm.plugins.backend import Backend
 from tinyllm.plugins.load import Plugins
-from tinyllm.registry.registry import Choice, Registry
+from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.choice import Choice
+from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import Setting
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import INTEGERS, ArrayType, Call, QuantType
-from tinyllm.spec.validation import quant_type
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,17 @@ class Recorder(Registry):
         self._asked[id(choice)] = choice, call
         return choice
 
-    def function(self, choice: Choice) -> Callable[..., Any]:
-        """The kernel's function, which tells of each call."""
-        function, spec = super().function(choice), self.spec(choice.op)
-        call = self._asked[id(choice)][1] if id(choice) in self._asked else None
+    def bind(self, choice: Choice) -> BoundKernel:
+        """A kernel whose function tells of each call."""
+        bound = super().bind(choice)
+        function, call = bound.function, self._asked[id(choice)][1] if id(choice) in self._asked else None
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            self._record(spec, call, choice.backend, args, kwargs)
+            self._record(bound.spec, call, choice.backend, args, kwargs)
             return function(*args, **kwargs)
 
-        return recorded
+        bound.function = recorded
+        return bound
 
     def _record(
         self, spec: OpSpec, call: Call | None, backend: Backend, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -91,7 +93,7 @@ class Recorder(Registry):
     def _type(self, asked: ArrayType | QuantType | None, value: Any, backend: Backend) -> ArrayType | QuantType:
         """What came; where it is packed, what the graph says, with the sizes that its names had last."""
         if isinstance(value, QuantWeight):
-            return quant_type(value)
+            return value.type
         if not isinstance(value, np.ndarray) and not hasattr(value, "shape") and asked is not None:
             return replace(asked, shape=tuple(self._sizes.get(n, n) for n in asked.shape))
         if asked is not None and all(isinstance(n, int) for n in asked.shape):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, InvalidInputError
-from tinyllm.spec.quantized import QuantWeight, check_quant_weight
+from tinyllm.spec.quantized import check_quant_weight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, QuantType
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -37,8 +38,7 @@ class TensorInfo:
     @property
     def dtype(self) -> str:
         """A numpy dtype name, or `affine4/32` for 4 bits in groups of 32."""
-        kind = self.type
-        return kind.dtype if isinstance(kind, ArrayType) else f"{kind.scheme}{kind.bits}/{kind.group_size}"
+        return self.type.dtype if isinstance(self.type, ArrayType) else str(self.type.scheme)
 
 
 class Checkpoint(ABC):
@@ -49,6 +49,8 @@ class Checkpoint(ABC):
     """
 
     path: Path
+    identity: str
+    """What tells its numbers from those of any other: the path, size and time of each file that has tensors."""
     config: dict[str, Any]
     generation_config: dict[str, Any]
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.catalogue.quantize.packing import pack
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.bits import pack
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import UnsupportedError
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 BLOCK = 32  # elements of a GGUF block of the types below; it is also the group size
 
@@ -47,7 +49,7 @@ def from_gguf_blocks(raw: NDArray[np.uint8], kind: str, shape: tuple[int, ...]) 
     scheme, bits = SCHEMES[kind]
     if scheme == "int8":
         q8 = np.ascontiguousarray(blocks["q"]).view(np.int8).reshape(shape)
-        return QuantWeight("int8", {"q": q8, "scales": scales}, 8, BLOCK, shape)
+        return QuantWeight(Int8(BLOCK), {"q": q8, "scales": scales}, shape)
     nibbles = np.ascontiguousarray(blocks["q"])
     if bits == 4:
         q = _pack_nibbles(nibbles.view(np.uint16).reshape(-1, 8)).reshape(*lead, k // 8)
@@ -58,7 +60,7 @@ def from_gguf_blocks(raw: NDArray[np.uint8], kind: str, shape: tuple[int, ...]) 
         biases = np.ascontiguousarray(blocks["bias"]).reshape(groups)
     else:
         scales, biases = _centred(scales, 1 << (bits - 1))
-    return QuantWeight("affine", {"q": q, "scales": scales, "biases": biases}, bits, BLOCK, shape)
+    return QuantWeight(Affine(bits, BLOCK), {"q": q, "scales": scales, "biases": biases}, shape)
 
 
 def _pack_nibbles(pairs: NDArray[np.uint16]) -> NDArray[np.uint32]:

@@ -10,16 +10,18 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
-from tinyllm.models.checkpoints.files import let_go
+from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_blocks import BLOCK, SCHEMES, from_gguf_blocks
 from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_gguf
 from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, QuantType
 
 _ARRAYS: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -32,7 +34,7 @@ class GgufCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.identity = path, identity([path])
         self.file = GgufFile(path)
         self.config = to_hf_config(self.file)
         stops = [self.file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
@@ -57,7 +59,9 @@ class GgufCheckpoint(Checkpoint):
             return TensorInfo(ArrayType(tensor.shape, _ARRAYS[tensor.kind].name), tensor.nbytes)
         if tensor.kind in SCHEMES:
             scheme, bits = SCHEMES[tensor.kind]
-            return TensorInfo(QuantType(tensor.shape, scheme, bits, BLOCK), tensor.nbytes)
+            return TensorInfo(
+                QuantType(tensor.shape, Affine(bits, BLOCK) if scheme == "affine" else Int8(BLOCK)), tensor.nbytes
+            )
         return TensorInfo(ArrayType(tensor.shape, "float32"), tensor.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 from numpy.typing import NDArray
 
+from tinyllm.catalogue.schemes.affine import BITS, Affine
+from tinyllm.catalogue.schemes.bits import WORD
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import checked_weight
-from tinyllm.spec.quantized import BITS, WORD, QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import QuantType
 
 
@@ -82,7 +82,7 @@ class MlxQuantization:
     def type_of(self, name: str, packed: tuple[int, ...]) -> QuantType:
         """The type of a packed layer, from the shape of its words."""
         bits, group_size = self._settings(name)
-        return QuantType(_unpacked(packed, bits), "affine", bits, group_size)
+        return QuantType(_unpacked(packed, bits), Affine(bits, group_size))
 
     def _settings(self, name: str) -> tuple[int, int]:
         return self.layers.get(name.removesuffix(".weight"), (self.bits, self.group_size))
@@ -94,17 +94,10 @@ class MlxQuantization:
         Raises `CheckpointError` where shapes or dtypes do not fit the settings.
         """
         bits, group_size = self._settings(name)
-        arrays = {"q": q, "scales": _wide(scales), "biases": _wide(biases)}
-        return checked_weight(
-            self.where, name, QuantWeight("affine", arrays, bits, group_size, _unpacked(q.shape, bits))
-        )
+        arrays = {"q": q, "scales": scales, "biases": biases}
+        return checked_weight(self.where, name, QuantWeight(Affine(bits, group_size), arrays, _unpacked(q.shape, bits)))
 
 
 def _unpacked(packed: tuple[int, ...], bits: int) -> tuple[int, ...]:
     """The shape of a weight from that of its words."""
     return (*packed[:-1], *(words * WORD // bits for words in packed[-1:]))
-
-
-def _wide(array: NDArray[Any]) -> NDArray[Any]:
-    """bfloat16 as float32, which holds the same numbers: quantized ops take float16 and float32."""
-    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
-from tinyllm.models.checkpoints.files import json_object, let_go, map_file, read_json, read_json_if_there
+from tinyllm.models.checkpoints.files import identity, json_object, let_go, map_file, read_json, read_json_if_there
 from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
 from tinyllm.models.text.tokenizer import Tokenizer, tokenizer_from_folder
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -131,6 +131,7 @@ class SafetensorsCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.folder = path if path.is_dir() else path.parent
+        self.identity = identity(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
         config = read_json(self.folder / "config.json")
         self._quantization = MlxQuantization.take_from(config, str(self.folder / "config.json"))
         self.config = config

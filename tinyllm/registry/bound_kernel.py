@@ -1,0 +1,155 @@
+"""BoundKernel: a choice made ready for its call. Nobody else packs weights, converts inputs or opens contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.kernel import Kernel, Prepare
+from tinyllm.registry.choice import Choice, Form
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.scheme import QuantWeight
+from tinyllm.spec.types import QuantType
+
+
+class Knows(Protocol):
+    """Who knows kernels, and binds the op `dequantize`, by which weights are expanded: a `Registry`."""
+
+    def left_out(self, kernel: Kernel) -> frozenset[str]:
+        """The optional arguments that a kernel does not take."""
+
+    def expanded(self, weight: QuantWeight, backend: Backend) -> Any:
+        """The matrix that a weight stands for, as a native array."""
+
+
+class BoundKernel:
+    """A function on inputs that are ready: native arrays, packed weights, host arrays where the kernel wants them.
+
+    `converter` says what makes an input ready; calling the object runs the function in the backend's context.
+    """
+
+    def __init__(self, spec: OpSpec, choice: Choice, function: Callable[..., Any], registry: Knows) -> None:
+        self.spec, self.choice, self.backend, self.call = spec, choice, choice.backend, choice.call
+        self.function = function
+        self._registry = registry
+        kernel = choice.kernel
+        self._numpy = kernel is not None and kernel.arrays == "host"
+        self._weights = frozenset(i.name for i in spec.inputs if i.kind in ("weight", "quant"))
+        self.host = frozenset(kernel.host if kernel else spec.host if choice.by == "reference" else ())
+        """Inputs that the function takes as numpy arrays."""
+        missing = registry.left_out(kernel) if kernel else frozenset()
+        if missing:
+            self.function = _without(function, missing)
+        if self._numpy:
+            self.function = self._through_numpy(self.function, frozenset(kernel.prepares) if kernel else frozenset())
+        self.packed = frozenset(kernel.prepares) if kernel and kernel.prepare is not None else frozenset()
+        """Inputs that `prepare` packs."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function on inputs that are ready."""
+        if self.backend.call_context is None:
+            return self.function(*args, **kwargs)
+        with self.backend.call_context():
+            return self.function(*args, **kwargs)
+
+    @cached_property
+    def _prepare(self) -> Prepare | None:
+        return self.choice.kernel.prepare_function() if self.choice.kernel else None
+
+    def form_key(self, name: str) -> tuple[Any, ...]:
+        """What makes two ready forms of one weight the same."""
+        what = self.call.inputs[name]
+        prepare = self._prepare if name in self.packed else None
+        return (self.choice.form, prepare, str(what) if isinstance(what, QuantType) else "", self._numpy)
+
+    def converter(self, name: str, value: Any) -> Callable[[Any], Any] | None:
+        """What makes values like this one ready as input `name`; None where they are as they come.
+
+        value: a numpy array, a native one, or a `QuantWeight` of either.
+        """
+        if isinstance(value, QuantWeight) or name in self.packed:
+            arrays = value.arrays.values() if isinstance(value, QuantWeight) else (value,)
+            native = not any(isinstance(a, (np.ndarray, np.generic)) for a in arrays)
+            plain = name not in self.packed and self.choice.form is Form.AS_IT_IS and not self._numpy
+            return None if plain and native else lambda weight: self.ready_weight(name, weight)
+        is_numpy = isinstance(value, (np.ndarray, np.generic))
+        if name in self.host:
+            return None if is_numpy else self.backend.to_numpy
+        if self._numpy:  # the wrapper takes both
+            return None
+        if isinstance(value, np.generic):
+            return lambda number: self.backend.from_numpy(np.asarray(number))
+        return self.backend.from_numpy if is_numpy else None
+
+    def ready(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """All inputs, made ready in the backend's context."""
+        steps = {name: self.converter(name, value) for name, value in inputs.items()}
+        return {name: step(inputs[name]) if step else inputs[name] for name, step in steps.items()}
+
+    def ready_weight(self, name: str, weight: Any) -> Any:
+        """A weight in the form that the kernel takes, packed if it packs that input."""
+        if isinstance(weight, QuantWeight):
+            weight = self._formed(name, weight)
+        elif self._numpy:
+            host = weight if isinstance(weight, np.ndarray) else self.backend.to_numpy(weight)
+            weight = host.astype(numpy_dtype(self.call.dtype(name)), copy=False)
+        elif isinstance(weight, np.ndarray):
+            weight = self.backend.from_numpy(weight)
+            if self.backend.dtype_name(weight) != self.call.dtype(name):  # a checkpoint's floats, in the model's dtype
+                weight = self.backend.astype(weight, self.call.dtype(name))
+        return self._prepare(weight, self.call) if self._prepare is not None and name in self.packed else weight
+
+    def _formed(self, name: str, weight: QuantWeight) -> Any:
+        """As it is, as affine numbers or expanded, of native arrays (numpy ones for a kernel that takes those)."""
+        if self.choice.form is Form.EXPANDED:
+            dtype = self.call.dtype(name)
+            wide = "float64" if dtype == "float64" else "float32"
+            exact = replace(weight, dtype=wide if name in self.packed else dtype)
+            if not self._numpy:
+                return self._registry.expanded(exact, self.backend)
+            host = self._on_host(exact)
+            return host.scheme.dequantize(np, host, numpy_dtype(wide)).astype(numpy_dtype(exact.dtype), copy=False)
+        if self.choice.form is Form.AFFINE and weight.scheme.affine is not None:
+            weight = replace(weight.scheme.as_affine(self._on_host(weight)), dtype=weight.dtype)
+        if self._numpy:
+            return self._on_host(weight)
+        native = {n: self.backend.from_numpy(a) if isinstance(a, np.ndarray) else a for n, a in weight.arrays.items()}
+        return weight.with_arrays(native)
+
+    def _on_host(self, weight: QuantWeight) -> QuantWeight:
+        return weight.with_arrays(
+            {n: a if isinstance(a, np.ndarray) else self.backend.to_numpy(a) for n, a in weight.arrays.items()}
+        )
+
+    def _through_numpy(self, function: Callable[..., Any], packed: frozenset[str]) -> Callable[..., Any]:
+        """A function of numpy arrays as one of native arrays, without copies where the library shares memory."""
+        backend, spec = self.backend, self.spec
+        positional = [i.name for i in spec.positional]
+        plain = packed | {a.name for a in spec.attributes} | self._weights
+
+        def host(name: str, value: Any) -> Any:
+            return value if name in plain or value is None or isinstance(value, np.ndarray) else backend.to_numpy(value)
+
+        def native(result: Any) -> Any:
+            if isinstance(result, tuple):
+                return tuple(native(part) for part in result)
+            if isinstance(result, QuantWeight):
+                return result.with_arrays({n: backend.from_numpy(a) for n, a in result.arrays.items()})
+            return backend.from_numpy(result)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            arrays = [host(name, value) for name, value in zip(positional, args, strict=False)]
+            return native(function(*arrays, **{name: host(name, value) for name, value in kwargs.items()}))
+
+        return run
+
+
+def _without(function: Callable[..., Any], missing: frozenset[str]) -> Callable[..., Any]:
+    """A function that is also given arguments that it does not take, where those are at their defaults."""
+    return lambda *args, **kwargs: function(*args, **{n: value for n, value in kwargs.items() if n not in missing})
