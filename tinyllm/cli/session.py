@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.cli.output import download_bar, loading_line
+from tinyllm.cli.output import download_bar, loading_line, size
 from tinyllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
