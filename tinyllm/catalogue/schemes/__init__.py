@@ -1,10 +1,11 @@
-"""The schemes of the core, a module each."""
+"""The schemes of the core, a module each; those of GGUF files in a folder."""
 
 from __future__ import annotations
 
 from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.spec.scheme import Scheme
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Affine(), Int8())}
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Affine(), Int8(), *GGUF_SCHEMES.values())}
 """Every scheme of the core by name; plugins add theirs by the hook `tinyllm_schemes`."""
