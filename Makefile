@@ -31,8 +31,9 @@ lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: install  ## docs/ops.md from the op specs
+docs: install  ## docs/ops.md from the op specs, docs/schemes.md from the schemes
 	$(BIN)/python -m tinyllm.catalogue.docs docs/ops.md
+	$(BIN)/python -m tinyllm.catalogue.schemes.docs docs/schemes.md
 
 install: $(VENV)/.dev  ## everything that developing needs
 install-demo: $(VENV)/.demo  ## what the demo needs

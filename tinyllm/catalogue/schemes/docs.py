@@ -1,0 +1,104 @@
+"""Writes docs/schemes.md from the schemes: `python -m tinyllm.catalogue.schemes.docs docs/schemes.md`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+from tinyllm.catalogue.schemes import SCHEMES
+from tinyllm.catalogue.schemes.gguf.blocks import GgufBlocks
+from tinyllm.spec.scheme import Scheme
+
+HEAD = """# Quantization schemes
+
+Made from the objects in `tinyllm/catalogue/schemes/`; do not edit (`make docs` writes it anew).
+
+A scheme says how the numbers of a weight `[..., N, K]` are held: in which arrays, and by which formula these stand for
+numbers. N counts rows, K columns; columns are quantized together in blocks, and K is a multiple of the block. A
+`QuantWeight` is a scheme with its arrays and the shape of the weight. Every op that takes a weight takes one:
+
+```python
+import numpy as np
+
+from tinyllm import Affine, QuantWeight, ops
+
+weight = QuantWeight(
+    scheme=Affine(bits=4, group_size=32),
+    arrays={
+        "q": np.zeros((64, 128 * 4 // 32), np.uint32),
+        "scales": np.ones((64, 128 // 32), np.float16),
+        "biases": np.zeros((64, 128 // 32), np.float16),
+    },
+    shape=(64, 128),
+)
+y = ops.linear(np.ones((1, 128), np.float32), weight)
+```
+
+`ops.quantize(w, scheme=Affine(bits=4, group_size=32))` makes such a weight from floats; not every scheme can. Weights
+of GGUF files keep the bytes of the file. A backend without a kernel for a scheme runs the weight by a kernel for the
+scheme that has the same numbers, or by the numbers themselves. Further schemes come from [plugins](plugins.md) by the
+hook `tinyllm_schemes`.
+
+The shapes below are those of a matrix; arrays of a stack of matrices have its further axes in front of N.
+
+| scheme | bits per weight | block | can quantize | same numbers as |
+|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "".join(map(_row, SCHEMES.values())) + "".join(map(section, SCHEMES.values()))
+
+
+def _row(scheme: Scheme) -> str:
+    same = f"`{scheme.affine}`" if scheme.affine else ""
+    able = "yes" if scheme.can_quantize else "no"
+    return f"| [{scheme.name}](#{scheme.name}) | {scheme.bits_per_weight:g} | {scheme.block} | {able} | {same} |\n"
+
+
+def section(scheme: Scheme) -> str:
+    """One scheme: formula, description, parameters, arrays, source."""
+    lines = [f"\n## {scheme.name}", "", f"`{scheme.formula}`", "", inspect.getdoc(type(scheme)) or "", ""]
+    if parameters := vars(scheme):
+        defaults = ", ".join(f"`{name}={value!r}`" for name, value in parameters.items())
+        lines += [f"Parameters: {defaults}. With these it is called `{scheme}`, and what follows holds for them.", ""]
+    same = f", and the same numbers as `{scheme.affine}`" if scheme.affine else ""
+    lines += [f"It has {scheme.bits_per_weight:g} bits per weight in blocks of {scheme.block} columns{same}.", ""]
+    if isinstance(scheme, GgufBlocks):
+        fields = ", ".join(f"`{name}` {size}" for name, size in scheme.fields.items())
+        lines += [f"A block has {scheme.block_bytes} bytes: {fields}.", ""]
+    lines += ["| array | dtype | shape |", "|---|---|---|", *_arrays(scheme), "", f"Source: {scheme.source}.", ""]
+    return "\n".join(lines)
+
+
+def _arrays(scheme: Scheme) -> list[str]:
+    """A row of the table for each array, sizes written in N and K."""
+    columns = 32 * scheme.block
+    rows = columns + 1  # told apart from every size that comes from the columns
+
+    def size(count: int) -> str:
+        of_block = Fraction(count * scheme.block, columns)
+        if count == rows:
+            return "N"
+        return "K" if of_block == scheme.block else f"K / {scheme.block}" + (f" * {of_block}" if of_block != 1 else "")
+
+    return [
+        f"| `{name}`{', may be left out' if part.optional else ''} | {' or '.join(part.dtypes)} "
+        f"| `[{', '.join(map(size, part.shape))}]` |"
+        for name, part in scheme.parts((rows, columns)).items()
+    ]
+
+
+def main() -> None:
+    """Write the page to the file named, or to standard output."""
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    else:
+        sys.stdout.write(page())
+
+
+if __name__ == "__main__":
+    main()
