@@ -59,8 +59,10 @@ class BoundKernel:
             return self.function(*args, **kwargs)
 
     @cached_property
-    def _prepare(self) -> Prepare | None:
-        return self.choice.kernel.prepare_function() if self.choice.kernel else None
+    def _prepare(self) -> Prepare:
+        """The kernel's `prepare`; the weight itself where there is none."""
+        prepare = self.choice.kernel.prepare_function() if self.choice.kernel else None
+        return prepare or (lambda weight, call: weight)
 
     def form_key(self, name: str) -> tuple[Any, ...]:
         """What makes two ready forms of one weight the same."""
@@ -73,12 +75,15 @@ class BoundKernel:
 
         value: a numpy array, a native one, or a `QuantWeight` of either.
         """
-        if isinstance(value, QuantWeight) or name in self.packed:
-            arrays = value.arrays.values() if isinstance(value, QuantWeight) else (value,)
-            native = not any(isinstance(a, (np.ndarray, np.generic)) for a in arrays)
-            plain = name not in self.packed and self.choice.form is Form.AS_IT_IS and not self._numpy
-            return None if plain and native else lambda weight: self.ready_weight(name, weight)
         is_numpy = isinstance(value, (np.ndarray, np.generic))
+        if isinstance(value, QuantWeight):
+            native = not any(isinstance(array, np.ndarray) for array in value.arrays.values())
+            plain = native and name not in self.packed and self.choice.form is Form.AS_IT_IS and not self._numpy
+            return None if plain else lambda weight: self.ready_weight(name, weight)
+        if name in self.packed:
+            if self._numpy == is_numpy:
+                return self._pack
+            return lambda weight: self.ready_weight(name, weight)
         if name in self.host:
             return None if is_numpy else self.backend.to_numpy
         if self._numpy:  # the wrapper takes both
@@ -103,7 +108,11 @@ class BoundKernel:
             weight = self.backend.from_numpy(weight)
             if self.backend.dtype_name(weight) != self.call.dtype(name):  # a checkpoint's floats, in the model's dtype
                 weight = self.backend.astype(weight, self.call.dtype(name))
-        return self._prepare(weight, self.call) if self._prepare is not None and name in self.packed else weight
+        return self._pack(weight) if name in self.packed else weight
+
+    def _pack(self, weight: Any) -> Any:
+        """The kernel's packed form. The one place where `prepare` is called."""
+        return self._prepare(weight, self.call)
 
     def _formed(self, name: str, weight: QuantWeight) -> Any:
         """As it is, as affine numbers or expanded, of native arrays (numpy ones for a kernel that takes those)."""

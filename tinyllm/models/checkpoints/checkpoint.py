@@ -37,7 +37,7 @@ class TensorInfo:
 
     @property
     def dtype(self) -> str:
-        """A numpy dtype name, or `affine4/32` for 4 bits in groups of 32."""
+        """A numpy dtype name, or that of a scheme with its parameters, e.g. `affine4/32`."""
         return self.type.dtype if isinstance(self.type, ArrayType) else str(self.type.scheme)
 
 

@@ -14,39 +14,48 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.files import map_file
 
-# id: (name, elements of a block, bytes of a block)
-TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
+ARRAYS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+"""Dtypes of the tensors that are not quantized, by GGUF's names; the others are those of `GGUF_SCHEMES`."""
+
+TENSOR_TYPES = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    8: "Q8_0",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    20: "IQ4_NL",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    23: "IQ4_XS",
+    29: "IQ1_M",
+    30: "BF16",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    39: "MXFP4",
+}
+"""Names of tensor types by the number that a file has for them."""
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -54,6 +63,13 @@ _STRING, _ARRAY = 8, 9
 # value type id: its little-endian numpy dtype; bool is read as a byte
 _SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
 _MAX_DIMS = 4
+
+
+def block_sizes(kind: str) -> tuple[int, int]:
+    """Elements and bytes of a block of a tensor type."""
+    if kind in ARRAYS:
+        return 1, ARRAYS[kind].itemsize
+    return GGUF_SCHEMES[kind].block, GGUF_SCHEMES[kind].block_bytes
 
 
 @dataclass(frozen=True)
@@ -200,7 +216,8 @@ class GgufFile:
     ) -> GgufTensor:
         if type_id not in TENSOR_TYPES:
             raise self._fail(f"tensor {name!r}: unknown tensor type {type_id}")
-        kind, block, block_bytes = TENSOR_TYPES[type_id]
+        kind = TENSOR_TYPES[type_id]
+        block, block_bytes = block_sizes(kind)
         if 0 in shape or shape[-1] % block:
             raise self._fail(
                 f"tensor {name!r}: expected rows of a multiple of {block} elements for {kind}, got shape {list(shape)}"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.catalogue.schemes.affine import Affine
-from tinyllm.catalogue.schemes.int8 import Int8
+from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import identity, let_go
-from tinyllm.models.checkpoints.gguf import GgufFile, GgufTensor
-from tinyllm.models.checkpoints.gguf_blocks import BLOCK, SCHEMES, from_gguf_blocks
+from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_gguf
 from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
@@ -24,11 +20,10 @@ from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, QuantType
 
-_ARRAYS: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
-
 
 class GgufCheckpoint(Checkpoint):
-    """F32, F16 and BF16 tensors are views on the file, Q4_0 to Q8_0 become `QuantWeight`, other kinds float32.
+    """Tensors are views on the file, quantized ones in a `QuantWeight`. Only where Hugging Face has the rows in another
+    order are they copied.
 
     Raises `CheckpointError` for a file that is corrupt, of another family, or with keys that are not understood.
     """
@@ -55,18 +50,13 @@ class GgufCheckpoint(Checkpoint):
 
     def info(self, name: str) -> TensorInfo:
         tensor = self._tensor(name)
-        if tensor.kind in _ARRAYS:
-            return TensorInfo(ArrayType(tensor.shape, _ARRAYS[tensor.kind].name), tensor.nbytes)
-        if tensor.kind in SCHEMES:
-            scheme, bits = SCHEMES[tensor.kind]
-            return TensorInfo(
-                QuantType(tensor.shape, Affine(bits, BLOCK) if scheme == "affine" else Int8(BLOCK)), tensor.nbytes
-            )
-        return TensorInfo(ArrayType(tensor.shape, "float32"), tensor.nbytes)
+        if tensor.kind in ARRAYS:
+            return TensorInfo(ArrayType(tensor.shape, ARRAYS[tensor.kind].name), tensor.nbytes)
+        return TensorInfo(QuantType(tensor.shape, GGUF_SCHEMES[tensor.kind]), tensor.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
         tensor = self._tensor(name)
-        if tensor.kind not in _ARRAYS and len(tensor.shape) < 2:
+        if tensor.kind not in ARRAYS and len(tensor.shape) < 2:
             raise CheckpointError(
                 f"{self.path}: {tensor.name}: expected a matrix of {tensor.kind}, got shape {list(tensor.shape)}"
             )
@@ -75,11 +65,11 @@ class GgufCheckpoint(Checkpoint):
         order = rope_rows(tensor.name, rows, self.config)
         if order is not None:
             raw = raw[order]
-        if tensor.kind in _ARRAYS:
-            return read_only(raw.reshape(-1).view(_ARRAYS[tensor.kind]).reshape(tensor.shape))
-        if tensor.kind in SCHEMES:
-            return checked_weight(str(self.path), name, from_gguf_blocks(raw, tensor.kind, tensor.shape))
-        return read_only(_by_gguf_package(raw, tensor, self.path))
+        if tensor.kind in ARRAYS:
+            return read_only(raw.reshape(-1).view(ARRAYS[tensor.kind]).reshape(tensor.shape))
+        blocks = read_only(raw.reshape(*tensor.shape[:-1], -1))
+        weight = QuantWeight(GGUF_SCHEMES[tensor.kind], {"blocks": blocks}, tensor.shape)
+        return checked_weight(str(self.path), name, weight)
 
     def release(self) -> None:
         let_go(self.file.map)
@@ -89,18 +79,3 @@ class GgufCheckpoint(Checkpoint):
 
     def chat_template(self) -> ChatTemplate | None:
         return templates_from_gguf(self.file)
-
-
-def _by_gguf_package(raw: NDArray[np.uint8], tensor: GgufTensor, path: Path) -> NDArray[np.float32]:
-    """K-quants and the like to float32 by ggml's own Python package; no op here computes on them."""
-    try:
-        gguf = importlib.import_module("gguf")
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path}: {tensor.name}: {tensor.kind} needs the gguf package to be read: python -m pip install gguf"
-        ) from error
-    try:
-        values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[tensor.kind])
-    except NotImplementedError as error:
-        raise CheckpointError(f"{path}: {tensor.name}: the gguf package cannot read {tensor.kind}") from error
-    return np.asarray(values, np.float32).reshape(tensor.shape)
