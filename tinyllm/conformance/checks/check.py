@@ -13,9 +13,11 @@ from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.errors import TinyllmError
 from tinyllm.plugins.backend import Backend
+from tinyllm.registry.choice import Form
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.types import Call
 
 TIERS = ("smoke", "full", "model", "fuzz")
 """`full` includes `smoke`; `model` and `fuzz` stand by themselves."""
@@ -94,6 +96,7 @@ class Trial:
     plan: Plan
     broken: dict[str, TinyllmError] = field(default_factory=dict)
     """Kernels that cannot be loaded, with the error."""
+    calls: dict[tuple[str, str], Call] = field(default_factory=dict)
 
     @cached_property
     def subjects(self) -> list[Subject]:
@@ -131,7 +134,7 @@ class Trial:
     def runs_anything(self) -> bool:
         """Whether a kernel takes any of the spec's smoke cases."""
         smoke = [c for c in (*self.spec.cases, *self.scheme_cases) if c.tier == "smoke"]
-        return any(not s.declines(self.example(c, d).call) for s in self.subjects for c in smoke for d in self.dtypes)
+        return any(not s.declines(self.call(c, d)) for s in self.subjects for c in smoke for d in self.dtypes)
 
     @property
     def dtypes(self) -> list[str]:
@@ -157,6 +160,24 @@ class Trial:
     def example(self, case: Case, dtype: str) -> Example:
         """The case with its data; the last ones are kept for the next kernel."""
         return _example(self.spec.name, case.id, dtype, self.plan.seed, _Held(self.spec, case))
+
+    def call(self, case: Case, dtype: str) -> Call:
+        """The call of a case, kept for all that is asked about it: drawing its data takes far longer."""
+        key = case.id, dtype
+        if key not in self.calls:
+            self.calls[key] = self.example(case, dtype).call
+        return self.calls[key]
+
+    def tries(self, subject: Subject, case: Case, dtype: str, indirectly: bool = True) -> bool:
+        """Whether a kernel is tried on a case that it takes.
+
+        One that gets a weight expanded or as affine numbers is tried on a scheme's smoke cases alone (indirectly False:
+        on none): what makes that form is tried by `dequantize`, and what is done with it by the kernel's other cases.
+        """
+        call = self.call(case, dtype)
+        if subject.declines(call):
+            return False
+        return subject.bind(call).choice.form is Form.AS_IT_IS or (case.tier == "smoke" and indirectly)
 
     def check(self, case: str, run: Callable[[Admitted], Verdict], **about: Any) -> Check:
         """A check of this trial."""

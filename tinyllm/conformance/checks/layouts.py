@@ -42,7 +42,7 @@ def layouts(trial: Trial) -> Iterator[Check]:
             example = trial.example(case, dtype)
             shown = [n for n in _viewable(example) if n not in trial.spec.consumes]
             for subject in trial.subjects if shown else ():
-                if not subject.declines(example.call):
+                if trial.tries(subject, case, dtype, indirectly=False):
                     for aspect, view in views:
                         if (
                             aspect != "broadcast" or not example.unread

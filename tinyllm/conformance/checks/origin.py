@@ -80,7 +80,7 @@ def origin(trial: Trial, subject: Subject, dtype: str) -> str:
 def _telling_case(trial: Trial, subject: Subject, dtype: str) -> Case | None:
     """Of the cases that the kernel takes, the one with the largest outputs within reason."""
     cases = [c for c in trial.spec.cases if sum(prod(d.shape) for d in c.inputs.values()) < MOST]
-    taken = [c for c in cases if not subject.declines(trial.example(c, dtype).call)]
+    taken = [c for c in cases if not subject.declines(trial.call(c, dtype))]
     return max(taken, key=lambda c: _output_bytes(trial.spec, trial.example(c, dtype).call), default=None)
 
 

@@ -31,7 +31,7 @@ def properties(trial: Trial) -> Iterator[Check]:
 def takes(trial: Trial, subject: Subject, dtype: str) -> bool:
     """Whether it takes any of the smoke cases in a dtype: a kernel for one dtype alone is on trial in that one."""
     cases = [case for case in trial.spec.cases if case.tier == "smoke"]
-    return not cases or any(not subject.declines(trial.example(case, dtype).call) for case in cases)
+    return not cases or any(not subject.declines(trial.call(case, dtype)) for case in cases)
 
 
 def _check(trial: Trial, subject: Subject, found: Property, dtype: str) -> Check:

@@ -55,7 +55,7 @@ def refusals(trial: Trial) -> Iterator[Check]:
                 f"backend {trial.backend.name} has no {dtype}",
             )
     for case in smoke if trial.dtypes else ():
-        reasons = [s.declines(trial.example(case, trial.dtypes[0]).call) for s in trial.subjects]
+        reasons = [s.declines(trial.call(case, trial.dtypes[0])) for s in trial.subjects]
         if reasons and all(reasons):
             yield _refusal(trial, case, trial.dtypes[0], "; ".join(reasons))
 

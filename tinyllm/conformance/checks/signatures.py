@@ -25,7 +25,7 @@ def _check(trial: Trial, subject: Subject) -> Check:
     def run(admitted: Admitted) -> Verdict:
         if subject.id in trial.broken:
             return Verdict(str(trial.broken[subject.id]))
-        reasons = [subject.declines(trial.example(case, dtype).call) for case in trial.cases for dtype in trial.dtypes]
+        reasons = [subject.declines(trial.call(case, dtype)) for case in trial.cases for dtype in trial.dtypes]
         broken = [r for r in reasons if r.startswith(BROKEN_SUPPORTS)]
         if broken:
             return Verdict(broken[0])

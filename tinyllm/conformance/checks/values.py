@@ -16,13 +16,14 @@ from tinyllm.spec.cases import Case
 
 
 def values(trial: Trial) -> Iterator[Check]:
-    """Every case in every dtype on every kernel that takes it; where none does, the reasons."""
+    """Every case in every dtype on every kernel that is tried on it; where none takes it, the reasons."""
     for case in trial.cases:
         for dtype in trial.dtypes:
-            found = [s for s in trial.subjects if not s.declines(trial.example(case, dtype).call)]
-            for subject in found:
-                yield _value(trial, subject, case, dtype)
-            if not found and not trial.plan.kernels:
+            for subject in trial.subjects:
+                if trial.tries(subject, case, dtype):
+                    yield _value(trial, subject, case, dtype)
+            call = trial.call(case, dtype)
+            if not trial.plan.kernels and all(subject.declines(call) for subject in trial.subjects):
                 yield _declined(trial, case, dtype)
 
 
@@ -30,7 +31,7 @@ def repeats(trial: Trial) -> Iterator[Check]:
     """The same call twice gives the same bits; one case of many elements and one of few stand for all."""
     for subject in trial.subjects:
         for dtype in trial.safety_dtypes:
-            taken = [c for c in trial.cases if not subject.declines(trial.example(c, dtype).call)]
+            taken = [c for c in trial.cases if not subject.declines(trial.call(c, dtype))]
             for case in {c.id: c for c in (_largest(trial, taken), *taken[:1])}.values() if taken else ():
                 yield _repeat(trial, subject, case, dtype)
 
@@ -80,7 +81,7 @@ def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
 def _declined(trial: Trial, case: Case, dtype: str) -> Check:
     """No kernel takes the case: the backend must say so before it touches any data (see `refusals`). A kernel that
     cannot be loaded, or whose `supports` is broken, has declared nothing."""
-    reasons = [f"{s.id}: {s.declines(trial.example(case, dtype).call)}" for s in trial.subjects]
+    reasons = [f"{s.id}: {s.declines(trial.call(case, dtype))}" for s in trial.subjects]
     broken = bool(trial.broken) or any(BROKEN_SUPPORTS in reason for reason in reasons)
     reasons += [f"{name}: {error}" for name, error in trial.broken.items()]
 
