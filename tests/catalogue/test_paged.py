@@ -1,3 +1,6 @@
+from contextlib import nullcontext
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -139,14 +142,44 @@ def test_what_the_table_holds_is_checked_at_each_call_of_one_form():
         ops.paged_attention(q, pages, pages, starts, length, np.array([[2, -1]]), backend="numpy")
 
 
-def test_cost_counts_the_pages_of_the_table_and_not_the_pool():
-    def call(pool):
-        pages, numbers = (
-            ArrayType((pool, 3, 64, 64), "float32"),
-            {"q_start": (2,), "kv_len": (1,), "block_table": (1, 8)},
-        )
-        types = {"q": ArrayType((1, 9, 64), "float32"), "k_pages": pages, "v_pages": pages}
-        return check_call(paged_attention, types | {n: ArrayType(s, "int32") for n, s in numbers.items()}, {})
+def _call(tokens, sequences, columns, pages, page):
+    pool, indices = ArrayType((pages, KV_HEADS, page, DIM), "float32"), {"q_start": (sequences + 1,)}
+    indices |= {"kv_len": (sequences,), "block_table": (sequences, columns)}
+    types = {"q": ArrayType((tokens, HEADS, DIM), "float32"), "k_pages": pool, "v_pages": pool}
+    return check_call(paged_attention, types | {n: ArrayType(s, "int32") for n, s in indices.items()}, {})
 
-    assert paged_attention.bytes(call(8)) == paged_attention.bytes(call(1000)) == 4 * (2 * 9 * 64 + 2 * 3 * 64 * 512)
-    assert paged_attention.flops(call(8)) == 4 * 9 * 512 * 64
+
+@given(data=st.data(), sequences=st.integers(0, 4), columns=st.integers(0, 4), page=st.integers(1, 3))
+def test_a_page_may_stand_in_several_rows_and_once_in_each(data, sequences, columns, page):
+    """Pages that `kv_len` does not reach do not count: what stands there is never read."""
+    pages = data.draw(st.integers(1, 5))
+    rows = [
+        data.draw(st.lists(st.integers(0, pages - 1), min_size=columns, max_size=columns)) for _ in range(sequences)
+    ]
+    kv_len = [data.draw(st.integers(0, columns * page)) for _ in rows]
+    read = [row[: -(-keys // page)] for row, keys in zip(rows, kv_len, strict=True)]
+    repeated = [b for b, numbers in enumerate(read) if len(set(numbers)) < len(numbers)]
+    values = {
+        "q_start": np.zeros(sequences + 1, np.int32),
+        "kv_len": np.array(kv_len, np.int32),
+        "block_table": np.reshape(rows, (sequences, columns)).astype(np.int32),
+    }
+    check = partial(paged_attention.check_values, _call(0, sequences, columns, pages, page), values)
+    if repeated:
+        with pytest.raises(InvalidInputError, match=rf"twice in row {repeated[0]}$"):
+            check()
+    else:
+        check()
+
+
+@pytest.mark.parametrize("page", [0, "page"])
+def test_pages_of_size_0_are_refused_and_those_of_unknown_size_are_not(page):
+    with pytest.raises(InvalidInputError, match="pages of at least 1 token") if page == 0 else nullcontext():
+        _call(1, 1, 1, 4, page)
+
+
+def test_cost_counts_the_pages_of_the_table_and_not_the_pool():
+    few, many = (_call(1, 1, 8, pages, 64) for pages in (8, 1000))
+    rows = KV_HEADS * 8 * 64
+    assert paged_attention.bytes(few) == paged_attention.bytes(many) == 4 * (2 * HEADS * DIM + 2 * rows * DIM)
+    assert paged_attention.flops(few) == 4 * HEADS * 8 * 64 * DIM

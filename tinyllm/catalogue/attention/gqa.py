@@ -142,6 +142,12 @@ _SMALL = _qkv((2,), 4, 2, 3, 5, 8)
 _LEFT_PADDED = constant([[False, False, True, True, True], [True] * 5])
 _ANY_MASKS = _qkv((2,), 6, 3, 4, 4, 8) | {"mask": booleans(4, 4), "key_mask": booleans(2, 4)}
 
+
+def _bad(name: str, match: str, decision: int | None, **inputs: Draw) -> BadInput:
+    """A call that is right but for the inputs given."""
+    return BadInput(name, _SMALL | inputs, {}, InvalidInputError, f"gqa: {match}", decision)
+
+
 gqa = OpSpec(
     name="gqa",
     summary="Grouped-query attention: each kv head serves a group of neighbouring query heads. One kv head: "
@@ -254,73 +260,29 @@ gqa = OpSpec(
         Case("prefill:B1,Hq9,Hkv3,L128,D64,causal", _qkv((1,), 9, 3, 128, 128, 64), {"causal": True}, tier="bench"),
     ),
     bad_inputs=(
-        BadInput(
-            "Hq % Hkv",
-            _qkv((2,), 4, 3, 2, 3, 4),
-            {},
-            InvalidInputError,
-            "gqa: q: expected a number of heads",
-            decision=10,
+        _bad("Hq % Hkv", "q: expected a number of heads", 10, **_qkv((2,), 4, 3, 2, 3, 4)),
+        _bad("2-d", "q: expected shape", 10, q=normal(3, 4), k=normal(5, 4), v=normal(5, 4)),
+        _bad("Hk is not Hv", "v: expected shape", 10, v=normal(2, 4, 5, 8)),
+        _bad("mask of 3 axes for 4", "mask: expected 2 axes [L, S] or the 4", 2, mask=booleans(4, 3, 5)),
+        _bad("mask by kv heads", "mask: expected a shape that broadcasts", 2, mask=booleans(2, 2, 3, 5)),
+        _bad(
+            "key mask enlarges", "key_mask: expected a shape", 2, **_qkv((1,), 4, 2, 3, 5, 8), key_mask=booleans(2, 5)
         ),
-        BadInput(
-            "2-d",
-            {"q": normal(3, 4), "k": normal(5, 4), "v": normal(5, 4)},
-            {},
-            InvalidInputError,
-            "gqa: q: expected shape",
-            10,
-        ),
-        BadInput(
-            "Hk is not Hv",
-            _qkv((), 4, 2, 2, 3, 4) | {"v": normal(4, 3, 4)},
-            {},
-            InvalidInputError,
-            "gqa: v: expected",
-            10,
-        ),
-        BadInput("mask of 3 axes for 4", _SMALL | {"mask": booleans(4, 3, 5)}, {}, InvalidInputError, "gqa: mask", 2),
-        BadInput(
-            "mask by kv heads", _SMALL | {"mask": booleans(2, 2, 3, 5)}, {}, InvalidInputError, "gqa: mask", decision=2
-        ),
-        BadInput(
-            "key mask enlarges",
-            _qkv((1,), 4, 2, 3, 5, 8) | {"key_mask": booleans(2, 5)},
-            {},
-            InvalidInputError,
-            "gqa: key_mask",
-            2,
-        ),
-        BadInput(
+        _bad(
             "integer key mask",
-            _SMALL | {"key_mask": integers(0, 2, 2, 5)},
-            {},
-            InvalidInputError,
-            "cast to bool",
-            decision=3,
+            "key_mask: expected dtype bool (True = attend; cast to bool)",
+            3,
+            key_mask=integers(0, 2, 2, 5),
         ),
-        BadInput(
-            "length past S",
-            _SMALL | {"kv_lengths": constant([5, 6], "int32")},
-            {},
-            InvalidInputError,
-            "expected 0 to 5",
-            20,
+        _bad("length past S", "kv_lengths: expected 0 to 5, got 5 to 6", 20, kv_lengths=constant([5, 6])),
+        _bad("length negative", "kv_lengths: expected 0 to 5, got -1 to 5", 20, kv_lengths=constant([5, -1])),
+        _bad(
+            "length past S, unsigned", "kv_lengths: expected 0 to 5", 20, kv_lengths=constant([5, 2**64 - 1], "uint64")
         ),
-        BadInput(
-            "length negative",
-            _SMALL | {"kv_lengths": constant([5, -1], "int32")},
-            {},
-            InvalidInputError,
-            "expected 0 to 5",
-        ),
-        BadInput(
-            "one length for two",
-            _SMALL | {"kv_lengths": constant([5], "int32")},
-            {},
-            InvalidInputError,
-            "s: expected shape",
-        ),
-        BadInput("sinks by kv heads", _SMALL | {"sinks": normal(2)}, {}, InvalidInputError, "gqa: sinks", decision=11),
+        _bad("one length for two", "kv_lengths: expected shape [2]", 22, kv_lengths=constant([5])),
+        _bad("lengths by head", "kv_lengths: expected shape [2]", 22, kv_lengths=integers(0, 5, 2, 4)),
+        _bad("float lengths", "kv_lengths: expected an integer dtype", None, kv_lengths=constant([5.0, 3.0])),
+        _bad("sinks by kv heads", "sinks: expected shape", 11, sinks=normal(2)),
         BadInput("enable_gqa", _SMALL, {"enable_gqa": True}, UnsupportedError, "use ops.gqa", decision=13),
         BadInput("scale inf", _SMALL, {"scale": float("inf")}, InvalidInputError, "gqa: scale", decision=9),
     ),

@@ -28,6 +28,17 @@ def _write(xp: Any, pages: Any, tokens: Any, slots: Any) -> Any:
     return xp.permute_dims(xp.reshape(written, (count, page, heads, dim)), (0, 2, 1, 3))
 
 
+def check_pages(call: Call) -> None:
+    """Refuses pages of size 0: they hold no token, however many of them there are.
+
+    Raises:
+        InvalidInputError: names the op and the shape of `k_pages`.
+    """
+    pages = call.shape("k_pages")
+    if pages[2] == 0:
+        raise invalid(call.op, "k_pages", "pages of at least 1 token", f"shape {list(pages)}")
+
+
 def _check_values(call: Call, values: Any) -> None:
     slots, (count, _, page, _) = values["slots"], call.shape("k_pages")
     if not slots.size:
@@ -63,6 +74,12 @@ def append_inputs(
 
 _SMALL = append_inputs(3, 2, 4, 8, [9, 10, 3])
 
+
+def _bad(name: str, match: str, decision: int | None = 22, **inputs: Draw) -> BadInput:
+    """A call that is right but for the inputs given."""
+    return BadInput(name, _SMALL | inputs, {}, InvalidInputError, f"kv_append: {match}", decision)
+
+
 kv_append = OpSpec(
     name="kv_append",
     summary="Writes the keys and values of new tokens into the pages of a cache, each token into its slot.",
@@ -77,6 +94,7 @@ kv_append = OpSpec(
     ),
     outputs=(Output("k_pages", "P Hkv page D"), Output("v_pages", "P Hkv page Dv")),
     reference=_reference,
+    check=check_pages,
     check_values=_check_values,
     flops=lambda call: 0,
     bytes=_bytes,
@@ -107,45 +125,13 @@ kv_append = OpSpec(
         ),
     ),
     bad_inputs=(
-        BadInput(
-            "slot past the pages",
-            _SMALL | {"slots": constant([0, 1, 12], "int32")},
-            {},
-            InvalidInputError,
-            "expected 0 to 11",
-            20,
-        ),
-        BadInput(
-            "slot negative",
-            _SMALL | {"slots": constant([0, 1, -1], "int32")},
-            {},
-            InvalidInputError,
-            "expected 0 to 11",
-            20,
-        ),
-        BadInput(
-            "slot twice",
-            _SMALL | {"slots": constant([5, 1, 5], "int32")},
-            {},
-            InvalidInputError,
-            "slots: expected no slot twice",
-        ),
-        BadInput(
-            "too few slots",
-            _SMALL | {"slots": constant([5, 1], "int32")},
-            {},
-            InvalidInputError,
-            "kv_append: slots: expected shape",
-        ),
-        BadInput(
-            "heads differ", _SMALL | {"k": normal(3, 4, 8)}, {}, InvalidInputError, "kv_append: k: expected shape"
-        ),
-        BadInput(
-            "float slots",
-            _SMALL | {"slots": constant([0.0, 1.0, 2.0])},
-            {},
-            InvalidInputError,
-            "expected an integer dtype",
-        ),
+        _bad("slot past the pages", "slots: expected 0 to 11, got 0 to 12", 20, slots=constant([0, 1, 12])),
+        _bad("slot negative", "slots: expected 0 to 11, got -1 to 1", 20, slots=constant([0, 1, -1])),
+        _bad("no pages", "slots: expected 0 to -1", 20, k_pages=normal(0, 2, 4, 8), v_pages=normal(0, 2, 4, 8)),
+        _bad("slot twice", "slots: expected no slot twice", slots=constant([5, 1, 5])),
+        _bad("too few slots", "slots: expected shape [T] with T = 3", slots=constant([5, 1])),
+        _bad("pages of size 0", "k_pages: expected pages of", k_pages=normal(3, 2, 0, 8), v_pages=normal(3, 2, 0, 8)),
+        _bad("float slots", "slots: expected an integer dtype", None, slots=constant([0.0, 1.0, 2.0])),
+        _bad("heads differ", "k: expected shape", None, k=normal(3, 4, 8)),
     ),
 )

@@ -17,9 +17,9 @@ from tinyllm.catalogue.attention.formula import (
     error_scale,
     visible,
 )
-from tinyllm.catalogue.attention.kv_append import itemsize
-from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
-from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
+from tinyllm.catalogue.attention.kv_append import check_pages, itemsize
+from tinyllm.catalogue.attention.paged_attention_cases import BAD_INPUTS, CASES
+from tinyllm.errors import invalid
 from tinyllm.spec.op_spec import Input, OpSpec, Output
 from tinyllm.spec.types import Call
 
@@ -63,39 +63,52 @@ def _check(call: Call) -> None:
     q, k = call.shape("q"), call.shape("k_pages")
     check_heads("paged_attention", q[1], k[1])
     check_scale("paged_attention", call, q[2])
+    check_pages(call)
     starts, sequences = call.shape("q_start")[0], call.shape("kv_len")[0]
     if isinstance(starts, int) and isinstance(sequences, int) and starts != sequences + 1:
         raise invalid("paged_attention", "q_start", f"{sequences + 1} numbers for {sequences} sequences", starts)
 
 
 def _check_values(call: Call, values: Any) -> None:
-    # of any integer dtype, and subtracted from
+    """Holds `q_start`, `kv_len` and `block_table` to one another and to the pool. A few numpy calls over all sequences
+    at once, since it runs at each call."""
+    # they may be of any integer dtype, unsigned ones too, and differences of them are taken
     q_start, kv_len, block_table = (
         values[name].astype(np.int64, copy=False) for name in ("q_start", "kv_len", "block_table")
     )
     tokens, (pages, _, page, _) = call.shape("q")[0], call.shape("k_pages")
-    lengths = np.diff(q_start)
-    if q_start[0] != 0 or q_start[-1] != tokens or (lengths < 0).any():
+    new_tokens = np.diff(q_start)
+    if q_start[0] != 0 or q_start[-1] != tokens or (new_tokens < 0).any():
         raise invalid("paged_attention", "q_start", f"numbers rising from 0 to {tokens}", q_start.tolist())
-    if (kv_len < lengths).any():
-        raise invalid(
-            "paged_attention", "kv_len", f"at least the {lengths.tolist()} new tokens of each sequence", kv_len.tolist()
-        )
+    if (kv_len < new_tokens).any():
+        expected = f"at least the {new_tokens.tolist()} new tokens of each sequence"
+        raise invalid("paged_attention", "kv_len", expected, kv_len.tolist())
+    columns = block_table.shape[1]
     needed = -(-kv_len // page)
-    if (needed > block_table.shape[1]).any():
+    if (needed > columns).any():
+        expected = f"at most {columns * page}, what {columns} pages of {page} hold"
+        raise invalid("paged_attention", "kv_len", expected, kv_len.tolist())
+    read = block_table[np.arange(columns) < needed[:, None]]  # row by row, as many as each sequence needs
+    if read.size and not 0 <= int(read.min()) <= int(read.max()) < pages:
+        got = f"{int(read.min())} to {int(read.max())}"
+        raise invalid("paged_attention", "block_table", f"page numbers 0 to {pages - 1}", got)
+    named = np.zeros(pages, bool)
+    named[read] = True
+    if np.count_nonzero(named) < read.size:  # by two sequences, which may share a page, or twice by one
+        _check_rows(read, needed, pages)
+
+
+def _check_rows(read: np.ndarray, needed: np.ndarray, pages: int) -> None:
+    """Refuses a page that stands twice in one sequence's row: its tokens would count as keys of two places.
+
+    read: the page numbers of all rows one after the other, `needed[b]` of them for sequence b.
+    """
+    row_and_page = np.sort(np.repeat(np.arange(len(needed)), needed) * pages + read)
+    repeated = row_and_page[1:][row_and_page[1:] == row_and_page[:-1]]
+    if repeated.size:
+        row, number = divmod(int(repeated[0]), pages)
         raise invalid(
-            "paged_attention",
-            "kv_len",
-            f"at most {block_table.shape[1] * page}, what the block table holds",
-            kv_len.tolist(),
-        )
-    used = block_table[np.arange(block_table.shape[1])[None, :] < needed[:, None]]
-    if used.size and not 0 <= int(used.min()) <= int(used.max()) < pages:
-        raise invalid(
-            "paged_attention",
-            "block_table",
-            f"page numbers 0 to {pages - 1}",
-            f"{int(used.min())} to {int(used.max())}",
+            "paged_attention", "block_table", "no page twice for a sequence", f"page {number} twice in row {row}"
         )
 
 
@@ -140,55 +153,6 @@ def _bytes(call: Call) -> int:
     return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * itemsize(call.dtype("q")))
 
 
-def batch(
-    lengths: list[tuple[int, int]],
-    *,
-    heads: int,
-    kv_heads: int,
-    page: int,
-    dim: int,
-    value_dim: int | None = None,
-    spare: int = 0,
-) -> dict[str, Draw]:
-    """Sequences given as (new tokens, keys in all), on pages shuffled over a pool with one page that belongs to nobody.
-
-    Slots past a sequence's keys, and the page of nobody, are NaN: they are never read. `spare` adds columns of -1 to
-    the table.
-    """
-    value_dim = dim if value_dim is None else value_dim
-    counts = [-(-keys // page) for _, keys in lengths]
-    order = np.random.default_rng(7).permutation(sum(counts) + 1)
-    table = np.full((len(lengths), max(counts, default=0) + spare), -1)
-    free = np.ones((len(order), page), bool)
-    for b, (count, (_, keys)) in enumerate(zip(counts, lengths, strict=True)):
-        table[b, :count] = order[sum(counts[:b]) : sum(counts[:b]) + count]
-        free[table[b, :count]] = (np.arange(count * page) >= keys).reshape(count, page)
-    starts = np.cumsum([0, *(new for new, _ in lengths)])
-    return {
-        "q": normal(int(starts[-1]), heads, dim),
-        "k_pages": _pool(free, kv_heads, dim),
-        "v_pages": _pool(free, kv_heads, value_dim),
-        "q_start": constant(starts, "int32"),
-        "kv_len": constant([keys for _, keys in lengths], "int32"),
-        "block_table": constant(table, "int32"),
-    }
-
-
-def _pool(free: Any, heads: int, dim: int) -> Draw:
-    """Pages `[P, H, page, D]` with NaN in the free slots `[P, page]`."""
-    shape = (free.shape[0], heads, free.shape[1], dim)
-    return Draw(shape, lambda rng: np.where(free[:, None, :, None], np.nan, rng.standard_normal(shape)))
-
-
-def ints(**arrays: Any) -> dict[str, Draw]:
-    return {name: constant(values, "int32") for name, values in arrays.items()}
-
-
-_MIXED = batch([(5, 5), (1, 7), (3, 9), (1, 1)], heads=4, kv_heads=2, page=4, dim=8, spare=1)
-_TWO = batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
-_SMOL = {"heads": 9, "kv_heads": 3, "dim": 64}
-_EMPTY = {"q": normal(0, 4, 8), "k_pages": normal(2, 2, 4, 8), "v_pages": normal(2, 2, 4, 8)}
-
 paged_attention = OpSpec(
     name="paged_attention",
     summary="Causal grouped-query attention of a flat batch of tokens, each sequence over its own pages of a "
@@ -202,7 +166,12 @@ paged_attention = OpSpec(
         Input("v_pages", "P Hkv page Dv"),
         Input("q_start", "B1", "int", about="[B + 1]: where each sequence begins, from 0 to T"),
         Input("kv_len", "B", "int", about="keys of each sequence, the new ones included"),
-        Input("block_table", "B M", "int", about="page numbers; entries past what kv_len needs are never read"),
+        Input(
+            "block_table",
+            "B M",
+            "int",
+            about="page numbers, none twice in a row; entries past what kv_len needs are never read",
+        ),
         Input(
             "sinks", "Hq", "float", optional=True, about="a raw logit per query head, in the sum and not in the output"
         ),
@@ -224,88 +193,10 @@ paged_attention = OpSpec(
         "Pages and slots that belong to nobody may hold NaN. A cache in one piece is a pool of one large page "
         "for each sequence.",
         "A sequence may have no new tokens: it gives no output.",
+        "Sequences may share pages, as those with a common prefix do.",
     ),
     refused=REFUSED
     | {"causal": "it is always causal", "mask": "there are no masks over pages: use ops.gqa on a cache in one piece"},
-    cases=(
-        Case("prefill+decode+chunk", _MIXED),
-        Case("B1,T1,decode", batch([(1, 6)], heads=4, kv_heads=2, page=4, dim=8)),
-        Case("B1,T1,first token", batch([(1, 1)], heads=4, kv_heads=2, page=4, dim=8)),
-        Case("B1,T6,one large page", batch([(6, 6)], heads=4, kv_heads=2, page=16, dim=8)),
-        Case("B3,T3,decode,a large page each", batch([(1, 5), (1, 16), (1, 1)], heads=4, kv_heads=2, page=16, dim=8)),
-        Case("B2,pages of one", batch([(2, 3), (1, 4)], heads=2, kv_heads=2, page=1, dim=4)),
-        Case("B2,page borders", batch([(4, 8), (1, 4)], heads=4, kv_heads=1, page=4, dim=8), decision=10),
-        Case("B2,Hq6,Hkv2", batch([(2, 5), (1, 3)], heads=6, kv_heads=2, page=4, dim=4), decision=10),
-        Case("B2,Hq3,Hkv3", batch([(2, 5), (1, 3)], heads=3, kv_heads=3, page=4, dim=4)),
-        Case("B2,D8,Dv3", batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8, value_dim=3), decision=8),
-        Case("mixed,window3", _MIXED, {"window": 3}, decision=7),
-        Case("mixed,window1", _MIXED, {"window": 1}, decision=7),
-        Case("mixed,softcap", _MIXED, {"softcap": 5.0}, decision=4),
-        Case("mixed,scale", _MIXED, {"scale": 0.5}, decision=9),
-        Case("mixed,sinks,window4", _MIXED | {"sinks": normal(4)}, {"window": 4}, decision=11),
-        Case("B3,one without tokens", batch([(2, 5), (0, 6), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
-        Case("B3,one without keys", batch([(2, 5), (0, 0), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
-        Case("T0", _EMPTY | ints(q_start=[0, 0], kv_len=[3], block_table=[[1]]), decision=20),
-        Case("B0", _EMPTY | ints(q_start=[0], kv_len=[], block_table=np.zeros((0, 0))), decision=20),
-        Case("mixed,page16,D64", batch([(40, 40), (1, 129), (17, 80)], page=16, **_SMOL), tier="full"),
-        Case(
-            "mixed,page64,D80,window33",
-            batch([(1, 200), (65, 70)], heads=8, kv_heads=2, page=64, dim=80),
-            {"window": 33},
-            tier="full",
-        ),
-        Case("decode:B1,S512,page64", batch([(1, 512)], page=64, **_SMOL), tier="bench"),
-        Case("decode:B1,S512,one large page", batch([(1, 512)], page=544, **_SMOL), tier="bench"),
-        Case("decode:B8,S512,page64", batch([(1, 512)] * 8, page=64, **_SMOL), tier="bench"),
-        Case("decode:B8,S512,a large page each", batch([(1, 512)] * 8, page=544, **_SMOL), tier="bench"),
-        Case("prefill:B1,T128,page64", batch([(128, 128)], page=64, **_SMOL), tier="bench"),
-        Case("prefill:B1,T128,one large page", batch([(128, 128)], page=136, **_SMOL), tier="bench"),
-    ),
-    bad_inputs=(
-        BadInput(
-            "q_start not from 0",
-            _TWO | ints(q_start=[1, 2, 3]),
-            {},
-            InvalidInputError,
-            "q_start: expected numbers rising",
-        ),
-        BadInput(
-            "q_start not to T",
-            _TWO | ints(q_start=[0, 1, 2]),
-            {},
-            InvalidInputError,
-            "q_start: expected numbers rising",
-        ),
-        BadInput(
-            "q_start falls", _TWO | ints(q_start=[0, 4, 3]), {}, InvalidInputError, "q_start: expected numbers rising"
-        ),
-        BadInput(
-            "q_start too short", _TWO | ints(q_start=[0, 3]), {}, InvalidInputError, "q_start: expected 3 numbers"
-        ),
-        BadInput(
-            "fewer keys than tokens", _TWO | ints(kv_len=[1, 3]), {}, InvalidInputError, "kv_len: expected at least"
-        ),
-        BadInput(
-            "more keys than pages", _TWO | ints(kv_len=[9, 3]), {}, InvalidInputError, "kv_len: expected at most 8"
-        ),
-        BadInput(
-            "page too large",
-            _TWO | ints(block_table=[[0, 4], [1, -1]]),
-            {},
-            InvalidInputError,
-            "expected page numbers 0 to 3",
-            20,
-        ),
-        BadInput(
-            "page missing",
-            _TWO | ints(block_table=[[0, -1], [1, -1]]),
-            {},
-            InvalidInputError,
-            "block_table: expected page",
-            20,
-        ),
-        BadInput("Hq % Hkv", _TWO | {"q": normal(3, 5, 8)}, {}, InvalidInputError, "q: expected a number of heads", 10),
-        BadInput("causal", _TWO, {"causal": True}, UnsupportedError, "always causal", 13),
-        BadInput("sinks by kv heads", _TWO | {"sinks": normal(2)}, {}, InvalidInputError, "paged_attention: sinks", 11),
-    ),
+    cases=CASES,
+    bad_inputs=BAD_INPUTS,
 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.attention.kv_append import append_inputs
-from tinyllm.catalogue.attention.paged_attention import batch, ints
+from tinyllm.catalogue.attention.paged_attention_cases import batch, ints
 from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, flag_words, given
 from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
