@@ -9,9 +9,17 @@ import pytest
 
 from tests.conformance.zoo import MUTANTS
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.catalogue.docs import page
+from tinyllm.catalogue.docs import decisions, page
 
 ROOT = Path(__file__).parents[2]
+CODE = ("tinyllm", "backends", "tests", "examples")
+
+
+def _entries() -> dict[int, str]:
+    """The decisions in docs/decisions.md: the text of each by its number, which is also its anchor."""
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r'^### <a id="(\d+)"></a>\1\. ', text, flags=re.MULTILINE)
+    return {int(number): entry for number, entry in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def test_the_ops_page_is_current() -> None:
@@ -52,3 +60,28 @@ def test_the_kits_page_counts_right() -> None:
 
         found, run = (sum(row[i] for row in counts().values()) for i in (0, 1))
         assert f"Of {found}, {run} run" in text
+
+
+def test_decisions_are_numbered_from_1_with_an_anchor_each() -> None:
+    assert list(_entries()) == list(range(1, len(_entries()) + 1))
+    assert len(re.findall(r"^### ", (ROOT / "docs" / "decisions.md").read_text(), re.MULTILINE)) == len(_entries())
+
+
+def test_every_decision_named_is_there() -> None:
+    """By a case or bad input of an op, in the code (`decision=6`, "decision 6"), or by a link of a document."""
+    named = {f"the op {name}": {*decisions(spec)} for name, spec in CATALOGUE.items()}
+    sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    for path in (*sources, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        numbers = re.findall(r"\bdecisions?(?:\.md#| ?= ?| )(\d+)\b", path.read_text(encoding="utf-8"))
+        named[str(path.relative_to(ROOT))] = {int(number) for number in numbers}
+    assert named["docs/ops.md"] and named["tinyllm/catalogue/attention/gqa.py"]
+    assert {where: numbers - _entries().keys() for where, numbers in named.items() if numbers - _entries().keys()} == {}
+
+
+def test_every_decision_is_shown() -> None:
+    """By a case or bad input of some op, or by the test that its entry names."""
+    shown = {number for spec in CATALOGUE.values() for number in decisions(spec)}
+    for number, entry in _entries().items():
+        tests = re.findall(r"`(tests/\S+\.py)`", entry)
+        assert number in shown or tests, f"decision {number}: no case shows it, and it names no test"
+        assert all((ROOT / test).exists() for test in tests)

@@ -15,7 +15,7 @@ Made from the specs in `tinyllm/catalogue/`; do not edit (`make docs` writes it 
 
 `*B` stands for any number of leading axes, also none; groups of one name broadcast. T is one float dtype, shared by
 all inputs that are marked so. 16-bit inputs are accumulated in float32 and rounded once. Zero-length axes give the
-empty or zero result of the formula.
+empty or zero result of the formula. Where libraries disagree, [decisions.md](decisions.md) says what holds here.
 """
 
 
@@ -26,14 +26,14 @@ def page() -> str:
 
 
 def section(spec: OpSpec) -> str:
-    """One op: signature, formula, arguments, notes, source."""
+    """One op: signature, formula, arguments, notes, source, and the decisions that its cases and bad inputs show."""
     lines = [
         f"## {spec.name}",
         "",
         spec.summary,
         "",
         "```python",
-        f"{spec.name}{_signature(spec)}",
+        f"{spec.name}{spec.signature}",
         "```",
         "",
         f"`{spec.formula}`",
@@ -54,11 +54,16 @@ def section(spec: OpSpec) -> str:
     lines += [f"- {note}" for note in spec.notes]
     lines += [f"- Not `{name}`: {instead}." for name, instead in spec.refused.items()]
     lines += ["", f"Source: {spec.source}.", ""]
+    links = [f"[{number}](decisions.md#{number})" for number in decisions(spec)]
+    if links:
+        lines += [f"Decisions that its cases show: {', '.join(links)}.", ""]
     return "\n".join(lines)
 
 
-def _signature(spec: OpSpec) -> str:
-    return str(spec.signature)
+def decisions(spec: OpSpec) -> list[int]:
+    """Numbers of the decisions in docs/decisions.md that the cases and bad inputs of an op show, in order."""
+    numbers = {case.decision for case in spec.all_cases} | {bad.decision for bad in spec.bad_inputs}
+    return sorted(number for number in numbers if number is not None)
 
 
 def main() -> None:

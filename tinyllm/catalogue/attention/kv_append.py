@@ -129,7 +129,7 @@ kv_append = OpSpec(
         _bad("slot negative", "slots: expected 0 to 11, got -1 to 1", 20, slots=constant([0, 1, -1])),
         _bad("no pages", "slots: expected 0 to -1", 20, k_pages=normal(0, 2, 4, 8), v_pages=normal(0, 2, 4, 8)),
         _bad("slot twice", "slots: expected no slot twice", slots=constant([5, 1, 5])),
-        _bad("too few slots", "slots: expected shape [T] with T = 3", slots=constant([5, 1])),
+        _bad("too few slots", "slots: expected shape [T] with T = 3", None, slots=constant([5, 1])),
         _bad("pages of size 0", "k_pages: expected pages of", k_pages=normal(3, 2, 0, 8), v_pages=normal(3, 2, 0, 8)),
         _bad("float slots", "slots: expected an integer dtype", None, slots=constant([0.0, 1.0, 2.0])),
         _bad("heads differ", "k: expected shape", None, k=normal(3, 4, 8)),
