@@ -1,4 +1,4 @@
-"""How a model stretches its rotary frequencies: the settings, as a checkpoint's config states them."""
+"""Settings of rotary position embeddings, and of how their frequencies are scaled for long texts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ KINDS = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Settings of a rotary scaling. Field names are those of Hugging Face's `rope_scaling`.
+    """Settings of a rotary scaling, named as in Hugging Face's `rope_scaling`. `rope_frequencies` has the formulas.
 
-    kind "default": none. "linear": positions divided by `factor` (Chen et al. 2023, arXiv:2306.15595).
-    "llama3": low frequencies divided by `factor`, high ones kept, a ramp between (Llama 3.1).
-    "yarn": NTK-by-parts with an attention factor (Peng et al. 2023, arXiv:2309.00071).
+    kind "default": none. "linear": all frequencies divided by `factor` (Chen et al. 2023, arXiv:2306.15595). "llama3":
+    those of slow pairs divided, those of fast pairs kept, a ramp between (Llama 3.1). "yarn": likewise, with an
+    attention factor (Peng et al. 2023, arXiv:2309.00071).
+
+    factor: how many times as long texts may become. original_max_position: tokens of the texts before. low_freq_factor,
+    high_freq_factor (llama3), beta_slow, beta_fast (yarn): the ends of the ramp, in turns that a pair makes over
+    `original_max_position`. truncate: YaRN's ramp begins and ends at whole pairs. attention_factor: what YaRN
+    multiplies cos and sin by; None: made of `mscale` and `mscale_all_dim`, or of `factor` alone.
+
+    Raises:
+        UnsupportedError: a kind that is none of these. InvalidInputError: `factor` not above 0, or
+            `original_max_position` missing where the kind needs it.
     """
 
     kind: str = "default"
@@ -46,7 +55,14 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Rope:
-    """How `mha` turns its queries and keys: the settings of the op `rope` in one value. `dims` None: all of a head."""
+    """How `mha` rotates its queries and keys: the settings of the op `rope` in one value.
+
+    dims: how many dims of a head are rotated; None: all. base: pair i turns by `base^(-2i / dims)` radians per
+    position. traditional: pairs are (2i, 2i + 1), not (i, i + dims / 2). position_scale: multiplies positions.
+
+    Raises:
+        InvalidInputError: `dims` odd or not above 0, or `base` not above 1.
+    """
 
     dims: int | None = None
     base: float = 10000.0

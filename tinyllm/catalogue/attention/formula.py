@@ -1,4 +1,17 @@
-"""What all attention ops share: which keys a query may see, the formula, the checks and the cost."""
+"""What the attention ops share: which keys a query attends to, the formula, the checks, the cost and the error bound.
+
+For a query q and the keys k_j and values v_j that it may attend to (Vaswani et al. 2017, arXiv:1706.03762):
+
+    s_j = scale q.k_j                   scale: 1 / sqrt(D) unless given
+    s_j = c tanh(s_j / c)               where softcap c is given (Gemma 2, arXiv:2408.00118)
+    s_j = s_j + mask_j                  where a float mask is given
+    w_j = exp(s_j - m) / z              z = sum_j exp(s_j - m) + exp(sink - m), the second term where sinks are given
+    y   = sum_j w_j v_j
+
+m is the largest of the s_j and the sink. It cancels out, and keeps every exponent at or below 0, so that nothing
+overflows. Scores, masks and sinks are logits: natural logarithms of weights that are not yet divided by their sum.
+Sinks: Xiao et al. 2023, arXiv:2309.17453, one a head as in gpt-oss.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +58,11 @@ NOTES = (
 
 
 def check_mask(op: str, mask: ArrayType, scores: tuple[Any, ...]) -> None:
-    """A mask is `[L, S]` or of the full rank of the scores, size-1 axes allowed, never larger than the scores."""
+    """Refuses a mask unless it is `[L, S]` or has as many axes as the scores. Each may be 1 or as long as theirs.
+
+    Raises:
+        InvalidInputError: names the op, the mask and both shapes.
+    """
     shape = mask.shape
     if len(shape) not in (2, len(scores)):
         raise invalid(op, "mask", f"2 axes [L, S] or the {len(scores)} of the scores {list(scores)}", list(shape))
@@ -55,31 +72,35 @@ def check_mask(op: str, mask: ArrayType, scores: tuple[Any, ...]) -> None:
 
 
 def check_scale(op: str, call: Call, head_dim: Any) -> None:
-    """The default scale needs a head_dim above 0."""
+    """Raises `InvalidInputError` where the scale is left to be `1 / sqrt(D)` and D is 0."""
     if head_dim == 0 and call.attributes["scale"] is None:
         raise invalid(op, "scale", "an explicit scale where D is 0", None)
 
 
 def check_key_mask(op: str, key_mask: ArrayType, lead: tuple[Any, ...], keys: Any) -> None:
-    """A key mask is `[*B, S]`, size-1 axes allowed, never larger than the batch."""
-    wanted = (*lead, keys)
-    if len(key_mask.shape) != len(wanted) or any(m not in (1, s) for m, s in zip(key_mask.shape, wanted, strict=True)):
-        raise invalid(
-            op, "key_mask", f"a shape that broadcasts to {list(wanted)}, with as many axes", list(key_mask.shape)
-        )
+    """Refuses a key mask unless it is `[*B, S]`. Each axis may be 1.
+
+    Raises:
+        InvalidInputError: names the op, the mask and both shapes.
+    """
+    full, shape = (*lead, keys), key_mask.shape
+    if len(shape) != len(full) or any(m not in (1, s) for m, s in zip(shape, full, strict=True)):
+        raise invalid(op, "key_mask", f"a shape that broadcasts to {list(full)}, with as many axes", list(shape))
 
 
 def check_heads(op: str, heads: Any, kv_heads: Any) -> None:
-    """Every kv head serves the same number of query heads."""
+    """Raises `InvalidInputError` where the kv heads do not divide the query heads."""
     if isinstance(heads, int) and isinstance(kv_heads, int) and (kv_heads == 0 or heads % kv_heads):
         raise invalid(op, "q", f"a number of heads that the {kv_heads} kv heads divide", f"{heads} heads")
 
 
 def visible(xp: Any, length: int, keys: int, causal: bool, window: int | None, end: Any = None) -> Any:
-    """Bool `[L, S]`: which keys the positions allow, the last query standing on the last key. None: all.
+    """Which keys the positions of queries and keys allow: bool `[L, S]`, or None where all are.
 
-    end: `[*B, 1, 1]`, the number of valid keys of each sequence: the last query stands on key `end - 1`, none sees a
-    later one.
+    Query i stands on key `S - L + i`, so that the last query stands on the last key.
+
+    end: `[*B, 1, 1]`, the number of valid keys of each sequence, which takes the place of S; the result is then
+    `[*B, L, S]`, and False at and past `end`.
     """
     if not causal and window is None and end is None:
         return None
@@ -108,13 +129,13 @@ def attend(
     seen: Any = None,
     sinks: Any = None,
 ) -> tuple[Any, Any]:
-    """The formula, once: output `[*B, L, Dv]` and weights `[*B, L, S]`.
+    """The output `[*B, L, Dv]` and the weights `[*B, L, S]` of the formula above.
 
-    additive: float mask, added after scale and softcap. seen: bool, broadcastable to the scores, False = excluded.
-    sinks: raw logits, broadcastable to `[*B, L, 1]`, in the sum and not in the output.
+    A query that attends to no key gives zeros, weights included. additive: a float mask, added after scale and softcap.
+    seen: bool, broadcastable to the scores, False = excluded. sinks: logits, broadcastable to `[*B, L, 1]`.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if seen is not None:  # keys hidden from every query may hold anything
+    if seen is not None:  # keys hidden from every query may hold NaN, which a weight of 0 would not keep out
         used = (
             xp.max(xp.astype(seen, xp.int32), axis=-2) > 0
             if seen.shape[-2]
@@ -133,11 +154,11 @@ def attend(
         allowed = xp.logical_and(allowed, seen)
     scores = xp.where(allowed, scores, xp.asarray(float("-inf"), dtype=scores.dtype))
     if k.shape[-2] == 0:
-        return xp.matmul(scores, v), scores  # a sum over nothing: zeros
+        return xp.matmul(scores, v), scores  # a sum over no keys: zeros
     top = xp.max(scores, axis=-1, keepdims=True)
     if sinks is not None:
         top = xp.maximum(top, xp.broadcast_to(sinks, top.shape))
-    top = xp.where(top > float("-inf"), top, xp.zeros((), dtype=top.dtype))
+    top = xp.where(top > float("-inf"), top, xp.zeros((), dtype=top.dtype))  # no key: -inf - -inf would be NaN
     weights = xp.where(allowed, xp.exp(scores - top), xp.zeros((), dtype=scores.dtype))
     total = xp.sum(weights, axis=-1, keepdims=True)
     if sinks is not None:
@@ -158,10 +179,10 @@ def attend_groups(
     seen: Any = None,
     sinks: Any = None,
 ) -> tuple[Any, Any]:
-    """`attend` where kv head j of `[*B, Hkv, S, D]` serves query heads `j*G .. (j+1)*G-1` of `[*B, Hq, L, D]`; sinks
-    `[Hq]`.
+    """`attend` for q `[*B, Hq, L, D]` and k, v `[*B, Hkv, S, D]`: output `[*B, Hq, L, Dv]`, weights `[*B, Hq, L, S]`.
 
-    The groups get an axis of their own along which K and V broadcast, so nothing is copied.
+    kv head j serves the G = Hq / Hkv query heads from j G on. Each group of query heads has an axis of its own, along
+    which K and V broadcast, so that these are not copied. sinks: `[Hq]`.
     """
     heads, kv_heads = q.shape[-3], k.shape[-3]
     groups = heads // kv_heads
@@ -188,7 +209,7 @@ def attend_groups(
 
 
 def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
-    """A mask as (additive part, exclusions intersected with `seen`)."""
+    """What a mask adds to the scores (None for a bool mask or none), and the keys of `seen` that it leaves visible."""
     if mask is None:
         return None, seen
     if str(mask.dtype).rpartition(".")[2].startswith("bool"):
@@ -198,8 +219,8 @@ def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
 
 
 def unread_keys(seen: Any, lead: tuple[int, ...], length: int, **arrays: Any) -> dict[str, Any]:
-    """Per array `[*B, S, D]` of keys or values, True where no query sees the key in any batch entry or head that the
-    array is broadcast to. numpy only.
+    """For each array `[*B, S, D]` of keys or values a bool array of its shape, True where no query attends to the key,
+    in any entry of the batch or head that the array is broadcast to. numpy only.
 
     seen: what `visible` and the masks allow, broadcastable to `[*lead, L, S]`; None: all.
     """
@@ -207,8 +228,8 @@ def unread_keys(seen: Any, lead: tuple[int, ...], length: int, **arrays: Any) ->
 
 
 def _along(seen: Any, queries: tuple[int, ...], array: Any) -> Any:
-    """Whether any query sees a key, in the shape of the array; `queries` are the leading axes of the scores, L
-    included."""
+    """Bool in the shape of the array `[*B, S, D]`: whether any query attends to the key. `queries`: the axes of the
+    scores up to L."""
     *lead, keys, _ = array.shape
     used = np.any(np.broadcast_to(True if seen is None else seen, (*queries, keys)), axis=-2)
     used = np.any(used, axis=tuple(range(used.ndim - 1 - len(lead))))
@@ -217,8 +238,8 @@ def _along(seen: Any, queries: tuple[int, ...], array: Any) -> Any:
 
 
 def unread_of_groups(seen: Any, lead: tuple[int, ...], heads: int, length: int, **arrays: Any) -> dict[str, Any]:
-    """The same where a kv head of `[*B, Hkv, S, D]` serves a group of the query heads; seen is broadcastable to
-    `[*lead, Hq, L, S]`."""
+    """`unread_keys` for arrays `[*B, Hkv, S, D]`, each kv head of which serves a group of the query heads. `seen` is
+    broadcastable to `[*lead, Hq, L, S]`."""
 
     def of_one(array: Any) -> Any:
         kv_heads, keys = array.shape[-3:-1]
@@ -230,13 +251,17 @@ def unread_of_groups(seen: Any, lead: tuple[int, ...], heads: int, length: int, 
 
 
 def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = None, seen: Any = None) -> Any:
-    """Weights sum to 1 at most, so errors are relative to the largest value, grown by how large the scores are. numpy
-    only.
+    """The size `[*B, L, 1 or Dv]` that rounding errors of the output are relative to. numpy only.
 
-    A float mask that moves all scores of a row leaves them fewer digits: they grow by the largest of it that the row
-    sees.
+        (1 + max_j |scale| sum_d |q_d| |k_jd| + |top of the mask|) max_j |v_j|
 
-    `[*B, L, 1 or Dv]`; kv heads may be fewer than query heads. NaN and inf are left out: they stand where nobody looks.
+    A score is a sum of D products, whose rounding errors are relative to the sum of their sizes; a softcap does not
+    enlarge them, its slope being 1 at most. A float mask is then added and the sum rounded, with an error relative to
+    the mask where it is largest, at the keys that count. An error e of a score is a relative error e of its weight,
+    since `exp(s + e)` is about `(1 + e) exp(s)`. The weights sum to 1 at most, so all of that is multiplied by the
+    largest value. The 1 is for the rounding of weights and output.
+
+    kv heads may be fewer than query heads. NaN and inf count as 0: only keys that no query attends to may hold them.
     """
     factor = q.shape[-1] ** -0.5 if scale is None else abs(scale)
     k, v = (np.nan_to_num(a, nan=0, posinf=0, neginf=0) for a in (k, v))
@@ -249,7 +274,8 @@ def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = Non
 
 
 def shift(additive: Any, seen: Any) -> Any:
-    """`[..., L, 1]`: how far a float mask moves the largest score of each row. numpy only."""
+    """The size `[..., L, 1]` of the largest number that a float mask adds in each row to a key that the row attends to.
+    numpy only."""
     if additive is None:
         return 0.0
     top = np.max(np.where(True if seen is None else seen, additive, -np.inf), axis=-1, keepdims=True, initial=-np.inf)
@@ -257,6 +283,6 @@ def shift(additive: Any, seen: Any) -> Any:
 
 
 def attention_flops(call: Call, scores: tuple[Any, ...], head_dim: int, value_dim: int) -> int:
-    """Two matrix products over the scores; about half of them where causal."""
+    """Operations of the matrix products `Q K^T` and `W V`; half of them where causal attention skips half the keys."""
     full: int = 2 * prod(scores) * (head_dim + value_dim)
     return full // 2 if call.attributes.get("causal") and len(scores) > 1 and scores[-2] > 1 else full

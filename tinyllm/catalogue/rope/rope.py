@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -46,19 +47,21 @@ def _reference(
         positions = xp.arange(x.shape[-2])
         if offset is not None:
             positions = xp.expand_dims(xp.astype(offset, positions.dtype), axis=-1) + positions  # [L] or [B, L]
-    turned = _turned(x, inv_freq, dims)
-    cos, sin = cos_sin(xp, positions, inv_freq, turned, base, scaling, position_scale, x.dtype)
+    rotated = _rotated(x, inv_freq, dims)
+    cos, sin = cos_sin(xp, positions, inv_freq, rotated, base, scaling, position_scale, x.dtype)
     shape = _angles_shape(x, cos)
     return rotate(xp, x, xp.reshape(cos, shape), xp.reshape(sin, shape), traditional)
 
 
-def _turned(x: Any, inv_freq: Any, dims: int | None) -> int:
-    turned: int = 2 * inv_freq.shape[0] if inv_freq is not None else x.shape[-1] if dims is None else dims
-    return turned
+def _rotated(x: Any, inv_freq: Any, dims: int | None) -> int:
+    """How many dims of x are rotated."""
+    rotated: int = 2 * inv_freq.shape[0] if inv_freq is not None else x.shape[-1] if dims is None else dims
+    return rotated
 
 
 def _angles_shape(x: Any, cos: Any) -> tuple[int, ...]:
-    """`[B, L, R]` as `[B, 1, ..., L, R]`: one row of positions for each entry of the first axis."""
+    """The shape in which cos and sin broadcast against x: `[L, R]`, or `[B, 1, ..., L, R]` for `[B, L, R]`, where each
+    entry of the first axis has positions of its own."""
     return (cos.shape[0], *(1,) * (x.ndim - 3), *cos.shape[1:]) if cos.ndim == 3 else cos.shape
 
 
@@ -79,19 +82,21 @@ def _check(call: Call) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """Of the rotation itself: as in `rope_rotate`, where cos and sin are at most the attention factor."""
     x = inputs["x"]
-    pairs = _turned(x, inputs.get("inv_freq"), attributes.get("dims")) // 2
+    pairs = _rotated(x, inputs.get("inv_freq"), attributes.get("dims")) // 2
     size = np.full(pairs, abs(attention_factor(attributes.get("scaling"))))
     return pair_size(x, size, attributes.get("traditional", False), 1.0)
 
 
 def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """Of the angle: rounded to float32 it is off by `eps32 |angle|`, and `a cos - b sin` by that times |a| + |b|, since
+    cos and sin change no faster than the angle."""
     x, positions, offset = inputs["x"], inputs.get("positions"), inputs.get("offset")
     if positions is None:
         positions = np.arange(x.shape[-2]) + (0 if offset is None else np.asarray(offset, np.int64)[..., None])
-    angles = angle_size(
-        positions, inputs.get("inv_freq"), _turned(x, inputs.get("inv_freq"), attributes.get("dims")), attributes
-    )
+    inv_freq = inputs.get("inv_freq")
+    angles = angle_size(positions, inv_freq, _rotated(x, inv_freq, attributes.get("dims")), attributes)
     size = angles.reshape(_angles_shape(x, angles)) * abs(attention_factor(attributes.get("scaling")))
     return pair_size(x, size, attributes.get("traditional", False), 0.0)
 
@@ -99,6 +104,17 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 def _flops(call: Call) -> int:
     *lead, width = call.shape("x")
     return int(3 * prod(lead) * rotated_dims(call, width))
+
+
+_PLAIN = {"x": normal(3, 8)}
+_BATCH = {"x": normal(2, 3, 8)}
+
+
+def _bad(
+    name: str, match: str, decision: int | None, inputs: Mapping[str, Any] | None = None, **attributes: Any
+) -> BadInput:
+    """A call with x `[3, 8]` that is right but for the inputs and attributes given."""
+    return BadInput(name, {**_PLAIN, **(inputs or {})}, attributes, InvalidInputError, match, decision)
 
 
 rope = OpSpec(
@@ -187,137 +203,44 @@ rope = OpSpec(
     ),
     more_cases="tinyllm.catalogue.cases.rope:rope",
     bad_inputs=(
-        BadInput(
-            "D odd", {"x": normal(3, 5)}, {}, InvalidInputError, "rope: dims: expected a positive even", decision=18
-        ),
-        BadInput(
-            "D 0", {"x": normal(3, 0)}, {}, InvalidInputError, "rope: dims: expected a positive even", decision=18
-        ),
-        BadInput(
-            "dims odd",
-            {"x": normal(3, 8)},
-            {"dims": 5},
-            InvalidInputError,
-            "rope: dims: expected a positive even",
-            decision=18,
-        ),
-        BadInput(
-            "dims too many",
-            {"x": normal(3, 8)},
-            {"dims": 10},
-            InvalidInputError,
-            "even number of at most 8",
-            decision=18,
-        ),
-        BadInput(
-            "dims a float",
-            {"x": normal(3, 8)},
-            {"dims": 4.0},
-            InvalidInputError,
-            "rope: dims: expected None or",
-            decision=18,
-        ),
-        BadInput(
-            "integer x",
-            {"x": integers(0, 9, 3, 8)},
-            {},
-            InvalidInputError,
-            "rope: x: expected a float dtype",
-            decision=18,
-        ),
-        BadInput("x 1-d", {"x": normal(8)}, {}, InvalidInputError, "rope: x: expected shape"),
-        BadInput(
+        _bad("D odd", "dims: expected a positive even number", 18, {"x": normal(3, 5)}),
+        _bad("D 0", "dims: expected a positive even number", 18, {"x": normal(3, 0)}),
+        _bad("dims odd", "dims: expected a positive even number", 18, dims=5),
+        _bad("dims too many", "dims: expected a positive even number of at most 8", 18, dims=10),
+        _bad("dims a float", "dims: expected None or an integer", 18, dims=4.0),
+        _bad("integer x", "x: expected a float dtype", 18, {"x": integers(0, 9, 3, 8)}),
+        _bad("x 1-d", "x: expected shape", None, {"x": normal(8)}),
+        _bad(
             "positions and offset",
-            {"x": normal(3, 8), "positions": integers(0, 9, 3), "offset": constant(1)},
-            {},
-            InvalidInputError,
             "either positions or offset",
-            decision=14,
+            14,
+            {"positions": integers(0, 9, 3), "offset": constant(1)},
         ),
-        BadInput(
-            "float positions",
-            {"x": normal(3, 8), "positions": constant([0.0, 1.0, 2.0])},
-            {},
-            InvalidInputError,
-            "rope: positions: expected an integer dtype",
-            decision=14,
-        ),
-        BadInput(
-            "offset a float", {"x": normal(3, 8), "offset": 1.5}, {}, InvalidInputError, "rope: offset", decision=14
-        ),
-        BadInput(
+        _bad("float positions", "positions: expected an integer dtype", 14, {"positions": constant([0.0, 1.0, 2.0])}),
+        _bad("offset a float", "offset: expected", 14, {"offset": 1.5}),
+        _bad(
             "positions too short",
-            {"x": normal(2, 3, 8), "positions": integers(0, 9, 2)},
-            {},
-            InvalidInputError,
-            "rope: positions: expected shape",
-            decision=14,
+            "positions: expected shape [3] or [2, 3]",
+            14,
+            _BATCH | {"positions": integers(0, 9, 2)},
         ),
-        BadInput(
-            "positions of another batch",
-            {"x": normal(2, 3, 8), "positions": integers(0, 9, 1, 3)},
-            {},
-            InvalidInputError,
-            "rope: positions: expected shape",
-            decision=14,
+        _bad(
+            "positions of another batch", "positions: expected shape", 14, _BATCH | {"positions": integers(0, 9, 1, 3)}
         ),
-        BadInput(
+        _bad(
             "offset of another batch",
-            {"x": normal(2, 3, 8), "offset": integers(0, 9, 3)},
-            {},
-            InvalidInputError,
-            "rope: offset: expected a number or shape",
-            decision=14,
+            "offset: expected a number or shape [2]",
+            14,
+            _BATCH | {"offset": integers(0, 9, 3)},
         ),
-        BadInput(
-            "offset [L] without batch",
-            {"x": normal(3, 8), "offset": integers(0, 9, 3)},
-            {},
-            InvalidInputError,
-            "rope: offset: expected a number, got",
-            decision=14,
-        ),
-        BadInput(
-            "inv_freq and base",
-            {"x": normal(3, 6), "inv_freq": FREQUENCIES},
-            {"base": 5e5},
-            InvalidInputError,
-            "either inv_freq or base",
-            decision=16,
-        ),
-        BadInput(
-            "inv_freq and scaling",
-            {"x": normal(3, 6), "inv_freq": FREQUENCIES},
-            {"scaling": LLAMA3},
-            InvalidInputError,
-            "either inv_freq or scaling",
-            decision=16,
-        ),
-        BadInput(
-            "inv_freq too long",
-            {"x": normal(3, 4), "inv_freq": FREQUENCIES},
-            {},
-            InvalidInputError,
-            "of at most 4",
-            decision=16,
-        ),
-        BadInput(
-            "inv_freq unlike dims",
-            {"x": normal(3, 8), "inv_freq": FREQUENCIES},
-            {"dims": 8},
-            InvalidInputError,
-            "rope: inv_freq: expected 4 frequencies",
-            decision=16,
-        ),
-        BadInput(
-            "scaling a dict",
-            {"x": normal(3, 8)},
-            {"scaling": {"rope_type": "yarn"}},
-            InvalidInputError,
-            "a RopeScaling",
-        ),
-        BadInput("seq_len", {"x": normal(3, 8)}, {"seq_len": 3}, UnsupportedError, "dynamic", decision=17),
-        BadInput("freqs", {"x": normal(3, 8)}, {"freqs": 1.0}, UnsupportedError, "use inv_freq=", decision=16),
-        BadInput("scale", {"x": normal(3, 8)}, {"scale": 0.5}, UnsupportedError, "use position_scale"),
+        _bad("offset [L] without batch", "offset: expected a number, got", 14, {"offset": integers(0, 9, 3)}),
+        _bad("inv_freq and base", "either inv_freq or base", 16, {"inv_freq": FREQUENCIES}, base=5e5),
+        _bad("inv_freq and scaling", "either inv_freq or scaling", 16, {"inv_freq": FREQUENCIES}, scaling=LLAMA3),
+        _bad("inv_freq too long", "even number of at most 4", 16, {"x": normal(3, 4), "inv_freq": FREQUENCIES}),
+        _bad("inv_freq unlike dims", "inv_freq: expected 4 frequencies", 16, {"inv_freq": FREQUENCIES}, dims=8),
+        _bad("scaling a dict", "scaling: expected None or a RopeScaling", None, scaling={"rope_type": "yarn"}),
+        BadInput("seq_len", _PLAIN, {"seq_len": 3}, UnsupportedError, "dynamic", 17),
+        BadInput("freqs", _PLAIN, {"freqs": 1.0}, UnsupportedError, "use inv_freq=", 16),
+        BadInput("scale", _PLAIN, {"scale": 0.5}, UnsupportedError, "use position_scale"),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -18,7 +19,7 @@ from tinyllm.spec.types import Call
 
 BASE = 10000.0
 MOST_DIMS = 1 << 16
-"""Far beyond any head, where the array to be rotated does not say it."""
+"""The most dims that `rope_angles` takes, which has no array to rotate: far more than any head has."""
 
 FREQUENCY_INPUT = Input(
     "inv_freq", "R", "float", optional=True, about="radians per position of each pair, instead of base and scaling"
@@ -47,12 +48,19 @@ NAMES_ELSEWHERE = {
 
 
 def rotated_dims(call: Call, width: Any) -> Any:
-    """How many dims turn, after checks. `width`: of the array to be rotated, None where it is not known."""
-    op, given = call.op, call.attributes
-    dims, frequencies = given["dims"], call.inputs["inv_freq"]
+    """How many dims are rotated: those of `inv_freq`, else `dims`, else all of `width`.
+
+    width: the last axis of the array to be rotated, None where there is none. A size known by name only is given back.
+
+    Raises:
+        InvalidInputError: `inv_freq` beside `base`, `scaling` or `dims` of another length; no dims at all; dims that
+            are odd, not above 0 or more than there are.
+    """
+    op, attributes = call.op, call.attributes
+    dims, frequencies = attributes["dims"], call.inputs["inv_freq"]
     if frequencies is not None:
         for name, default in (("base", BASE), ("scaling", None)):
-            if given[name] != default:
+            if attributes[name] != default:
                 raise invalid(op, "inv_freq", f"either inv_freq or {name}", "both")
         pairs = frequencies.shape[0]
         if dims is not None and dims != 2 * pairs:
@@ -80,7 +88,7 @@ def cos_sin(
     position_scale: float,
     dtype: Any,
 ) -> tuple[Any, Any]:
-    """cos and sin `[*P, dims/2]` of the angles, the attention factor multiplied in."""
+    """cos and sin `[*P, dims / 2]` of `position * position_scale * inv_freq` radians, times the attention factor."""
     if inv_freq is None:
         inv_freq = xp.asarray(inverse_frequencies(dims, base, scaling).tolist(), dtype=dtype)
     angles = xp.expand_dims(xp.astype(positions, dtype) * position_scale, axis=-1) * xp.astype(inv_freq, dtype)
@@ -89,7 +97,8 @@ def cos_sin(
 
 
 def angle_size(positions: Any, inv_freq: Any, dims: int, attributes: Any) -> np.ndarray:
-    """|angle| `[*P, dims/2]`, which the error of a float32 angle is relative to."""
+    """The sizes `[*P, dims / 2]` of the angles, which the rounding error of a float32 angle is relative to. numpy
+    only."""
     scaling = attributes.get("scaling")
     if inv_freq is None:
         inv_freq = inverse_frequencies(dims, attributes.get("base", BASE), scaling)
@@ -127,11 +136,13 @@ def _check(call: Call) -> dict[str, Any]:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> tuple[Any, Any]:
+    """The largest that cos and sin may be: near their zeros an error relative to them is not to be had."""
     size = np.full(np.shape(outputs[0]), abs(attention_factor(attributes.get("scaling"))))
     return size, size
 
 
 def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> tuple[Any, Any]:
+    """A float32 angle is off by `eps32 |angle|`, and cos and sin change no faster than the angle."""
     angles = angle_size(inputs["positions"], inputs.get("inv_freq"), 2 * outputs[0].shape[-1], attributes)
     size = angles * abs(attention_factor(attributes.get("scaling")))
     return size, size
@@ -144,6 +155,16 @@ def _flops(call: Call) -> int:
 LLAMA3 = RopeScaling("llama3", 8.0, 8192)
 YARN = RopeScaling("yarn", 4.0, 32)
 FREQUENCIES = constant([1.0, 0.25, 0.0], "float64")
+
+
+def _bad(
+    name: str, match: str, decision: int | None, inputs: Mapping[str, Any] | None = None, **attributes: Any
+) -> BadInput:
+    """A call with 3 positions that is right but for the inputs and attributes given."""
+    return BadInput(
+        name, {"positions": integers(0, 9, 3), **(inputs or {})}, attributes, InvalidInputError, match, decision
+    )
+
 
 rope_angles = OpSpec(
     name="rope_angles",
@@ -193,71 +214,19 @@ rope_angles = OpSpec(
     ),
     more_cases="tinyllm.catalogue.cases.rope:rope_angles",
     bad_inputs=(
-        BadInput("no dims", {"positions": integers(0, 9, 3)}, {}, InvalidInputError, "dims: expected dims or inv_freq"),
-        BadInput(
-            "dims odd",
-            {"positions": integers(0, 9, 3)},
-            {"dims": 3},
-            InvalidInputError,
-            "a positive even number",
-            decision=18,
+        _bad("no dims", "dims: expected dims or inv_freq", None),
+        _bad("dims odd", "dims: expected a positive even number", 18, dims=3),
+        _bad("dims 0", "dims: expected a positive even number", 18, dims=0),
+        _bad(
+            "float positions", "positions: expected an integer dtype", 14, {"positions": constant([0.0, 1.0])}, dims=4
         ),
+        _bad("inv_freq and base", "either inv_freq or base", 16, {"inv_freq": FREQUENCIES}, base=5e5),
+        _bad("inv_freq too short", "inv_freq: expected 4 frequencies", 16, {"inv_freq": FREQUENCIES}, dims=8),
+        _bad("base 1", "base: expected a finite number above 1", None, dims=4, base=1.0),
+        _bad("position_scale inf", "position_scale: expected a finite number", None, dims=4, position_scale=math.inf),
+        _bad("scaling a word", "scaling: expected None or a RopeScaling", None, dims=4, scaling="yarn"),
         BadInput(
-            "dims 0",
-            {"positions": integers(0, 9, 3)},
-            {"dims": 0},
-            InvalidInputError,
-            "a positive even number",
-            decision=18,
-        ),
-        BadInput(
-            "float positions",
-            {"positions": constant([0.0, 1.0])},
-            {"dims": 4},
-            InvalidInputError,
-            "rope_angles: positions: expected an integer dtype",
-            decision=14,
-        ),
-        BadInput(
-            "inv_freq and base",
-            {"positions": integers(0, 9, 3), "inv_freq": FREQUENCIES},
-            {"base": 5e5},
-            InvalidInputError,
-            "either inv_freq or base",
-            decision=16,
-        ),
-        BadInput(
-            "inv_freq too short",
-            {"positions": integers(0, 9, 3), "inv_freq": FREQUENCIES},
-            {"dims": 8},
-            InvalidInputError,
-            "rope_angles: inv_freq: expected 4 frequencies",
-            decision=16,
-        ),
-        BadInput(
-            "base 1", {"positions": integers(0, 9, 3)}, {"dims": 4, "base": 1.0}, InvalidInputError, "rope_angles: base"
-        ),
-        BadInput(
-            "position_scale inf",
-            {"positions": integers(0, 9, 3)},
-            {"dims": 4, "position_scale": math.inf},
-            InvalidInputError,
-            "rope_angles: position_scale: expected a finite number",
-        ),
-        BadInput(
-            "scaling a word",
-            {"positions": integers(0, 9, 3)},
-            {"dims": 4, "scaling": "yarn"},
-            InvalidInputError,
-            "a RopeScaling",
-        ),
-        BadInput(
-            "seq_len",
-            {"positions": integers(0, 9, 3)},
-            {"dims": 4, "seq_len": 9},
-            UnsupportedError,
-            "dynamic",
-            decision=17,
+            "seq_len", {"positions": integers(0, 9, 3)}, {"dims": 4, "seq_len": 9}, UnsupportedError, "dynamic", 17
         ),
     ),
 )

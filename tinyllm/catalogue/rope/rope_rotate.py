@@ -1,4 +1,4 @@
-"""rope_rotate: turns pairs of dims by given angles."""
+"""rope_rotate: pairs of dims rotated by given angles."""
 
 from __future__ import annotations
 
@@ -19,28 +19,35 @@ TRADITIONAL = Attribute(
 
 
 def rotate(xp: Any, x: Any, cos: Any, sin: Any, traditional: bool) -> Any:
-    """The first 2R dims turned by angles whose cos and sin `[*C, R]` broadcast against the leading axes of x."""
+    """x `[*B, D]` with each pair (a, b) of its first 2R dims replaced by `(a cos - b sin, b cos + a sin)`.
+
+    cos, sin: `[*C, R]`, broadcast against the leading axes of x. traditional: pairs are (2i, 2i + 1), not (i, i + R).
+    """
     pairs = cos.shape[-1]
-    turned, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
+    paired, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
     if traditional:
-        split = xp.reshape(turned, (*turned.shape[:-1], pairs, 2))
-        a, b = split[..., 0], split[..., 1]
+        by_pair = xp.reshape(paired, (*paired.shape[:-1], pairs, 2))
+        a, b = by_pair[..., 0], by_pair[..., 1]
     else:
-        a, b = turned[..., :pairs], turned[..., pairs:]
+        a, b = paired[..., :pairs], paired[..., pairs:]
     parts = (a * cos - b * sin, b * cos + a * sin)
-    turned = xp.reshape(xp.stack(parts, axis=-1), turned.shape) if traditional else xp.concat(parts, axis=-1)
-    return xp.concat((turned, rest), axis=-1) if rest.shape[-1] else turned
+    rotated = xp.reshape(xp.stack(parts, axis=-1), paired.shape) if traditional else xp.concat(parts, axis=-1)
+    return xp.concat((rotated, rest), axis=-1) if rest.shape[-1] else rotated
 
 
 def pair_size(x: np.ndarray, size: np.ndarray, traditional: bool, rest: float) -> np.ndarray:
-    """(|a| + |b|) * size for both dims of each pair, |x| * rest for the dims that do not turn."""
+    """What errors of a rotation are relative to, `[*B, D]`: `(|a| + |b|) * size` for both dims of a pair (a, b),
+    `|x| * rest` for the dims that are not rotated. numpy only.
+
+    size: of a pair's cos and sin, or of their errors, broadcastable to `[*B, R]`.
+    """
     pairs = size.shape[-1]
     x = np.abs(x)
-    turned = x[..., : 2 * pairs]
-    a, b = (turned[..., ::2], turned[..., 1::2]) if traditional else (turned[..., :pairs], turned[..., pairs:])
-    both = (a + b) * size
-    spread = np.repeat(both, 2, axis=-1) if traditional else np.concatenate((both, both), axis=-1)
-    return np.concatenate((spread, x[..., 2 * pairs :] * rest), axis=-1)
+    paired = x[..., : 2 * pairs]
+    a, b = (paired[..., ::2], paired[..., 1::2]) if traditional else (paired[..., :pairs], paired[..., pairs:])
+    of_pair = (a + b) * size
+    of_dim = np.repeat(of_pair, 2, axis=-1) if traditional else np.concatenate((of_pair, of_pair), axis=-1)
+    return np.concatenate((of_dim, x[..., 2 * pairs :] * rest), axis=-1)
 
 
 def _reference(xp: Any, x: Any, cos: Any, sin: Any, *, traditional: bool = False) -> Any:
@@ -60,6 +67,7 @@ def _check(call: Call) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """`a cos - b sin` is a sum of two products, whose rounding errors are relative to `|a cos| + |b sin|`."""
     size = np.maximum(np.abs(inputs["cos"]), np.abs(inputs["sin"]))
     return pair_size(inputs["x"], size, attributes.get("traditional", False), 1.0)
 
@@ -70,7 +78,7 @@ def _flops(call: Call) -> int:
 
 
 def _waves(wave: Any, *shape: int) -> Draw:
-    """cos or sin of the angles at positions 0, 1, 2... of the first axis."""
+    """cos or sin, as `wave` says, of the angles at positions 0, 1, 2... along the first axis."""
 
     def make(rng: Any) -> Any:
         positions = np.arange(shape[0] if len(shape) > 1 else 1).reshape(-1, *(1,) * (len(shape) - 1))
@@ -84,9 +92,13 @@ def _inputs(x: tuple[int, ...], angles: tuple[int, ...]) -> dict[str, Draw]:
     return {"x": normal(*x), "cos": _waves(np.cos, *angles), "sin": _waves(np.sin, *angles)}
 
 
+def _bad(name: str, match: str, inputs: dict[str, Draw], decision: int | None = None, **attributes: Any) -> BadInput:
+    return BadInput(name, inputs, attributes, InvalidInputError, f"rope_rotate: {match}", decision)
+
+
 rope_rotate = OpSpec(
     name="rope_rotate",
-    summary="Turns the first 2R dims of x, pair by pair, by angles given as cos and sin.",
+    summary="Rotates the first 2R dims of x, pair by pair, by angles given as cos and sin.",
     formula="(a, b) -> (a cos - b sin, b cos + a sin) for each pair (a, b)",
     source="Su et al. 2021, arXiv:2104.09864; the half-split layout: EleutherAI GPT-NeoX",
     inputs=(
@@ -100,7 +112,7 @@ rope_rotate = OpSpec(
     check=_check,
     flops=_flops,
     scale=_scale,
-    notes=("Dims past 2R pass as they are. 16-bit x is turned in float32 and rounded once.",),
+    notes=("Dims past 2R are given back as they are. 16-bit x is rotated in float32 and rounded once.",),
     cases=(
         Case("8,R4", _inputs((8,), (4,))),
         Case("3x8,R4", _inputs((3, 8), (3, 4))),
@@ -117,48 +129,12 @@ rope_rotate = OpSpec(
     ),
     more_cases="tinyllm.catalogue.cases.rope:rope_rotate",
     bad_inputs=(
-        BadInput(
-            "too many pairs",
-            _inputs((3, 6), (3, 4)),
-            {},
-            InvalidInputError,
-            "rope_rotate: cos: expected 1 to 3 pairs",
-            decision=18,
-        ),
-        BadInput(
-            "no pairs",
-            _inputs((3, 6), (3, 0)),
-            {},
-            InvalidInputError,
-            "rope_rotate: cos: expected 1 to 3 pairs",
-            decision=18,
-        ),
-        BadInput(
-            "cos enlarges", _inputs((1, 8), (3, 4)), {}, InvalidInputError, "rope_rotate: cos: expected leading axes"
-        ),
-        BadInput(
-            "cos of more axes",
-            _inputs((3, 8), (1, 3, 4)),
-            {},
-            InvalidInputError,
-            "rope_rotate: cos: expected leading axes",
-        ),
-        BadInput(
-            "sin differs",
-            {"x": normal(3, 8), "cos": normal(3, 4), "sin": normal(1, 4)},
-            {},
-            InvalidInputError,
-            "rope_rotate: sin",
-        ),
-        BadInput(
-            "R differs",
-            {"x": normal(3, 8), "cos": normal(3, 4), "sin": normal(3, 3)},
-            {},
-            InvalidInputError,
-            "rope_rotate: sin",
-        ),
-        BadInput(
-            "traditional 1", _inputs((3, 8), (3, 4)), {"traditional": 1}, InvalidInputError, "rope_rotate: traditional"
-        ),
+        _bad("too many pairs", "cos: expected 1 to 3 pairs", _inputs((3, 6), (3, 4)), 18),
+        _bad("no pairs", "cos: expected 1 to 3 pairs", _inputs((3, 6), (3, 0)), 18),
+        _bad("cos enlarges", "cos: expected leading axes", _inputs((1, 8), (3, 4))),
+        _bad("cos of more axes", "cos: expected leading axes", _inputs((3, 8), (1, 3, 4))),
+        _bad("sin differs", "sin: expected the shape of cos", _inputs((3, 8), (3, 4)) | {"sin": normal(1, 4)}),
+        _bad("R differs", "sin: expected shape", _inputs((3, 8), (3, 4)) | {"sin": normal(3, 3)}),
+        _bad("traditional 1", "traditional: expected True or False", _inputs((3, 8), (3, 4)), traditional=1),
     ),
 )
