@@ -69,6 +69,11 @@ def booleans(*shape: int, share: float = 0.7) -> Draw:
     return Draw(shape, lambda rng: rng.random(shape) < share)
 
 
+def additive_mask(*shape: int) -> Draw:
+    """Standard normal floats, a fifth of them -inf."""
+    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
+
+
 def constant(values: Any, dtype: str | None = None) -> Draw:
     """The numbers themselves."""
     array = np.asarray(values, dtype)

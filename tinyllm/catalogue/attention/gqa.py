@@ -1,4 +1,4 @@
-"""gqa: attention in which a group of query heads shares a head of keys and values."""
+"""gqa: attention in which a group of query heads shares one head of keys and values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tinyllm.catalogue.attention.formula import (
     visible,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
-from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, integers, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal
 from tinyllm.spec.op_spec import Input, OpSpec, Output
 from tinyllm.spec.types import ArrayType, Call
 
@@ -49,19 +49,19 @@ def _reference(
 def _masks(
     xp: Any, length: int, keys: int, causal: bool, window: int | None, mask: Any, key_mask: Any, kv_lengths: Any
 ) -> tuple[Any, Any]:
-    """All masks as (additive part, exclusions)."""
-    # kv_lengths may be unsigned or 8 bits long, and are subtracted from
+    """What all masks together add to the scores, and which keys they leave visible."""
+    # kv_lengths may be unsigned or have 8 bits, and differences of them are taken
     end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
     additive, seen = split_mask(xp, mask, visible(xp, length, keys, causal, window, end))
     return additive, both(xp, seen, key_mask)
 
 
 def both(xp: Any, seen: Any, key_mask: Any) -> Any:
-    """`seen`, and of it what a key mask `[*B, S]` lets through."""
+    """The keys that both `seen` (None: all) and a key mask `[*B, S]` (None: all) allow, broadcastable to the scores."""
     if key_mask is None:
         return seen
-    keys = xp.expand_dims(xp.expand_dims(key_mask, axis=-2), axis=-2)
-    return keys if seen is None else xp.logical_and(seen, keys)
+    of_scores = xp.expand_dims(xp.expand_dims(key_mask, axis=-2), axis=-2)
+    return of_scores if seen is None else xp.logical_and(seen, of_scores)
 
 
 def _check(call: Call) -> None:
@@ -106,10 +106,10 @@ def _flops(call: Call) -> int:
     return attention_flops(call, (*call.dims["*B"], q[-3], q[-2], k[-2]), q[-1], v[-1])
 
 
-def _qkv(
+def qkv(
     lead: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int, value_dim: int | None = None
 ) -> dict[str, Draw]:
-    """Inputs named by what they are; `heads` of queries on `kv_heads` of keys and values."""
+    """q `[*lead, Hq, L, D]`, k `[*lead, Hkv, S, D]` and v `[*lead, Hkv, S, Dv]` of normal numbers."""
     return {
         "q": normal(*lead, heads, length, dim),
         "k": normal(*lead, kv_heads, keys, dim),
@@ -118,7 +118,7 @@ def _qkv(
 
 
 def _spare(lengths: tuple[int, ...], kv_heads: int, keys: int, dim: int) -> Draw:
-    """Keys or values of a cache with room to spare: NaN past each sequence's length."""
+    """Keys or values `[B, Hkv, S, D]` of a cache with spare room: NaN at and past each sequence's length."""
     shape = (len(lengths), kv_heads, keys, dim)
 
     def make(rng: Any) -> Any:
@@ -129,18 +129,14 @@ def _spare(lengths: tuple[int, ...], kv_heads: int, keys: int, dim: int) -> Draw
 
 
 def _cached(lengths: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int) -> dict[str, Draw]:
+    """A step of `length` queries a sequence over a cache that holds `lengths` keys of each."""
     k, v = (_spare(lengths, kv_heads, keys, dim) for _ in range(2))
     return {"q": normal(len(lengths), heads, length, dim), "k": k, "v": v, "kv_lengths": constant(lengths, "int32")}
 
 
-def _additive(*shape: int) -> Draw:
-    """A float mask with some -inf in it."""
-    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
-
-
-_SMALL = _qkv((2,), 4, 2, 3, 5, 8)
+_SMALL = qkv((2,), 4, 2, 3, 5, 8)
 _LEFT_PADDED = constant([[False, False, True, True, True], [True] * 5])
-_ANY_MASKS = _qkv((2,), 6, 3, 4, 4, 8) | {"mask": booleans(4, 4), "key_mask": booleans(2, 4)}
+_ANY_MASKS = qkv((2,), 6, 3, 4, 4, 8) | {"mask": booleans(4, 4), "key_mask": booleans(2, 4)}
 
 
 def _bad(name: str, match: str, decision: int | None, **inputs: Draw) -> BadInput:
@@ -192,24 +188,24 @@ gqa = OpSpec(
     refused=REFUSED | {"num_kv_heads": "it is the head axis of k and v", "num_heads": "it is the head axis of q"},
     cases=(
         Case("B2,Hq4,Hkv2,L3,S5,D8", _SMALL, decision=10),
-        Case("Hq6,Hkv2,L3,S3,D4,causal", _qkv((), 6, 2, 3, 3, 4), {"causal": True}, decision=10),
-        Case("B2,Hq4,Hkv1,L2,S5,D4,mqa,causal", _qkv((2,), 4, 1, 2, 5, 4), {"causal": True}, decision=6),
-        Case("B2,Hq3,Hkv3,L3,S3,D4,mha", _qkv((2,), 3, 3, 3, 3, 4)),
-        Case("A2,B3,Hq4,Hkv2,L2,S3,D4", _qkv((2, 3), 4, 2, 2, 3, 4)),
-        Case("B2,Hq4,Hkv2,L1,S7,D8,Dv3", _qkv((2,), 4, 2, 1, 7, 8, 3), {"causal": True}, decision=8),
+        Case("Hq6,Hkv2,L3,S3,D4,causal", qkv((), 6, 2, 3, 3, 4), {"causal": True}, decision=10),
+        Case("B2,Hq4,Hkv1,L2,S5,D4,mqa,causal", qkv((2,), 4, 1, 2, 5, 4), {"causal": True}, decision=6),
+        Case("B2,Hq3,Hkv3,L3,S3,D4,mha", qkv((2,), 3, 3, 3, 3, 4)),
+        Case("A2,B3,Hq4,Hkv2,L2,S3,D4", qkv((2, 3), 4, 2, 2, 3, 4)),
+        Case("B2,Hq4,Hkv2,L1,S7,D8,Dv3", qkv((2,), 4, 2, 1, 7, 8, 3), {"causal": True}, decision=8),
         Case("kv of batch 1", {"q": normal(2, 4, 3, 8), "k": normal(1, 2, 5, 8), "v": normal(1, 2, 5, 8)}, decision=10),
         Case(
             "kv without batch,mask",
-            _qkv((), 4, 2, 3, 5, 8) | {"q": normal(2, 4, 3, 8), "mask": booleans(2, 1, 3, 5)},
+            qkv((), 4, 2, 3, 5, 8) | {"q": normal(2, 4, 3, 8), "mask": booleans(2, 1, 3, 5)},
             decision=10,
         ),
-        Case("q without batch", _qkv((2, 2), 4, 2, 3, 5, 8) | {"q": normal(4, 3, 8)}, {"causal": True}, decision=10),
+        Case("q without batch", qkv((2, 2), 4, 2, 3, 5, 8) | {"q": normal(4, 3, 8)}, {"causal": True}, decision=10),
         Case(
             "A3,B1 and B2",
-            _qkv((2,), 4, 2, 3, 5, 8) | {"q": normal(3, 1, 4, 3, 8), "key_mask": booleans(1, 2, 5)},
+            qkv((2,), 4, 2, 3, 5, 8) | {"q": normal(3, 1, 4, 3, 8), "key_mask": booleans(1, 2, 5)},
             decision=10,
         ),
-        Case("B2,Hq4,Hkv2,float mask,causal", _SMALL | {"mask": _additive(3, 5)}, {"causal": True}, decision=4),
+        Case("B2,Hq4,Hkv2,float mask,causal", _SMALL | {"mask": additive_mask(3, 5)}, {"causal": True}, decision=4),
         Case("B2,Hq4,Hkv2,mask per head", _SMALL | {"mask": booleans(1, 4, 3, 5)}, decision=2),
         Case("B2,Hq4,Hkv2,mask per sequence", _SMALL | {"mask": booleans(2, 1, 1, 5)}, decision=2),
         Case("B2,Hq4,Hkv2,key mask,causal", _SMALL | {"key_mask": _LEFT_PADDED}, {"causal": True}, decision=6),
@@ -232,7 +228,7 @@ gqa = OpSpec(
         Case("B2,Hq4,Hkv2,L2,S6,lengths,window2,both sides", _cached((5, 3), 4, 2, 2, 6, 4), {"window": 2}, decision=7),
         Case(
             "Hq4,Hkv2,L2,S6,length",
-            _qkv((), 4, 2, 2, 6, 4) | {"kv_lengths": constant(3, "int32")},
+            qkv((), 4, 2, 2, 6, 4) | {"kv_lengths": constant(3, "int32")},
             {"causal": True},
             decision=6,
         ),
@@ -240,10 +236,10 @@ gqa = OpSpec(
         Case("B2,Hq4,Hkv2,scale0", _SMALL, {"scale": 0.0}, decision=9),
         Case("B2,Hq4,Hkv2,softcap", _SMALL, {"softcap": 5.0, "causal": True}, decision=4),
         Case("B2,Hq4,Hkv2,sinks", _SMALL | {"sinks": normal(4)}, {"causal": True}, decision=11),
-        Case("B0", _qkv((0,), 4, 2, 3, 5, 8), decision=20),
-        Case("L0", _qkv((2,), 4, 2, 0, 5, 8), decision=20),
-        Case("S0", _qkv((2,), 4, 2, 3, 0, 8), decision=20),
-        Case("B2,Hq9,Hkv3,L33,S65,D64,causal", _qkv((2,), 9, 3, 33, 65, 64), {"causal": True}, tier="full"),
+        Case("B0", qkv((0,), 4, 2, 3, 5, 8), decision=20),
+        Case("L0", qkv((2,), 4, 2, 0, 5, 8), decision=20),
+        Case("S0", qkv((2,), 4, 2, 3, 0, 8), decision=20),
+        Case("B2,Hq9,Hkv3,L33,S65,D64,causal", qkv((2,), 9, 3, 33, 65, 64), {"causal": True}, tier="full"),
         Case(
             "B4,Hq8,Hkv2,L1,S200,D80,lengths",
             _cached((200, 1, 77, 128), 8, 2, 1, 200, 80),
@@ -252,25 +248,23 @@ gqa = OpSpec(
         ),
         Case(
             "Hq14,Hkv2,L64,S128,D64,window17",
-            _qkv((), 14, 2, 64, 128, 64) | {"sinks": normal(14)},
+            qkv((), 14, 2, 64, 128, 64) | {"sinks": normal(14)},
             {"causal": True, "window": 17},
             tier="full",
         ),
-        Case("decode:B1,Hq9,Hkv3,S512,D64", _qkv((1,), 9, 3, 1, 512, 64), {"causal": True}, tier="bench"),
-        Case("prefill:B1,Hq9,Hkv3,L128,D64,causal", _qkv((1,), 9, 3, 128, 128, 64), {"causal": True}, tier="bench"),
+        Case("decode:B1,Hq9,Hkv3,S512,D64", qkv((1,), 9, 3, 1, 512, 64), {"causal": True}, tier="bench"),
+        Case("prefill:B1,Hq9,Hkv3,L128,D64,causal", qkv((1,), 9, 3, 128, 128, 64), {"causal": True}, tier="bench"),
     ),
     bad_inputs=(
-        _bad("Hq % Hkv", "q: expected a number of heads", 10, **_qkv((2,), 4, 3, 2, 3, 4)),
+        _bad("Hq % Hkv", "q: expected a number of heads", 10, **qkv((2,), 4, 3, 2, 3, 4)),
         _bad("2-d", "q: expected shape", 10, q=normal(3, 4), k=normal(5, 4), v=normal(5, 4)),
         _bad("Hk is not Hv", "v: expected shape", 10, v=normal(2, 4, 5, 8)),
         _bad("mask of 3 axes for 4", "mask: expected 2 axes [L, S] or the 4", 2, mask=booleans(4, 3, 5)),
         _bad("mask by kv heads", "mask: expected a shape that broadcasts", 2, mask=booleans(2, 2, 3, 5)),
-        _bad(
-            "key mask enlarges", "key_mask: expected a shape", 2, **_qkv((1,), 4, 2, 3, 5, 8), key_mask=booleans(2, 5)
-        ),
+        _bad("key mask enlarges", "key_mask: expected a shape", 2, **qkv((1,), 4, 2, 3, 5, 8), key_mask=booleans(2, 5)),
         _bad(
             "integer key mask",
-            "key_mask: expected dtype bool (True = attend; cast to bool)",
+            "key_mask: expected dtype bool (True = attend; cast to bool",
             3,
             key_mask=integers(0, 2, 2, 5),
         ),

@@ -1,4 +1,4 @@
-"""kv_append: new keys and values into their slots of the cache's pages."""
+"""kv_append: the keys and values of new tokens written into their slots of a cache's pages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ def _reference(xp: Any, k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any) 
 
 
 def _write(xp: Any, pages: Any, tokens: Any, slots: Any) -> Any:
-    """Without item assignment: every slot is taken from the old pages or from the new tokens, whichever `source`
-    says."""
+    """The pages `[P, Hkv, page, D]` with tokens `[T, Hkv, D]` in their slots.
+
+    References assign no items, so each slot is taken from the old rows followed by the new ones, as `source` says.
+    """
     count, heads, page, dim = pages.shape
     source = np.arange(count * page)
     source[slots] = count * page + np.arange(len(slots))
-    flat = xp.reshape(xp.permute_dims(pages, (0, 2, 1, 3)), (count * page, heads, dim))
-    written = xp.take(xp.concat([flat, tokens], axis=0), xp.asarray(source), axis=0)
-    return xp.permute_dims(xp.reshape(written, (count, page, heads, dim)), (0, 2, 1, 3))
+    old = xp.reshape(xp.permute_dims(pages, (0, 2, 1, 3)), (count * page, heads, dim))
+    rows = xp.take(xp.concat([old, tokens], axis=0), xp.asarray(source), axis=0)
+    return xp.permute_dims(xp.reshape(rows, (count, page, heads, dim)), (0, 2, 1, 3))
 
 
 def check_pages(call: Call) -> None:
-    """Refuses pages of size 0: they hold no token, however many of them there are.
+    """Refuses pages of size 0, which have no slots.
 
     Raises:
         InvalidInputError: names the op and the shape of `k_pages`.
@@ -50,7 +52,7 @@ def _check_values(call: Call, values: Any) -> None:
 
 
 def _bytes(call: Call) -> int:
-    """The new rows are read and written; the rest of the pages stays where it is."""
+    """The new rows are read and written; the other rows of the pages are not touched."""
     return int(2 * (prod(call.shape("k")) + prod(call.shape("v"))) * itemsize(call.dtype("k")))
 
 
@@ -62,6 +64,7 @@ def itemsize(dtype: str) -> int:
 def append_inputs(
     pages: int, heads: int, page: int, dim: int, slots: list[int], value_dim: int | None = None
 ) -> dict[str, Draw]:
+    """Inputs of `kv_append`: a pool `[pages, heads, page, dim]`, and a token of normal numbers for each slot."""
     value_dim = dim if value_dim is None else value_dim
     return {
         "k_pages": normal(pages, heads, page, dim),

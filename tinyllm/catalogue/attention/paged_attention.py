@@ -52,11 +52,11 @@ def _reference(
 
 
 def _gather(xp: Any, pages: Any, row: Any, length: int) -> Any:
-    """The first `length` keys or values of a sequence, `[Hkv, length, D]`."""
+    """The first `length` keys or values `[Hkv, length, D]` of the sequence whose pages `row` names."""
     _, heads, page, dim = pages.shape
     count = -(-length // page)
-    own = xp.take(pages, xp.asarray(row[:count]), axis=0)
-    return xp.reshape(xp.permute_dims(own, (1, 0, 2, 3)), (heads, count * page, dim))[:, :length, :]
+    of_sequence = xp.take(pages, xp.asarray(row[:count]), axis=0)
+    return xp.reshape(xp.permute_dims(of_sequence, (1, 0, 2, 3)), (heads, count * page, dim))[:, :length, :]
 
 
 def _check(call: Call) -> None:
@@ -113,7 +113,7 @@ def _check_rows(read: np.ndarray, needed: np.ndarray, pages: int) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """Sequence by sequence, as its reference."""
+    """That of attention (`formula.error_scale`), for each sequence over its own keys: `[T, Hq, 1]`."""
     q_start = inputs["q_start"]
     parts = [np.zeros((0, inputs["q"].shape[1], 1))]
     for b, length in enumerate(inputs["kv_len"].tolist()):
@@ -125,7 +125,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:
-    """All slots but those of keys that some token sees."""
+    """True in all slots but those of keys that some token attends to."""
     q_start, block_table, page = inputs["q_start"], inputs["block_table"], inputs["k_pages"].shape[2]
     free = np.ones((inputs["k_pages"].shape[0], page), bool)
     for b, length in enumerate(inputs["kv_len"].tolist()):
@@ -136,8 +136,8 @@ def _unread(inputs: Any, attributes: Any) -> Any:
 
 
 def _keys(call: Call) -> int:
-    """At most this many keys are seen by a token: a call knows the table, not the lengths in it (so bench cases nearly
-    fill it)."""
+    """The most keys that a token may attend to. A call knows the shape of the block table and not the lengths, so bench
+    cases nearly fill it."""
     return int(call.shape("block_table")[1] * call.shape("k_pages")[2])
 
 
@@ -147,7 +147,7 @@ def _flops(call: Call) -> int:
 
 
 def _bytes(call: Call) -> int:
-    """The pages in the block table are read, not the whole pool."""
+    """q and the pages named by the block table are read, and y is written; the rest of the pool is not touched."""
     q, k, v = call.shape("q"), call.shape("k_pages"), call.shape("v_pages")
     rows = call.shape("block_table")[0] * _keys(call) * k[1]
     return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * itemsize(call.dtype("q")))

@@ -21,10 +21,10 @@ def batch(
     value_dim: int | None = None,
     spare: int = 0,
 ) -> dict[str, Draw]:
-    """Sequences given as (new tokens, keys in all), on pages shuffled over a pool with one page that belongs to nobody.
+    """Inputs of `paged_attention` for sequences given as (new tokens, keys in all), on pages shuffled over a pool.
 
-    Slots past a sequence's keys, and the page of nobody, are NaN: they are never read. `spare` adds columns of -1 to
-    the table.
+    Slots past a sequence's keys, and one page that no sequence has, are NaN: they are never read. `spare` adds columns
+    of -1 to the block table.
     """
     value_dim = dim if value_dim is None else value_dim
     counts = [-(-keys // page) for _, keys in lengths]
@@ -52,6 +52,7 @@ def _pool(free: Any, heads: int, dim: int) -> Draw:
 
 
 def ints(**arrays: Any) -> dict[str, Draw]:
+    """Inputs of int32 by name."""
     return {name: constant(values, "int32") for name, values in arrays.items()}
 
 
@@ -62,13 +63,13 @@ _EMPTY = {"q": normal(0, 4, 8), "k_pages": normal(2, 2, 4, 8), "v_pages": normal
 
 
 def _tables(kv_len: list[int], block_table: list[list[int]]) -> dict[str, Draw]:
-    """A pool of 4 pages of 4 tokens, all of them numbers; two sequences with 2 and 1 new tokens."""
+    """Two sequences, with 2 and 1 new tokens, over a pool of 4 pages of 4 tokens in which no slot is NaN."""
     inputs = {"q": normal(3, 4, 8), "k_pages": normal(4, 2, 4, 8), "v_pages": normal(4, 2, 4, 8)}
     return inputs | ints(q_start=[0, 2, 3], kv_len=kv_len, block_table=block_table)
 
 
 def _bad(name: str, match: str, decision: int = 22, pool: Draw | None = None, **indices: Any) -> BadInput:
-    """Two sequences, of which some of the arguments that describe the pages are wrong."""
+    """Two sequences as in `_TWO`, where some of the arguments that describe the pages are wrong."""
     pools = {} if pool is None else {"k_pages": pool, "v_pages": pool}
     return BadInput(name, _TWO | pools | ints(**indices), {}, InvalidInputError, match, decision)
 

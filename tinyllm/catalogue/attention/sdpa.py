@@ -1,4 +1,4 @@
-"""sdpa: scaled dot-product attention, where every query takes a weighted mean of the values."""
+"""sdpa: scaled dot-product attention, which gives each query a weighted mean of the values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyllm.catalogue.attention.formula import (
     visible,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
-from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec, Output
 from tinyllm.spec.types import ArrayType, Call
 
@@ -56,11 +56,10 @@ def _check(call: Call) -> None:
 
 
 def _masks(inputs: Any, attributes: Any) -> Any:
-    """All masks as (additive part, exclusions), on numpy."""
-    places = visible(
-        np, inputs["q"].shape[-2], inputs["k"].shape[-2], attributes.get("causal", False), attributes.get("window")
-    )
-    return split_mask(np, inputs.get("mask"), places)
+    """What the masks add to the scores, and which keys they leave visible. numpy only."""
+    length, keys = inputs["q"].shape[-2], inputs["k"].shape[-2]
+    seen = visible(np, length, keys, attributes.get("causal", False), attributes.get("window"))
+    return split_mask(np, inputs.get("mask"), seen)
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
@@ -79,12 +78,13 @@ def _flops(call: Call) -> int:
     return attention_flops(call, (*call.dims["*B"], q[-2], k[-2]), q[-1], v[-1])
 
 
-def _qkv(lead: tuple[int, ...], length: int, keys: int, dim: int, value_dim: int | None = None) -> dict[str, Draw]:
+def qkv(lead: tuple[int, ...], length: int, keys: int, dim: int, value_dim: int | None = None) -> dict[str, Draw]:
+    """q `[*lead, L, D]`, k `[*lead, S, D]` and v `[*lead, S, Dv]` of normal numbers."""
     return {"q": normal(*lead, length, dim), "k": normal(*lead, keys, dim), "v": normal(*lead, keys, value_dim or dim)}
 
 
 def _poisoned(keys: int, bad: int, dim: int) -> Draw:
-    """Keys whose last `bad` rows are NaN and inf: nobody sees them."""
+    """Keys or values `[keys, dim]`, NaN and inf in the last `bad` rows, which no query attends to."""
 
     def make(rng: Any) -> Any:
         values = rng.standard_normal((keys, dim))
@@ -93,11 +93,6 @@ def _poisoned(keys: int, bad: int, dim: int) -> Draw:
         return values
 
     return Draw((keys, dim), make)
-
-
-def _additive(*shape: int) -> Draw:
-    """A float mask with some -inf in it."""
-    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
 
 
 sdpa = OpSpec(
@@ -135,31 +130,31 @@ sdpa = OpSpec(
     notes=NOTES,
     refused=REFUSED,
     cases=(
-        Case("L3,S5,D4", _qkv((), 3, 5, 4)),
-        Case("B2,H3,L4,S4,D8,causal", _qkv((2, 3), 4, 4, 8), {"causal": True}),
-        Case("H2,L2,S6,D4,causal", _qkv((2,), 2, 6, 4), {"causal": True}, decision=6),
-        Case("H2,L5,S3,D4,causal", _qkv((2,), 5, 3, 4), {"causal": True}, decision=5),
-        Case("H2,L1,S9,D16,Dv5", _qkv((2,), 1, 9, 16, 5), decision=8),
-        Case("H2,L4,S4,D4,bool mask", _qkv((2,), 4, 4, 4) | {"mask": booleans(4, 4)}, decision=1),
-        Case("B2,H2,L3,S4,D4,full mask", _qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 1, 3, 4)}, decision=2),
+        Case("L3,S5,D4", qkv((), 3, 5, 4)),
+        Case("B2,H3,L4,S4,D8,causal", qkv((2, 3), 4, 4, 8), {"causal": True}),
+        Case("H2,L2,S6,D4,causal", qkv((2,), 2, 6, 4), {"causal": True}, decision=6),
+        Case("H2,L5,S3,D4,causal", qkv((2,), 5, 3, 4), {"causal": True}, decision=5),
+        Case("H2,L1,S9,D16,Dv5", qkv((2,), 1, 9, 16, 5), decision=8),
+        Case("H2,L4,S4,D4,bool mask", qkv((2,), 4, 4, 4) | {"mask": booleans(4, 4)}, decision=1),
+        Case("B2,H2,L3,S4,D4,full mask", qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 1, 3, 4)}, decision=2),
         Case(
             "H2,L3,S4,D4,float mask,causal",
-            _qkv((2,), 3, 4, 4) | {"mask": _additive(3, 4)},
+            qkv((2,), 3, 4, 4) | {"mask": additive_mask(3, 4)},
             {"causal": True},
             decision=4,
         ),
         Case(
             "H1,L2,S3,D4,row masked",
-            _qkv((1,), 2, 3, 4) | {"mask": constant([[True, False, True], [False] * 3])},
+            qkv((1,), 2, 3, 4) | {"mask": constant([[True, False, True], [False] * 3])},
             decision=5,
         ),
-        Case("H2,L6,S6,D4,window2", _qkv((2,), 6, 6, 4), {"window": 2}, decision=7),
-        Case("H2,L6,S8,D4,window3,causal", _qkv((2,), 6, 8, 4), {"window": 3, "causal": True}, decision=7),
-        Case("H2,L3,S3,D4,scale0", _qkv((2,), 3, 3, 4), {"scale": 0.0}, decision=9),
-        Case("H2,L3,S3,D4,scale-1", _qkv((2,), 3, 3, 4), {"scale": -1.0}, decision=9),
-        Case("H2,L3,S4,D8,softcap", _qkv((2,), 3, 4, 8), {"softcap": 5.0, "causal": True}, decision=4),
-        Case("B2,H3,L3,S4,D4,sinks", _qkv((2, 3), 3, 4, 4) | {"sinks": normal(3)}, decision=11),
-        Case("L2,S3,D4,sink", _qkv((), 2, 3, 4) | {"sinks": constant(0.5, "float64")}, decision=11),
+        Case("H2,L6,S6,D4,window2", qkv((2,), 6, 6, 4), {"window": 2}, decision=7),
+        Case("H2,L6,S8,D4,window3,causal", qkv((2,), 6, 8, 4), {"window": 3, "causal": True}, decision=7),
+        Case("H2,L3,S3,D4,scale0", qkv((2,), 3, 3, 4), {"scale": 0.0}, decision=9),
+        Case("H2,L3,S3,D4,scale-1", qkv((2,), 3, 3, 4), {"scale": -1.0}, decision=9),
+        Case("H2,L3,S4,D8,softcap", qkv((2,), 3, 4, 8), {"softcap": 5.0, "causal": True}, decision=4),
+        Case("B2,H3,L3,S4,D4,sinks", qkv((2, 3), 3, 4, 4) | {"sinks": normal(3)}, decision=11),
+        Case("L2,S3,D4,sink", qkv((), 2, 3, 4) | {"sinks": constant(0.5, "float64")}, decision=11),
         Case("kv broadcast", {"q": normal(2, 4, 3, 8), "k": normal(2, 1, 5, 8), "v": normal(1, 1, 5, 8)}, decision=10),
         Case(
             "L2,S6,D4,hidden NaN",
@@ -171,13 +166,13 @@ sdpa = OpSpec(
             },
             decision=5,
         ),
-        Case("L0,S4,D4", _qkv((2,), 0, 4, 4), decision=20),
-        Case("L2,S0,D4", _qkv((2,), 2, 0, 4), decision=20),
-        Case("B0,L2,S3,D4", _qkv((0,), 2, 3, 4), decision=20),
-        Case("B2,H3,L33,S65,D64,causal", _qkv((2, 3), 33, 65, 64), {"causal": True}, tier="full"),
-        Case("H4,L128,S128,D80,window17,causal", _qkv((4,), 128, 128, 80), {"causal": True, "window": 17}, tier="full"),
-        Case("decode:H9,S512,D64", _qkv((9,), 1, 512, 64), tier="bench"),
-        Case("prefill:H9,L128,D64,causal", _qkv((9,), 128, 128, 64), {"causal": True}, tier="bench"),
+        Case("L0,S4,D4", qkv((2,), 0, 4, 4), decision=20),
+        Case("L2,S0,D4", qkv((2,), 2, 0, 4), decision=20),
+        Case("B0,L2,S3,D4", qkv((0,), 2, 3, 4), decision=20),
+        Case("B2,H3,L33,S65,D64,causal", qkv((2, 3), 33, 65, 64), {"causal": True}, tier="full"),
+        Case("H4,L128,S128,D80,window17,causal", qkv((4,), 128, 128, 80), {"causal": True, "window": 17}, tier="full"),
+        Case("decode:H9,S512,D64", qkv((9,), 1, 512, 64), tier="bench"),
+        Case("prefill:H9,L128,D64,causal", qkv((9,), 128, 128, 64), {"causal": True}, tier="bench"),
     ),
     bad_inputs=(
         BadInput(
@@ -196,7 +191,7 @@ sdpa = OpSpec(
         ),
         BadInput(
             "mask of 3 axes for 4",
-            _qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 3, 4)},
+            qkv((2, 2), 3, 4, 4) | {"mask": booleans(2, 3, 4)},
             {},
             InvalidInputError,
             "sdpa: mask",
@@ -204,7 +199,7 @@ sdpa = OpSpec(
         ),
         BadInput(
             "mask enlarges",
-            _qkv((1,), 3, 4, 4) | {"mask": booleans(2, 3, 4)},
+            qkv((1,), 3, 4, 4) | {"mask": booleans(2, 3, 4)},
             {},
             InvalidInputError,
             "sdpa: mask",
@@ -212,26 +207,26 @@ sdpa = OpSpec(
         ),
         BadInput(
             "integer mask",
-            _qkv((1,), 3, 4, 4) | {"mask": constant([[1, 0, 1, 1]] * 3)},
+            qkv((1,), 3, 4, 4) | {"mask": constant([[1, 0, 1, 1]] * 3)},
             {},
             InvalidInputError,
             "cast to bool",
             3,
         ),
         BadInput(
-            "mask a word", _qkv((1,), 3, 4, 4) | {"mask": "causal"}, {}, InvalidInputError, "sdpa: mask", decision=13
+            "mask a word", qkv((1,), 3, 4, 4) | {"mask": "causal"}, {}, InvalidInputError, "sdpa: mask", decision=13
         ),
         BadInput(
-            "scale NaN", _qkv((1,), 3, 4, 4), {"scale": float("nan")}, InvalidInputError, "sdpa: scale", decision=9
+            "scale NaN", qkv((1,), 3, 4, 4), {"scale": float("nan")}, InvalidInputError, "sdpa: scale", decision=9
         ),
-        BadInput("window 0", _qkv((1,), 3, 4, 4), {"window": 0}, InvalidInputError, "sdpa: window", decision=7),
-        BadInput("D 0", _qkv((1,), 3, 4, 0), {}, InvalidInputError, "sdpa: scale", decision=9),
+        BadInput("window 0", qkv((1,), 3, 4, 4), {"window": 0}, InvalidInputError, "sdpa: window", decision=7),
+        BadInput("D 0", qkv((1,), 3, 4, 0), {}, InvalidInputError, "sdpa: scale", decision=9),
         BadInput(
-            "is_causal", _qkv((1,), 3, 4, 4), {"is_causal": True}, UnsupportedError, "use causal=True", decision=13
+            "is_causal", qkv((1,), 3, 4, 4), {"is_causal": True}, UnsupportedError, "use causal=True", decision=13
         ),
         BadInput(
             "sinks of wrong length",
-            _qkv((2,), 3, 4, 4) | {"sinks": normal(3)},
+            qkv((2,), 3, 4, 4) | {"sinks": normal(3)},
             {},
             InvalidInputError,
             "sdpa: sinks",

@@ -1,4 +1,4 @@
-"""Further cases of `sdpa` and `gqa`."""
+"""Further cases of `sdpa`, and what the cases of the other attention ops share with them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.attention.sdpa import qkv
 from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
-from tinyllm.spec.cases import Case, Draw, booleans, constant, kept, normal
+from tinyllm.spec.cases import Case, Draw, additive_mask, booleans, constant, kept, normal
 
 FLAGS: dict[str, list[Any]] = {
     "causal": [False, True],
@@ -19,7 +20,7 @@ FLAGS: dict[str, list[Any]] = {
     "softcap": [None, 5.0],
     "scale": [None, 0.0, -1.0, 0.3],
 }
-"""Values of the settings that all attention ops share, which are crossed pairwise."""
+"""Values of the attributes that the attention ops share, crossed pairwise by their cases."""
 
 SIZES = (
     (1, 15, 64),
@@ -42,42 +43,38 @@ SIZES = (
     (300, 513, 8),
     (513, 300, 8),
 )
-"""L, S, D around the sizes at which kernels change their ways; where L > S, the first causal rows see nothing."""
+"""L, S and D beside the sizes of vectors, tiles and blocks. Where L > S, the first causal rows attend to nothing."""
 
 WHOLE = ((1, 64, 64), (1, 128, 128), (64, 64, 64), (64, 64, 128), (128, 128, 64))
-"""The same where nothing is left over."""
+"""L, S and D that are multiples of those sizes."""
 
 MAGNITUDES = {"zeros": 0.0, "large": 100.0, "subnormal in f16": 1e-7, "subnormal in f32": 1e-41}
+"""Factors of the drawn numbers by name."""
 
 
 def flag_words(row: dict[str, Any]) -> str:
-    """What a case id says of a row's settings."""
-    words = (name if value is True else f"{name}{value:g}" for name, value in row.items() if not _unset(value))
+    """The part of a case's id that names its settings: `,causal,window3`; those that are None or False are left out."""
+    words = (name if value is True else f"{name}{value:g}" for name, value in row.items() if not _is_default(value))
     return "".join(f",{word}" for word in words)
 
 
-def _unset(value: Any) -> bool:
+def _is_default(value: Any) -> bool:
     return value is None or value is False
 
 
-def given(row: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a row's values that are not the defaults."""
-    return {name: row[name] for name in FLAGS if not _unset(row.get(name))}
-
-
-def additive(*shape: int) -> Draw:
-    """A float mask with some -inf in it."""
-    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
+def settings_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of `FLAGS` in a pairwise row, without those that have their default."""
+    return {name: row[name] for name in FLAGS if not _is_default(row.get(name))}
 
 
 def mask_of(kind: str, lead: tuple[int, ...], length: int, keys: int) -> dict[str, Draw]:
-    """A mask by its kind, or none; `lead` are the leading axes of the scores, heads included."""
+    """The input `mask` of a kind in `MASKS`, or no input for "". `lead`: the axes of the scores before L, S."""
     outer = tuple(1 if axis % 2 else size for axis, size in enumerate(lead))
     draws = {
         "mask": lambda: booleans(length, keys),
-        "float mask": lambda: additive(length, keys),
+        "float mask": lambda: additive_mask(length, keys),
         "full mask": lambda: booleans(*lead, length, keys, share=0.3),
-        "full float mask": lambda: additive(*lead, length, keys),
+        "full float mask": lambda: additive_mask(*lead, length, keys),
         "outer mask": lambda: booleans(*outer, length, keys, share=0.5),
         "row mask": lambda: booleans(*(1 for _ in lead), 1, keys),
         "column mask": lambda: booleans(length, 1),
@@ -86,27 +83,25 @@ def mask_of(kind: str, lead: tuple[int, ...], length: int, keys: int) -> dict[st
 
 
 MASKS = ["", "mask", "float mask", "full mask", "full float mask", "outer mask", "row mask", "column mask"]
+"""Kinds of masks: of shape `[L, S]`, of the full rank of the scores ("full"; "outer" with every second axis 1), one row
+for all queries, one column for all keys."""
 
 
 def scaled(inputs: dict[str, Draw], scale: float) -> dict[str, Draw]:
-    """The same inputs, of another magnitude."""
+    """The inputs with q, k and v drawn anew, `scale` times as large."""
     return inputs | {name: normal(*inputs[name].shape, scale=scale) for name in ("q", "k", "v")}
 
 
 def digits(*shape: int) -> Draw:
-    """Numbers that differ in digits that float32 has not."""
+    """Numbers near 1 that are the same in float32 and differ in float64."""
     return Draw(shape, lambda rng: 1 + 1e-10 * rng.standard_normal(shape))
 
 
 def slopes(*heads: int, length: int, keys: int) -> Draw:
-    """ALiBi: -2^-h for each key of distance, the last query standing on the last key (Press et al. 2022,
-    arXiv:2108.12409)."""
+    """The mask `[*heads, L, S]` of ALiBi: -2^-h times the distance of query and key for head h = 1, 2, ..., where the
+    last query stands on the last key (Press et al. 2022, arXiv:2108.12409)."""
     distance = np.abs(np.arange(keys - length, keys)[:, None] - np.arange(keys))
     return constant(-(2.0 ** -np.arange(1, prod(heads) + 1)).reshape(*heads, 1, 1) * distance)
-
-
-def _qkv(lead: tuple[int, ...], length: int, keys: int, dim: int, value_dim: int | None = None) -> dict[str, Draw]:
-    return {"q": normal(*lead, length, dim), "k": normal(*lead, keys, dim), "v": normal(*lead, keys, value_dim or dim)}
 
 
 _SHAPES: dict[str, tuple[Any, ...]] = {
@@ -136,16 +131,18 @@ def _crossed() -> list[Case]:
         if row["sinks"]:
             inputs["sinks"] = normal(*lead[-1:]) if lead else constant(-0.5)
         name = f"{row['shape']},D8,Dv{row['value_dim']}" + (row["mask"] and f",{row['mask']}")
-        cases.append(Case(name + flag_words({n: row[n] for n in ("sinks", *FLAGS)}), inputs, given(row), "full", 4))
+        cases.append(
+            Case(name + flag_words({n: row[n] for n in ("sinks", *FLAGS)}), inputs, settings_of(row), "full", 4)
+        )
     return cases
 
 
 def sdpa() -> tuple[Case, ...]:
-    """Sizes by one, flags crossed, magnitudes, rows that see nothing, and heads of real models."""
-    ways: Iterator[dict[str, Any]] = cycle(({}, {"causal": True}, {"causal": True, "window": 17}, {"window": 9}))
+    """Sizes beside those of blocks, settings crossed, magnitudes, rows that attend to nothing, heads of real models."""
+    patterns: Iterator[dict[str, Any]] = cycle(({}, {"causal": True}, {"causal": True, "window": 17}, {"window": 9}))
     cases = [
-        Case(f"L{length},S{keys},D{dim}{flag_words(way)}", _qkv((1,), length, keys, dim), way, "full")
-        for (length, keys, dim), way in zip((*SIZES, *WHOLE), ways, strict=False)
+        Case(f"L{length},S{keys},D{dim}{flag_words(settings)}", qkv((1,), length, keys, dim), settings, "full")
+        for (length, keys, dim), settings in zip((*SIZES, *WHOLE), patterns, strict=False)
     ]
     long: tuple[tuple[int, int, dict[str, Any], int], ...] = (
         (600, 600, {}, 6),
@@ -155,15 +152,15 @@ def sdpa() -> tuple[Case, ...]:
     )
     cases += [
         Case(
-            f"L{length},S{keys},D8,causal{flag_words(way)},blocks",
-            _qkv((), length, keys, 8),
-            way | {"causal": True},
+            f"L{length},S{keys},D8,causal{flag_words(settings)},blocks",
+            qkv((), length, keys, 8),
+            settings | {"causal": True},
             "full",
             decision,
         )
-        for length, keys, way, decision in long
+        for length, keys, settings, decision in long
     ]
-    small = _qkv((2,), 5, 9, 16)
+    small = qkv((2,), 5, 9, 16)
     cases += [
         Case(f"H2,L5,S9,D16,{word}", scaled(small, size), {"causal": True}, "full") for word, size in MAGNITUDES.items()
     ]
@@ -185,7 +182,7 @@ def sdpa() -> tuple[Case, ...]:
         ),
         Case(
             "H2,L5,S9,D16,mask in float32",
-            small | {"mask": kept(additive(5, 9), "float32")},
+            small | {"mask": kept(additive_mask(5, 9), "float32")},
             {"causal": True},
             "full",
             3,
@@ -194,22 +191,22 @@ def sdpa() -> tuple[Case, ...]:
         Case("H2,L5,S9,D16,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
         Case(
             "H2,L33,S65,D16,alibi",
-            _qkv((2,), 33, 65, 16) | {"mask": slopes(2, length=33, keys=65)},
+            qkv((2,), 33, 65, 16) | {"mask": slopes(2, length=33, keys=65)},
             {"causal": True},
             "full",
             4,
         ),
         Case(
             "H3,L2,S4,D8,sinks apart",
-            _qkv((3,), 2, 4, 8) | {"sinks": constant([-np.inf, -60.0, 60.0])},
+            qkv((3,), 2, 4, 8) | {"sinks": constant([-np.inf, -60.0, 60.0])},
             {"causal": True},
             "full",
             11,
         ),
-        Case("H2,L3,S0,D8,sinks", _qkv((2,), 3, 0, 8) | {"sinks": normal(2)}, {}, "full", 20),
-        Case("H2,L3,S0,D8,mask,causal", _qkv((2,), 3, 0, 8) | {"mask": booleans(3, 0)}, {"causal": True}, "full", 20),
-        Case("H2,L0,S3,D8,mask,causal", _qkv((2,), 0, 3, 8) | {"mask": booleans(0, 3)}, {"causal": True}, "full", 20),
-        Case("H2,L3,S4,D0,scale1", _qkv((2,), 3, 4, 0, 5), {"scale": 1.0}, "full", 9),
+        Case("H2,L3,S0,D8,sinks", qkv((2,), 3, 0, 8) | {"sinks": normal(2)}, {}, "full", 20),
+        Case("H2,L3,S0,D8,mask,causal", qkv((2,), 3, 0, 8) | {"mask": booleans(3, 0)}, {"causal": True}, "full", 20),
+        Case("H2,L0,S3,D8,mask,causal", qkv((2,), 0, 3, 8) | {"mask": booleans(0, 3)}, {"causal": True}, "full", 20),
+        Case("H2,L3,S4,D0,scale1", qkv((2,), 3, 4, 0, 5), {"scale": 1.0}, "full", 9),
         Case(
             "H2,L3,S4,D8,Dv0",
             {"q": normal(2, 3, 8), "k": normal(2, 4, 8), "v": normal(2, 4, 0)},
@@ -217,22 +214,25 @@ def sdpa() -> tuple[Case, ...]:
             "full",
             20,
         ),
-        Case("A2,B1,C2,H2,L2,S3,D4", _qkv((2, 1, 2, 2), 2, 3, 4) | {"mask": booleans(1, 1, 2, 1, 2, 3)}, {}, "full", 2),
+        Case("A2,B1,C2,H2,L2,S3,D4", qkv((2, 1, 2, 2), 2, 3, 4) | {"mask": booleans(1, 1, 2, 1, 2, 3)}, {}, "full", 2),
         *(
-            Case(f"H2,L4,S4,D8,causal,scale{n:g}", _qkv((2,), 4, 4, 8), {"causal": True, "scale": n}, "full", 9)
+            Case(f"H2,L4,S4,D8,causal,scale{n:g}", qkv((2,), 4, 4, 8), {"causal": True, "scale": n}, "full", 9)
             for n in (0.0, -1.0)
         ),
-        Case("H2,L3,S4,D8,window 2**62", _qkv((2,), 3, 4, 8), {"window": 2**62}, "full", 7),
+        Case("H2,L3,S4,D8,window 2**62", qkv((2,), 3, 4, 8), {"window": 2**62}, "full", 7),
     ]
     for name, keys in (("SmolLM2-1.7B", 257), ("Phi-3-mini", 64), ("Phi-2", 33)):
         size = MODELS[name]
-        qkv = _qkv((size.heads,), 1, keys, size.head_dim)
-        cases.append(Case(f"{name},decode,H{size.heads},S{keys},D{size.head_dim}", qkv, {"causal": True}, "model", 6))
-        qkv = _qkv((size.heads,), 37, 37, size.head_dim)
-        cases.append(Case(f"{name},prefill,H{size.heads},L37,D{size.head_dim}", qkv, {"causal": True}, "model"))
+        decode = qkv((size.heads,), 1, keys, size.head_dim)
+        cases.append(
+            Case(f"{name},decode,H{size.heads},S{keys},D{size.head_dim}", decode, {"causal": True}, "model", 6)
+        )
+        prefill = qkv((size.heads,), 37, 37, size.head_dim)
+        cases.append(Case(f"{name},prefill,H{size.heads},L37,D{size.head_dim}", prefill, {"causal": True}, "model"))
     return (*_crossed(), *cases)
 
 
 def _low(length: int, keys: int, low: float) -> Any:
-    """A causal mask as some libraries make it: a number instead of -inf. It hides, since other keys are seen."""
+    """A causal mask `[L, S]` with a number in place of -inf, as some libraries make it. It hides keys as long as a row
+    has others."""
     return np.where(np.arange(keys - length, keys)[:, None] >= np.arange(keys), 0.0, low)

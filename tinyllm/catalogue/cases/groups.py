@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.attention.gqa import qkv
 from tinyllm.catalogue.cases.attention import (
     FLAGS,
     MAGNITUDES,
     MASKS,
     SIZES,
     WHOLE,
-    additive,
     flag_words,
-    given,
     mask_of,
     scaled,
+    settings_of,
     slopes,
 )
 from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.cases.pairwise import pairwise
-from tinyllm.spec.cases import Case, Draw, booleans, constant, kept, normal
+from tinyllm.spec.cases import Case, Draw, additive_mask, booleans, constant, kept, normal
 
 _SHAPES: dict[str, tuple[Any, ...]] = {
     "B2,Hq4,Hkv2,L3,S5": ((2,), (2,), 4, 2, 3, 5),
@@ -36,21 +36,10 @@ _SHAPES: dict[str, tuple[Any, ...]] = {
 """Leading axes of q, then of k and v, Hq, Hkv, L, S."""
 
 
-def _qkv(
-    lead: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int, value_dim: int | None = None
-) -> dict[str, Draw]:
-    return {
-        "q": normal(*lead, heads, length, dim),
-        "k": normal(*lead, kv_heads, keys, dim),
-        "v": normal(*lead, kv_heads, keys, value_dim or dim),
-    }
-
-
 def _lengths(lead: tuple[int, ...], keys: int) -> Draw:
-    """Lengths from none to all."""
-    choices = cycle((keys, keys // 2, 0, 1, keys - 1))
-    count = int(np.prod(lead))
-    return constant(np.reshape([n for n, _ in zip(choices, range(count), strict=False)], lead), "int32")
+    """kv_lengths `[*lead]`: all keys, half of them, none, one, all but one, and so on."""
+    lengths = np.resize((keys, keys // 2, 0, 1, keys - 1), lead)
+    return constant(lengths, "int32")
 
 
 def _crossed() -> list[Case]:
@@ -67,7 +56,7 @@ def _crossed() -> list[Case]:
     for row in pairwise(options):
         q_lead, k_lead, heads, kv_heads, length, keys = _SHAPES[row["shape"]]
         lead = np.broadcast_shapes(q_lead, k_lead)
-        inputs = _qkv(k_lead, heads, kv_heads, length, keys, 8, row["value_dim"]) | {
+        inputs = qkv(k_lead, heads, kv_heads, length, keys, 8, row["value_dim"]) | {
             "q": normal(*q_lead, heads, length, 8)
         }
         inputs |= mask_of(row["mask"], (*lead, heads), length, keys)
@@ -79,24 +68,29 @@ def _crossed() -> list[Case]:
             inputs["sinks"] = normal(heads)
         words = "".join(f",{row[name]}" for name in ("mask", "key_mask") if row[name])
         flags = flag_words({name: row[name] for name in ("lengths", "sinks", *FLAGS)})
-        cases.append(Case(f"{row['shape']},Dv{row['value_dim']}{words}{flags}", inputs, given(row), "full", 4))
+        cases.append(Case(f"{row['shape']},Dv{row['value_dim']}{words}{flags}", inputs, settings_of(row), "full", 4))
     return cases
 
 
 def gqa() -> tuple[Case, ...]:
-    """Sizes by one, group ratios from 1 to 32, flags crossed, magnitudes, lengths of every kind, and real models."""
-    ways: Iterator[dict[str, Any]] = cycle(({"causal": True}, {}, {"causal": True, "window": 33}, {"window": 5}))
+    """Sizes beside those of blocks, groups of 1 to 32 heads, settings crossed, magnitudes, kv_lengths, real models."""
+    patterns: Iterator[dict[str, Any]] = cycle(({"causal": True}, {}, {"causal": True, "window": 33}, {"window": 5}))
     cases = [
-        Case(f"Hq2,Hkv1,L{length},S{keys},D{dim}{flag_words(way)}", _qkv((), 2, 1, length, keys, dim), way, "full")
-        for (length, keys, dim), way in zip((*SIZES[::2], *WHOLE), ways, strict=False)
+        Case(
+            f"Hq2,Hkv1,L{length},S{keys},D{dim}{flag_words(settings)}",
+            qkv((), 2, 1, length, keys, dim),
+            settings,
+            "full",
+        )
+        for (length, keys, dim), settings in zip((*SIZES[::2], *WHOLE), patterns, strict=False)
     ]
     cases += [
         Case(
-            f"Hq{heads},Hkv{kv},G{heads // kv},L2,S7,D16", _qkv((1,), heads, kv, 2, 7, 16), {"causal": True}, "full", 10
+            f"Hq{heads},Hkv{kv},G{heads // kv},L2,S7,D16", qkv((1,), heads, kv, 2, 7, 16), {"causal": True}, "full", 10
         )
         for heads, kv in ((32, 32), (32, 16), (12, 4), (32, 8), (15, 3), (48, 8), (14, 2), (32, 4), (32, 2), (32, 1))
     ]
-    small = _qkv((2,), 4, 2, 5, 9, 16)
+    small = qkv((2,), 4, 2, 5, 9, 16)
     cases += [
         Case(f"B2,Hq4,Hkv2,L5,S9,{word}", scaled(small, size), {"causal": True}, "full")
         for word, size in MAGNITUDES.items()
@@ -134,7 +128,7 @@ def gqa() -> tuple[Case, ...]:
         ),
         Case(
             "B2,Hq4,Hkv2,mask in float32",
-            small | {"mask": kept(additive(5, 9), "float32")},
+            small | {"mask": kept(additive_mask(5, 9), "float32")},
             {"causal": True},
             "full",
             3,
@@ -142,36 +136,36 @@ def gqa() -> tuple[Case, ...]:
         Case("B2,Hq4,Hkv2,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
         Case(
             "Hq4,Hkv2,L9,S17,alibi",
-            _qkv((), 4, 2, 9, 17, 16) | {"mask": slopes(4, length=9, keys=17)},
+            qkv((), 4, 2, 9, 17, 16) | {"mask": slopes(4, length=9, keys=17)},
             {"causal": True},
             "full",
             4,
         ),
-        Case("Hq4,Hkv2,mask of one head", _qkv((), 4, 2, 3, 5, 8) | {"mask": booleans(1, 3, 5)}, {}, "full", 2),
+        Case("Hq4,Hkv2,mask of one head", qkv((), 4, 2, 3, 5, 8) | {"mask": booleans(1, 3, 5)}, {}, "full", 2),
         Case(
             "B1,Hq4,Hkv2,sinks apart",
-            _qkv((1,), 4, 2, 2, 3, 8) | {"sinks": constant([-np.inf, -60.0, 0.0, 60.0])},
+            qkv((1,), 4, 2, 2, 3, 8) | {"sinks": constant([-np.inf, -60.0, 0.0, 60.0])},
             {},
             "full",
             11,
         ),
         Case(
             "B2,Hq4,Hkv2,S0,lengths,mask",
-            _qkv((2,), 4, 2, 3, 0, 8) | {"kv_lengths": constant([0, 0], "int32"), "mask": booleans(3, 0)},
+            qkv((2,), 4, 2, 3, 0, 8) | {"kv_lengths": constant([0, 0], "int32"), "mask": booleans(3, 0)},
             {"causal": True},
             "full",
             20,
         ),
         Case(
             "B0,lengths,key mask",
-            _qkv((0,), 4, 2, 3, 5, 8) | {"kv_lengths": constant([], "int32"), "key_mask": booleans(0, 5)},
+            qkv((0,), 4, 2, 3, 5, 8) | {"kv_lengths": constant([], "int32"), "key_mask": booleans(0, 5)},
             {"causal": True},
             "full",
             20,
         ),
-        Case("B1,Hq4,Hkv2,L4,S4,causal,scale0", _qkv((1,), 4, 2, 4, 4, 8), {"causal": True, "scale": 0.0}, "full", 9),
-        Case("B1,Hq4,Hkv2,L4,S4,causal,scale-1", _qkv((1,), 4, 2, 4, 4, 8), {"causal": True, "scale": -1.0}, "full", 9),
-        Case("Hq0,Hkv2", _qkv((2,), 0, 2, 3, 5, 8), {}, "full", 20),
+        Case("B1,Hq4,Hkv2,L4,S4,causal,scale0", qkv((1,), 4, 2, 4, 4, 8), {"causal": True, "scale": 0.0}, "full", 9),
+        Case("B1,Hq4,Hkv2,L4,S4,causal,scale-1", qkv((1,), 4, 2, 4, 4, 8), {"causal": True, "scale": -1.0}, "full", 9),
+        Case("Hq0,Hkv2", qkv((2,), 0, 2, 3, 5, 8), {}, "full", 20),
     ]
     return (*_crossed(), *cases, *_models())
 
@@ -186,19 +180,20 @@ def _with_lengths(
     settings: dict[str, Any],
     dtype: str = "int32",
 ) -> Case:
-    """A cache with room to spare; what stands there is finite, so that a kernel that reads it is wrong and not NaN."""
-    inputs = _qkv((len(lengths),), heads, kv_heads, length, keys, dim) | {"kv_lengths": constant(lengths, dtype)}
+    """A case over a cache with spare room. The numbers there are finite, so that a kernel that reads them gives wrong
+    numbers, not NaN."""
+    inputs = qkv((len(lengths),), heads, kv_heads, length, keys, dim) | {"kv_lengths": constant(lengths, dtype)}
     name = f"Hq{heads},Hkv{kv_heads},L{length},S{keys},D{dim},lengths {' '.join(map(str, lengths))} {dtype}"
     return Case(name + flag_words(settings), inputs, settings, "full", 6)
 
 
 def _padded(keys: int, *counts: int) -> Draw:
-    """A key mask with so many keys hidden at the left of each sequence."""
+    """A key mask `[B, S]` that hides the first `counts[b]` keys of sequence b."""
     return constant(np.arange(keys)[None, :] >= np.asarray(counts)[:, None])
 
 
 def _models() -> list[Case]:
-    """A decode step of each model and a short prefill; long contexts where heads are few."""
+    """A decode step and a short prefill of each model, over more keys where its heads are few."""
     keys = {
         "SmolLM2-135M": 1025,
         "Qwen2.5-0.5B": 2049,
@@ -216,6 +211,7 @@ def _models() -> list[Case]:
 
 
 def _model(name: str, size: ModelSizes, keys: int) -> list[Case]:
+    """A decode step over so many keys, and a prefill of 19 tokens."""
     heads, kv_heads, dim = size.heads, size.kv_heads, size.head_dim
     settings: dict[str, Any] = {"causal": True}
     if size.window and size.window < keys:
@@ -225,9 +221,9 @@ def _model(name: str, size: ModelSizes, keys: int) -> list[Case]:
         settings |= {"softcap": 50.0, "scale": 256**-0.5}
     shape = f"Hq{heads},Hkv{kv_heads}"
     decode = Case(
-        f"{name},decode,{shape},S{keys},D{dim}", _qkv((1,), heads, kv_heads, 1, keys, dim) | extra, settings, "model", 6
+        f"{name},decode,{shape},S{keys},D{dim}", qkv((1,), heads, kv_heads, 1, keys, dim) | extra, settings, "model", 6
     )
     prefill = Case(
-        f"{name},prefill,{shape},L19,D{dim}", _qkv((1,), heads, kv_heads, 19, 19, dim) | extra, settings, "model", 6
+        f"{name},prefill,{shape},L19,D{dim}", qkv((1,), heads, kv_heads, 19, 19, dim) | extra, settings, "model", 6
     )
     return [decode, prefill]

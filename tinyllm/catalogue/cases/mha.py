@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.attention.mha_cases import layer, with_weights, without
-from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, additive, digits, flag_words, given
+from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, digits, flag_words, settings_of
 from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.int8 import Int8
-from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal, quantized
+from tinyllm.spec.cases import Case, Draw, additive_mask, booleans, constant, integers, normal, quantized
 from tinyllm.spec.rope import Rope, RopeScaling
 
 _KEYS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def _crossed() -> list[Case]:
     cases = []
     for row in pairwise(_OPTIONS, _allowed):
         inputs = _inputs(row)
-        settings = given(row) | {"num_heads": 4, "num_kv_heads": row["kv_heads"]}
+        settings = settings_of(row) | {"num_heads": 4, "num_kv_heads": row["kv_heads"]}
         settings |= {n: row[n] for n in ("qk_norm_after_rope", "add_zero_attn", "need_weights", "return_kv") if row[n]}
         if row["turn"]:
             settings["rope"] = _TURNS[row["turn"]][0]
@@ -120,7 +120,7 @@ def _inputs(row: Mapping[str, Any]) -> dict[str, Draw]:
     count = _KEYS[keys].get("past", 0) + (0 if keys == "cached" else _KEYS[keys].get("key", (length,))[0])
     masks = {
         "mask": booleans(length, count),
-        "float mask": additive(length, count),
+        "float mask": additive_mask(length, count),
         "full mask": booleans(*lead, 4, length, count, share=0.4),
         "column mask": booleans(length, 1),
     }

@@ -1,4 +1,4 @@
-"""The sizes of real models, whose shapes the cases of tier `model` have."""
+"""The sizes of real models: cases of tier `model` have their shapes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from tinyllm.spec.rope import RopeScaling
 class ModelSizes:
     """Sizes of a decoder, as its checkpoint's config.json states them.
 
-    window: keys that a layer with a sliding window sees, None where no layer has one. rope_dims: dims of a head that
-    turn, None: all.
-    eps: of its norms.
+    eps: of its norms. window: keys that a query of a layer with a sliding window attends to, None where no layer has
+    one. rope_dims: dims of a head that are rotated, None: all.
     """
 
     hidden: int
@@ -43,7 +42,7 @@ LLAMA_3_1 = RopeScaling("llama3", 8.0, 8192)
 LLAMA_3_2 = RopeScaling("llama3", 32.0, 8192)
 GPT_OSS = RopeScaling("yarn", 32.0, 4096, truncate=False)
 QWEN_YARN = RopeScaling("yarn", 4.0, 32768)
-"""What Qwen2.5's model card says to set for more than 32,768 tokens."""
+"""The scaling that Qwen2.5's model card recommends for texts of more than 32,768 tokens."""
 
 MODELS: dict[str, ModelSizes] = {
     "SmolLM2-135M": ModelSizes(576, 9, 3, 64, 1536, 49152, 1e5),
@@ -63,4 +62,4 @@ MODELS: dict[str, ModelSizes] = {
     "Gemma-2-2B": ModelSizes(2304, 8, 4, 256, 9216, 256000, 1e4, eps=1e-6, window=4096),
     "gpt-oss-20b": ModelSizes(2880, 64, 8, 64, 2880, 201088, 150000.0, scaling=GPT_OSS, window=128),
 }
-"""By name. "Qwen2.5-7B" is with the scaling of long texts."""
+"""Sizes by the name of the model. Qwen2.5-7B has the scaling for long texts."""

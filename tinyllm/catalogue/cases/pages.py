@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyllm.catalogue.attention.kv_append import append_inputs
 from tinyllm.catalogue.attention.paged_attention_cases import batch, ints
-from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, flag_words, given
+from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, flag_words, settings_of
 from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.spec.cases import Case, Draw, constant, normal
@@ -35,15 +35,11 @@ _OPTIONS: dict[str, list[Any]] = {
 
 
 def _typed(inputs: dict[str, Draw], dtype: str) -> dict[str, Draw]:
-    """The same with indices of another dtype; entries of the table that are not read are the largest number there
-    is."""
+    """The inputs with indices of an integer dtype; entries of the table that are never read are its largest number."""
     table = inputs["block_table"].make(None)
     table = np.where(table < 0, np.iinfo(dtype).max, table.astype(dtype))
-    return (
-        inputs
-        | {n: constant(inputs[n].make(None), dtype) for n in ("q_start", "kv_len")}
-        | {"block_table": constant(table, dtype)}
-    )
+    lengths = {name: constant(inputs[name].make(None), dtype) for name in ("q_start", "kv_len")}
+    return inputs | lengths | {"block_table": constant(table, dtype)}
 
 
 def _crossed() -> list[Case]:
@@ -56,33 +52,32 @@ def _crossed() -> list[Case]:
             inputs["sinks"] = normal(heads)
         words = f"{row['lengths']},{row['heads']},page{row['page']},Dv{row['value_dim']},{row['dtype']}"
         flags = flag_words({n: row[n] for n in ("sinks", *_SETTINGS)}) + (",spare" if row["spare"] else "")
-        cases.append(Case(words + flags, inputs, given(row), "full", 4))
+        cases.append(Case(words + flags, inputs, settings_of(row), "full", 4))
     return cases
 
 
 def _borders(page: int, dim: int) -> Case:
-    """Lengths around the borders of pages."""
+    """Sequences of one page's tokens, one less and one more, and likewise of two pages."""
     lengths = [(1, page - 1), (1, page), (1, page + 1), (2, 2 * page), (3, 2 * page + 1), (page + 1, page + 1)]
     inputs = batch(lengths, heads=2, kv_heads=1, page=page, dim=dim)
     return Case(f"page{page},D{dim},around borders", inputs, {"window": page} if page % 2 else {}, "full", 6)
 
 
 def _shared(new: int, common: int, lengths: tuple[int, ...], page: int) -> dict[str, Draw]:
-    """Sequences whose first `common` pages are the same: a prefix kept once."""
+    """Sequences with `new` tokens each and `lengths` keys, whose first `common` pages are the same: a shared prefix."""
     counts = [-(-length // page) - common for length in lengths]
     starts = np.cumsum([common, *counts])
     table = np.full((len(lengths), common + max(counts)), -1)
     for b, (row, count) in enumerate(zip(table, counts, strict=True)):
         row[:common] = np.arange(common)
         row[common : common + count] = starts[b] + np.arange(count)
-    pages = [int(starts[-1]), 2, page, 8]
-    return {"q": normal(new * len(lengths), 4, 8), "k_pages": normal(*pages), "v_pages": normal(*pages)} | ints(
-        q_start=np.arange(len(lengths) + 1) * new, kv_len=lengths, block_table=table
-    )
+    pool = normal(int(starts[-1]), 2, page, 8)
+    indices = ints(q_start=np.arange(len(lengths) + 1) * new, kv_len=lengths, block_table=table)
+    return {"q": normal(new * len(lengths), 4, 8), "k_pages": pool, "v_pages": pool} | indices
 
 
 def _scaled(inputs: dict[str, Draw], scale: float, *names: str) -> dict[str, Draw]:
-    """The same, with some inputs of another magnitude."""
+    """The inputs, those of these names multiplied by `scale`."""
 
     def times(draw: Draw) -> Draw:
         return Draw(draw.shape, lambda rng: draw.make(rng) * scale)
@@ -91,7 +86,7 @@ def _scaled(inputs: dict[str, Draw], scale: float, *names: str) -> dict[str, Dra
 
 
 def paged_attention() -> tuple[Case, ...]:
-    """Flags crossed, borders of pages, pages shared, magnitudes, long sequences, and heads of real models."""
+    """Settings crossed, borders of pages, shared pages, magnitudes, long sequences, heads of real models."""
     cases = [
         _borders(page, dim)
         for page, dim in ((15, 64), (16, 80), (17, 8), (31, 96), (33, 128), (64, 7), (65, 192), (128, 4))
@@ -104,9 +99,9 @@ def paged_attention() -> tuple[Case, ...]:
     large = {"heads": 2, "kv_heads": 1, "dim": 8}
     cases += [
         Case("B2,page4,values large", _scaled(small, 1e4, "v_pages"), {}, "full"),
-        Case("B3,prefix shared", _shared(1, 2, (9, 11, 14), 4), {}, "full"),
+        Case("B3,prefix shared", _shared(1, 2, (9, 11, 14), 4), {}, "full", 22),
         Case("B2,prefix shared,window5", _shared(2, 3, (15, 13), 4), {"window": 5}, "full", 7),
-        Case("B2,all pages shared", _shared(1, 2, (8, 7), 4), {}, "full"),
+        Case("B2,all pages shared", _shared(1, 2, (8, 7), 4), {}, "full", 22),
         Case(
             "B17,T17,decode", batch([(1, n) for n in range(1, 18)], heads=4, kv_heads=2, page=4, dim=8), {}, "full", 6
         ),
@@ -169,6 +164,7 @@ def paged_attention() -> tuple[Case, ...]:
 
 
 def _models() -> list[Case]:
+    """A decode step of two sequences and a prefill with the heads of each model."""
     cases = []
     for name in (*_MODELS, "Qwen3-8B", "gpt-oss-20b"):
         size = MODELS[name]
@@ -184,13 +180,13 @@ def _models() -> list[Case]:
 
 
 def _odd_numbers(*shape: int) -> Draw:
-    """NaN, inf, zero and numbers of every magnitude: all are copied as they are."""
+    """NaN, inf, zero and numbers of every magnitude, all of which are copied as they are."""
     odd = [np.nan, np.inf, -np.inf, 0.0, 6e4, -6e4, 1e-7, -1e-7, 1e-41, 1.0]
     return Draw(shape, lambda rng: rng.choice(odd, shape))
 
 
 def kv_append() -> tuple[Case, ...]:
-    """Slots in runs of every kind, of every integer dtype, and numbers that are no numbers."""
+    """Slots in runs of every kind and of every integer dtype; NaN, inf and numbers of every magnitude."""
     threes = [*range(3), *range(8, 11), *range(4, 7)]
     runs = {"up": range(5, 22), "down": range(21, 4, -1), "every other": range(1, 31, 2), "three at a time": threes}
     cases = [

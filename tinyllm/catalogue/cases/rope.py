@@ -22,10 +22,12 @@ FREQUENCIES: Mapping[str, Mapping[str, Any]] = {
     "yarn": {"scaling": RopeScaling("yarn", 4.0, 32)},
     "inv_freq": {},
 }
-"""Ways to say how fast pairs turn. "inv_freq" is an input."""
+"""Attributes that say how fast pairs turn, by name; for "inv_freq" it is an input."""
 HEAD_DIMS = (64, 80, 96, 128, 192, 256)
 FACTORS = (1.0, 0.5, -2.0)
+"""Values of `position_scale`."""
 FAR = 131071
+"""The last position of a text of 128 Ki tokens."""
 MODEL_NAMES = (
     "SmolLM2-135M",
     "Qwen2.5-7B",
@@ -43,27 +45,29 @@ SCALINGS = {
     "yarn,not-truncated": RopeScaling("yarn", 32.0, 4096, truncate=False),
     "llama3,no-ramp": RopeScaling("llama3", 8.0, 64, low_freq_factor=2.0, high_freq_factor=2.0),
 }
+"""Settings of scalings that `FREQUENCIES` does not have, by name."""
 
 
 def _inverse(pairs: int) -> Draw:
-    """Frequencies, one of them 0 if there are several."""
+    """`inv_freq [pairs]` with a 0 at every seventh place from the second on."""
     values = 100.0 ** -(np.arange(pairs) / pairs)
     values[1::7] = 0.0
     return constant(values)
 
 
 def _frequencies(name: str, dims: int) -> tuple[dict[str, Draw], dict[str, Any]]:
-    """Inputs and attributes."""
+    """The inputs and attributes that give the frequencies of an entry of `FREQUENCIES`."""
     return ({"inv_freq": _inverse(dims // 2)} if name == "inv_freq" else {}), dict(FREQUENCIES[name])
 
 
 def _settings(sizes: ModelSizes) -> dict[str, Any]:
-    given = {"base": sizes.rope_base, "scaling": sizes.scaling, "dims": sizes.rope_dims}
-    return {name: value for name, value in given.items() if value is not None}
+    """The attributes of a model's rope."""
+    settings = {"base": sizes.rope_base, "scaling": sizes.scaling, "dims": sizes.rope_dims}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def _place(name: str, lead: tuple[int, ...], length: int) -> dict[str, Draw]:
-    """The input that says where the entries are."""
+def _positions_of(name: str, lead: tuple[int, ...], length: int) -> dict[str, Draw]:
+    """The input that gives the positions of x `[*lead, length, D]`; none for "start"."""
     batch = lead[:1]
     return {
         "start": {},
@@ -75,14 +79,14 @@ def _place(name: str, lead: tuple[int, ...], length: int) -> dict[str, Draw]:
 
 
 def rope() -> tuple[Case, ...]:
-    """All settings crossed pairwise; positions far off, of every dtype; empty axes, magnitudes; the heads of real
-    models."""
+    """All settings crossed pairwise; large positions, positions of every integer dtype; empty axes; magnitudes; heads
+    of real models."""
     return tuple(_rope())
 
 
-def _with_batch(row: Mapping[str, Any]) -> bool:
-    """Positions for each sequence need a first axis that is not the sequence."""
-    return bool(row.get("lead", (1,))) or row.get("place", "start") not in ("offsetB", "positionsBL")
+def _has_batch(row: Mapping[str, Any]) -> bool:
+    """Whether x has the axis before L that positions for each sequence need."""
+    return bool(row.get("lead", (1,))) or row.get("positions", "start") not in ("offsetB", "positionsBL")
 
 
 def _rope() -> Iterator[Case]:
@@ -90,22 +94,25 @@ def _rope() -> Iterator[Case]:
         "lead": [(2,), (), (1,), (2, 3), (1, 5), (2, 1, 3)],
         "length": [1, 2, 17, 33],
         "size": HEAD_DIMS,
-        "place": ["start", "offset", "offsetB", "positionsL", "positionsBL"],
+        "positions": ["start", "offset", "offsetB", "positionsL", "positionsBL"],
         "frequencies": list(FREQUENCIES),
         "part": [False, True],
         "traditional": [False, True],
         "position_scale": FACTORS,
     }
-    for row in pairwise(options, _with_batch):
+    for row in pairwise(options, _has_batch):
         lead, length, size, part, factor = (row[name] for name in ("lead", "length", "size", "part", "position_scale"))
         dims = size // 4 * 2 if part else size
         inputs, settings = _frequencies(row["frequencies"], dims)
         settings |= ({"dims": dims} if part else {}) | ({"traditional": True} if row["traditional"] else {})
         settings |= {"position_scale": factor} if factor != 1 else {}
         flags = [f"dims{dims}"] * part + ["traditional"] * row["traditional"] + [f"scale{factor:g}"] * (factor != 1)
-        id = ",".join([named(*lead, length, size), row["place"], row["frequencies"], *flags])
+        id = ",".join([named(*lead, length, size), row["positions"], row["frequencies"], *flags])
         yield Case(
-            id, {"x": normal(*lead, length, size), **_place(row["place"], lead, length), **inputs}, settings, "full"
+            id,
+            {"x": normal(*lead, length, size), **_positions_of(row["positions"], lead, length), **inputs},
+            settings,
+            "full",
         )
     for traditional in (False, True):
         settings = {"traditional": True} if traditional else {}
@@ -150,11 +157,12 @@ def _rope_edges() -> Iterator[Case]:
 
 
 def _positions(dtype: str, *shape: int) -> Draw:
+    """Positions from 0 to 199 in an integer dtype."""
     return Draw(shape, lambda rng: np.asarray(rng.integers(0, 200, shape), dtype))
 
 
 def rope_angles() -> tuple[Case, ...]:
-    """All settings crossed pairwise; positions far off, of every dtype; the frequencies of real models."""
+    """All settings crossed pairwise; large positions, positions of every integer dtype; frequencies of real models."""
     return tuple(_rope_angles())
 
 
@@ -165,12 +173,12 @@ def _rope_angles() -> Iterator[Case]:
         "shape": [(17,), (), (1,), (2, 33), (3, 1, 5)],
         "dtype": ["int64", "int32", "int16", "uint8", "uint32"],
         "position_scale": FACTORS,
-        "said": [False, True],
+        "dims given": [False, True],
     }
     for row in pairwise(options):
         dims, shape, factor = row["dims"], row["shape"], row["position_scale"]
         inputs, settings = _frequencies(row["frequencies"], dims)
-        settings |= {"dims": dims} if row["said"] or not inputs else {}
+        settings |= {"dims": dims} if row["dims given"] or not inputs else {}
         settings |= {"position_scale": factor} if factor != 1 else {}
         positions = _positions(row["dtype"], *shape)
         id = f"{named(*shape)},dims{dims},{row['frequencies']},{row['dtype']},scale{factor:g}" + (
@@ -202,13 +210,13 @@ SPREADS = (
     ((3, 2, 5), (3, 1, 5)),
     ((2, 3, 2, 5), (1, 3, 1, 1)),
 )
-"""Leading axes of x, and of the angles."""
+"""Leading axes of x, and those of the angles that broadcast to them."""
 
 
 def _angles(*shape: int) -> dict[str, Draw]:
-    """cos and sin of angles all over the circle."""
-    turned = 0.7 * np.arange(prod(shape)).reshape(shape)
-    return {"cos": constant(np.cos(turned)), "sin": constant(np.sin(turned))}
+    """cos and sin `[*shape]` of angles all around the circle."""
+    angles = 0.7 * np.arange(prod(shape)).reshape(shape)
+    return {"cos": constant(np.cos(angles)), "sin": constant(np.sin(angles))}
 
 
 def rope_rotate() -> tuple[Case, ...]:

@@ -11,35 +11,35 @@ import numpy as np
 from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.spec.cases import Case, Draw, constant, normal
 
-AROUND = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025)
-"""Lengths that vector units and blocks have, and those beside them."""
+LENGTHS = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025)
+"""The sizes of vectors and blocks, one less and one more."""
 SUBNORMAL_16, SUBNORMAL_32 = 1e-7, 1e-39
-"""Draw scales whose numbers are subnormal in float16, and in float32 and bfloat16."""
+"""Factors of normal numbers that make them subnormal in float16, and in float32 and bfloat16."""
 
 
 def named(*shape: int) -> str:
-    """`2x3x4`; `scalar` for no axes."""
+    """A shape as case ids have it: `2x3x4`, or `scalar` where there are no axes."""
     return "x".join(map(str, shape)) or "scalar"
 
 
-def holed(*shape: int, holes: float = 0.3) -> Draw:
-    """Scores of which a share is excluded, as a mask leaves them: -inf, but never a whole row."""
+def masked_scores(*shape: int, share: float = 0.3) -> Draw:
+    """Scores of which a share is -inf, as a mask leaves them, but never a whole row."""
 
     def make(rng: Any) -> Any:
-        out = rng.random(shape) < holes
-        out[..., 0] = False
-        return np.where(out, -np.inf, rng.standard_normal(shape) * 3)
+        excluded = rng.random(shape) < share
+        excluded[..., 0] = False
+        return np.where(excluded, -np.inf, rng.standard_normal(shape) * 3)
 
     return Draw(shape, make)
 
 
 def softmax() -> tuple[Case, ...]:
-    """Row lengths, every axis of every rank, exclusions, far apart and equal scores; scores of real models."""
+    """Row lengths, every axis of every rank, excluded, equal and very different scores; scores of real models."""
     return tuple(_softmax())
 
 
 def _softmax() -> Iterator[Case]:
-    for n in (*AROUND, 7919):
+    for n in (*LENGTHS, 7919):
         yield Case(f"2x{n},spread4", {"x": normal(2, n, scale=4.0)}, tier="full")
     for shape in ((17,), (5, 33), (3, 17, 5), (2, 3, 15, 7), (2, 1, 3, 2, 17)):
         for axis in range(-len(shape), len(shape)) if len(shape) < 4 else (-len(shape), -2, 1):
@@ -58,7 +58,7 @@ def _softmax() -> Iterator[Case]:
         "subnormal16": normal(3, 33, scale=SUBNORMAL_16),
         "subnormal32": normal(3, 33, scale=SUBNORMAL_32),
         "subnormal weights": constant(np.linspace(0, -120, 121)[None]),
-        "holes": holed(5, 129),
+        "holes": masked_scores(5, 129),
         "one key left": constant(alone),
         "nothing left": constant([[-np.inf] * 3, [0.0, 1.0, -np.inf]]),
     }
@@ -73,7 +73,7 @@ def _softmax() -> Iterator[Case]:
         heads = MODELS[model].heads
         yield Case(
             f"{model},{'decode' if length == 1 else 'prefill'},scores,L{length},S{keys}",
-            {"x": holed(heads, length, keys)},
+            {"x": masked_scores(heads, length, keys)},
             tier="model",
         )
     yield Case("Qwen2.5-0.5B,logits", {"x": normal(1, MODELS["Qwen2.5-0.5B"].vocab, scale=4.0)}, tier="model")
@@ -81,7 +81,7 @@ def _softmax() -> Iterator[Case]:
 
 
 def rms_norm() -> tuple[Case, ...]:
-    """Row lengths, ranks, eps large, small and 0, magnitudes; the norms of real models, of heads too."""
+    """Row lengths, ranks, a large, a small and no eps, magnitudes; the norms of real models, those of heads too."""
     return tuple(_rms_norm())
 
 
@@ -101,7 +101,7 @@ def _rms_norm() -> Iterator[Case]:
             tier,
         )
 
-    for n in (*AROUND, 7919):
+    for n in (*LENGTHS, 7919):
         yield case((3, n))
     for shape in ((7,), (1, 1), (65, 3), (2, 3, 17), (2, 1, 3, 33), (1, 2, 1, 3, 5)):
         yield case(shape, 1e-5)
@@ -128,12 +128,14 @@ def _rms_norm() -> Iterator[Case]:
 
 
 SHAPES = ((7919,), (5, 3), (3, 17, 1), (2, 3, 5, 7), (2, 1, 3, 1, 65))
+"""A long prime, and each rank from 2 to 5."""
 EMPTY = ((5, 0), (0, 5), (2, 0, 5), (1, 0, 0, 2))
+"""Shapes of arrays without elements."""
 
 
 def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
-    """(name, draw, tier, decision) of one array that a function of single elements is to be tried on."""
-    for shape in (*((n,) for n in AROUND), *SHAPES):
+    """(name, draw, tier, decision) of the arrays on which a function of single elements is tried."""
+    for shape in (*((n,) for n in LENGTHS), *SHAPES):
         yield named(*shape), normal(*shape, scale=3.0), "full", None
     for shape in EMPTY:
         yield named(*shape), normal(*shape), "full", 20
@@ -146,20 +148,20 @@ def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
 
 
 def _mlp() -> Iterator[tuple[str, tuple[int, int]]]:
-    """(name, shape) of what goes through the activation in a model's feed-forward layer."""
+    """(name, shape) of the arrays that go through the activation in the feed-forward layers of real models."""
     for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-7B", "Qwen3-8B", "Llama-3-8B", "Gemma-2-2B"):
         yield f"{model},decode", (1, MODELS[model].intermediate)
         yield f"{model},prefill", (5, MODELS[model].intermediate)
 
 
 def silu() -> tuple[Case, ...]:
-    """Lengths, ranks, a grid over where the function bends, magnitudes; the feed-forward layers of real models."""
+    """Lengths, ranks, a grid from -24 to 24, magnitudes; the feed-forward layers of real models."""
     cases = [Case(id, {"x": x}, tier=tier, decision=decision) for id, x, tier, decision in _elements()]
     return (*cases, *(Case(id, {"x": normal(*shape, scale=2.0)}, tier="model") for id, shape in _mlp()))
 
 
 def gelu() -> tuple[Case, ...]:
-    """As `silu`, in both approximations."""
+    """The cases of `silu`, for the exact function and for the approximation by tanh."""
     cases = []
     for approximate in ("none", "tanh"):
         settings = {"approximate": approximate}
@@ -185,36 +187,30 @@ BROADCAST = (
     ((1, 1, 1, 7), (7,)),
     ((0, 1, 3), (1, 4, 3)),
 )
+"""Pairs of shapes whose leading axes broadcast."""
 
 
 def _pairs(first: str, second: str) -> Iterator[Case]:
-    """Cases of a function of two arrays, element by element."""
+    """Cases of a function of two arrays, element by element; first and second are the names of its inputs."""
     for id, x, tier, decision in _elements():
         other = normal(*x.shape, scale=2.0) if x.shape else normal()
         yield Case(id, {first: x, second: other}, tier=tier, decision=decision)
     for a, b in BROADCAST:
         inputs = {first: normal(*a), second: normal(*b)}
         yield Case(f"broadcast,{named(*a)},{named(*b)}", inputs, tier="full", decision=20 if 0 in a else None)
-    yield Case(
-        "33,both-subnormal32",
-        {first: normal(33, scale=SUBNORMAL_32), second: normal(33, scale=SUBNORMAL_32)},
-        tier="full",
-    )
-    yield Case(
-        "33,both-subnormal16",
-        {first: normal(33, scale=SUBNORMAL_16), second: normal(33, scale=SUBNORMAL_16)},
-        tier="full",
-    )
+    for bits, size in ((32, SUBNORMAL_32), (16, SUBNORMAL_16)):
+        inputs = {first: normal(33, scale=size), second: normal(33, scale=size)}
+        yield Case(f"33,both-subnormal{bits}", inputs, tier="full")
 
 
 def swiglu() -> tuple[Case, ...]:
-    """As `silu`, with broadcast gates; the feed-forward layers of real models."""
+    """The cases of `silu`, with gates that broadcast; the feed-forward layers of real models."""
     models = (Case(id, {"gate": normal(*shape, scale=2.0), "up": normal(*shape)}, tier="model") for id, shape in _mlp())
     return (*_pairs("gate", "up"), *models)
 
 
 def add() -> tuple[Case, ...]:
-    """Lengths, broadcasts, sums that cancel or leave float32; the residual connections of real models."""
+    """Lengths, broadcasting, sums that cancel or that float32 does not hold; residual connections of real models."""
     cases = list(_pairs("x", "y"))
     ones, small = np.ones(17), 2.0 ** -np.arange(2, 53, 3)
     cases.append(Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19))
@@ -228,7 +224,7 @@ def add() -> tuple[Case, ...]:
 
 
 def split() -> tuple[Case, ...]:
-    """Many, single, empty and unequal parts along every axis; the merged projections of real models."""
+    """Many parts, a single one, empty and unequal ones, along every axis; the merged projections of real models."""
 
     def case(
         shape: tuple[int, ...], sizes: tuple[int, ...], axis: int = -1, tier: str = "full", name: str = ""

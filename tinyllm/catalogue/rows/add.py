@@ -1,4 +1,4 @@
-"""add: the residual connection."""
+"""add: the sum of two arrays, as the residual connection needs it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ add = OpSpec(
     outputs=(Output("z", "*B D"),),
     reference=_reference,
     flops=_flops,
-    tolerance=1.0,
+    tolerance=1.0,  # one operation, which rounds once
     cases=(
         _case(5),
         _case(2, 3, 4),

@@ -1,4 +1,4 @@
-"""gelu: x times the chance that a normal variable is below x."""
+"""gelu: x times the probability that a standard normal variable is below x."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
 from tinyllm.spec.types import Call
 
 BORDER = 2.0
-"""Below it erf is a series of positive terms, above it erfc is a continued fraction: each where it converges soon."""
+"""Below it erf is computed by a series of positive terms, above it erfc by a continued fraction: each where it
+converges quickly."""
 
 
 def _erf_near(z: Any) -> Any:
-    """erf for |z| <= 2: 2/sqrt(pi) exp(-z^2) sum 2^n z^(2n+1) / (2n+1)!! (Kummer), innermost term first."""
+    """`exp(z^2) erf(z)` for |z| <= 2: `2 / sqrt(pi) sum_n 2^n z^(2n+1) / (2n+1)!!`, by Horner's rule from n = 45 down.
+
+    Source: Abramowitz and Stegun 1964, 7.1.6.
+    """
     square, total = z * z, 1.0
     for n in range(45, 0, -1):
         total = 1 + square * (2 / (2 * n + 1)) * total
@@ -27,7 +31,10 @@ def _erf_near(z: Any) -> Any:
 
 
 def _erfc_far(z: Any) -> Any:
-    """exp(z^2) erfc(z) for z >= 2: 1/sqrt(pi) / (z + (1/2)/(z + (2/2)/(z + (3/2)/(z + ...)))) (Laplace)."""
+    """`exp(z^2) erfc(z)` for z >= 2: `1 / sqrt(pi) / (z + (1/2) / (z + (2/2) / (z + (3/2) / (z + ...))))`, 60 levels.
+
+    Source: Abramowitz and Stegun 1964, 7.1.14.
+    """
     denominator = z
     for n in range(60, 0, -1):
         denominator = z + (n / 2) / denominator
@@ -35,7 +42,10 @@ def _erfc_far(z: Any) -> Any:
 
 
 def normal_cdf(xp: Any, x: Any) -> Any:
-    """The share of a standard normal below x, by functions of the array API only."""
+    """The probability `(1 + erf(x / sqrt(2))) / 2` that a standard normal variable is below x, in the shape of x.
+
+    The array API has no erf, so it is computed from exp, in the lower tail without the cancellation in `1 + erf`.
+    """
     z = x * math.sqrt(0.5)
     near = xp.clip(z, -BORDER, BORDER)
     far = xp.clip(xp.abs(z), BORDER, 30.0)
@@ -52,6 +62,7 @@ def _reference(xp: Any, x: Any, *, approximate: str = "none") -> Any:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The second factor is between 0 and 1 and may be made by `1 + erf` or `1 + tanh`, whose error is relative to 1."""
     return np.abs(inputs["x"])
 
 

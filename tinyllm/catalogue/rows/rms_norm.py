@@ -1,4 +1,4 @@
-"""rms_norm: every row scaled to a root mean square of 1."""
+"""rms_norm: every row divided by its root mean square."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """Adding D squares one after the other errs like a random walk, by about sqrt(D) / 4 roundings; the root halves
-    it."""
+    """`|y| (1 + sqrt(D) / 32)`: 4 roundings (the tolerance) of the output, and those of the sum of D squares.
+
+    A sum of D terms that are added one after the other has a rounding error at each step, up or down: a random walk,
+    which ends about `sqrt(D) / 4` roundings of the sum away. The root halves a relative error, and the tolerance of 4
+    multiplies what stands here: `sqrt(D) / 4 / 2 / 4`.
+    """
     return np.abs(outputs) * (1 + inputs["x"].shape[-1] ** 0.5 / 32)
 
 

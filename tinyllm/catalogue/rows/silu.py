@@ -13,7 +13,7 @@ from tinyllm.spec.op_spec import Input, OpSpec, Output
 
 
 def silu_of(xp: Any, x: Any) -> Any:
-    """x sigmoid(x), with an exponential that never overflows."""
+    """`x / (1 + exp(-x))`, for x < 0 as `x exp(x) / (1 + exp(x))`, so that the exponential never overflows."""
     small = xp.exp(-xp.abs(x))
     return x * xp.where(x < 0, small, xp.ones((), dtype=x.dtype)) / (1 + small)
 
@@ -23,6 +23,7 @@ def _reference(xp: Any, x: Any) -> Any:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The sigmoid is between 0 and 1, and kernels may make it with an error relative to 1 (by tanh, say)."""
     return np.abs(inputs["x"])
 
 

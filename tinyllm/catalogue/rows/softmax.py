@@ -1,7 +1,8 @@
-"""softmax: scores to weights that sum to 1."""
+"""softmax: scores turned into weights that sum to 1."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tinyllm.spec.types import Call
 
 
 def _reference(xp: Any, x: Any, *, axis: int = -1) -> Any:
+    # y_i = exp(x_i) / sum_j exp(x_j): a factor exp(-max(x)) cancels out, and keeps every exponent at or below 0
     if x.shape[axis] == 0:
         return x
     shifted = x - xp.max(x, axis=axis, keepdims=True)
@@ -28,19 +30,19 @@ def _check(call: Call) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """The rounding of x - max(x) grows with its size and passes through exp as a relative error, of a term and of their
-    sum."""
+    """`e_i + y_i sum_j e_j` with `e_i = y_i (1 + max(x) - x_i)`.
+
+    The rounding error of `x_i - max(x)` is relative to its size, and exp makes it a relative error of a term. The 1 is
+    for the rounding of exp and of the quotient. The sum has the errors of all terms, and each weight is divided by it.
+    """
     axis = attributes.get("axis", -1)
-    below = np.max(inputs["x"], axis=axis, keepdims=True, initial=-np.inf) - inputs["x"]
-    errors = np.where(outputs > 0, outputs * (1 + below), 0.0)
+    below_max = np.max(inputs["x"], axis=axis, keepdims=True, initial=-np.inf) - inputs["x"]
+    errors = np.where(outputs > 0, outputs * (1 + below_max), 0.0)
     return errors + outputs * np.sum(errors, axis=axis, keepdims=True)
 
 
 def _flops(call: Call) -> int:
-    size = 1
-    for n in call.shape("x"):
-        size *= n
-    return 4 * size
+    return int(4 * prod(call.shape("x")))
 
 
 softmax = OpSpec(

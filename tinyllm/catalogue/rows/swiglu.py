@@ -19,6 +19,7 @@ def _reference(xp: Any, gate: Any, up: Any) -> Any:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """As in `silu`, times the other factor."""
     return np.abs(inputs["gate"] * inputs["up"])
 
 
@@ -41,8 +42,8 @@ swiglu = OpSpec(
     formula="y = silu(gate) up",
     source="Shazeer 2020, arXiv:2002.05202",
     inputs=(
-        Input("gate", "*B D", about="goes through silu"),
-        Input("up", "*B D", about="is what the gate lets through"),
+        Input("gate", "*B D", about="silu is applied to it"),
+        Input("up", "*B D", about="multiplied by silu(gate)"),
     ),
     outputs=(Output("y", "*B D"),),
     reference=_reference,

@@ -1,4 +1,4 @@
-"""split, split_heads, merge_heads: an axis cut, folded and unfolded; no number changes."""
+"""split, split_heads, merge_heads: an axis cut into parts, folded into two and unfolded again. No number changes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from tinyllm.spec.types import Call
 
 
 def sizes_tuple(minimum: int) -> Any:
-    """A check: a tuple, not empty, of integers of at least `minimum`."""
+    """A check of an attribute: a tuple, not empty, of integers of at least `minimum`."""
 
     def check(value: Any) -> str | None:
-        fine = isinstance(value, tuple) and value and all(type(n) is int and n >= minimum for n in value)
-        return None if fine else f"a tuple of integers of at least {minimum}"
+        is_valid = isinstance(value, tuple) and value and all(type(n) is int and n >= minimum for n in value)
+        return None if is_valid else f"a tuple of integers of at least {minimum}"
 
     return check
 
 
 def _borders(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Where each part begins and ends."""
     return list(pairwise(accumulate(sizes, initial=0)))
 
 
@@ -36,15 +37,15 @@ def _split_check(call: Call) -> dict[str, Any]:
     shape, sizes, axis = call.shape("x"), call.attributes["sizes"], call.attributes["axis"]
     if not -len(shape) <= axis < len(shape):
         raise invalid("split", "axis", f"an axis of an array with {len(shape)} axes", axis)
-    place = axis % len(shape)
-    if sum(sizes) != shape[place]:
-        raise invalid("split", "sizes", f"sizes that sum to {shape[place]}", f"{sizes}, which sum to {sum(sizes)}")
-    return {"parts": tuple((*shape[:place], n, *shape[place + 1 :]) for n in sizes)}
+    axis %= len(shape)
+    if sum(sizes) != shape[axis]:
+        raise invalid("split", "sizes", f"sizes that sum to {shape[axis]}", f"{sizes}, which sum to {sum(sizes)}")
+    return {"parts": tuple((*shape[:axis], n, *shape[axis + 1 :]) for n in sizes)}
 
 
 def _split_heads_reference(xp: Any, x: Any, *, heads: tuple[int, ...]) -> tuple[Any, ...]:
-    folded = xp.reshape(x, (*x.shape[:-1], sum(heads), x.shape[-1] // sum(heads)))
-    return tuple(folded[..., start:end, :] for start, end in _borders(heads))
+    all_heads = xp.reshape(x, (*x.shape[:-1], sum(heads), x.shape[-1] // sum(heads)))
+    return tuple(all_heads[..., start:end, :] for start, end in _borders(heads))
 
 
 def _split_heads_check(call: Call) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _merge_heads_reference(xp: Any, x: Any) -> Any:
 
 
 def _no_bytes(call: Call) -> int:
-    """A view; where a backend has to copy, that is its own cost."""
+    """0: the outputs can be views of x. Where a backend has to copy, that is a cost of its own."""
     return 0
 
 
