@@ -10,13 +10,13 @@ from tinyllm_mlx.arrays import exp, widen
 
 
 def silu(x: mx.array) -> mx.array:
-    """x * sigmoid(x)."""
+    """`x sigmoid(x)`, `[*B]`, rounded once."""
     wide = widen(x)
     return (wide / (1 + exp(-wide))).astype(x.dtype)
 
 
 def gelu(x: mx.array, *, approximate: str = "none") -> mx.array:
-    """x * Phi(x), by erf or by the tanh approximation."""
+    """x times the standard normal distribution function of x, `[*B]`, by erf or by the approximation with tanh."""
     wide = widen(x)
     if approximate == "tanh":  # (1 + tanh(u)) / 2 = sigmoid(2u), without the cancellation at -1
         u = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
@@ -25,11 +25,11 @@ def gelu(x: mx.array, *, approximate: str = "none") -> mx.array:
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up, rounded once."""
+    """`silu(gate) * up`, `[*B, D]`, rounded once."""
     wide = widen(gate)
     return (wide * widen(up) / (1 + exp(-wide))).astype(gate.dtype)
 
 
 def add(x: mx.array, y: mx.array) -> mx.array:
-    """x + y."""
+    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
     return x + y

@@ -1,4 +1,4 @@
-"""What the kernels share."""
+"""What the kernels share: widening to float32, exp, sums of rows, and the steps of a program."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def widen(x: mx.array) -> mx.array:
-    """A float array in float32."""
+    """The array in float32."""
     return x if x.dtype == mx.float32 else x.astype(mx.float32)
 
 
 def on_cpu() -> bool:
-    """Whether work goes to the CPU now."""
+    """Whether the default device, on which operations run, is the CPU."""
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 

@@ -1,7 +1,7 @@
 """Attention from matrix products, exp, max and sum: sdpa and gqa, and the core that mha and paged_attention share.
 
-Excluded keys get a bias of -inf. Keys that positions hide from every query are cut off, those that a mask hides are
-cleaned, since they may hold NaN or inf.
+Excluded keys get a bias of -inf. Keys that positions hide from every query are cut off, and those that a mask hides are
+set to 0, since they may hold NaN or inf.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ import numpy as np
 from tinyllm_mlx.arrays import LOWEST, TINY, exp, row_sums, widen
 
 BLOCK = 256
-"""Queries of long causal calls are taken this many at a time: each block skips the keys after it, and its scores stay
-in cache."""
+"""Queries of long causal calls are taken this many at a time: each block leaves out the keys after it, and its scores
+stay in the processor's cache.
+
+Blocks are of queries, never of keys, so each softmax has its whole row at once. The online softmax of FlashAttention
+(Milakov and Gimelshein 2018, arXiv:1805.02867; arXiv:2205.14135), which multiplies the sums of earlier blocks of keys
+by `exp(old max - new max)`, is not needed.
+"""
 
 
 def attention(
@@ -31,10 +36,10 @@ def attention(
     softcap: float | None = None,
     bias: mx.array | None = None,
 ) -> mx.array:
-    """Groups of query heads, each with one kv head: q `[*B, G, L, D]`, k `[*B, S, D]`, v `[*B, S, Dv]` to
-    `[*B, G, L, Dv]`, all float32.
+    """The attention `[*B, G, L, Dv]` of groups of query heads q `[*B, G, L, D]`, each group over the k `[*B, S, D]` and
+    v `[*B, S, Dv]` of one kv head. All are float32.
 
-    sinks: broadcastable to `[*B, G, 1, 1]`. bias: what masks add, broadcastable to `[*B, G, L, S]`.
+    sinks: broadcastable to `[*B, G, 1, 1]`. bias: what masks add to the scores, broadcastable to `[*B, G, L, S]`.
     """
     length, keys = q.shape[-2], k.shape[-2]
     settings: dict[str, Any] = {"sinks": sinks, "scale": scale, "softcap": softcap}
@@ -68,7 +73,11 @@ def attend(
     sinks: mx.array | None = None,
     want_weights: bool = False,
 ) -> tuple[mx.array, mx.array | None]:
-    """The formula: output `[*B, G, L, Dv]`, and weights `[*B, G, L, S]` if wanted."""
+    """The output `[*B, G, L, Dv]`, and the weights `[*B, G, L, S]` if wanted, else None:
+
+    `sum_j exp(s_j - m) v_j / z` with `z = sum_j exp(s_j - m) + exp(sink - m)`, m the largest score or sink of a row.
+    Dividing the output by z in place of the weights saves a pass over them.
+    """
     groups, length, dim = q.shape[-3:]
     keys = k.shape[-2]
     scale = dim**-0.5 if scale is None else scale
@@ -86,14 +95,14 @@ def attend(
     top = mx.max(scores, axis=-1, keepdims=True)
     if sinks is not None:
         top = mx.maximum(top, sinks)
-    if bias is not None:  # a row with nothing to attend to: its weights become e^-inf = 0
+    if bias is not None:  # a row with nothing to attend to: with a finite m its weights are exp(-inf) = 0
         top = mx.maximum(top, LOWEST)
     weights = exp(scores - top)
     total = row_sums(weights)
     if sinks is not None:
         total = total + exp(sinks - top)
     if bias is not None:
-        total = mx.maximum(total, TINY)
+        total = mx.maximum(total, TINY)  # 0 / tiny = 0 there
     y = weights.reshape(*scores.shape[:-3], groups * length, keys) @ v
     y = y.reshape(*y.shape[:-2], groups, length, v.shape[-1]) / total
     return y, weights / total if want_weights else None
@@ -101,8 +110,8 @@ def attend(
 
 @lru_cache(maxsize=32)
 def position_bias(length: int, keys: int, causal: bool, window: int | None) -> mx.array | None:
-    """`[L, S]`: 0 where positions allow a key and -inf elsewhere, the last query standing on the last key. None: all
-    allowed."""
+    """A bias `[L, S]` of 0 where positions allow a key and of -inf elsewhere, or None where they allow all keys. The
+    last query stands on the last key."""
     if (not causal and window is None) or length * keys == 0:
         return None
     distance = np.arange(length, dtype=np.int32)[:, None] + (keys - length) - np.arange(keys, dtype=np.int32)
@@ -113,12 +122,12 @@ def position_bias(length: int, keys: int, causal: bool, window: int | None) -> m
 
 
 def mask_bias(mask: mx.array) -> mx.array:
-    """A bool or float mask as something to add."""
+    """A bool or float mask as float32 numbers to be added to the scores, in the shape of the mask."""
     return mx.where(mask, mx.zeros(mask.shape), -mx.inf) if mask.dtype == mx.bool_ else mask.astype(mx.float32)
 
 
 def clean(k: mx.array, v: mx.array, bias: mx.array) -> tuple[mx.array, mx.array]:
-    """Zeros for keys and values that the bias `[*B, G, L, S]` hides from every query of their head."""
+    """k and v with zeros for the keys that the bias `[*B, G, L, S]` hides from every query of their head."""
     if bias.size == 0:
         return k, v
     axes = tuple(range(-min(3, bias.ndim), -1))
@@ -139,7 +148,7 @@ def sdpa(
     window: int | None = None,
     softcap: float | None = None,
 ) -> mx.array:
-    """Every head has keys of its own: groups of one."""
+    """The attention `[*B, L, Dv]` of q over k and v, in which each head is a group of one query head."""
     bias = None
     if mask is not None:
         bias = mask_bias(mask)
@@ -154,8 +163,8 @@ def sdpa(
 
 
 def grouped_mask(mask: mx.array | None, key_mask: mx.array | None, kv_heads: int) -> mx.array | None:
-    """The masks of grouped attention, mask `[L, S]` or `[*B, Hq, L, S]` and key_mask `[*B, S]`, as a bias over
-    `[*B, Hkv, G, L, S]`."""
+    """What the masks of grouped attention, `[L, S]` or `[*B, Hq, L, S]` and `[*B, S]`, add to the scores together:
+    broadcastable to `[*B, Hkv, G, L, S]`, None without masks."""
     bias = None
     if mask is not None:
         bias = mask_bias(mask)
@@ -183,7 +192,7 @@ def gqa(
     window: int | None = None,
     softcap: float | None = None,
 ) -> mx.array:
-    """kv head j serves query heads j*G to (j+1)*G-1."""
+    """The attention `[*B, Hq, L, Dv]` of q over k and v, whose kv head j serves the G query heads from j G on."""
     heads, length = q.shape[-3:-1]
     kv_heads = k.shape[-3]
     groups = heads // kv_heads
@@ -202,7 +211,8 @@ def gqa(
 def _by_length(
     q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None, kv_lengths: np.ndarray, settings: dict[str, Any]
 ) -> mx.array:
-    """Sequences one by one, each with the keys it has; all at once where they have the same number."""
+    """The attention `[*B, Hkv, G, L, Dv]` of each sequence over the keys it has: one by one, or all at once where they
+    have equally many."""
     lead = np.broadcast_shapes(q.shape[:-4], k.shape[:-3], v.shape[:-3], kv_lengths.shape)
     lengths = set(kv_lengths.ravel().tolist())
     if bias is not None and bias.ndim > 2:
@@ -222,7 +232,7 @@ def _by_length(
 
 
 def _cut(k: mx.array, v: mx.array, bias: mx.array | None, keys: int) -> tuple[mx.array, mx.array, mx.array | None]:
-    """The first keys, and the part of the bias that belongs to them."""
+    """The first `keys` of k and v, and the part of the bias that belongs to them."""
     if bias is not None and bias.shape[-1] > 1:
         bias = bias[..., :keys]
     return k[..., :keys, :], v[..., :keys, :], bias

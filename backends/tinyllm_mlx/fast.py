@@ -8,12 +8,12 @@ from tinyllm.plugins import RopeScaling, inverse_frequencies
 
 
 def softmax(x: mx.array, *, axis: int = -1) -> mx.array:
-    """`mx.softmax`, accumulated in float32."""
+    """The weights `[*B]` along an axis by `mx.softmax`, accumulated in float32."""
     return mx.softmax(x, axis=axis, precise=True)
 
 
 def rms_norm(x: mx.array, weight: mx.array, *, eps: float = 1e-6) -> mx.array:
-    """`mx.fast.rms_norm`."""
+    """`x / sqrt(mean(x^2) + eps) * weight`, `[*B, D]`, by `mx.fast.rms_norm`."""
     return mx.fast.rms_norm(x, weight, eps)
 
 
@@ -28,7 +28,7 @@ def rope(
     traditional: bool = False,
     position_scale: float = 1.0,
 ) -> mx.array:
-    """x with its pairs turned, by `mx.fast.rope`, whose frequencies are periods: one over ours."""
+    """x `[*B, L, D]` rotated by `mx.fast.rope`, whose `freqs` are one over `inv_freq`."""
     if inv_freq is None:
         dims = x.shape[-1] if dims is None else dims
         inv_freq = mx.array(inverse_frequencies(dims, base, scaling).tolist())
@@ -56,7 +56,8 @@ def sdpa(
     scale: float | None = None,
     causal: bool = False,
 ) -> mx.array:
-    """Attention `[*B, L, Dv]` by `mx.fast.scaled_dot_product_attention`, heads and kv heads alike."""
+    """The attention `[*B, L, Dv]` by `mx.fast.scaled_dot_product_attention`, which also takes fewer kv heads than
+    heads."""
     lead = (1,) if q.ndim == 3 else ()
     y = mx.fast.scaled_dot_product_attention(
         q.reshape(*lead, *q.shape),

@@ -1,4 +1,4 @@
-"""kv_append and paged_attention: keys and values in pages of a pool that is never copied."""
+"""kv_append and paged_attention: keys and values in the pages of a pool that is never copied."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tinyllm_mlx.attention import attention
 def kv_append(
     k_pages: mx.array, v_pages: mx.array, k: mx.array, v: mx.array, slots: np.ndarray
 ) -> tuple[mx.array, mx.array]:
-    """Write new keys and values to their slots.
+    """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots.
 
-    Assignment to a slice takes over the memory of an array that nothing else holds: so the pools are changed in place,
-    and the arrays given are the arrays given back.
+    Assignment to a slice reuses the memory of an array that nothing else holds, so the pools are changed in place, and
+    the arrays that come in are those that are given back.
     """
     page_size = k_pages.shape[2]
     for start, stop in runs(slots, page_size):
@@ -42,7 +42,7 @@ def paged_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> mx.array:
-    """Each sequence's queries over its own keys; always causal."""
+    """Causal attention `[T, Hq, Dv]` of each token over the keys of its sequence, one sequence after the other."""
     tokens, heads, dim = q.shape
     kv_heads, page_size = k_pages.shape[1:3]
     groups = heads // kv_heads
@@ -76,7 +76,7 @@ def paged_attention(
 
 
 def read(pool: mx.array, pages: np.ndarray, keys: int) -> mx.array:
-    """The first keys `[Hkv, S, D]` of some pages: a view where there is one page, else a copy."""
+    """The first `keys` keys or values `[Hkv, keys, D]` on some pages: a view of one page, a copy of several."""
     if len(pages) == 1:
         return pool[int(pages[0]), :, :keys]
     kv_heads, page_size, dim = pool.shape[1:]

@@ -1,4 +1,4 @@
-"""Rotary position embeddings from sin, cos and a rotation of pairs."""
+"""Rotary position embeddings: angles, and the rotation of pairs of dims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def rope_angles(
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
 ) -> tuple[mx.array, mx.array]:
-    """cos and sin of position times frequency, in float32."""
+    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention
+    factor."""
     if inv_freq is None:
         inv_freq = mx.array(inverse_frequencies(dims or 0, base, scaling).tolist())
     angles = (positions.astype(mx.float32) * position_scale)[..., None] * inv_freq.astype(mx.float32)
@@ -34,7 +35,8 @@ mx.eval(_SIGN_OF_HALF)
 
 
 def rope_rotate(x: mx.array, cos: mx.array, sin: mx.array, *, traditional: bool = False) -> mx.array:
-    """(a, b) to (a cos - b sin, b cos + a sin) for every pair: x cos plus x, its pairs swapped, times (-sin, sin)."""
+    """x `[*B, D]` with each pair (a, b) of its first 2R dims replaced by `(a cos - b sin, b cos + a sin)`: that is
+    `(a, b) cos + (b, a) (-sin, sin)`."""
     pairs = cos.shape[-1]
     turned = widen(x[..., : 2 * pairs])
     if traditional:
@@ -59,7 +61,7 @@ def rope(
     traditional: bool = False,
     position_scale: float = 1.0,
 ) -> mx.array:
-    """Angles of the positions along axis -2, then the rotation."""
+    """x `[*B, L, D]` rotated by the angles of its positions along axis -2."""
     if positions is None:
         positions = mx.arange(x.shape[-2])
         if offset is not None:

@@ -1,4 +1,4 @@
-"""softmax from exp, max and sum."""
+"""softmax by exp, max and sum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from tinyllm_mlx.arrays import exp, row_sums, widen
 
 
 def softmax(x: mx.array, *, axis: int = -1) -> mx.array:
-    """Shifted by the maximum, so that nothing overflows."""
+    """The weights `exp(x - m) / sum exp(x - m)`, `[*B]`, along an axis; m, the maximum there, cancels out and keeps exp
+    from overflowing."""
     if x.size == 0:
         return x
     wide = widen(x)

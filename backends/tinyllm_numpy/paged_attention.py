@@ -1,4 +1,4 @@
-"""The paged cache: rows written in place, and attention over views of pages."""
+"""kv_append and paged_attention: rows written in place, and attention over views of pages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tinyllm_numpy.widen import widen
 def kv_append(
     k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.ndarray, slots: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots. The arrays that
+    come in are written to and given back, unless they are read-only."""
     return _write(k_pages, k, slots), _write(v_pages, v, slots)
 
 
 def _write(pages: np.ndarray, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """The pages with rows `[T, Hkv, D]` in the slots `[T]`."""
     if not pages.flags.writeable:
         pages = pages.copy()
     number, place = np.divmod(
@@ -39,11 +42,13 @@ def paged_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> np.ndarray:
+    """Causal attention `[T, Hq, Dv]` of each token over the keys of its sequence, one sequence after the other."""
     y = np.empty((*q.shape[:2], v_pages.shape[-1]), q.dtype)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     for row, (first, last), length in zip(block_table, pairwise(q_start.tolist()), kv_len.tolist(), strict=True):
         if first < last:
-            begin = 0 if window is None else max(0, length - (last - first) + 1 - window)  # no query looks further back
+            # keys before every query's window are not read
+            begin = 0 if window is None else max(0, length - (last - first) + 1 - window)
             k, v = (widen(_read(pages, row, begin, length)) for pages in (k_pages, v_pages))
             y[first:last] = _attend(widen(q[first:last]) * factor, k, v, sinks, window, softcap)
     return y
@@ -65,8 +70,12 @@ def _read(pages: np.ndarray, row: np.ndarray, begin: int, end: int) -> np.ndarra
 def _attend(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, sinks: np.ndarray | None, window: int | None, softcap: float | None
 ) -> np.ndarray:
-    """Scaled q `[L, Hq, D]` against `[Hkv, S, D]`: the queries of a kv head are rows of one product, so that keys are
-    read once."""
+    """Attention `[L, Hq, Dv]` of q `[L, Hq, D]`, scaled already, over k `[Hkv, S, D]` and v `[Hkv, S, Dv]`, by
+    `sum_j exp(s_j - m) v_j / sum_j exp(s_j - m)`, where m is the largest score and the sink is in the second sum.
+
+    The queries of a kv head are rows of one product, so that keys are read once. The last query stands on the last key,
+    so every row has a key, and m is finite.
+    """
     length, heads, dim = q.shape
     kv_heads, keys, _ = k.shape
     groups = heads // kv_heads

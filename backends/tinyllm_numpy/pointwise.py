@@ -1,4 +1,4 @@
-"""Ops of a row or an element: results are written in place where the reference would make an array for each step."""
+"""Ops on rows and elements, and views: results are written in place where the reference makes an array at each step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from tinyllm_numpy.widen import widen
 
 
 def add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
     total: np.ndarray = x + y
     return total
 
 
 def swiglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """`silu(gate) * up`, `[*B, D]`: `gate / (1 + exp(-gate)) * up`, rounded once."""
     wide = widen(gate)
     y = np.negative(wide)
     with np.errstate(over="ignore"):  # exp of a large number is inf, and gate / inf the 0 it should be
@@ -26,6 +28,7 @@ def swiglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
+    """`x / sqrt(mean(x^2) + eps) * weight`, `[*B, D]`, rounded once."""
     if x.shape[-1] == 0:  # the mean of nothing
         return x
     wide = widen(x)
@@ -36,6 +39,7 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6) -> np.ndar
 
 
 def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional: bool = False) -> np.ndarray:
+    """x `[*B, D]` with each pair (a, b) of its first 2R dims replaced by `(a cos - b sin, b cos + a sin)`."""
     pairs = cos.shape[-1]
     wide, y = widen(x), np.empty_like(x)
     first, second = (
@@ -49,11 +53,13 @@ def rope_rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, traditional:
 
 
 def split(x: np.ndarray, *, sizes: tuple[int, ...], axis: int = -1) -> tuple[np.ndarray, ...]:
+    """Parts of x of the given sizes along an axis, as views."""
     before: tuple[Any, ...] = (slice(None),) * (axis % x.ndim)
     return tuple(x[(*before, slice(start, end), ...)] for start, end in pairwise(accumulate(sizes, initial=0)))
 
 
 def split_heads(x: np.ndarray, *, heads: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Groups of heads `[*B, heads_i, D]` of x `[*B, N]`, as views."""
     total = sum(heads)
     by_head = x.reshape(*x.shape[:-1], total, x.shape[-1] // total)
     ends = np.cumsum(heads).tolist()
@@ -61,4 +67,5 @@ def split_heads(x: np.ndarray, *, heads: tuple[int, ...]) -> tuple[np.ndarray, .
 
 
 def merge_heads(x: np.ndarray) -> np.ndarray:
+    """x `[*B, H, D]` as `[*B, H * D]`."""
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

@@ -1,4 +1,4 @@
-"""Ops on single elements."""
+"""Elementwise ops: silu, gelu, swiglu, add."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from tinyllm_torch.widen import narrow, widen
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
+    """`x sigmoid(x)`, `[*B]`, rounded once."""
     return F.silu(widen(x)).to(x.dtype)
 
 
 def gelu(x: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
+    """x times the standard normal distribution function of x, `[*B]`, by erf or by the approximation with tanh."""
     return F.gelu(widen(x), approximate=approximate).to(x.dtype)
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """`silu(gate) * up`, `[*B, D]`, rounded once."""
     gated, up = F.silu(widen(gate)), widen(up)
     return narrow(gated.mul_(up) if gated.shape == up.shape else gated * up, gate.dtype)
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
     return x + y

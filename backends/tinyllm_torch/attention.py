@@ -1,4 +1,4 @@
-"""sdpa and gqa: `scratch` from matrix products, `fused` on PyTorch's operator."""
+"""sdpa and gqa: `scratch` from matrix products, `fused` by PyTorch's operator."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def sdpa_scratch(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
+    """The attention `[*B, L, Dv]` of q over k and v, from matrix products."""
     additive, seen = masks(q, k, mask, causal=causal, window=window)
     y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
     return y.to(q.dtype)
@@ -45,6 +46,7 @@ def gqa_scratch(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
+    """The attention `[*B, Hq, L, Dv]` of groups of query heads over the kv heads of k and v, from matrix products."""
     additive, seen = masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
     y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
     return y.to(q.dtype)
@@ -90,9 +92,10 @@ def masks(
     causal: bool,
     window: int | None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """What is added to the scores, and which keys are seen (None: all), both broadcastable to the scores."""
+    """What masks add to the scores (None: nothing), and a bool tensor of the keys that queries attend to (None: all),
+    both broadcastable to the scores."""
     end = None
-    if kv_lengths is not None:  # of any integer dtype, and subtracted from
+    if kv_lengths is not None:  # it may be unsigned or have 8 bits, and differences of it are taken
         end = torch.as_tensor(kv_lengths.astype(np.int64), device=q.device)[..., None, None, None]
     parts = visible(q.shape[-2], k.shape[-2], causal, window, end, q.device)
     additive = None
@@ -112,7 +115,8 @@ def masks(
 def visible(
     length: int, keys: int, causal: bool, window: int | None, end: Tensor | None, device: torch.device
 ) -> list[Tensor]:
-    """Conditions on positions, the last query standing on the last key, or on key `end - 1`."""
+    """Bool tensors, broadcastable to `[*B, L, S]`, which together say which keys positions allow; none where all are.
+    The last query stands on the last key, or on key `end - 1`."""
     if not causal and window is None and end is None:
         return []
     key = torch.arange(keys, device=device)
@@ -139,7 +143,11 @@ def attend(
     seen: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Output and weights. Heads of k and v may be fewer than those of q; sinks `[Hq]`."""
+    """The output `[*B, L, Dv]` and the weights `[*B, L, S]`: `w_j = exp(s_j - m) / z`, m the largest score or sink of
+    a row and `z = sum_j exp(s_j - m) + exp(sink - m)`. A row with nothing to attend to gives zeros.
+
+    k and v may have fewer heads than q. sinks: `[Hq]`.
+    """
     if not q.ndim == k.ndim == v.ndim:  # batch axes that one side lacks, ahead of its heads
         axes = max(q.ndim, k.ndim, v.ndim)
         q, k, v = (x[(None,) * (axes - x.ndim)] for x in (q, k, v))
@@ -152,12 +160,12 @@ def attend(
         scores = torch.where(seen, scores, -math.inf)
         v = _clean(v, seen, q.shape)
     if scores.shape[-1] == 0:
-        return _product(scores, v), scores  # zeros, with the batch axes of both
+        return _product(scores, v), scores  # sums over no keys: zeros
     top = scores.amax(-1, keepdim=True)
     if sinks is not None:
         sinks = sinks.to(scores.dtype)[..., None, None]
         top = torch.maximum(top, sinks)
-    top = top.masked_fill(top == -math.inf, 0)  # a row that sees nothing
+    top = top.masked_fill(top == -math.inf, 0)  # no key: -inf - -inf would be NaN
     weights = (scores - top).exp_()
     total = weights.sum(-1, keepdim=True)
     if sinks is not None:
@@ -167,8 +175,8 @@ def attend(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b`; where a has more heads, those of a group are rows of one product, so that b is neither copied nor read
-    twice."""
+    """`a @ b`. Where a has more heads than b, those of a group are rows of one product, so that b is neither copied nor
+    read twice."""
     if a.ndim < 3 or a.ndim != b.ndim or b.shape[-3] == 0 or 0 < a.shape[-3] <= b.shape[-3]:
         return a @ b
     heads, groups, rows = b.shape[-3], a.shape[-3] // b.shape[-3], a.shape[-2]
@@ -177,7 +185,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _clean(x: Tensor, seen: Tensor, q_shape: Any) -> Tensor:
-    """Keys or values that no query sees may be NaN, which a weight of 0 would not keep out."""
+    """Keys or values x with zeros where no query attends to them: they may be NaN, which a weight of 0 does not keep
+    out."""
     if x.numel() == 0 or seen.numel() == 0:
         return x
     used = seen.any(-2)
@@ -197,6 +206,8 @@ def _fused(
     key_mask: Tensor | None = None,
     kv_lengths: np.ndarray | None = None,
 ) -> Tensor:
+    """The attention by PyTorch's operator, in the shape and dtype of q but for Dv. Its `is_causal` is used where it
+    means the same as ours; otherwise all conditions are one mask, and rows that attend to nothing are set to 0."""
     dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
     q, k, v = for_product(q), for_product(k), for_product(v)
     square = (
@@ -212,16 +223,16 @@ def _fused(
 
 
 def causal_by_operator(scale: float | None) -> bool:
-    """Whether the operator's `is_causal` may be used: it scales the -inf of its mask too, which a scale of 0 or less
-    makes NaN or inf."""
+    """Whether the operator's `is_causal` is right for a scale: the -inf of its mask is scaled too, and becomes NaN or
+    inf where the scale is not above 0."""
     return scale is None or scale > 0
 
 
 def dot_product_attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None, mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
-    """PyTorch's operator, which is fast for 4 axes. A row that sees nothing gives NaN; `is_causal` is right for L = S
-    only."""
+    """PyTorch's `scaled_dot_product_attention` over 4 axes, for which it is fast: `[*B, L, Dv]`. A row that attends to
+    nothing gives NaN, and `is_causal` is aligned to the start, which is right for L = S alone."""
     grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3]
     if mask is not None and mask.ndim > 4:
         mask = mask.expand(*q.shape[:-1], k.shape[-2]).flatten(0, -4)

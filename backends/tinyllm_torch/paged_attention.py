@@ -18,6 +18,8 @@ FEW = 8
 
 
 def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.ndarray) -> tuple[Tensor, Tensor]:
+    """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots. The tensors that
+    come in are written to and given back, unless they lie on a read-only numpy array."""
     k_pages, v_pages = _own(k_pages), _own(v_pages)
     page_size = k_pages.shape[2]
     stretches = runs(slots, page_size)
@@ -37,7 +39,7 @@ def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.
 
 
 def _own(pages: Tensor) -> Tensor:
-    """Consumed pages are written to, but for those on a read-only numpy array."""
+    """The pages, or a copy of them where they lie on a read-only numpy array."""
     return pages.clone() if hasattr(pages, READ_ONLY) else pages
 
 
@@ -54,7 +56,7 @@ def paged_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Sequence by sequence, each on views of its own pages."""
+    """Causal attention `[T, Hq, Dv]` of each token over the keys of its sequence, one sequence after the other."""
     plain = sinks is None and softcap is None and window is None
     if plain and q.shape[0] == len(kv_len) > 0 and (np.diff(q_start) == 1).all():
         return _decode(q, k_pages, v_pages, kv_len.tolist(), block_table, scale)
@@ -63,7 +65,8 @@ def paged_attention(
         length = starts[b + 1] - starts[b]
         if not length:
             continue
-        first = 0 if window is None else max(0, keys - length + 1 - window)  # no query looks further back
+        # keys before every query's window are not read
+        first = 0 if window is None else max(0, keys - length + 1 - window)
         own = q.narrow(0, starts[b], length).unsqueeze(0).transpose(1, 2)
         k, v = _read(k_pages, block_table[b], first, keys), _read(v_pages, block_table[b], first, keys)
         if sinks is None and softcap is None:
@@ -80,8 +83,8 @@ def paged_attention(
 def _decode(
     q: Tensor, k_pages: Tensor, v_pages: Tensor, kv_len: list[int], block_table: np.ndarray, scale: float | None
 ) -> Tensor:
-    """One query of each sequence: the step that is taken for every token, with as little as can be between it and the
-    operator."""
+    """Attention `[B, Hq, Dv]` where each sequence has one new token: the step that is taken for every token, with as
+    few calls as possible around the operator."""
     wide, shared, outputs = for_product(q).unsqueeze(2), q.shape[1] != k_pages.shape[1], []
     for b, keys in enumerate(kv_len):
         k, v = _read(k_pages, block_table[b], 0, keys), _read(v_pages, block_table[b], 0, keys)
@@ -109,7 +112,8 @@ def _read(pages: Tensor, row: np.ndarray, begin: int, end: int) -> Tensor:
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None) -> Tensor:
-    """PyTorch's operator; its `is_causal` is right where there are as many queries as keys."""
+    """The attention `[1, Hq, L, Dv]` by PyTorch's operator, whose `is_causal` is right where there are as many
+    queries as keys."""
     length, keys = q.shape[2], k.shape[2]
     masked = length > 1 and (length < keys or (window is not None and window < keys) or not causal_by_operator(scale))
     mask = _visible(length, keys, window, q.device) if masked else None
@@ -125,5 +129,6 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | N
 
 
 def _visible(length: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Which keys causal attention, and a window, allow: bool `[L, S]`."""
     parts = visible(length, keys, True, window, None, device)
     return parts[0] if len(parts) == 1 else parts[0] & parts[1]

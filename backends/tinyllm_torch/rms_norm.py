@@ -10,7 +10,10 @@ from tinyllm_torch.widen import narrow, widen
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6) -> torch.Tensor:
-    """By the norm of each row: in a prefill 4 times faster than `F.rms_norm`, which makes an array of the squares."""
+    """`x / sqrt(mean(x^2) + eps) * weight`, `[*B, D]`, rounded once.
+
+    By the norm of each row: in a prefill 4 times faster than `F.rms_norm`, which makes an array of the squares.
+    """
     if x.shape[-1] == 0:  # the mean of nothing
         return x
     wide = widen(x)
@@ -21,6 +24,6 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, *, eps: float = 1e-6) -> tor
 
 @lru_cache(maxsize=64)
 def _number(value: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A number as a tensor, which `addcmul` wants."""
+    """A number as a tensor without axes, as `addcmul` wants it."""
     with torch.inference_mode(False):  # one that autograd may keep
         return torch.tensor(value, dtype=dtype, device=device)

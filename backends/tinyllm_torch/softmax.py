@@ -11,6 +11,7 @@ LONG = 4096
 
 
 def softmax(x: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
+    """The weights `exp(x - m) / sum exp(x - m)`, `[*B]`, along an axis, m being the maximum there."""
     wide = widen(x)
     if x.shape[axis] <= LONG:
         return torch.softmax(wide, axis).to(x.dtype)

@@ -1,4 +1,4 @@
-"""16-bit numbers are computed in float32 and rounded once."""
+"""16-bit numbers are computed with in float32, and results are rounded once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def widen(x: torch.Tensor) -> torch.Tensor:
-    """float32 and float64 as they are, 16-bit floats as float32."""
+    """The tensor itself where it is float32 or float64; 16-bit floats as float32."""
     return x.float() if x.dtype in HALVES else x
 
 
 def narrow(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The way back. (`Tensor.to` takes its time to find that there is nothing to do.)"""
+    """The tensor in a dtype. (`Tensor.to` takes longer where it already has that dtype.)"""
     return x if x.dtype is dtype else x.to(dtype)
 
 
