@@ -21,7 +21,8 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.spec.attribute_checks import number
-from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 
 
 def message(subject: Subject, seed: int = 0, examples: int = 200) -> str:

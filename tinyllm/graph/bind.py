@@ -156,7 +156,7 @@ class _Binder:
         if keyword:
             function = _by_name(function, len(spec.positional), tuple(keyword))
         arguments = (*(sources[i.name] for i in spec.positional), *(sources[name] for name in keyword))
-        several = len(node.outputs) > 1 or spec.outputs[0].shape.startswith("...")
+        several = len(node.outputs) > 1 or spec.gives_many
         traceable = bool(kernel and kernel.traceable)
         return Step(
             node.op, node.name, bound.choice.id, function, arguments, targets, several, bound.backend, traceable

@@ -97,7 +97,7 @@ class GraphBuilder:
         self._types.update(zip(names, types, strict=True))
         self._nodes.append(Node(base, op, {n: v.name for n, v in values.items()}, names, attributes))
         results = tuple(Value(n, t) for n, t in zip(names, types, strict=True))
-        several = len(spec.outputs) > 1 or spec.outputs[0].shape.startswith("...")
+        several = len(spec.outputs) > 1 or spec.gives_many
         return results if several else results[0]
 
     def _unique(self, name: str) -> str:

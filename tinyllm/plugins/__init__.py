@@ -17,7 +17,8 @@ from tinyllm.plugins.link import BoundNode, Run
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
-from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.pages import neighbours, runs
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies

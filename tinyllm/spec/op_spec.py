@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from tinyllm.spec.cases import BadInput, Case
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import Call
 
@@ -46,15 +47,6 @@ class Attribute:
 
 REQUIRED = inspect.Parameter.empty
 """The default of an attribute that must be given."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """An output: its shape pattern, and its dtype (`"T"` or a dtype name)."""
-
-    name: str
-    shape: str
-    dtype: str = "T"
 
 
 @dataclass(frozen=True)
@@ -116,6 +108,11 @@ class OpSpec:
             return self.cases
         module, _, name = self.more_cases.partition(":")
         return (*self.cases, *getattr(importlib.import_module(module), name)())
+
+    @cached_property
+    def gives_many(self) -> bool:
+        """Whether it gives a tuple of as many outputs as a call asks for, also where that is one."""
+        return any(output.is_many for output in self.outputs)
 
     def cases_of(self, scheme: Scheme) -> tuple[Case, ...]:
         """The cases that hold kernels to a scheme."""

@@ -134,33 +134,5 @@ def check_call(
 
 
 def output_types(spec: OpSpec, call: Call) -> tuple[ArrayType, ...]:
-    """Types of the outputs; a `QuantWeight` output counts as an array of its unpacked shape.
-
-    An output whose pattern is `?name` is whatever shape `spec.check` put under that name (None: absent); `...name`
-    stands for as many outputs as `spec.check` put shapes under that name.
-    """
-    types = []
-    for output in spec.outputs:
-        shape: list[Any] = []
-        if output.shape.startswith("..."):
-            types += [ArrayType(tuple(s), call.dims["dtype of T"][1]) for s in call.dims[output.shape[3:]]]
-            continue
-        if output.shape.startswith("?"):
-            found = call.dims[output.shape[1:]]
-            if found is None:
-                continue
-            shape = list(found)
-        else:
-            for name in output.shape.split():
-                if name.startswith("*"):
-                    shape += call.dims[name]
-                else:
-                    shape.append(int(name) if name.isdigit() else call.dims[name])
-        types.append(ArrayType(tuple(shape), _output_dtype(output.dtype, call)))
-    return tuple(types)
-
-
-def _output_dtype(stated: str, call: Call) -> str:
-    if stated == "T":
-        return str(call.dims["dtype of T"][1])
-    return str(call.attributes[stated[1:]]) if stated.startswith("=") else stated
+    """Types of the outputs of a checked call."""
+    return tuple(kind for output in spec.outputs for kind in output.types(call))

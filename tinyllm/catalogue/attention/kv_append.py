@@ -9,7 +9,8 @@ import numpy as np
 
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 

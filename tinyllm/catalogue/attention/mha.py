@@ -23,7 +23,8 @@ from tinyllm.catalogue.products.linear import product
 from tinyllm.catalogue.rope.rope_angles import cos_sin
 from tinyllm.catalogue.rope.rope_rotate import rotate
 from tinyllm.spec.attribute_checks import boolean, choice, instance, integer, number, optional
-from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import magnitude
 from tinyllm.spec.rope import Rope
 

@@ -20,7 +20,8 @@ from tinyllm.catalogue.attention.formula import (
 from tinyllm.catalogue.attention.kv_append import check_pages, itemsize
 from tinyllm.catalogue.attention.paged_attention_cases import BAD_INPUTS, CASES
 from tinyllm.errors import invalid
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 

@@ -21,7 +21,8 @@ from tinyllm.catalogue.attention.formula import (
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import ArrayType, Call
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal, quantized
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, Call, QuantType

@@ -11,7 +11,8 @@ from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, Draw, normal, quantized
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
 from tinyllm.spec.types import Call
 

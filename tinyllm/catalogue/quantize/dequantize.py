@@ -8,7 +8,8 @@ from typing import Any
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, normal, quantized
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
 from tinyllm.spec.scheme import QuantWeight
 

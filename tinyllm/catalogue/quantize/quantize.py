@@ -12,7 +12,8 @@ from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.attribute_checks import instance
 from tinyllm.spec.cases import BadInput, Case, Draw, normal
-from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import QuantWeight, Scheme
 from tinyllm.spec.types import Call
 

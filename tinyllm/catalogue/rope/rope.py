@@ -24,7 +24,8 @@ from tinyllm.catalogue.rope.rope_angles import (
 from tinyllm.catalogue.rope.rope_rotate import TRADITIONAL, pair_size, rotate
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor
 from tinyllm.spec.types import ArrayType, Call

@@ -12,7 +12,8 @@ import numpy as np
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.attribute_checks import instance, integer, number, optional
 from tinyllm.spec.cases import BadInput, Case, constant, integers
-from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
 from tinyllm.spec.types import Call

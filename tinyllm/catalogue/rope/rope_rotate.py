@@ -10,7 +10,8 @@ import numpy as np
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.attribute_checks import boolean
 from tinyllm.spec.cases import BadInput, Case, Draw, normal
-from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 TRADITIONAL = Attribute(

@@ -7,7 +7,8 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 

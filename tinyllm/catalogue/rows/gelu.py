@@ -11,7 +11,8 @@ import numpy as np
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.attribute_checks import choice
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
-from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 BORDER = 2.0

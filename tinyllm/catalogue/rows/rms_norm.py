@@ -10,7 +10,8 @@ import numpy as np
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.spec.attribute_checks import number
 from tinyllm.spec.cases import BadInput, Case, constant, normal
-from tinyllm.spec.op_spec import Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 
 
 def silu_of(xp: Any, x: Any) -> Any:

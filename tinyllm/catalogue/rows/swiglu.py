@@ -10,7 +10,8 @@ import numpy as np
 from tinyllm.catalogue.rows.silu import silu_of
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, normal
-from tinyllm.spec.op_spec import Input, OpSpec, Output
+from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 

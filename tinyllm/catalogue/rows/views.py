@@ -9,7 +9,8 @@ from typing import Any
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.attribute_checks import integer
 from tinyllm.spec.cases import BadInput, Case, integers, normal
-from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec, Output
+from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
+from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
 
 
