@@ -36,7 +36,7 @@ def prepare(weight: mx.array | QuantWeight, call: Call) -> Matrix | QuantWeight:
     if isinstance(weight, QuantWeight):
         return weight
     dtype = getattr(mx, call.dtype("weight"))
-    if on_cpu() and (call.op == "linear" or call.shared):
+    if on_cpu() and call.weights_packed and (call.op == "linear" or call.shared):
         return pack(weight, dtype)
     return Matrix(weight.astype(dtype), False, dtype)
 

@@ -122,8 +122,7 @@ def _load(
 
     loaded = {}
     for key, use in forms.items():
-        with use.bound.backend.step_context():
-            loaded[key] = _ready(use, read, weight.name, source, files)
+        loaded[key] = _ready(use, read, weight.name, source, files)
         if stored and use.bound.choice.form is Form.EXPANDED:
             _count_expanded(report, use, stored[0])
     if len(forms) > 1:
@@ -135,11 +134,11 @@ def _load(
 def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, files: PackedFiles | None) -> Any:
     kernel = use.bound.choice.kernel
     if not (kernel and kernel.layout and use.input in use.bound.packed and files and source.identity):
-        return use.bound.ready_weight(use.input, read())
+        return use.bound.program_weight(use.input, read())
     key = (source.identity, name, str(use.bound.call.inputs[use.input]), kernel.layout)
     arrays = files.find(*key)
     if arrays is None:
-        arrays = use.bound.ready_weight(use.input, read())
+        arrays = use.bound.program_weight(use.input, read())
         if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
             got = type(arrays).__name__
             raise PluginError(

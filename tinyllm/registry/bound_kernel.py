@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import QuantType
+
+Run = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Knows(Protocol):
@@ -53,10 +56,35 @@ class BoundKernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function on inputs that are ready."""
-        if self.backend.call_context is None:
+        with self._context():
             return self.function(*args, **kwargs)
-        with self.backend.call_context():
-            return self.function(*args, **kwargs)
+
+    def _context(self) -> AbstractContextManager[Any]:
+        return self.backend.call_context() if self.backend.call_context else nullcontext()
+
+    def caller(self, converters: Mapping[int | str, Callable[[Any], Any]]) -> Run:
+        """What runs a call whose inputs are not ready: `run(args, kwargs)`, kwargs being its to change.
+
+        converters: by position or name of an argument what makes it ready.
+        """
+        function, steps = self.function, tuple(converters.items())
+
+        def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            ready = list(args)
+            for place, convert in steps:
+                if type(place) is int:
+                    ready[place] = convert(ready[place])
+                else:
+                    kwargs[place] = convert(kwargs[place])  # type: ignore[index]
+            return function(*ready, **kwargs)
+
+        def run_in_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            with self._context():
+                return run(args, kwargs)
+
+        if self.backend.call_context:
+            return run_in_context
+        return run if steps else lambda args, kwargs: function(*args, **kwargs)
 
     @cached_property
     def _prepare(self) -> Prepare:
@@ -95,7 +123,13 @@ class BoundKernel:
     def ready(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """All inputs, made ready in the backend's context."""
         steps = {name: self.converter(name, value) for name, value in inputs.items()}
-        return {name: step(inputs[name]) if step else inputs[name] for name, step in steps.items()}
+        with self._context():
+            return {name: step(inputs[name]) if step else inputs[name] for name, step in steps.items()}
+
+    def program_weight(self, name: str, weight: Any) -> Any:
+        """A weight made ready once for all steps of a program, in the context that those run in."""
+        with self.backend.step_context():
+            return self.ready_weight(name, weight)
 
     def ready_weight(self, name: str, weight: Any) -> Any:
         """A weight in the form that the kernel takes, packed if it packs that input."""

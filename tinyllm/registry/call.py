@@ -3,7 +3,7 @@ deciding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyllm.errors import InvalidInputError
 from tinyllm.plugins.backend import Backend
-from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.bound_kernel import BoundKernel, Run
 from tinyllm.registry.choice import Choice
 from tinyllm.registry.selection import Selection, selected
 from tinyllm.spec.op_spec import OpSpec
@@ -42,10 +42,8 @@ class Plan:
     """What was decided for calls of one form."""
 
     call: Call
-    run: Callable[..., Any]
+    run: Run
     backend: Backend
-    convert: tuple[tuple[Any, Callable[[Any], Any]], ...]
-    """Per argument to convert, its position or name, and what converts it."""
     numpy_out: bool
 
 
@@ -77,16 +75,7 @@ class Dispatcher:
                 self._plans[key] = plan
         if self.spec.check_values is not None:
             self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
-        if plan.convert:
-            ready = list(args)
-            for place, convert in plan.convert:
-                if type(place) is int:
-                    ready[place] = convert(ready[place])
-                else:
-                    kwargs[place] = convert(kwargs[place])
-            result = plan.run(*ready, **kwargs)
-        else:
-            result = plan.run(*args, **kwargs)
+        result = plan.run(args, kwargs)
         return _to_numpy(plan.backend, result) if plan.numpy_out else result
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> tuple[Any, ...]:
@@ -111,10 +100,8 @@ class Dispatcher:
                 self.registry.check_scheme(spec.name, name, value)
         bound = self.registry.bind(self.registry.choose(call, backend))
         positions = {i.name: n for n, i in enumerate(spec.positional) if n < len(args)}
-        converters = {name: bound.converter(name, value) for name, value in arrays.items()}
-        convert = tuple((positions.get(name, name), step) for name, step in converters.items() if step)
-        run = bound if backend.call_context is not None else bound.function
-        return Plan(call, run, backend, convert, not native)
+        steps = {positions.get(name, name): bound.converter(name, value) for name, value in arrays.items()}
+        return Plan(call, bound.caller({n: step for n, step in steps.items() if step}), backend, not native)
 
     def _backend(self, arrays: Mapping[str, Any], argument: str | None) -> tuple[Backend, bool]:
         """The backend of the native arrays; where all are numpy, the selected one. The flag says whether any is
