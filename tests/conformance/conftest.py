@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.conftest import write_package
+from tests.plugins.conftest import environment, write_package
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,10 +27,9 @@ def command(site: Path, tmp_path: Path) -> Command:
     """`command("check", "numpy")` runs `tinyllm check numpy`; `module="pytest"` another module."""
 
     def run(*arguments: str, module: str = "tinyllm.cli.main", path: Path = site) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(path), "XDG_CONFIG_HOME": str(tmp_path)}
         call = [sys.executable, "-m", module, *arguments]
         return subprocess.run(
-            call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+            call, env=environment(path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
         )
 
     return run

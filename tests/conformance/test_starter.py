@@ -64,7 +64,7 @@ def test_the_backend_of_the_readme_holds(command: Command, tmp_path: Path, dtype
     """With the dtypes that a backend has unless it says otherwise, and with all of them."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     code = readme.partition("# my_backend.py")[2].partition("```")[0]
-    assert code.count("\n") <= 30, "its heading promises 30 lines"
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 30, "its heading promises 30 lines"
     code = code.replace('    name = "mine"\n', f'    name = "mine"\n    dtypes = frozenset({dtypes})\n')
     assert dtypes in code
     (tmp_path / "my_backend.py").write_text("#" + code, encoding="utf-8")

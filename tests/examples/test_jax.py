@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.conftest import environment
 from tinyllm.catalogue import CATALOGUE
 
 pytest.importorskip("jax")
@@ -32,10 +32,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}", "XDG_CONFIG_HOME": str(installed)}
     call = [sys.executable, "-m", "tinyllm.cli.main", *arguments]
     return subprocess.run(
-        call, env=environment, cwd=installed, capture_output=True, text=True, check=False, timeout=timeout
+        call, env=environment(installed), cwd=installed, capture_output=True, text=True, check=False, timeout=timeout
     )
 
 

@@ -4,6 +4,7 @@ entry point."""
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import read_settings
 
 PACKAGES = Path(__file__).parent / "packages"
+ROOT = Path(__file__).parents[2]
 
 
 def write_package(name: str, site: Path) -> None:
@@ -24,6 +26,11 @@ def write_package(name: str, site: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[tinyllm]\n{name} = {name}\n")
+
+
+def environment(site: Path) -> dict[str, str]:
+    """That of a process which imports this checkout, and what is installed in `site` beside it."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (site, ROOT, ROOT / "backends")))}
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
     ]
     assert {s.as_posix() for s in sources} <= names
     assert {"tinyllm/py.typed", "tinyllm/bench/text.txt", "tinyllm/conformance/reports/page.html.jinja"} <= names
-    assert {f"tinyllm/conformance/starter/{source}" for source in FILES} <= names
+    assert {f"tinyllm/cli/new_backend/template/{source}" for source in FILES} <= names
     run = "print(tinyllm.ops.softmax(np.zeros(4, np.float32), backend='numpy').tolist())"
     code = f"import numpy as np, tinyllm; print(tinyllm.__file__); {run}"
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.conftest import environment
 from tinyllm.cli.new_backend.starter import write_backend
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-backend.md"
@@ -75,10 +75,9 @@ def folder(tmp_path: Path) -> Path:
 
 def _check(folder: Path, *options: str) -> list[dict[str, str]]:
     """The results of `tinyllm check mine`, which must hold."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = [sys.executable, "-m", "tinyllm.cli.main", "check", "mine", "--json", *options]
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        command, env=environment(folder), cwd=folder, capture_output=True, text=True, check=False, timeout=300
     )
     report = json.loads(done.stdout)
     bad = [(r["id"], r.get("message")) for r in report["results"] if r["outcome"] in ("fail", "undeclared", "xpass")]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
+TEMPLATE = Path(__file__).parent / "template"
 FILES = {
     "pyproject.toml.in": "pyproject.toml",
     "README.md.in": "README.md",
@@ -17,7 +18,7 @@ FILES = {
     "package/softmax.py.in": "{package}/softmax.py",
     "tests/test_conformance.py.in": "tests/test_conformance.py",
 }
-"""Templates, and where each goes."""
+"""The files of the template, and where each is written in the new package."""
 
 
 class FolderExistsError(TinyllmError):
@@ -55,7 +56,7 @@ def write_backend(name: str, parent: Path) -> list[Path]:
     }
     written = []
     for source, target in FILES.items():
-        text = (Path(__file__).parent / source).read_text(encoding="utf-8")
+        text = (TEMPLATE / source).read_text(encoding="utf-8")
         for word, value in words.items():
             text = text.replace(word, value)
         path = folder / target.format(package=package)
