@@ -173,7 +173,7 @@ def test_models_says_what_is_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp
     ("variable", "value"), [("OPENBLAS_CORETYPE", "Prescott"), ("OMP_NUM_THREADS", "0"), ("OMP_NUM_THREADS", "1")]
 )
 def test_doctor_notices_what_slows_down(cli: Cli, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
-    monkeypatch.setattr("tinyllm.cli.doctor._cores", lambda: 4)
+    monkeypatch.setattr("tinyllm.conformance.reports.machine.cores", lambda: 4)
     monkeypatch.setenv(variable, value)
     advice = "\n".join(json.loads(cli("doctor", "--json").out)["advice"])
     assert f"{variable}={value}" in advice

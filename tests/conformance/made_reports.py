@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyllm.conformance.reports import Report
+from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.result import Outcome, Result
 
 NASTY = "a<b> & \"c\" | `d`\n<script>alert('x')</script> \x1b[31m \x00 \ud800 ]]> {{ 7 * 7 }} *e* _f_"

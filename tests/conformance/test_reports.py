@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 
 from tests.conformance.made_reports import ALL_SIX, report, result
 from tinyllm.conformance.checks.check import Plan
-from tinyllm.conformance.reports import Report, check_suffix, read, terminal, write
-from tinyllm.conformance.reports.files import rendered
+from tinyllm.conformance.reports.files import check_suffix, read, rendered, write
 from tinyllm.conformance.reports.matrix import cell, columns, rows
+from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import Way, by_op, counts, failures, idle, reasons, verdict
 from tinyllm.conformance.result import BAD, Outcome
 from tinyllm.errors import InvalidInputError, TinyllmError
@@ -114,24 +113,6 @@ def test_json_is_read_back(tmp_path: Path) -> None:
     assert read(path)[0].results[0].worst is None, "JSON has no infinity"
 
 
-def test_junit_is_well_formed_and_complete() -> None:
-    root = ET.fromstring(rendered(".xml", [ALL_SIX]))
-    assert [root.get(k) for k in ("tests", "failures", "skipped", "errors")] == ["13", "3", "2", "0"]
-    cases = root.findall(".//testcase")
-    assert {c.get("name") for c in cases} == {r.id for r in ALL_SIX.results}
-    types = sorted(str(f.get("type")) for f in root.iter("failure"))
-    assert types == ["fail", "undeclared", "xpass"]
-    messages = {s.get("type"): s.get("message") for s in root.iter("skipped")}
-    assert messages == {"unsupported": "unsupported: no | float16", "xfail": "xfail: known <1>, since May"}
-    failure = next(root.iter("failure"))
-    assert "<script>alert('x')</script>" in str(failure.text) and "--case '<1>'" in str(failure.text)
-    assert "\x1b" not in str(failure.text)
-    for suite in root.findall("testsuite"):
-        properties = {p.get("name"): p.get("value") for p in suite.findall("properties/property")}
-        assert (properties["seed"], properties["version lib"], properties["machine cpu"]) == ("7", "1.2", "Abacus")
-        assert int(str(suite.get("tests"))) == len(suite.findall("testcase"))
-
-
 def _cells(line: str) -> list[str]:
     return [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
 
@@ -216,58 +197,11 @@ def test_matrix_names_columns_apart() -> None:
 
 
 def test_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"expected a name that ends in \.json, \.xml, \.md, \.html, got '\.txt'"
-    ):
+    with pytest.raises(InvalidInputError, match=r"expected a name that ends in \.json, \.md, \.html, got '\.txt'"):
         write(tmp_path / "r.txt", [ALL_SIX])
     assert check_suffix("A.HTML") == ".html"
     with pytest.raises(TinyllmError, match=r"missing/r\.md: cannot be written: No such file"):
         write(tmp_path / "missing" / "r.md", [ALL_SIX])
-
-
-def test_a_terminal_gets_a_table_of_its_width(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    terminal.show(ALL_SIX)
-    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    table = out.partition("\n\n")[0].splitlines()
-    assert max(map(len, table)) <= 100 and not any("…" in line for line in table)
-    assert re.search(r"softmax +own kernel +no +2 +1 +1 +1 +1 +1 +6 of 4", out)
-    assert "\x1b" not in out and "unsup-" in out
-    terminal.show(report(result(1)))
-    assert "unsup-" not in capsys.readouterr().out, "outcomes that never came up have no column"
-
-
-def test_through_a_pipe_it_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.show(ALL_SIX, most=1)
-    out = capsys.readouterr().out
-    lines = out.splitlines()
-    assert "\x1b" not in out and "─" not in out
-    head = lines[0].split("\t")
-    row = dict(zip(head, lines[1].split("\t"), strict=True))
-    assert row["OP"] == "softmax" and row["DONE BY"] == "own kernel" and row["HOLDS"] == "no"
-    assert [row[o.upper()] for o in Outcome] == ["2", "1", "1", "1", "1", "1"]
-    assert (row["WORST ULPS"], row["BOUND"]) == ("6", "4")
-    assert "fail  x/softmax:plain[case3]" in lines and "    tinyllm check x --case '<1>'" in lines
-    assert "and 2 more: 1 undeclared, 1 xpass; --report FILE.html shows all" in lines
-    assert "undeclared  x/softmax:plain[case5]" not in lines
-    assert lines[-1] == verdict(ALL_SIX)
-
-
-def test_progress_is_for_terminals(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def go() -> str:
-        with terminal.progress(2) as step:
-            step("x/softmax[1]", None)
-            step("x/softmax[1]", result(1, Outcome.FAIL))
-        out, err = capfd.readouterr()
-        assert out == ""
-        return err
-
-    assert go() == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert "1/2" in (shown := go()) and "1 fail" in shown
 
 
 def test_counts_keep_the_order_of_outcomes() -> None:

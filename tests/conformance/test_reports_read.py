@@ -11,9 +11,9 @@ import pytest
 
 from tests.conformance.made_reports import ALL_SIX, report, result
 from tinyllm.cli.main import main
-from tinyllm.conformance.reports import Report, read, write
 from tinyllm.conformance.reports.diff import Kind, diff
-from tinyllm.conformance.reports.files import rendered
+from tinyllm.conformance.reports.files import read, rendered, write
+from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import verdict
 from tinyllm.conformance.result import Outcome, Result
 from tinyllm.errors import InvalidInputError, TinyllmError
@@ -236,12 +236,12 @@ def test_the_command_shows_and_converts(run: Callable[..., tuple[int, str, str]]
     write(tmp_path / "b.json", [report(result(1), backend="y")])
     code, out, _ = run("show", tmp_path / "a.json", tmp_path / "b.json", "--failures", 0)
     assert code == 0 and verdict(ALL_SIX) in out and "y:cpu holds" in out and "and 3 more" in out
-    for suffix in ("md", "html", "xml", "json"):
+    for suffix in ("md", "html", "json"):
         code, out, err = run("show", tmp_path / "a.json", tmp_path / "b.json", "--output", tmp_path / f"both.{suffix}")
         assert (code, out) == (0, "") and f"both.{suffix}" in err
     assert [r.backend for r in read(tmp_path / "both.json")] == ["x", "y"]
     code, out, err = run("show", tmp_path / "nothing.json", "--output", tmp_path / "x.pdf")
-    assert code == 2 and out == "" and ".json, .xml, .md, .html" in err and err.count("\n") == 1
+    assert code == 2 and out == "" and ".json, .md, .html" in err and err.count("\n") == 1
     code, out, err = run("show", tmp_path / "nothing.json", "--output", tmp_path / "no folder" / "x.md")
     assert code == 2 and out == "" and "expected a folder that is there" in err and err.count("\n") == 1
 

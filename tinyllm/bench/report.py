@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,7 +11,8 @@ from typing import Any
 from tinyllm import __version__
 from tinyllm.bench.buffers import cache_bytes
 from tinyllm.bench.op_result import OpReport, Status
-from tinyllm.conformance.reports.json_file import read_json
+from tinyllm.conformance.reports.json_file import read_document
+from tinyllm.conformance.reports.machine import machine
 from tinyllm.errors import InvalidInputError
 from tinyllm.registry.registry import Registry
 
@@ -41,25 +41,8 @@ def head(name: str, version: int) -> dict[str, Any]:
         "version": version,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "tinyllm": __version__,
-        "machine": machine(),
+        "machine": machine() | {"cache_bytes": cache_bytes()},
     }
-
-
-def machine() -> dict[str, Any]:
-    """Where it ran."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has none
-    return {"platform": platform.platform(), "processor": _processor(), "cores": cores, "cache_bytes": cache_bytes()}
-
-
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        lines = []
-    return next(
-        (value.strip() for key, _, value in lines if key.strip() == "model name"),
-        platform.processor() or platform.machine(),
-    )
 
 
 def libraries(registry: Registry, backends: list[str]) -> dict[str, dict[str, str]]:
@@ -76,20 +59,14 @@ def read_report(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: names the file, and the line or the field that is wrong.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InvalidInputError(f"{path}: is no report of tinyllm bench ops --json")
-    if found.get("version") != VERSION:
-        raise InvalidInputError(
-            f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}"
-        )
-    if not isinstance(found.get("results"), list):
-        raise InvalidInputError(f"{path}: results: expected a list, got {type(found.get('results')).__name__}")
-    for number, row in enumerate(found["results"]):
+    document = read_document(path, "tinyllm bench ops --json", FORMAT, VERSION)
+    if not isinstance(document.get("results"), list):
+        raise InvalidInputError(f"{path}: results: expected a list, got {type(document.get('results')).__name__}")
+    for number, row in enumerate(document["results"]):
         problem = _problem(row)
         if problem:
             raise InvalidInputError(f"{path}: results[{number}]: {problem}")
-    return found
+    return document
 
 
 def _problem(row: Any) -> str:

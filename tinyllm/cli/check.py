@@ -1,11 +1,10 @@
-"""`tinyllm check`: prove a backend op by op."""
+"""`tinyllm check`: run the conformance kit on a backend."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,10 +21,13 @@ Names = list[str] | None
 
 def check(
     backend: Annotated[
-        str | None, typer.Argument(metavar="BACKEND", show_default="the selected one", help="name or name:device.")
+        str | None, typer.Argument(metavar="BACKEND", show_default="the selected one", help="A name, or name:device.")
     ] = None,
     tier: Annotated[
-        str, typer.Option("--tier", metavar="TIERS", help="smoke, full (with smoke), model, fuzz; commas between.")
+        str,
+        typer.Option(
+            "--tier", metavar="TIERS", help="smoke, full (which includes smoke), model, fuzz; commas between several."
+        ),
     ] = "smoke",
     op: Annotated[Names, typer.Option("--op", metavar="OP", help="Only this op; may be repeated.")] = None,
     dtype: Annotated[Names, typer.Option("--dtype", metavar="DTYPE", help="Only this dtype; may be repeated.")] = None,
@@ -35,43 +37,49 @@ def check(
     case: Annotated[
         str, typer.Option("--case", metavar="ID", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'.")
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the inputs.")] = 0,
     shapes: Annotated[
-        str, typer.Option("--shapes", metavar="FILE", help="Cases from a real run (see tinyllm trace).")
+        str, typer.Option("--shapes", metavar="FILE", help="Replay the calls of this file, which tinyllm trace wrote.")
     ] = "",
     oracle: Annotated[
-        Names, typer.Option("--oracle", metavar="NAME", help="Outside judge: onnx, torch; may be repeated.")
+        Names,
+        typer.Option(
+            "--oracle", metavar="NAME", help="Compare with another library as well: onnx, torch; may be repeated."
+        ),
     ] = None,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="Each op in a process of its own: an abort costs one check.")
+        bool, typer.Option("--isolate", help="Run each op in a process of its own, so that an abort costs one check.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="S", min=0.1, max=86400, help="Cut off a check so late.")
+        float | None,
+        typer.Option(
+            "--timeout", metavar="S", min=0.1, max=86400, help="Seconds that a check may take before it is cut off."
+        ),
     ] = None,
     own: Annotated[bool, typer.Option("--own", help="Fail where an op runs by reference or by delegation.")] = False,
-    report: Annotated[
-        Names, typer.Option("--report", metavar="FILE", help="Write .json, .xml (JUnit), .md or .html; repeatable.")
+    files: Annotated[
+        Names, typer.Option("--report", metavar="FILE", help="Write a .json, .md or .html file; may be repeated.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Run the conformance kit: every op of a backend against the specs' float64 references, properties, safety and
     errors.
 
-    Ends with code 0 if the backend holds, 1 if anything failed.
+    Ends with code 0 if every check holds, 1 if anything failed.
     """
+    from tinyllm.cli import check_output
     from tinyllm.cli.output import note, print_json
     from tinyllm.conformance.checks.check import TIERS, Plan
     from tinyllm.conformance.collect import collect
     from tinyllm.conformance.isolate import isolated_ops, run_isolated
-    from tinyllm.conformance.reports import terminal
     from tinyllm.conformance.reports.files import check_target, write
     from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.reports.summary import Way, by_op, idle
     from tinyllm.conformance.run import run
     from tinyllm.registry.registry import default_registry
 
-    for path in report or ():
-        check_target(path)
+    for file in files or ():
+        check_target(file)
     name = backend or _selected()
     if "=" in name:
         raise InvalidInputError(f"check: expected one backend at a time, got {name!r}")
@@ -82,38 +90,42 @@ def check(
     names = isolated_ops(plan, timeout) if apart else []
     registry = default_registry()
     checks = [] if apart else collect(registry, plan)
-    found = Report.begin(registry, plan)
-    with terminal.progress(None if apart else len(checks)) as step, _stdout_kept(as_json):
-        started = partial(_started, step)
-        results = run_isolated(plan, names, timeout, started) if apart else run(registry, plan, checks, started)
+    report = Report.begin(registry, plan)
+    with check_output.progress(None if apart else len(checks)) as step, _stdout_to_stderr(as_json):
+
+        def on_start(check_id: str) -> None:
+            step(check_id, None)
+
+        results = run_isolated(plan, names, timeout, on_start) if apart else run(registry, plan, checks, on_start)
         try:
             for result in results:
-                found.add(result)
+                report.add(result)
                 step(result.id, result)
         except KeyboardInterrupt:
-            found.add(_interrupted(plan, len(found.results)))
+            report.add(_interrupted(plan, len(report.results)))
     if as_json:
-        print_json(found.to_json())
+        print_json(report.to_json())
     else:
-        terminal.show(found)
-    for path in report or ():
-        write(path, [found])
-    if found.results and found.results[-1].id == INTERRUPTED:
+        check_output.show(report)
+    for file in files or ():
+        write(file, [report])
+    if report.results and report.results[-1].id == INTERRUPTED:
         raise KeyboardInterrupt
-    for declaration in idle(found, registry.plugins.declarations):
+    for declaration in idle(report, registry.plugins.declarations):
         note(f"warning: {declaration.name}: no check was about it ({declaration.reason})")
-    missing = sorted({s.op for s in by_op(found) if s.way in (Way.REFERENCE, Way.DELEGATION)}) if own else []
-    if missing:
-        note(f"not by kernels of its own: {', '.join(missing)}")
-    if missing or not found.holds:
+    handed_over = sorted({s.op for s in by_op(report) if s.way in (Way.REFERENCE, Way.DELEGATION)}) if own else []
+    if handed_over:
+        note(f"not by kernels of its own: {', '.join(handed_over)}")
+    if handed_over or not report.holds:
         raise typer.Exit(1)
 
 
 INTERRUPTED = "interrupted"
+"""The id of the result that stands for the checks which Ctrl-C kept from running."""
 
 
 def _interrupted(plan: Plan, number: int) -> Result:
-    """The last result of a run that was broken off: it does not hold, whatever was found so far."""
+    """The last result of a run that Ctrl-C ended: a failure, whatever the checks before it found."""
     from tinyllm.conformance.result import Outcome, Result
 
     return Result(
@@ -121,11 +133,8 @@ def _interrupted(plan: Plan, number: int) -> Result:
     )
 
 
-def _started(step: Callable[[str, Result | None], None], check_id: str) -> None:
-    step(check_id, None)
-
-
 def _selected() -> str:
+    """The backend of the settings. Raises `InvalidInputError` where they give ops different backends."""
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
@@ -142,7 +151,7 @@ def _op_of(case: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _stdout_kept(wanted: bool) -> Iterator[None]:
-    """Where stdout is for the JSON alone, what kernels print goes to stderr."""
-    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+def _stdout_to_stderr(as_json: bool) -> Iterator[None]:
+    """Where stdout is for the JSON alone, send what kernels print to stderr."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
         yield

@@ -1,4 +1,4 @@
-"""`tinyllm doctor`: what is there, what is slow, and how to mend it."""
+"""`tinyllm doctor`: what this machine has, what makes it slow, and what to do about it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def doctor(as_json: options.Json = False) -> None:
     """Examine this machine, and say what could be faster.
 
-    Looks at versions, devices, BLAS, threads, plugins and models.
+    It looks at versions, devices, BLAS, threads, plugins and models.
     """
     from tinyllm.cli.output import note, print_json, print_table
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
-    about = {name: _about(registry, name) for name in registry.plugins.backends}
+    backends = {name: _about(registry, name) for name in registry.plugins.backends}
     findings = {
         "machine": _machine(),
         "packages": _packages(),
-        **{f"backend {name}": facts for name, facts in about.items()},
+        **{f"backend {name}": facts for name, facts in backends.items()},
     }
-    advice = list(_advice(registry, about))
+    advice = list(_advice(registry, backends))
     if as_json:
         print_json({"findings": findings, "advice": advice})
         return
@@ -53,12 +53,14 @@ def doctor(as_json: options.Json = False) -> None:
 
 
 def _machine() -> dict[str, str]:
+    """Versions of Python and numpy's BLAS, cores, and the limits that are set on threads."""
     import os
     import platform
 
     import numpy as np
 
     from tinyllm import __version__
+    from tinyllm.conformance.reports.machine import cores
 
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
@@ -67,33 +69,28 @@ def _machine() -> dict[str, str]:
         "tinyllm": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
-        "cores": f"{_cores()} of {os.cpu_count()} may be used",
+        "cores": f"{cores()} of {os.cpu_count()} may be used",
         "thread limits": ", ".join(limits) or "none set",
         "vector extensions": ", ".join(build["SIMD Extensions"].get("found", [])),
         "numpy's BLAS": f"{blas['name']} {blas.get('version', '')}",
     }
 
 
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
-
-
 def _packages() -> dict[str, str]:
+    """The installed version of each package that can matter here."""
     from importlib import metadata
 
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _about(registry: Registry, name: str) -> dict[str, str]:
-    """What a backend says about itself when it is loaded."""
+    """Whether a backend can run here, and what it says about itself once it is loaded."""
     from tinyllm.errors import TinyllmError
 
     probe = registry.probe(name)
@@ -107,14 +104,15 @@ def _about(registry: Registry, name: str) -> dict[str, str]:
     return {"available": probe.reason, "devices": ", ".join(probe.devices), "computes in": computes, **backend.about()}
 
 
-def _advice(registry: Registry, about: dict[str, dict[str, str]]) -> Iterator[str]:
-    """What is missing or slow, each with what to do."""
+def _advice(registry: Registry, backends: dict[str, dict[str, str]]) -> Iterator[str]:
+    """A line for each thing that is missing or slow, with what to do about it."""
     import os
 
     from tinyllm.cli.models import find
+    from tinyllm.conformance.reports.machine import cores
     from tinyllm.models.download import sources
 
-    for name, facts in about.items():
+    for name, facts in backends.items():
         if facts["available"].startswith("no: "):
             install = registry.plugins.backends[name].install
             yield f"backend {name} cannot run: {facts['available'][4:]}" + (
@@ -131,7 +129,7 @@ def _advice(registry: Registry, about: dict[str, dict[str, str]]) -> Iterator[st
         )
     for variable in THREAD_VARIABLES:
         value = os.environ.get(variable, "")
-        if value.isdigit() and int(value) < _cores():
-            yield f"{variable}={value} keeps {_cores() - int(value)} of {_cores()} cores idle; unset it for full speed"
+        if value.isdigit() and int(value) < cores():
+            yield f"{variable}={value} keeps {cores() - int(value)} of {cores()} cores idle; unset it for full speed"
     if not any(find(name) for name in sources.KNOWN):
-        yield "no known model is on this machine yet; bring one with: tinyllm pull"
+        yield "no known model is on this machine yet; download one with: tinyllm pull"

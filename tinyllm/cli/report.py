@@ -1,4 +1,4 @@
-"""`tinyllm report`: show, convert and compare what `tinyllm check` found."""
+"""`tinyllm report`: show, convert and compare the reports of `tinyllm check`."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def show_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="Write this .md, .html, .xml or .json instead, one for all."
+            "--output", "-o", metavar="PATH", help="Write all reports to this .md, .html or .json file instead."
         ),
     ] = None,
     failures: Annotated[
         int, typer.Option("--failures", min=0, metavar="N", help="Show at most this many failures of a report.")
     ] = 10,
 ) -> None:
-    """Reports in the terminal; or several of them as one support matrix, page or file.
+    """Show reports in the terminal, or write several of them as one support matrix, page or file.
 
     Examples: tinyllm report show torch.json
 
     tinyllm report show numpy.json torch.json mlx.json --output support.md
     """
+    from tinyllm.cli.check_output import show
     from tinyllm.cli.output import note
-    from tinyllm.conformance.reports import check_target, read, write
-    from tinyllm.conformance.reports.terminal import show
+    from tinyllm.conformance.reports.files import check_target, read, write
 
     if output is not None:
         check_target(output)
@@ -55,7 +55,7 @@ def diff_command(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A later one.")],
     as_json: Json = False,
 ) -> None:
-    """What got worse, what was mended and what is new between two reports. Exit code 1 if anything got worse.
+    """Show what got worse, what was fixed and what is new between two reports. Exit code 1 if anything got worse.
 
     Worse is: bad now, in a new check too; no longer supported; no longer there; handed over to the reference or another
     library; an error more than twice as large and past half of its bound. What is no longer bad only by a declaration
@@ -64,27 +64,33 @@ def diff_command(
     Example: tinyllm report diff old.json new.json
     """
     from tinyllm.cli.output import print_json
-    from tinyllm.conformance.reports import read
     from tinyllm.conformance.reports.diff import diff
+    from tinyllm.conformance.reports.files import read
 
-    found = diff(read(old), read(new))
+    difference = diff(read(old), read(new))
     if as_json:
-        print_json(found.to_json())
+        print_json(difference.to_json())
     else:
-        _print_diff(found)
-    raise typer.Exit(found.exit_code)
+        _print_diff(difference)
+    raise typer.Exit(difference.exit_code)
 
 
-def _print_diff(found: Diff) -> None:
-    """Changes except checks that are new and fine: a table through a pipe, on a terminal two lines each, so that ids
+def _print_diff(difference: Diff) -> None:
+    """Print every change but new checks that are fine: a table into a pipe, on a terminal two lines each, so that ids
     stay whole."""
     import sys
 
     from tinyllm.cli.output import note, print_table
     from tinyllm.conformance.reports.text import clean, plural
 
-    added = found.new_bad
-    changes = [*found.regressions, *added, *found.allowances, *found.excused, *found.fixed]
+    new_bad = difference.new_bad
+    changes = [
+        *difference.regressions,
+        *new_bad,
+        *difference.allowances,
+        *difference.excused,
+        *difference.fixed,
+    ]
     rows = [[" ".join(clean(text).split()) for text in (c.kind, c.id, c.old, c.new, c.message)] for c in changes]
     if rows and not sys.stdout.isatty():
         print_table(["change", "check", "was", "is", "message"], rows)
@@ -93,11 +99,11 @@ def _print_diff(found: Diff) -> None:
             print(
                 f"{kind}  {check}\n    {was or 'not there'} -> {now or 'not there'}{': ' if message else ''}{message}"
             )
-    for doubt in found.doubts:
+    for doubt in difference.doubts:
         note(f"not the same: {clean(doubt)}")
-    if found.not_asked:
-        note(f"left out: {plural(found.not_asked, 'check')} that the new plan did not ask for")
-    bad = f" ({len(added)} of them bad)" if added else ""
-    worse, compared = plural(len(found.regressions), "regression"), plural(found.compared, "check")
-    excused = f", {len(found.excused)} excused" if found.excused else ""
-    print(f"{worse}, {len(found.fixed)} fixed{excused}, {len(found.new)} new{bad}; {compared} compared")
+    if difference.not_asked:
+        note(f"left out: {plural(difference.not_asked, 'check')} that the new plan did not ask for")
+    bad = f" ({len(new_bad)} of them bad)" if new_bad else ""
+    worse, compared = plural(len(difference.regressions), "regression"), plural(difference.compared, "check")
+    excused = f", {len(difference.excused)} excused" if difference.excused else ""
+    print(f"{worse}, {len(difference.fixed)} fixed{excused}, {len(difference.new)} new{bad}; {compared} compared")

@@ -22,7 +22,7 @@ OPTIONS = {
     "seed": "Seed of the inputs. Default: 0.",
     "shapes": "Cases from this file, written by `tinyllm trace`, instead of those of the specs.",
     "oracle": "Outside judge: onnx, torch; may be repeated.",
-    "report": "Write a report: a path ending in .json, .xml, .md or .html; may be repeated.",
+    "report": "Write a report: a path ending in .json, .md or .html; may be repeated.",
 }
 REPEATED = ("backend", "op", "dtype", "kernel", "oracle", "report")
 KEPT = pytest.StashKey["Session"]()

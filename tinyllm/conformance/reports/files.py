@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyllm.conformance.reports.json_file import read_json
+from tinyllm.conformance.reports.json_file import read_document
 from tinyllm.conformance.reports.report import VERSION, Report
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
 FORMAT = "tinyllm conformance"
-SUFFIXES = (".json", ".xml", ".md", ".html")
+SUFFIXES = (".json", ".md", ".html")
 
 
 def check_suffix(path: str | Path) -> str:
@@ -43,7 +43,7 @@ def check_target(path: str | Path) -> None:
 
 
 def write(path: str | Path, reports: Sequence[Report]) -> None:
-    """Reports as one file: JSON, JUnit, Markdown or HTML.
+    """Write reports as one file: JSON, Markdown or HTML.
 
     Raises:
         InvalidInputError: a suffix that stands for none of them.
@@ -61,10 +61,6 @@ def rendered(suffix: str, reports: Sequence[Report]) -> str:
     if suffix == ".json":
         document = {"format": FORMAT, "version": VERSION, "reports": [r.to_json() for r in reports]}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
-    if suffix == ".xml":
-        from tinyllm.conformance.reports.junit import junit
-
-        return junit(reports)
     if suffix == ".md":
         from tinyllm.conformance.reports.markdown import markdown
 
@@ -80,14 +76,7 @@ def read(path: str | Path) -> list[Report]:
     Raises:
         InvalidInputError: names the file, and the line or the field that is wrong.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InvalidInputError(f"{path}: is no report of tinyllm check: expected an object with format {FORMAT!r}")
-    if found.get("version") != VERSION:
-        raise InvalidInputError(
-            f"{path}: has version {found.get('version')!r} of the report, this tinyllm reads {VERSION}"
-        )
-    reports = found.get("reports")
+    reports = read_document(path, "tinyllm check", FORMAT, VERSION).get("reports")
     if not isinstance(reports, list) or not reports:
         raise InvalidInputError(f"{path}: reports: expected a list of one or more, got {reports!r:.50}")
     return [Report.from_json(report, f"{path}: reports[{number}]") for number, report in enumerate(reports)]

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from tinyllm.conformance.reports.matrix import LEGEND, cell, columns, rows
 from tinyllm.conformance.reports.report import Report
-from tinyllm.conformance.reports.summary import Summary, Way, by_op, counts, reasons, told, verdict
+from tinyllm.conformance.reports.summary import Summary, Way, by_op, reasons, verdict
 from tinyllm.conformance.reports.text import clean
 from tinyllm.conformance.result import BAD, Outcome
 
@@ -40,8 +40,6 @@ def html(reports: Sequence[Report]) -> str:
         tone=tone,
         by_op=by_op,
         cell=cell,
-        told=told,
-        counts=counts,
         reasons=reasons,
         verdict=verdict,
         legend=LEGEND,

@@ -1,4 +1,4 @@
-"""A report in JSON that a user names on the command line: what keeps it from being read is told in one line."""
+"""Reads a report in JSON that a user names on the command line, of the kit or of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,12 +9,28 @@ from typing import Any
 from tinyllm.errors import InvalidInputError
 
 
-def read_json(path: str | Path) -> Any:
-    """What is in the JSON file, whatever it is.
+def read_document(path: str | Path, command: str, name: str, version: int) -> dict[str, Any]:
+    """The object in a JSON file, if it is a report of this format.
+
+    Args:
+        command: what writes such reports, for the message.
+        name, version: what the fields `format` and `version` must hold.
 
     Raises:
-        InvalidInputError: names the file, and the line where there is one.
+        InvalidInputError: the file cannot be read, is no JSON or another document; names the file, and the line where
+            there is one.
     """
+    document = _read_json(path)
+    if not isinstance(document, dict) or document.get("format") != name:
+        raise InvalidInputError(f"{path}: is no report of {command}: expected an object with format {name!r}")
+    if document.get("version") != version:
+        raise InvalidInputError(
+            f"{path}: has version {document.get('version')!r} of the report, this tinyllm reads {version}"
+        )
+    return document
+
+
+def _read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyllm import __version__
 from tinyllm.conformance.checks.check import Plan
+from tinyllm.conformance.reports.machine import machine
 from tinyllm.conformance.reports.text import without_directories
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.errors import InvalidInputError
@@ -40,8 +41,6 @@ class Report:
     def begin(cls, registry: Registry, plan: Plan) -> Report:
         """A report without results, of this machine and now."""
         import numpy as np
-
-        from tinyllm.bench.report import machine
 
         backend, here = registry.backend(plan.backend), machine()
         asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}

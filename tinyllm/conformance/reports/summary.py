@@ -15,18 +15,18 @@ from tinyllm.plugins.declarations import Declaration
 
 
 class Way(StrEnum):
-    """Who did the work. Only an own kernel is one that the backend can be proud of."""
+    """Who computed the outputs of a check."""
 
     OWN = "own kernel"
     REFERENCE = "by reference"
     DELEGATION = "by delegation"
     NOBODY = ""
-    """No kernel was on trial: the check is about the backend, or nothing could run."""
+    """No kernel was tested: the check is about the backend, or nothing could run."""
 
 
 @dataclass(frozen=True)
 class Worst:
-    """The largest error and what is allowed, in ulps of the op, and the check that found it."""
+    """The largest error and the error that is allowed, in ulps of the op, and the id of the check that found it."""
 
     ulps: float
     bound: float
@@ -34,7 +34,7 @@ class Worst:
 
     @property
     def share(self) -> float:
-        """Of the bound."""
+        """The error as a share of the bound."""
         return self.ulps / self.bound if self.bound else float("inf") if self.ulps else 0.0
 
     def __str__(self) -> str:
@@ -43,10 +43,11 @@ class Worst:
 
 @dataclass(frozen=True)
 class Summary:
-    """An op, or an op in a dtype, as far as one way of doing the work goes.
+    """The results of an op, or of an op in a dtype, that were computed in one `Way`.
 
-    kernels: those on trial, and whether they hold (None: nothing passed, nothing is bad).
+    kernels: the kernels that were tested, and whether they hold (None: nothing passed, nothing is bad).
     helpers: the libraries that the work was handed to.
+    tried: whether a kernel or the reference ran and passed something; the core's own errors say nothing of either.
     """
 
     op: str
@@ -57,25 +58,23 @@ class Summary:
     helpers: tuple[str, ...]
     worst: Worst | None
     seconds: float
+    tried: bool = True
 
     @property
     def passed(self) -> int:
-        """The n of `n/m`."""
+        """The number of checks that passed, the n of `n/m`."""
         return self.counts.get(Outcome.PASS, 0)
 
     @property
     def ran(self) -> int:
-        """The m of `n/m`: all that a kernel took."""
+        """The number of checks that a kernel took, the m of `n/m`."""
         return sum(self.counts.values()) - self.counts.get(Outcome.UNSUPPORTED, 0)
-
-    tried: bool = True
-    """A kernel (or the reference) ran and passed something; errors that the core gives say nothing of either."""
 
     @property
     def holds(self) -> bool | None:
-        """Nothing is bad; None where nothing passed either, so that nothing is known."""
-        found = _holds(self.counts)
-        return found if self.tried else found and None
+        """Whether nothing is bad; None where nothing passed either, so that nothing is known."""
+        holds = _holds(self.counts)
+        return holds if self.tried else holds and None
 
     @property
     def done_by(self) -> str:
@@ -93,37 +92,37 @@ class Summary:
 
 
 def by_op(report: Report) -> list[Summary]:
-    """One for each op and way, ops in the order of the report."""
+    """A summary for each op and way, ops in the order of the report."""
     return _summaries(report.results, lambda r: "")
 
 
 def by_dtype(report: Report) -> list[Summary]:
-    """One for each op, dtype and way; dtype is empty for checks that concern none."""
+    """A summary for each op, dtype and way; dtype is empty for checks that concern none."""
     return _summaries(report.results, lambda r: r.dtype)
 
 
 def way(how: str) -> Way:
-    """The way that a `Result.how` tells of."""
+    """The way that a `Result.how` names."""
     if how.startswith("delegation"):
         return Way.DELEGATION
     return {"kernel": Way.OWN, "reference": Way.REFERENCE}.get(how, Way.NOBODY)
 
 
 def counts(results: Iterable[Result]) -> dict[Outcome, int]:
-    """How many of each outcome, in their order, without those that did not come up."""
-    found = Counter(r.outcome for r in results)
-    return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
+    """How many results have each outcome, in the order of `Outcome`, without those that no result has."""
+    numbers = Counter(r.outcome for r in results)
+    return {outcome: numbers[outcome] for outcome in Outcome if numbers[outcome]}
 
 
-def told(found: Mapping[Outcome, int]) -> str:
-    """`12 pass, 1 fail`."""
-    return ", ".join(f"{number} {outcome}" for outcome, number in found.items())
+def tally(numbers: Mapping[Outcome, int]) -> str:
+    """The numbers of outcomes as text: `12 pass, 1 fail`."""
+    return ", ".join(f"{number} {outcome}" for outcome, number in numbers.items())
 
 
 def worst(results: Iterable[Result]) -> Worst | None:
     """The error that comes nearest to its bound, or goes past it furthest."""
-    found = (Worst(r.worst, r.bound, r.id) for r in results if r.worst is not None and r.bound is not None)
-    return max(found, key=lambda w: (w.share, w.ulps), default=None)
+    errors = (Worst(r.worst, r.bound, r.id) for r in results if r.worst is not None and r.bound is not None)
+    return max(errors, key=lambda w: (w.share, w.ulps), default=None)
 
 
 def _summaries(results: Sequence[Result], part: Callable[[Result], str]) -> list[Summary]:
@@ -138,12 +137,12 @@ def _summaries(results: Sequence[Result], part: Callable[[Result], str]) -> list
 
 
 def _mains(results: Sequence[Result]) -> dict[str, Way]:
-    """For checks that are about an op as a whole: the best of the ways that it is done."""
-    found: dict[str, Way] = {}
+    """The best way of each op, to which the checks of the op as a whole are counted."""
+    best: dict[str, Way] = {}
     ranks = (Way.OWN, Way.DELEGATION, Way.REFERENCE, Way.NOBODY)
     for result in results:
-        found[result.op] = min(found.get(result.op, Way.NOBODY), way(result.how), key=ranks.index)
-    return found
+        best[result.op] = min(best.get(result.op, Way.NOBODY), way(result.how), key=ranks.index)
+    return best
 
 
 def _summary(op: str, dtype: str, how: Way, results: list[Result]) -> Summary:
@@ -160,10 +159,10 @@ def _summary(op: str, dtype: str, how: Way, results: list[Result]) -> Summary:
     )
 
 
-def _holds(found: Mapping[Outcome, int]) -> bool | None:
-    if any(found.get(outcome) for outcome in BAD):
+def _holds(numbers: Mapping[Outcome, int]) -> bool | None:
+    if any(numbers.get(outcome) for outcome in BAD):
         return False
-    return True if found.get(Outcome.PASS) else None
+    return True if numbers.get(Outcome.PASS) else None
 
 
 def _dtype_order(dtype: str) -> tuple[int, str]:
@@ -182,9 +181,9 @@ class Reason:
     ops: tuple[str, ...]
 
     def __str__(self) -> str:
-        number = sum(self.counts.values())
-        tally = plural(number, "check") + (f": {told(self.counts)}" if self.declared else "")
-        return f"{self.text} ({tally}; {', '.join(self.ops)})"
+        checks = plural(sum(self.counts.values()), "check")
+        outcomes = f": {tally(self.counts)}" if self.declared else ""
+        return f"{self.text} ({checks}{outcomes}; {', '.join(self.ops)})"
 
 
 def reasons(report: Report) -> list[Reason]:
@@ -238,8 +237,8 @@ def verdict(report: Report) -> str:
     done[0] = f"{plural(numbers[Way.OWN], 'op')} by own kernels"
     broken = len({s.op for s in ops if s.holds is False})
     failing = [f"{broken} {'does' if broken == 1 else 'do'} not hold"] if broken else []
-    tally = told(counts(report.results)) or "no check ran"
+    outcomes = tally(counts(report.results)) or "no check ran"
     return (
         f"{report.backend}:{report.device} {'holds' if report.holds else 'does not hold'}: "
-        f"{', '.join([*done, *failing])}; {tally}"
+        f"{', '.join([*done, *failing])}; {outcomes}"
     )

@@ -1,5 +1,4 @@
-"""A report in the terminal: progress while checks run, then a table of ops, what is bad, what is declared, the
-verdict."""
+"""What `tinyllm check` and `tinyllm report show` print: progress, a table of ops, failures, exceptions, the verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.cli.output import print_table
 from tinyllm.conformance.reports.report import Report
-from tinyllm.conformance.reports.summary import Summary, Way, by_op, counts, failures, reasons, told, verdict
+from tinyllm.conformance.reports.summary import Summary, Way, by_op, counts, failures, reasons, tally, verdict
 from tinyllm.conformance.reports.text import clean
 from tinyllm.conformance.result import BAD, Outcome, Result
 
@@ -27,8 +26,10 @@ Step = Callable[[str, Result | None], None]
 
 @contextmanager
 def progress(total: int | None) -> Iterator[Step]:
-    """A bar on a terminal's stderr. Call what it gives with the id of a check and None before it runs, with its result
-    after."""
+    """A progress bar on a terminal's stderr; total: the number of checks, None where it is not known.
+
+    Gives a function that takes the id of a check and None before the check runs, and its result afterwards.
+    """
     if not sys.stderr.isatty():
         yield lambda check_id, result: None
         return
@@ -36,13 +37,13 @@ def progress(total: int | None) -> Iterator[Step]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    tally = TextColumn("{task.fields[tally]}", markup=False)
+    counted = TextColumn("{task.fields[tally]}", markup=False)
     name = TextColumn(
         "{task.description}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
     )
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), tally, name)
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), counted, name)
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    seen: Counter[Outcome] = Counter()
+    outcomes: Counter[Outcome] = Counter()
     with Progress(
         *columns, console=console, transient=True, refresh_per_second=5, expand=True, redirect_stdout=False
     ) as bar:
@@ -52,51 +53,53 @@ def progress(total: int | None) -> Iterator[Step]:
             if result is None:
                 bar.update(task, description=clean(check_id))
                 return
-            seen[result.outcome] += 1
-            bar.update(task, advance=1, tally=told({o: seen[o] for o in Outcome if seen[o]}))
+            outcomes[result.outcome] += 1
+            bar.update(task, advance=1, tally=tally({o: outcomes[o] for o in Outcome if outcomes[o]}))
 
         yield step
 
 
 def show(report: Report, most: int = 10) -> None:
-    """The report on stdout; of what is bad, and of reasons, at most `most` are shown and the others counted."""
+    """Print a report to stdout; of failures and of reasons at most `most` are shown, and the others counted."""
     if sys.stdout.isatty():
         _print_rich_table(by_op(report))
     else:
         print_table(
             ["op", "done by", "holds", *Outcome, "worst ulps", "bound", "seconds"], [_plain(s) for s in by_op(report)]
         )
-    say = _printer()
+    print_line = _printer()
     bad = failures(report)
     for result in bad[:most]:
-        say("")
-        say(f"{result.outcome}  {clean(result.id)}", "bold red")
+        print_line("")
+        print_line(f"{result.outcome}  {clean(result.id)}", "bold red")
         for line in clean(result.message).splitlines():
-            say(f"    {line}")
+            print_line(f"    {line}")
         for line in clean(result.snippet).splitlines():
-            say(f"    {line}", "dim")
+            print_line(f"    {line}", "dim")
     if len(bad) > most:
         rest = bad[most:]
-        say("")
-        say(f"and {len(rest)} more: {told(counts(rest))}; --report FILE.html shows all", "bold red")
+        print_line("")
+        print_line(f"and {len(rest)} more: {tally(counts(rest))}; --report FILE.html shows all", "bold red")
     for title, declared in (("declared exceptions", True), ("unsupported", False)):
-        _list(say, title, [str(r) for r in reasons(report) if r.declared is declared], most)
-    say("")
-    say(clean(verdict(report)), "bold green" if report.holds else "bold red")
+        _list(print_line, title, [str(r) for r in reasons(report) if r.declared is declared], most)
+    print_line("")
+    print_line(clean(verdict(report)), "bold green" if report.holds else "bold red")
 
 
-def _list(say: Callable[..., None], title: str, found: Sequence[str], most: int) -> None:
-    if not found:
+def _list(print_line: Callable[..., None], title: str, lines: Sequence[str], most: int) -> None:
+    """Print a title and at most `most` lines under it; nothing where there is no line."""
+    if not lines:
         return
-    say("")
-    say(f"{title}:", "bold")
-    for text in found[:most]:
-        say(f"  - {' '.join(text.split())}")
-    if len(found) > most:
-        say(f"  - and {len(found) - most} other reasons")
+    print_line("")
+    print_line(f"{title}:", "bold")
+    for text in lines[:most]:
+        print_line(f"  - {' '.join(text.split())}")
+    if len(lines) > most:
+        print_line(f"  - and {len(lines) - most} other reasons")
 
 
 def _plain(summary: Summary) -> list[Any]:
+    """The row of an op in the table for a pipe."""
     worst = summary.worst
     figures = [f"{worst.ulps:.3g}", f"{worst.bound:g}"] if worst else ["", ""]
     numbers = [summary.counts.get(outcome, 0) for outcome in Outcome]
@@ -111,7 +114,7 @@ def _plain(summary: Summary) -> list[Any]:
 
 
 def _print_rich_table(summaries: Sequence[Summary]) -> None:
-    """Outcomes that never came up have no column."""
+    """Print the table for a terminal, without columns for outcomes that no check had."""
     from rich import box
     from rich.table import Table
 
@@ -124,11 +127,11 @@ def _print_rich_table(summaries: Sequence[Summary]) -> None:
         table.add_column(HEADINGS.get(outcome, outcome), justify="right", no_wrap=True)
     table.add_column("worst ulps", justify="right")
     table.add_column("s", justify="right", no_wrap=True)
-    last = ""
+    op_above = ""
     for summary in summaries:
         numbers = [_number(outcome, summary.counts.get(outcome, 0)) for outcome in shown]
-        name = "" if summary.op == last else clean(summary.op)
-        last = summary.op
+        name = "" if summary.op == op_above else clean(summary.op)
+        op_above = summary.op
         handed_over = summary.holds and summary.way in (Way.REFERENCE, Way.DELEGATION)
         verdict_cell = _styled(HOLDS[summary.holds], "yellow" if handed_over else STYLES[summary.holds])
         table.add_row(
@@ -160,7 +163,7 @@ def _console() -> Any:
 
 
 def _printer() -> Callable[..., None]:
-    """Prints a line, with a style where stdout is a terminal; lines stay whole, to be copied."""
+    """A function that prints a line, with a style on a terminal; lines are not wrapped, so that they can be copied."""
     if not sys.stdout.isatty():
         return lambda text, style="": print(text)
     console = _console()
