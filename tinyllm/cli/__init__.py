@@ -1,1 +1,1 @@
-"""The `tinyllm` command, a module per sub-command."""
+"""The `tinyllm` command: a module for each of its sub-commands, and what they share."""

@@ -1,4 +1,4 @@
-"""Puts the commands together."""
+"""The whole command line: every command with the examples that its help shows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         'tinyllm trace "Hello" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl',
     ),
 }
-"""Each command with the examples that its help shows."""
+"""Each command with its examples."""
 
 app = typer.Typer(
     name="tinyllm",
@@ -69,8 +69,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"tinyllm {__version__}")
         raise typer.Exit
 
@@ -81,14 +81,17 @@ def root(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere. TINYLLM_DEBUG=1 does the same.")
+        bool,
+        typer.Option(
+            "--debug", help="Show tracebacks. May stand anywhere in the command; TINYLLM_DEBUG=1 does the same."
+        ),
     ] = False,
 ) -> None:
-    """`--debug` is taken out by `main`, and stands here for the help."""
+    """`main` has taken `--debug` out of the arguments already; it stands here so that the help shows it."""
 
 
 def _examples(lines: tuple[str, ...]) -> str:
-    """Typer joins the lines of a paragraph, so that each example is one of its own."""
+    """The examples as paragraphs: typer joins the lines of one paragraph."""
     return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
@@ -99,5 +102,5 @@ app.add_typer(report, name="report")
 
 
 def command() -> Any:
-    """The whole command line as one object."""
+    """The command line as one object, whose `main` runs it."""
     return get_command(app)

@@ -1,4 +1,4 @@
-"""`tinyllm backends`: what can run here, and what would be chosen."""
+"""`tinyllm backends`: which backends can run here, and which one is selected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinyllm.cli import options
 
 
 def backends(as_json: options.Json = False) -> None:
-    """List backends: can they run here, and which is selected."""
+    """List the backends: whether they can run here, and which one is selected."""
     from tinyllm.cli.output import note, print_json, print_table
     from tinyllm.registry.registry import default_registry
 

@@ -1,14 +1,13 @@
-"""`tinyllm bench`: ops, model, start, serve."""
+"""`tinyllm bench`: its commands `model` and `start`, and the group that `ops` and `serve` join."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tinyllm.cli.bench_ops import ops_command
-from tinyllm.cli.bench_options import Backends, Json, Model, Rounds, backends_named, progress
+from tinyllm.cli.bench_options import Backends, Json, Model, Rounds, backends_named, model_path, progress
 from tinyllm.cli.bench_serve import serve_command
 from tinyllm.cli.output import note, print_json, print_table
 
@@ -30,27 +29,28 @@ def model_command(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Prefill and decode tokens per second at batch 1, every contender in turn, round after round.
+    """Measure prefill and decode tokens per second at batch 1, every contender in turn, round after round.
 
     Example: tinyllm bench model --against transformers,mlx-lm
     """
     from tinyllm.bench.contenders import peers_named
     from tinyllm.bench.model import measure, perplexity
-    from tinyllm.models.download.sources import resolve
     from tinyllm.registry.registry import default_registry
 
     peers = peers_named(against)
-    path = Path(resolve(model or default_registry().settings["model"].value))
+    path = model_path(model)
     names = backends_named(backends)
-    quick = [
-        n for n in names if fast and any(not k.exact for k in default_registry().plugins.kernels if k.backend == n)
+    rounding = {kernel.backend for kernel in default_registry().plugins.kernels if not kernel.exact}
+    with_fast = [name for name in names if fast and name in rounding]
+    contenders = [
+        *(c for n in names for c in [f"tinyllm:{n}", *([f"tinyllm:{n}:fast"] if n in with_fast else [])]),
+        *peers,
     ]
-    contenders = [c for n in names for c in [f"tinyllm:{n}", *([f"tinyllm:{n}:fast"] if n in quick else [])]] + peers
     prompt = [(7 * i) % 1000 + 100 for i in range(prompt_tokens)]
     with progress() as step:
         results = measure(contenders, path, prompt, new_tokens, rounds, step)
         cost: dict[str, tuple[float, float]] = {}
-        for name in quick:
+        for name in with_fast:
             step(f"perplexity on {name}")
             cost[name] = perplexity(path, name, False), perplexity(path, name, True)
     rows = [r.row() for r in results]
@@ -81,6 +81,7 @@ def model_command(
 
 
 def _speeds(row: dict[str, Any]) -> list[str]:
+    """The cells of a contender: its median speeds, and from the slowest to the fastest round."""
     cells = [row["contender"]]
     for kind in ("prefill", "decode"):
         cells += [f"{row[kind]['median']:.1f}", f"{row[kind]['min']:.1f}-{row[kind]['max']:.1f}"]
@@ -88,8 +89,10 @@ def _speeds(row: dict[str, Any]) -> list[str]:
 
 
 def _ratios(rows: list[dict[str, Any]], peer: str) -> list[list[str]]:
-    """Each of ours over the peer's best variant; over each variant where they differ in kind (mlx-lm with MKL and as
-    shipped)."""
+    """Rows of how many times as fast our contenders are as a peer.
+
+    A peer counts with its best variant; only mlx-lm's two (with MKL and as shipped) are each compared with our mlx.
+    """
     ran = [r for r in rows if "error" not in r]
     ours = [r for r in ran if r["contender"].startswith("tinyllm:")]
     theirs = [r for r in ran if r["contender"].startswith(peer)]
@@ -118,25 +121,23 @@ def start_command(
     rounds: Rounds = 5,
     as_json: Json = False,
 ) -> None:
-    """From the command to its first token: seconds and peak memory of whole processes.
+    """Measure seconds from the command to its first token, and peak memory, of whole processes.
 
     Example: tinyllm bench start --against transformers
     """
     from tinyllm.bench.contenders import peers_named
     from tinyllm.bench.start import commands, measure
-    from tinyllm.models.download.sources import resolve
-    from tinyllm.registry.registry import default_registry
 
     peers_named(against)
-    path = Path(resolve(model or default_registry().settings["model"].value))
+    path = model_path(model)
     with progress() as step:
-        found = measure(commands(path, backends_named(backends), against.split(","), tokens), rounds, step)
+        results = measure(commands(path, backends_named(backends), against.split(","), tokens), rounds, step)
     if as_json:
-        print_json(found)
+        print_json(results)
         return
-    peer = found.get("transformers")
+    peer = results.get("transformers")
     rows = []
-    for name, figures in found.items():
+    for name, figures in results.items():
         ratios = [f"{figures[k] / peer[k]:.2f}" for k in ("seconds", "peak_mb")] if peer else []
         rows.append([name, f"{figures['seconds']:.2f}", f"{figures['peak_mb']:.0f}", *ratios])
     note(f"{path.name}: whole commands, {tokens} token(s), median of {rounds} rounds")

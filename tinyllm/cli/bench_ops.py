@@ -1,4 +1,4 @@
-"""`tinyllm bench ops`: what is printed."""
+"""`tinyllm bench ops`: measure each op, and print its speed as tables or JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ PHASE_ORDER = ("decode", "prefill", "other")
 
 Compare = Annotated[
     Path | None,
-    typer.Option("--compare", metavar="OLD.json", help="A report of --json; ops slower than there give exit code 1."),
+    typer.Option(
+        "--compare",
+        metavar="OLD.json",
+        help="An earlier report of --json; an op that is slower than in it gives exit code 1.",
+    ),
 ]
 Threshold = Annotated[
-    float, typer.Option("--threshold", metavar="X", help="With --compare: how many times as long is slower.")
+    float,
+    typer.Option(
+        "--threshold", metavar="X", help="With --compare: an op is slower if it takes more than X times as long."
+    ),
 ]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")
@@ -41,11 +48,11 @@ def ops_command(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Every op at decode and prefill shapes, in float32: is it right, how fast, and what share of this machine's
-    roofline is that.
+    """Measure every op at decode and prefill shapes, in float32: whether it is right, how fast it is, and its share of
+    this machine's roofline.
 
-    An op whose result is wrong is not timed. Cold: inputs in memory alone, from which GB/s, GFLOP/s and shares are
-    told; hot: the same inputs again and again. Exit code 1 if an op is wrong, fails, or is slower than --compare
+    An op whose result is wrong is not timed. Cold: the inputs are in no cache; GB/s, GFLOP/s and shares are those of
+    cold calls. Hot: the same inputs again and again. Exit code 1 if an op is wrong, fails, or is slower than --compare
     allows.
 
     Examples: tinyllm bench ops --ops linear,sdpa --backends torch,mlx
@@ -66,18 +73,18 @@ def ops_command(
         check_plot("bench ops", plot)
     old = read_report(compare) if compare is not None else None
     registry = default_registry()
-    wanted = named(ops) or sorted(registry.specs)
-    for op in wanted:
+    op_names = named(ops) or sorted(registry.specs)
+    for op in op_names:
         registry.spec(op)
-    names = backends_named(backends)
+    backend_names = backends_named(backends)
     if old is not None:
-        check_common(old, wanted, names)
+        check_common(old, op_names, backend_names)
     with progress() as step:
-        report = bench_ops(registry, names, wanted, rounds, step)
-    found = document(report, registry, names, rounds)
-    comparison = compared_with(old, found, threshold) if old is not None else None
+        report = bench_ops(registry, backend_names, op_names, rounds, step)
+    new = document(report, registry, backend_names, rounds)
+    comparison = compared_with(old, new, threshold) if old is not None else None
     if as_json:
-        print_json(found | ({"comparison": _as_json(comparison, compare, threshold)} if comparison else {}))
+        print_json(new | ({"comparison": _as_json(comparison, compare, threshold)} if comparison else {}))
     else:
         _print_report(report)
     unplaced = draw(report, plot) if plot is not None else []
@@ -89,7 +96,7 @@ def ops_command(
 
 
 def _print_report(report: OpReport) -> None:
-    """A table for each phase on a terminal, one table with a column for it through a pipe."""
+    """Print a table for each phase on a terminal, and one table with a column for the phase into a pipe."""
     for device, roof in report.roofs.items():
         note(f"roof on {device}: {roof.gb_s:.1f} GB/s, {roof.gflop_s:.0f} GFLOP/s")
     ordered = sorted(report.results, key=lambda r: PHASE_ORDER.index(r.phase))
@@ -104,7 +111,7 @@ def _print_report(report: OpReport) -> None:
 
 
 def _print_phase(phase: str, results: Sequence[OpResult]) -> None:
-    """A table, a block for each op; the best of a case is bold, what is wrong is red."""
+    """Print a table with a section for each op; the fastest of a case is bold, what is wrong is red."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -115,14 +122,14 @@ def _print_phase(phase: str, results: Sequence[OpResult]) -> None:
     table.add_column("kernel", no_wrap=True)
     for name in FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
-    last: tuple[str, str] = ("", "")
+    above: tuple[str, str] = ("", "")
     for r in results:
-        if last[0] not in ("", r.op):
+        if above[0] not in ("", r.op):
             table.add_section()
-        op, case = "" if r.op == last[0] else r.op, "" if (r.op, r.case) == last else _shape(r)
+        op, case = "" if r.op == above[0] else r.op, "" if (r.op, r.case) == above else _shape(r)
         figures = _figures(r) if r.cold else [r.status, *[""] * (len(FIGURES) - 1)]
         table.add_row(op, case, _short(r), *figures, style=_style(r))
-        last = (r.op, r.case)
+        above = (r.op, r.case)
     Console(markup=False, highlight=False, emoji=False).print(table)
 
 
@@ -133,16 +140,17 @@ def _style(result: OpResult) -> str:
 
 
 def _shape(result: OpResult) -> str:
-    """The case without its phase."""
+    """The id of the case without its phase, which has a column of its own."""
     return result.case.removeprefix(f"{result.phase}:")
 
 
 def _short(result: OpResult) -> str:
-    """`torch:plain`: the op stands in a column of its own."""
+    """Backend and kernel without the op, which has a column of its own: `torch plain`."""
     return f"{result.backend} {result.kernel.rpartition(':')[2]}".strip()
 
 
 def _figures(result: OpResult) -> list[str]:
+    """The cells under `FIGURES`, empty where a figure is not known."""
     if not (result.cold and result.hot):
         return [""] * len(FIGURES)
     cold, rates = result.cold, ["", ""]
@@ -169,6 +177,7 @@ def _share(part: float) -> str:
 
 
 def _print_notes(report: OpReport, unplaced: list[str]) -> None:
+    """Print the reasons of what was not timed, and the ops that have no place on the plot."""
     for r in report.results:
         if r.reason:
             note(f"{r.status}: {r.op} {r.case} on {r.backend}: {r.reason}")

@@ -1,22 +1,23 @@
-"""What the benches' commands share: options, the backends they name, a line of progress."""
+"""What the `tinyllm bench` commands share: options, the backends and the model they name, a line of progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; medians are shown.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are counted; their medians are shown.")]
 Backends = Annotated[str, typer.Option("--backends", "-b", help="Backends, comma-separated; default: all available.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder, .gguf file, hub id or known name.")]
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line on a terminal's stderr that says what is being measured."""
+    """A line on a terminal's stderr; gives a function that takes what is measured now."""
     from rich.console import Console
 
     with Console(stderr=True).status("starting") as status:
@@ -24,12 +25,15 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def named(text: str) -> list[str]:
-    """`a, b,b` as `["a", "b"]`."""
+    """The names in a list with commas, each once: `a, b,b` as `["a", "b"]`."""
     return list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
 
 
 def backends_named(text: str) -> list[str]:
-    """The backends of `--backends`, loaded; all that are available if none is named."""
+    """The names in `--backends`, or of all available backends if none is named; each backend is loaded.
+
+    Raises as `Registry.backend` does.
+    """
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
@@ -37,3 +41,11 @@ def backends_named(text: str) -> list[str]:
     for name in names:
         registry.backend(name)
     return names
+
+
+def model_path(model: str) -> Path:
+    """Where the model of `--model` lies, or the one of the settings; downloaded if it is not on this machine."""
+    from tinyllm.models.download.sources import resolve
+    from tinyllm.registry.registry import default_registry
+
+    return Path(resolve(model or default_registry().settings["model"].value))

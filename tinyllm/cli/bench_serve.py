@@ -1,4 +1,4 @@
-"""`tinyllm bench serve`: a load on any OpenAI server."""
+"""`tinyllm bench serve`: put a load on an OpenAI server and print how it answered."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ def serve_command(
         ),
     ] = "",
     endpoint: Annotated[str, typer.Option("--endpoint", metavar="KIND", help="chat or completions.")] = "chat",
-    requests: Annotated[int, typer.Option("--requests", "-r", metavar="N", min=1, help="How many in all.")] = 100,
-    rate: Annotated[float | None, typer.Option("--rate", metavar="R", help="R a second, as a Poisson process.")] = None,
+    requests: Annotated[int, typer.Option("--requests", "-r", metavar="N", min=1, help="Requests in all.")] = 100,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="R", help="Send R requests a second, as a Poisson process.")
+    ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
-            "--concurrency", "-c", metavar="C", min=1, show_default="1", help="C at any time, instead of a rate."
+            "--concurrency",
+            "-c",
+            metavar="C",
+            min=1,
+            show_default="1",
+            help="Keep C requests running, instead of a rate.",
         ),
     ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="About how many tokens of its own each prompt has.")
+        int, typer.Option(metavar="N", min=1, help="About how many tokens each prompt has beside the shared prefix.")
     ] = 128,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Most tokens of a reply.")
+        int, typer.Option("--max-tokens", "-n", metavar="N", min=1, help="The most tokens that a reply may have.")
     ] = 64,
     shared_prefix: Annotated[
         int, typer.Option(metavar="TOKENS", min=0, help="Tokens that all prompts begin with.")
@@ -41,7 +48,7 @@ def serve_command(
     mixed_lengths: Annotated[
         bool, typer.Option("--mixed-lengths", help="Prompts and replies from 1/4 to 7/4 of these lengths.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of prompts, lengths and arrivals.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the prompts, lengths and arrivals.")] = 0,
     extra: Annotated[
         str, typer.Option(metavar="JSON", help="""Further fields of each request: '{"ignore_eos": true}'.""")
     ] = "{}",
@@ -51,14 +58,14 @@ def serve_command(
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="Seconds for each request.")] = 600.0,
     warm_ups: Annotated[
-        int, typer.Option("--warm-ups", metavar="N", min=1, help="Requests before that are not counted.")
+        int, typer.Option("--warm-ups", metavar="N", min=1, help="Requests before the run, which are not counted.")
     ] = 1,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, to a .png or .svg.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the results, as .png or .svg.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Time to first token, time per token, end to end and throughput of any OpenAI server under load.
+    """Measure any OpenAI server under load: time to first token, time per token, end to end, and throughput.
 
     Example: tinyllm bench serve --rate 4 --requests 200 --shared-prefix 1000 --mixed-lengths
 
@@ -68,7 +75,6 @@ def serve_command(
     from dataclasses import replace
 
     from tinyllm.bench.plot_file import check_plot
-    from tinyllm.cli.main import INTERRUPTED
 
     with options.extra("bench serve", "bench"):
         from tinyllm.bench.serve import Run, base_url, run
@@ -90,7 +96,7 @@ def serve_command(
         check_plot("bench serve", plot)
     done: list[Outcome] = []
     begun: list[Run] = []
-    broken_off = False
+    interrupted = False
     with progress() as step:
 
         def on_done(outcome: Outcome) -> None:
@@ -99,7 +105,7 @@ def serve_command(
             step(f"{len(done)}/{requests} requests done" + (f", {failed} failed" if failed else ""))
 
         try:
-            found = asyncio.run(
+            measured = asyncio.run(
                 run(
                     target,
                     load,
@@ -113,38 +119,38 @@ def serve_command(
         except KeyboardInterrupt:
             if not done:
                 raise
-            broken_off = True
-            told = f"broken off when {len(done)} of {requests} requests were done; those that ran then are left out"
+            interrupted = True
+            left_out = f"broken off when {len(done)} of {requests} requests were done; those that ran then are left out"
             outcomes = tuple(sorted(done, key=lambda o: o.index))
-            found = replace(begun[0], outcomes=outcomes, notes=(*begun[0].notes, told))
-    summary = summarise(found.outcomes)
+            measured = replace(begun[0], outcomes=outcomes, notes=(*begun[0].notes, left_out))
+    summary = summarise(measured.outcomes)
     if as_json:
-        print_json(document(found, load, summary))
+        print_json(document(measured, load, summary))
     else:
         arrivals = f"{load.concurrency} at a time" if rate is None else f"{rate:g} a second"
-        note(f"{found.target.model} at {found.target.url}: {requests} requests, {arrivals}")
+        note(f"{measured.target.model} at {measured.target.url}: {requests} requests, {arrivals}")
         print_table(["ms", "p50", "p90", "p99", "mean", "max"], rows(summary))
-        for line in (*lines(summary), *found.notes):
+        for line in (*lines(summary), *measured.notes):
             print(line)
     if plot is not None and summary.succeeded:
-        draw(found, summary, plot)
+        draw(measured, summary, plot)
         note(f"drawn: {plot}")
-    if broken_off:
-        raise typer.Exit(INTERRUPTED)
+    if interrupted:
+        raise KeyboardInterrupt
     if not summary.succeeded:
         raise typer.Exit(1)
 
 
 def _fields(text: str) -> dict[str, object]:
-    """`--extra`. Raises `InvalidInputError` for what is no JSON object."""
+    """The object in `--extra`. Raises `InvalidInputError` for what is not a JSON object."""
     import json
 
     from tinyllm.errors import InvalidInputError, invalid
 
     try:
-        found = json.loads(text)
+        fields = json.loads(text)
     except ValueError as error:
         raise InvalidInputError(f"bench serve: --extra: expected a JSON object, got no JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         raise invalid("bench serve", "--extra", "a JSON object", text)
-    return found
+    return fields

@@ -40,7 +40,7 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    /help lists what can be done; Ctrl-C stops a reply, Ctrl-D leaves.
+    /help lists the commands; Ctrl-C stops a reply, Ctrl-D leaves.
     """
     from tinyllm.cli.session import backend_name, checked, load_model
 
@@ -65,7 +65,7 @@ def chat(
 
 
 def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal: bool) -> None:
-    """Read lines and answer them until the end of input or `/exit`."""
+    """Answer each line of the input, until it ends or a line says `/exit`."""
     from tinyllm.errors import TinyllmError
 
     if terminal:
@@ -88,12 +88,15 @@ def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal
                     return
             elif line.strip():
                 _answer(conversation, line, sampling, ran_on)
-        except TinyllmError as error:  # such as a conversation that outgrew the context: the talk goes on
+        except TinyllmError as error:  # such as a conversation that outgrew the context: it can be reset
             note(f"error: {error}")
 
 
 def _read(terminal: bool) -> str:
-    """A line of input; a prompt is only shown to people."""
+    """The next line of the input. Only a terminal is shown a prompt.
+
+    Raises `EOFError` at the end of the input, `InvalidInputError` for a line that is not UTF-8.
+    """
     if terminal:
         return input("> ")
     from tinyllm.cli.session import decode
@@ -105,7 +108,7 @@ def _read(terminal: bool) -> str:
 
 
 def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str) -> None:
-    """Stream a reply. Ctrl-C breaks it off; what was said so far stays in the history."""
+    """Stream a reply. Ctrl-C stops it, and what was said so far stays in the history."""
     from tinyllm.cli.meter import Meter
 
     with closing(conversation.stream(text, **sampling)) as pieces:
@@ -120,7 +123,7 @@ def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str
 
 
 def _obey(conversation: Chat, line: str) -> bool:
-    """Carry out a `/command`; False to leave."""
+    """Carry out a `/command`. Returns False for the one that leaves."""
     from tinyllm.errors import InvalidInputError, UnknownNameError, suggest
 
     name, _, argument = line[1:].strip().partition(" ")
@@ -135,8 +138,9 @@ def _obey(conversation: Chat, line: str) -> bool:
     elif name == "system":
         if argument:
             conversation.set_system(argument)
-        first = conversation.messages[0] if conversation.messages else {"role": ""}
-        note(f"system: {first['content']}" if first["role"] == "system" else "no system message")
+        first_message = conversation.messages[0] if conversation.messages else {"role": ""}
+        is_system = first_message["role"] == "system"
+        note(f"system: {first_message['content']}" if is_system else "no system message")
     elif name == "save":
         if not argument:
             raise InvalidInputError("/save: expected the name of a file")
@@ -147,6 +151,7 @@ def _obey(conversation: Chat, line: str) -> bool:
 
 
 def _save(conversation: Chat, path: Path) -> None:
+    """Write the messages as JSON. Raises `InvalidInputError` where the file cannot be written."""
     from tinyllm.errors import InvalidInputError
 
     try:

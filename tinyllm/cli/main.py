@@ -37,15 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _take_debug(arguments: list[str]) -> bool:
-    """Remove `--debug`, which may stand anywhere, so that it can be added to the end of the command that failed."""
+    """Remove `--debug` from the arguments and say whether it was there.
+
+    It may stand anywhere, so that it can be added to the end of the command that failed.
+    """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [a for a in arguments[:end] if a != "--debug"]
-    found = len(options) < end
+    asked = len(options) < end
     arguments[:end] = options
-    return found
+    return asked
 
 
 def _run(arguments: list[str]) -> int:
+    """Run a command and give its exit code."""
     from tinyllm.cli.app import command
 
     if isinstance(sys.stdout, TextIOWrapper):  # a reply must not stop at a character that the terminal's encoding lacks
@@ -63,7 +67,7 @@ def _warn(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Our own warnings are a line for the user, as errors are; those of libraries say where they come from."""
+    """Print a warning as one line on stderr, as errors are; those of libraries say where they come from."""
     from tinyllm.errors import PluginWarning
 
     where = (
@@ -73,7 +77,7 @@ def _warn(
 
 
 def _report(error: Exception) -> int:
-    """Say what went wrong, in one line."""
+    """Print what went wrong as one line on stderr, and give the exit code."""
     import typer
 
     from tinyllm.errors import TinyllmError
@@ -90,10 +94,10 @@ def _report(error: Exception) -> int:
 
 
 def _close_stdout() -> None:
-    """Point stdout to nowhere, so that Python's own flush at exit does not complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Point stdout to the null device, so that Python's own flush at exit does not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 if __name__ == "__main__":

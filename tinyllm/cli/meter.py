@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Watches the pieces of one reply. Every piece is one step of the model; the first is the prompt's."""
+    """Times the pieces of one reply: each is one step of the model, and the first follows the prompt.
+
+    prompt_tokens: tokens of the prompt. reused: how many of them were in the cache and were not computed.
+    """
 
     def __init__(self, prompt_tokens: int, reused: int = 0) -> None:
         self.prompt_tokens = prompt_tokens
@@ -22,7 +25,7 @@ class Meter:
         self._prefill = self._decode = 0.0
 
     def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """The same pieces."""
+        """Pass the pieces on, and take their times."""
         start = first = time.perf_counter()
         for piece in pieces:
             now = time.perf_counter()
@@ -36,16 +39,16 @@ class Meter:
 
     @property
     def prefill_rate(self) -> float | None:
-        """Prompt tokens per second, without those that were in the cache."""
+        """Prompt tokens per second, without those that were in the cache; None before the first piece."""
         return (self.prompt_tokens - self.reused) / self._prefill if self._prefill else None
 
     @property
     def decode_rate(self) -> float | None:
-        """Tokens per second after the first; None where there was but one."""
+        """Tokens per second after the first; None where there was only one."""
         return (self._steps - 1) / self._decode if self._decode else None
 
     def line(self, backend: str) -> str:
-        """All of it in one line."""
+        """Tokens and speeds of prompt and reply, and the backend, in one line."""
         reused = f" ({self.reused} of them cached)" if self.reused else ""
         return (
             f"prompt {self.prompt_tokens} tokens{reused}, {_rate(self.prefill_rate)} | "

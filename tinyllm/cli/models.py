@@ -1,4 +1,4 @@
-"""`tinyllm models`: what is on this machine, and what is known."""
+"""`tinyllm models`: the models that are known by name, and which of them are on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinyllm.cli import options
 
 
 def models(as_json: options.Json = False) -> None:
-    """List known models, and which of them are here."""
+    """List the known models, and where they lie on this machine."""
     from tinyllm.cli.output import note, print_json, print_table, size
     from tinyllm.cli.session import model_name
     from tinyllm.models.download import sources
@@ -38,7 +38,7 @@ def models(as_json: options.Json = False) -> None:
                 size(int(str(r["bytes"]))),
                 r["licence"],
                 r["description"],
-                r["path"] or f"no; bring it with: tinyllm pull {r['name']}",
+                r["path"] or f"no; download it with: tinyllm pull {r['name']}",
             )
             for r in rows
         ],
@@ -50,7 +50,7 @@ def models(as_json: options.Json = False) -> None:
 
 
 def find(name: str) -> Path | None:
-    """Where a known model lies on this machine: in the cache folder, or in an installed package."""
+    """Where a known model lies on this machine, in the cache folder or an installed package; None if it is not here."""
     from tinyllm.errors import ModelNotFoundError
     from tinyllm.models.download.sources import resolve
 

@@ -1,4 +1,4 @@
-"""`tinyllm ops`: the catalogue."""
+"""`tinyllm ops`: the ops of the catalogue and of plugins, and their kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinyllm.cli import options
 def ops(as_json: options.Json = False) -> None:
     """List the ops, and which backends have kernels for them.
 
-    Without one, an op runs by its reference.
+    On a backend that has no kernel for an op, the op runs by its reference.
     """
     from tinyllm.cli.output import print_json, print_table
     from tinyllm.registry.registry import default_registry

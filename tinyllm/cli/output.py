@@ -1,4 +1,4 @@
-"""What commands print: stdout holds the answer, stderr all else; tables for a terminal, tabs for a pipe."""
+"""How commands print: the answer to stdout, all else to stderr; tables on a terminal, tabs between cells in a pipe."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from typing import Any
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-"""Characters with which a reply could take over a terminal."""
+"""Control characters, with which a reply could steer the terminal."""
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object to stdout."""
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], grouped: bool = False) -> None:
-    """A table; through a pipe, a header and lines of cells with tabs between them. grouped: first cells that repeat are
-    left blank."""
+    """Print a table; into a pipe, a header and lines of cells with tabs between them.
+
+    grouped: on a terminal, a first cell that repeats the one above is left blank.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for row in ([c.upper() for c in columns], *cells):
@@ -32,10 +34,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], grouped: 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # paths must stay whole, to be copied
-    last = None
+    above = None
     for first, *rest in cells:
-        table.add_row("" if grouped and first == last else first, *rest)
-        last = first
+        table.add_row("" if grouped and first == above else first, *rest)
+        above = first
     Console(markup=False, highlight=False, emoji=False).print(table)
 
 
@@ -46,24 +48,27 @@ def _cell(value: Any) -> str:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """A bit of a reply on stdout, at once; on a terminal without control characters."""
+    """Print a part of a reply to stdout at once, without a line end; on a terminal without control characters."""
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def size(nbytes: int) -> str:
-    """Bytes as people read them."""
+    """A number of bytes as `98 MB` or `1.2 GB`."""
     return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e9 else f"{nbytes / 1e9:.1f} GB"
 
 
 @contextmanager
 def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar for bytes on stderr, drawn from the first report on, and only on a terminal."""
+    """A progress bar for a download, on a terminal's stderr, from the first report on.
+
+    Gives a function that takes the bytes that are done, and the bytes in all where they are known.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -92,8 +97,11 @@ def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def loading_line(label: str) -> Iterator[Callable[[int, int], None]]:
-    """`loading 12/211` on a terminal's stderr, wiped at the end. Drawn by hand: rich would cost a tenth of a second of
-    every start."""
+    """A line such as `loading 12/211` on a terminal's stderr, removed at the end.
+
+    Gives a function that takes the number that is done and the number in all. Importing rich for it would cost a tenth
+    of a second at every start.
+    """
     shown = sys.stderr.isatty()
 
     def report(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""`tinyllm pull`: bring a model to this machine."""
+"""`tinyllm pull`: download a model."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from tinyllm.cli import options
 
 
 def pull(name: options.KnownModelName = None) -> None:
-    """Bring a model to this machine.
+    """Download a model, and print where it lies.
 
-    What is there already is checked and kept. Prints where it lies.
+    A model that is on this machine already is checked and kept.
     """
     from tinyllm.cli.output import download_bar
     from tinyllm.cli.session import model_name
     from tinyllm.models.download import sources
 
-    wanted = model_name(name)
-    with download_bar(f"fetching {wanted}") as report:
-        path = sources.pull(wanted, report)
+    model = model_name(name)
+    with download_bar(f"fetching {model}") as report:
+        path = sources.pull(model, report)
     print(path)

@@ -1,4 +1,4 @@
-"""What `generate` and `chat` share: reading text, checking settings, loading the model."""
+"""What the commands that run a model share: reading text, checking sampling settings, loading the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def decode(data: bytes, where: str) -> str:
-    """Bytes from outside as text. Raises `InvalidInputError` for what is not UTF-8, with the place."""
+    """Bytes from outside as text. Raises `InvalidInputError`, which begins with `where`, if they are not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -24,7 +24,7 @@ def decode(data: bytes, where: str) -> str:
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt; `-` stands for stdin, whose last newline is not part of it."""
+    """The text of a prompt; `-` stands for stdin without its last line end. Raises `InvalidInputError` for no text."""
     text = decode(sys.stdin.buffer.read(), "stdin").removesuffix("\n").removesuffix("\r") if prompt == "-" else prompt
     if not text:
         raise InvalidInputError("prompt: expected some text, got an empty prompt")
@@ -32,24 +32,29 @@ def read_prompt(prompt: str) -> str:
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """The sampling settings that were given. Raises before a model is loaded."""
+    """The sampling settings that were set (not None).
+
+    Raises `InvalidInputError` for one that sampling does not take, before a model is loaded.
+    """
     from tinyllm.engine.sampling import SamplingParams
 
-    given = {name: value for name, value in settings.items() if value is not None}
-    SamplingParams(**given)
-    return given
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    SamplingParams(**chosen)
+    return chosen
 
 
 def load_model(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> LLM:
-    """The model, brought first if it is not on this machine; progress goes to a terminal's stderr."""
+    """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
+
+    Progress is shown on a terminal's stderr. Raises as `load` does.
+    """
     from tinyllm.llm import load
     from tinyllm.models.download.sources import resolve
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
-    registry.backend(
-        registry.select(backend).default or registry.best()
-    )  # a wrong name is told before anything is brought
+    # a wrong name is an error before anything is downloaded
+    registry.backend(registry.select(backend).default or registry.best())
     name = model_name(model)
     with download_bar(f"fetching {name}") as report:
         path = resolve(name, progress=report)
@@ -58,7 +63,7 @@ def load_model(model: str | None, backend: str | None, dtype: str | None, fast: 
 
 
 def model_name(model: str | None) -> str:
-    """The model that was asked for, or that the settings name."""
+    """The model that the command names, otherwise the one of the settings."""
     from tinyllm.registry.registry import default_registry
 
     return model if model is not None else str(default_registry().settings["model"].value)
@@ -70,11 +75,11 @@ def backend_name(llm: LLM) -> str:
 
 
 def describe(llm: LLM) -> str:
-    """What loading chose: the kernels with the calls each runs, weights held in a second form, and tensors that were
-    skipped."""
+    """What loading chose, as lines: the kernels and how many calls each runs, the weights that are held in a second
+    form, and the tensors of the checkpoint that were skipped."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
-    lists = {
+    sections = {
         "kernels": [f"{count:5} {kernel}" for kernel, count in sorted(counts.items())],
         "schemes run as float matrices": [
             f"{name}: {size(before)} are {size(after)}" for name, (before, after) in report.expanded.items()
@@ -82,4 +87,4 @@ def describe(llm: LLM) -> str:
         "weights held in a second form": report.second_copies,
         "tensors of the checkpoint that were skipped": llm.skipped_tensors,
     }
-    return "\n".join("\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in lists.items())
+    return "\n".join("\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in sections.items())

@@ -11,20 +11,21 @@ from tinyllm.cli import options
 
 
 def trace(
-    prompt: Annotated[str, typer.Argument(help="What the model reads.")] = "Why is the sky blue?",
+    prompt: Annotated[str, typer.Argument(help="The prompt that the model answers.")] = "Why is the sky blue?",
     shapes: Annotated[
         Path,
-        typer.Option("--shapes", "-o", metavar="FILE", help="Where the calls go, the prompt's token ids among them."),
+        typer.Option(
+            "--shapes", "-o", metavar="FILE", help="The file that is written; it holds the prompt's token ids."
+        ),
     ] = Path("shapes.jsonl"),
     model: options.ModelName = None,
     backend: options.BackendName = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
 ) -> None:
-    """Run a model and write down each different call of an op that it makes; `tinyllm check --shapes FILE` replays them
-    as cases.
+    """Run a model and record each different call of an op; `tinyllm check --shapes FILE` replays them as cases.
 
-    The file holds the integers that steer a call, and so the token ids of the prompt and of the answer: whoever has it
-    can read both.
+    The file holds the integer inputs of the calls, and so the token ids of the prompt and of the answer: whoever has
+    the file can read both.
     """
     from tinyllm.cli.output import loading_line, note
     from tinyllm.conformance.shapes import check_writable, write_shapes
@@ -33,8 +34,8 @@ def trace(
     from tinyllm.registry.registry import default_registry
 
     check_writable(shapes)
-    own = default_registry()
-    recorder = Recorder(own.plugins, own.settings)
+    registry = default_registry()
+    recorder = Recorder(registry.plugins, registry.settings)
     with loading_line("loading") as progress:
         llm = load(model, backend=backend, registry=recorder, progress=progress)
     llm.generate(prompt, max_tokens=max_tokens)

@@ -1,4 +1,4 @@
-"""`tinyllm which OP`: which kernel runs an op, and why."""
+"""`tinyllm which OP`: which kernel runs an op, and why the others do not."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def which(
 ) -> None:
     """Show the kernels of an op, and which one runs and why.
 
-    A typical call is made from the op's spec, and put to the selected backend: as a single call, and as part of
-    a model, where packing weights pays.
+    The call is a case of the op's spec. The selected backend is asked twice: for a single call, and for a call in a
+    model, where a weight is packed once and used often.
     """
     from tinyllm.cli.output import note, print_json, print_table
     from tinyllm.registry.registry import default_registry
@@ -53,7 +53,7 @@ def which(
         }
         for k in kernels
     ]
-    types = {name: str(given) for name, given in call.inputs.items() if given is not None}
+    types = {name: str(type_) for name, type_ in call.inputs.items() if type_ is not None}
     where = f"{home.name}:{home.device}"
     if as_json:
         attributes = {name: repr(value) for name, value in example.attributes.items()}
@@ -71,8 +71,8 @@ def which(
             }
         )
         return
-    given = ", ".join([f"{n} {t}" for n, t in types.items()] + [f"{k}={v}" for k, v in example.attributes.items()])
-    note(f"{op}({given}) on {where} ({selection.source})")
+    arguments = [f"{n} {t}" for n, t in types.items()] + [f"{k}={v}" for k, v in example.attributes.items()]
+    note(f"{op}({', '.join(arguments)}) on {where} ({selection.source})")
     print_table(["kernel", "priority", "exact", "single call", "in a model"], [tuple(row.values()) for row in rows])
     for label, verdict in zip(("single call", "in a model"), verdicts, strict=True):
         note(f"{label}: {verdict.runs or 'nothing'} runs: {verdict.why}")
@@ -80,14 +80,14 @@ def which(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which kernel runs a call (None: nothing does) and why; per kernel that was looked at, why it does not."""
+    """Which kernel runs a call (None: no kernel does) and why. reasons: by kernel, why it does not take the call."""
 
     runs: str | None
     why: str
     reasons: dict[str, str]
 
     def of(self, kernel: str) -> str:
-        """What is to be said of one kernel."""
+        """The cell of a kernel in the table."""
         if kernel == self.runs:
             return "runs"
         if kernel not in self.reasons:
@@ -96,7 +96,7 @@ class Verdict:
 
 
 def judge(registry: Registry, call: Call, backend: Backend, fast: bool | None) -> Verdict:
-    """The registry's choice for a call."""
+    """The registry's choice for a call; where nothing runs it, the error's message is the reason."""
     from tinyllm.errors import UnsupportedError
 
     try:
@@ -106,22 +106,25 @@ def judge(registry: Registry, call: Call, backend: Backend, fast: bool | None) -
     return Verdict(choice.id, choice.why, {c.kernel.id: c.reason for c in choice.candidates})
 
 
-def find_case(spec: OpSpec, wanted: str | None) -> Case:
-    """The case asked for, otherwise one of benchmark size, as a model would call the op."""
+def find_case(spec: OpSpec, case_id: str | None) -> Case:
+    """The case of this id; None: the first of benchmark size, otherwise the first.
+
+    Raises `UnknownNameError` where the spec has no such case.
+    """
     from tinyllm.errors import UnknownNameError, suggest
 
     if not spec.cases:
         raise UnknownNameError(f"{spec.name}: its spec has no case to make a call from")
-    if wanted is None:
+    if case_id is None:
         return next((c for c in spec.cases if c.tier == "bench"), spec.cases[0])
     cases = {c.id: c for c in spec.cases}
-    if wanted not in cases:
-        raise UnknownNameError(f"{spec.name}: unknown case {wanted!r}.{suggest(wanted, cases)}")
-    return cases[wanted]
+    if case_id not in cases:
+        raise UnknownNameError(f"{spec.name}: unknown case {case_id!r}.{suggest(case_id, cases)}")
+    return cases[case_id]
 
 
 def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
-    """The checked call of a case, its floats in `dtype`."""
+    """The call of a case, checked against the spec; float inputs have `dtype`."""
     import numpy as np
 
     from tinyllm.spec.scheme import QuantWeight
@@ -135,6 +138,6 @@ def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
         if isinstance(value, QuantWeight):
             types[name] = value.type
         else:
-            own = str(np.asarray(value).dtype)
-            types[name] = ArrayType(tuple(np.shape(value)), dtype if own in FLOATS else own)
+            drawn = str(np.asarray(value).dtype)
+            types[name] = ArrayType(tuple(np.shape(value)), dtype if drawn in FLOATS else drawn)
     return check_call(spec, types, case.attributes, backend.device)

@@ -1,1 +1,1 @@
-"""`tinyllm new-backend`: the command, and the files that it writes."""
+"""`tinyllm new-backend`: the command, and the template of the files that it writes."""

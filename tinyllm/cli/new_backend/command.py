@@ -1,4 +1,4 @@
-"""`tinyllm new-backend`: the first files of a backend."""
+"""`tinyllm new-backend`: write the first files of a backend."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import typer
 
 def new_backend(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What users will select: lower-case letters, digits and _.")
+        str, typer.Argument(metavar="NAME", help="The name that users will select: lower-case letters, digits and _.")
     ],
-    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where the package's folder goes.")] = Path(),
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="DIR", help="The folder in which the package's folder is made.")
+    ] = Path(),
 ) -> None:
-    """Write an installable backend: every op works at once by its reference, softmax has a kernel, and a test runs the
-    kit."""
+    """Write an installable backend.
+
+    Every op works at once by its reference, softmax has a kernel of its own, and a test runs the conformance kit.
+    """
     from tinyllm.cli.new_backend.starter import check_name, write_backend
     from tinyllm.cli.output import note
     from tinyllm.registry.registry import default_registry

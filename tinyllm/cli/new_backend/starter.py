@@ -1,4 +1,4 @@
-"""The files of a backend that starts out: `tinyllm new-backend NAME` writes them, complete and green by reference."""
+"""Writes the files of a new backend, which passes the conformance kit as it is."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FILES = {
 
 
 class FolderExistsError(TinyllmError):
-    """The folder that was to be written is there already, or cannot be made."""
+    """The folder of the new package is there already, or cannot be made."""
 
     exit_code = 2
 
 
 def check_name(name: str, taken: Container[str]) -> None:
-    """A name that Python, pip and `name:device` can live with, and that nobody has."""
+    """Raises `InvalidInputError` unless the name is one that Python, pip and `name:device` take, and is not taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise invalid("new-backend", "name", "lower-case letters, digits and _, beginning with a letter", repr(name))
     if name in taken:
@@ -36,10 +36,10 @@ def check_name(name: str, taken: Container[str]) -> None:
 
 
 def write_backend(name: str, parent: Path) -> list[Path]:
-    """Write the package into `parent/tinyllm_NAME` and give the files.
+    """Write the package into `parent/tinyllm_NAME`, and return the paths of its files.
 
     Raises:
-        FolderExistsError: the folder is there already and nothing is overwritten, or it cannot be made.
+        FolderExistsError: the folder is there already, and nothing is overwritten; or it cannot be made.
     """
     package = f"tinyllm_{name}"
     folder = parent / package
