@@ -18,7 +18,8 @@ from tinyllm.conformance.shapes import ShapesFileError, read_shapes, to_line, wr
 from tinyllm.graph.tools.trace import Recorded, Recorder
 from tinyllm.llm import load
 from tinyllm.spec.rope import Rope, RopeScaling
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType
 
 GOOD: dict[str, Any] = {
     "op": "add",

@@ -10,7 +10,8 @@ import numpy as np
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.spec.quantized import QuantWeight
 from tinyllm.spec.rope import RopeScaling
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType
 
 CONFIG = DecoderConfig(
     family="llama",

@@ -23,8 +23,8 @@ from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.families.families import decoder_config
 from tinyllm.spec.quantized import dense
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import ArrayType
 
 
 def header(keys: int = 0, tensors: int = 0, version: int = 3, body: bytes = b"") -> bytes:

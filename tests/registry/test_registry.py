@@ -15,7 +15,8 @@ from tinyllm.plugins.backend import Probe
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import Selection, parse_selection, use_backend
-from tinyllm.spec.types import ArrayType, Call, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType, Call
 from tinyllm.spec.validation import check_call
 
 X = np.ones((2, 3), np.float32)

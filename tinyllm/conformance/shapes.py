@@ -20,8 +20,8 @@ from tinyllm.spec.cases import Case, Draw, constant, integers, normal, quantized
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.rope import Rope, RopeScaling
-from tinyllm.spec.scheme import Scheme
-from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType, Scheme
+from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType
 from tinyllm.spec.validation import check_call, output_types
 
 SETTINGS = {"RopeScaling": RopeScaling, "Rope": Rope}

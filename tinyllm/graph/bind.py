@@ -18,7 +18,8 @@ from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import Selection
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType
 from tinyllm.spec.validation import check_call
 
 HOST = "host"

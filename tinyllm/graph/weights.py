@@ -17,8 +17,8 @@ from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.choice import Form
 from tinyllm.spec.quantized import stack
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import ArrayType
 
 WeightKey = tuple[Any, ...]
 """A weight's name, where its arrays live, and what makes its form: nodes of one key share one form."""

@@ -22,8 +22,8 @@ from tinyllm.spec.outputs import Output
 from tinyllm.spec.pages import neighbours, runs
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
-from tinyllm.spec.scheme import Part, QuantWeight, Scheme
-from tinyllm.spec.types import ArrayType, Call, QuantType
+from tinyllm.spec.scheme import Part, QuantType, QuantWeight, Scheme
+from tinyllm.spec.types import ArrayType, Call
 
 __all__ = [
     "ANY_SCHEME",

@@ -15,8 +15,7 @@ from tinyllm.plugins.kernel import Kernel, Prepare
 from tinyllm.registry.choice import Choice, Form
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
 
 Run = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 

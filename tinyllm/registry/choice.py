@@ -10,7 +10,8 @@ from tinyllm.errors import PluginError
 from tinyllm.plugins.backend import Backend
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.types import ArrayType, Call, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType, Call
 
 
 class Form(IntEnum):

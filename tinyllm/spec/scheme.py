@@ -15,7 +15,6 @@ import numpy as np
 
 from tinyllm.errors import UnsupportedError
 from tinyllm.spec.dtypes import numpy_dtype
-from tinyllm.spec.types import QuantType
 
 SCALES = ("float16", "bfloat16", "float32")
 """Dtypes that scales are stored in."""
@@ -134,6 +133,19 @@ class Scheme(ABC):
     def check_values(self, weight: QuantWeight, to_numpy: Callable[[Any], np.ndarray]) -> tuple[str, str, str] | None:
         """(part, expected, got) where numbers inside the arrays contradict the scheme; None where they do not."""
         return None
+
+
+@dataclass(frozen=True)
+class QuantType:
+    """What a `QuantWeight` looks like from outside."""
+
+    shape: tuple[int | str, ...]
+    scheme: Scheme
+    dtype: str = "float32"
+    """The float dtype that its numbers are given in."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True, eq=False)

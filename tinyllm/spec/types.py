@@ -1,13 +1,12 @@
-"""What a call looks like before any data is touched: types of arrays and weights, and the call itself."""
+"""What a call looks like before any data is touched: types of its arrays, and the call itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tinyllm.spec.scheme import Scheme
+from tinyllm.spec.scheme import QuantType
 
 Dim = int | str
 """A size: a number, or in a graph the name of a size that changes from step to step (`"T"`)."""
@@ -25,19 +24,6 @@ class ArrayType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
-
-
-@dataclass(frozen=True)
-class QuantType:
-    """What a `QuantWeight` looks like from outside."""
-
-    shape: tuple[Dim, ...]
-    scheme: Scheme
-    dtype: str = "float32"
-    """The float dtype that its numbers are given in."""
-
-    def __str__(self) -> str:
-        return f"{self.scheme}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid, suggest
 from tinyllm.spec.op_spec import REQUIRED, Input, OpSpec
-from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, Call, Dim, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, Call, Dim
 
 Typed = ArrayType | QuantType
 

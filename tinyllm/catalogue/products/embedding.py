@@ -14,8 +14,8 @@ from tinyllm.spec.cases import BadInput, Case, constant, integers, normal, quant
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType, Call, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import ArrayType, Call
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 

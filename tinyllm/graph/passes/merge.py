@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from tinyllm.graph.graph import Graph, Node, Weight
 from tinyllm.graph.weights import WeightSource
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.types import ArrayType
 
 
 def merge_calls(graph: Graph, source: WeightSource) -> Graph:

@@ -16,8 +16,8 @@ from tinyllm.registry.choice import Choice
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import Setting
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import INTEGERS, ArrayType, Call, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import INTEGERS, ArrayType, Call
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.spec.quantized import check_quant_weight
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import ArrayType
 
 DTYPES = ("float16", "bfloat16", "float32")
 """Of weights that are not quantized. A model's numbers are never narrowed in silence, so float64 is not among them."""

@@ -17,8 +17,8 @@ from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_r
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_gguf
 from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType, QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
+from tinyllm.spec.types import ArrayType
 
 
 class GgufCheckpoint(Checkpoint):

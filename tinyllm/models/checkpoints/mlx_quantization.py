@@ -13,8 +13,7 @@ from tinyllm.catalogue.schemes.affine import BITS, Affine
 from tinyllm.catalogue.schemes.bits import WORD
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import checked_weight
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight
 
 
 @dataclass(frozen=True)
