@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 import zipfile
@@ -10,38 +9,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.sources import ROOT, imports
 from tinyllm.cli.new_backend.starter import FILES
 
-ROOT = Path(__file__).parents[2]
 CORE = list((ROOT / "tinyllm").rglob("*.py"))
 BACKENDS = {p.name: list(p.rglob("*.py")) for p in (ROOT / "backends").glob("tinyllm_*") if p.is_dir()}
 
 
-def _imports(path: Path) -> set[str]:
-    """Every module that a file imports, at any depth of it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+def _roots(path: Path) -> set[str]:
+    """The top-level packages that a file imports, at any depth of it."""
+    return {found.module.partition(".")[0] for found in imports(path.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_imports_no_array_library_and_no_backend(path: Path) -> None:
     """numpy only, and no backend by name."""
-    roots = {name.partition(".")[0] for name in _imports(path)}
-    assert not roots & {"torch", "mlx", "jax", "tests", *BACKENDS}
+    assert not _roots(path) & {"torch", "mlx", "jax", "tests", *BACKENDS}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_backend_imports_no_other(name: str) -> None:
     """Backends know the core, themselves and their own library."""
     library = name.removeprefix("tinyllm_")
-    strangers = {"torch", "mlx", "tests", *BACKENDS} - {name, library}
+    others = {"torch", "mlx", "tests", *BACKENDS} - {name, library}
     for path in BACKENDS[name]:
-        assert not {i.partition(".")[0] for i in _imports(path)} & strangers, path.name
+        assert not _roots(path) & others, path.name
 
 
 @pytest.mark.slow
