@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TinyllmError(Exception):
@@ -63,6 +64,26 @@ class CheckpointError(TinyllmError):
 def invalid(where: str, argument: str, expected: str, got: object) -> InvalidInputError:
     """The one wording for bad input: `<op or field>: <argument>: expected <expected>, got <got>`."""
     return InvalidInputError(f"{where}: {argument}: expected {expected}, got {got}")
+
+
+@contextmanager
+def plugin_code(
+    what: str, failure: type[TinyllmError] = PluginError, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """A context for a plugin's code, which may raise anything.
+
+    Args:
+        what: whose code it is, and the argument that brought it: `family 'mine': from_config`.
+        failure: the class of the error that is raised in the place of the code's own, `sys.exit` included. It says
+            `<what> failed: <class>: <message>`.
+        passing: errors that the code raises on purpose, and that stay as they are.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    except (Exception, SystemExit) as error:
+        raise failure(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

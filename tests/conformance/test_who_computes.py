@@ -3,6 +3,7 @@ excuses of others."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.fake_backend import fake_registry
-from tests.plugins.conftest import write_package
+from tests.plugins.conftest import environment, write_package
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance import isolate
 from tinyllm.conformance.checks.check import Plan
@@ -101,12 +102,9 @@ def test_a_kernel_that_never_runs_does_not_hold_an_op() -> None:
     assert {s.op: s.holds for s in by_op(report) if s.way is Way.OWN} == {"silu": None}
 
 
-def test_a_supports_that_breaks_is_a_failure() -> None:
+@pytest.mark.parametrize("supports", [lambda call: sys.exit(0), lambda call: None])
+def test_a_supports_that_breaks_is_a_failure(supports: Any) -> None:
     """It has declared nothing."""
-
-    def supports(call: Any) -> bool:
-        raise SystemExit(0)
-
     outcomes = {
         r.outcome
         for r in checked(made(silu, "silu", supports=supports), "silu")
@@ -164,7 +162,7 @@ def test_a_hang_before_any_check_costs_one_op(tmp_path: Path, monkeypatch: pytes
     whole = init.read_text().replace("for f in (softmax, add, silu, swiglu)]", "for f in (softmax, add, swiglu)]")
     asleep = 'Kernel("stubborn", "silu", "own", "stubborn:silu", lambda call: time.sleep(3600) or True)'
     init.write_text(whole.replace("return [*kernels,", f"return [*kernels, {asleep},"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", environment(tmp_path)["PYTHONPATH"])
     monkeypatch.setattr(isolate, "LOADING", 5.0)
     plan = Plan("stubborn", dtypes=("float32",))
     assert "silu" in isolated_ops(plan, 1.0)

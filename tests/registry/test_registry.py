@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -175,6 +176,7 @@ def _torn(**changes: Any) -> Registry:
     ("probe", "words"),
     [
         (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: sys.exit("no licence"), "SystemExit: no licence"),
         (lambda: registry().spec("nope"), "UnknownNameError: unknown op 'nope'"),
         (lambda: None, "PluginError: expected a Probe, got None"),
         (lambda: Probe(True, "", score="high"), "PluginError: Probe: score: expected int, got 'high'"),  # type: ignore[arg-type]
@@ -198,7 +200,12 @@ class _Nameless(BoxBackend):
         (
             lambda device: 1 / 0,
             BackendUnavailableError,
-            "backend 'torn' failed to load: ZeroDivisionError: division by zero",
+            "backend 'torn': load failed: ZeroDivisionError: division by zero",
+        ),
+        (
+            lambda device: sys.exit("no licence"),
+            BackendUnavailableError,
+            "backend 'torn': load failed: SystemExit: no licence",
         ),
         (lambda device: None, PluginError, "backend 'torn': load: expected a Backend, got None"),
         (lambda device: _Nameless(), PluginError, "backend 'torn': name: expected str, got None"),
@@ -219,7 +226,7 @@ def test_supports_that_fails_is_a_reason() -> None:
     assert choice.id == "red/softmax:plain"
     assert {c.kernel.name: c.reason for c in choice.candidates} == {
         "failing": "supports failed: ZeroDivisionError: division by zero",
-        "vague": "supports gave None, expected True or a reason",
+        "vague": "supports failed: PluginError: expected True or a reason, got None",
         "plain": "",
     }
 

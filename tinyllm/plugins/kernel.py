@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.errors import PluginError, SignatureError
+from tinyllm.errors import PluginError, SignatureError, plugin_code
 from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, OpSpec
 from tinyllm.spec.types import Call
 
@@ -75,19 +75,17 @@ class Kernel:
 
     def function(self, spec: OpSpec) -> Callable[..., Any]:
         """The function itself, its signature checked against the spec."""
-        function = resolve(self.load, self.id) if isinstance(self.load, str) else self._loaded(self.load)
+        if isinstance(self.load, str):
+            function = resolve(self.load, self.id)
+        else:
+            with plugin_code(f"{self.id}: load"):
+                function = self.load()
         if not callable(function):
             raise PluginError(f"{self.id}: load: expected a function, got {function!r}")
         signature = _signature(function)
         if signature is not None:  # a builtin without one: the conformance tests judge it
             _check_signature(self.id, spec, signature)
         return function
-
-    def _loaded(self, load: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        try:
-            return load()
-        except (Exception, SystemExit) as error:  # a plugin's function may raise anything
-            raise PluginError(f"{self.id}: load failed: {type(error).__name__}: {error}") from error
 
     def prepare_function(self) -> Prepare | None:
         """The `prepare` function, imported."""
@@ -97,10 +95,8 @@ class Kernel:
 def resolve(path: str, owner: str) -> Callable[..., Any]:
     """`"module:function"` as the function."""
     module, _, name = path.partition(":")
-    try:
+    with plugin_code(f"{owner}: loading {path!r}"):
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
-        raise PluginError(f"{owner}: cannot load {path!r}: {type(error).__name__}: {error}") from error
     return function
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from tinyllm.errors import PluginError
+from tinyllm.errors import PluginError, plugin_code
 from tinyllm.plugins.backend import Backend
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel
 from tinyllm.spec.op_spec import OpSpec
@@ -129,9 +129,10 @@ def _reason(kernel: Kernel, call: Call, inexact: bool) -> str:
     if not kernel.exact and not inexact:
         return "rounds activations or scales: needs --fast or its name"
     try:
-        answer = kernel.supports(call) if kernel.supports else True
-    except Exception as error:  # noqa: BLE001  a plugin's function may raise anything; other kernels go on working
-        return f"supports failed: {type(error).__name__}: {error}"
-    if not isinstance(answer, (bool, str)):
-        return f"supports gave {answer!r}, expected True or a reason"
+        with plugin_code("supports"):
+            answer = kernel.supports(call) if kernel.supports else True
+            if not isinstance(answer, (bool, str)):
+                raise PluginError(f"expected True or a reason, got {answer!r}")
+    except PluginError as error:  # other kernels go on working
+        return str(error)
     return "" if answer is True else answer or "not supported"

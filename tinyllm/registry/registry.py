@@ -19,6 +19,7 @@ from tinyllm.errors import (
     UnknownNameError,
     UnsupportedError,
     invalid,
+    plugin_code,
     suggest,
 )
 from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
@@ -72,9 +73,10 @@ class Registry:
         if name not in self._probes:
             plugin = self._plugin(name)
             try:
-                self._probes[name] = _checked_probe(plugin.probe())
-            except Exception as error:  # noqa: BLE001  a plugin's probe may raise anything
-                self._probes[name] = Probe(False, f"probe failed: {type(error).__name__}: {error}")
+                with plugin_code("probe"):
+                    self._probes[name] = _checked_probe(plugin.probe())
+            except PluginError as error:
+                self._probes[name] = Probe(False, str(error))
         return self._probes[name]
 
     def _plugin(self, name: str, where: str = "") -> BackendPlugin:
@@ -329,14 +331,8 @@ def _checked_probe(probe: Any) -> Probe:
 
 
 def _load(plugin: BackendPlugin, device: str | None) -> Backend:
-    try:
+    with plugin_code(f"backend {plugin.name!r}: load", BackendUnavailableError, passing=(TinyllmError,)):
         loaded = plugin.load(device)
-    except TinyllmError:
-        raise
-    except Exception as error:  # a plugin's load may raise anything
-        raise BackendUnavailableError(
-            f"backend {plugin.name!r} failed to load: {type(error).__name__}: {error}"
-        ) from error
     if not isinstance(loaded, Backend):
         raise PluginError(f"backend {plugin.name!r}: load: expected a Backend, got {loaded!r}")
     check_fields(f"backend {plugin.name!r}", loaded, name=str, device=str)

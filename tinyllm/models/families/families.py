@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinyllm.errors import CheckpointError, PluginError, TinyllmError, suggest
+from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, suggest
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import llama, qwen2
 from tinyllm.models.families.family import Family
@@ -30,12 +30,9 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
 
 
 def _by_plugin(family: Family, config: Mapping[str, Any]) -> DecoderConfig:
-    try:
-        made = family.from_config(config)
-    except TinyllmError:
-        raise
-    except Exception as error:  # a plugin's function may raise anything
-        raise PluginError(f"family {family.name!r}: from_config failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, DecoderConfig):
-        raise PluginError(f"family {family.name!r}: from_config: expected a DecoderConfig, got {made!r}")
-    return made
+    where = f"family {family.name!r}: from_config"
+    with plugin_code(where, passing=(TinyllmError,)):
+        decoder = family.from_config(config)
+    if not isinstance(decoder, DecoderConfig):
+        raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
+    return decoder
