@@ -136,6 +136,11 @@ class LLM:
         """Most tokens of a sequence, prompt and reply together."""
         return self.config.max_position
 
+    @property
+    def backend_name(self) -> str:
+        """The backend with its device, such as `torch:cpu`; several with commas where ops are spread over them."""
+        return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
+
     @overload
     def generate(self, prompt: Prompt, *, raw: bool = False, **sampling: Any) -> Completion: ...
 

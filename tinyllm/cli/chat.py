@@ -42,7 +42,7 @@ def chat(
 
     /help lists the commands; Ctrl-C stops a reply, Ctrl-D leaves.
     """
-    from tinyllm.cli.session import backend_name, checked, load_model
+    from tinyllm.cli.session import checked, load_model
 
     sampling = checked(
         {
@@ -57,7 +57,7 @@ def chat(
         }
     )
     llm = load_model(model, backend, dtype, fast)
-    ran_on = backend_name(llm)
+    ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
         note(f"{llm.checkpoint.path.name} on {ran_on}. /help shows the commands.")

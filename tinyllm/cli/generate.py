@@ -36,7 +36,7 @@ def generate(
     """
     from tinyllm.cli.meter import Meter
     from tinyllm.cli.output import note, print_json, say
-    from tinyllm.cli.session import backend_name, checked, describe, load_model, model_name, read_prompt
+    from tinyllm.cli.session import checked, describe, load_model, model_name, read_prompt
     from tinyllm.errors import InvalidInputError
 
     if raw and system is not None:
@@ -67,7 +67,6 @@ def generate(
         reply.append(piece.text)
         if not as_json:
             say(piece.text)
-    ran_on = backend_name(llm)
     if as_json:
         print_json(
             {
@@ -78,10 +77,10 @@ def generate(
                 "completion_tokens": len(meter.token_ids),
                 "prefill_tok_s": meter.prefill_rate,
                 "decode_tok_s": meter.decode_rate,
-                "backend": ran_on,
+                "backend": llm.backend_name,
                 "model": model_name(model),
             }
         )
     else:
         say("\n")
-        note(meter.line(ran_on))
+        note(meter.line(llm.backend_name))

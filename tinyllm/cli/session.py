@@ -69,11 +69,6 @@ def model_name(model: str | None) -> str:
     return model if model is not None else str(default_registry().settings["model"].value)
 
 
-def backend_name(llm: LLM) -> str:
-    """`torch:cpu`; several where ops are spread over backends."""
-    return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in llm.program.steps))
-
-
 def describe(llm: LLM) -> str:
     """What loading chose, as lines: the kernels and how many calls each runs, the weights that are held in a second
     form, and the tensors of the checkpoint that were skipped."""
