@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,10 @@ def test_wrong_names_under_pytest(command: Command) -> None:
 def test_under_pytest_alone_and_shared(command: Command, tmp_path: Path, workers: str) -> None:
     """The results are those of `tinyllm check`, also when processes share the tests (pytest-xdist)."""
     arguments = ("--tinyllm-backend", "numpy", "--tinyllm-op", "add", "--tinyllm-report", "report.json", "-n", workers)
-    done = command("--pyargs", "tinyllm.conformance", *arguments, module="pytest")
+    done = command("--pyargs", "tinyllm.conformance", *arguments, "--junitxml", "junit.xml", module="pytest")
     assert done.returncode == 0, done.stdout[-2000:]
     (report,) = json.loads((tmp_path / "report.json").read_text())["reports"]
+    assert len(list(ET.parse(tmp_path / "junit.xml").iter("testcase"))) == len(report["results"])
     alone = json.loads(command("check", "numpy", "--op", "add", "--json").stdout)
     assert _outcomes(report) == _outcomes(alone) and len(_outcomes(alone)) > 50
 
