@@ -1,4 +1,4 @@
-"""Two reports compared: what no longer holds, what does again, what is new."""
+"""Compares two reports: which checks got worse, which were fixed, and which are new."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """A check that is not what it was. kind: a `Kind`, `fixed`, `excused`, `new`, `declared` or `widened`; old, new:
+    """A check that is not as it was. kind: a `Kind`, `fixed`, `excused`, `new`, `declared` or `widened`; old, new:
     outcomes or ulps."""
 
     kind: str
@@ -50,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Diff:
-    """What became of the checks.
+    """What two reports differ in.
 
     regressions, fixed: of checks that both know. excused: no longer bad, but only declared so: expected to fail,
     unsupported, or it passes with a new declaration or a wider bound. new: checks that OLD lacks. not_asked: checks
@@ -92,7 +92,7 @@ def diff(old: Sequence[Report], new: Sequence[Report]) -> Diff:
     before, after = _by_backend(old), _by_backend(new)
     common = [key for key in before if key in after]
     if not common:
-        sides = [", ".join(f"{b}:{d}" for b, d in found) for found in (before, after)]
+        sides = [", ".join(f"{b}:{d}" for b, d in reports) for reports in (before, after)]
         raise InvalidInputError(f"report diff: expected reports of the same backend, got {sides[0]} and {sides[1]}")
     doubts = [f"{b}:{d} is in only one of the two" for b, d in before.keys() ^ after.keys()]
     parts = [_compared(before[key], after[key]) for key in common]
@@ -164,22 +164,22 @@ def _wider(was: Result, now: Result) -> bool:
 def _declared(before: Mapping[Any, Result], after: Mapping[Any, Result]) -> Iterator[Change]:
     """Reasons that a check did not need before; of a check that was not there, those that no check needed."""
     known = {reason for result in before.values() for reason in result.declared}
-    found: dict[str, list[Result]] = {}
+    users: dict[str, list[Result]] = {}
     for key, now in after.items():
         for reason in dict.fromkeys(now.declared):
             if reason not in (before[key].declared if key in before else known):
-                found.setdefault(reason, []).append(now)
-    for reason, results in found.items():
+                users.setdefault(reason, []).append(now)
+    for reason, results in users.items():
         yield Change("declared", results[0].id, "", plural(len(results), "check"), reason)
 
 
 def _widened(both: Iterable[tuple[Result, Result]]) -> Iterator[Change]:
     """Bounds that are wider, those of a kernel together."""
-    found: dict[Any, list[tuple[Result, Result]]] = {}
+    groups: dict[Any, list[tuple[Result, Result]]] = {}
     for was, now in both:
         if _wider(was, now):
-            found.setdefault((now.op, now.kernel, was.bound, now.bound), []).append((was, now))
-    for (_, _, old, new), pairs in found.items():
+            groups.setdefault((now.op, now.kernel, was.bound, now.bound), []).append((was, now))
+    for (_, _, old, new), pairs in groups.items():
         yield Change("widened", pairs[0][1].id, f"{old:g} ulps", f"{new:g} ulps", plural(len(pairs), "check"))
 
 
@@ -209,35 +209,35 @@ def _tiers(plan: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _by_backend(reports: Sequence[Report]) -> dict[tuple[str, str], Report]:
-    found: dict[tuple[str, str], Report] = {}
+    by_backend: dict[tuple[str, str], Report] = {}
     for report in reports:
         key = (report.backend, report.device)
-        if key in found:
+        if key in by_backend:
             raise InvalidInputError(
                 f"report diff: expected one report of each backend, got two of {report.backend}:{report.device}"
             )
-        found[key] = report
-    return found
+        by_backend[key] = report
+    return by_backend
 
 
 def _numbered(results: Iterable[Result]) -> dict[tuple[str, int], Result]:
-    """By id; checks that share one keep their order."""
+    """Results by id and number; the number tells apart checks that share an id."""
     seen: Counter[str] = Counter()
-    found = {}
+    numbered = {}
     for result in results:
-        found[result.id, seen[result.id]] = result
+        numbered[result.id, seen[result.id]] = result
         seen[result.id] += 1
-    return found
+    return numbered
 
 
 def _doubts(old: Report, new: Report) -> Iterator[str]:
-    """What else is not the same, so that a change may come from there."""
+    """What else differs between the two runs, and may be the reason of a change."""
     for what in ("plan", "machine", "versions"):
         was, now = getattr(old, what), getattr(new, what)
         for name in dict.fromkeys((*was, *now)):
             if was.get(name) != now.get(name):
-                yield f"{new.backend}: {name}: {_told(now.get(name))}, was {_told(was.get(name))}"
+                yield f"{new.backend}: {name}: {_shown(now.get(name))}, was {_shown(was.get(name))}"
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "not given" if value is None else str(value)

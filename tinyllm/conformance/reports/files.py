@@ -32,7 +32,7 @@ def check_suffix(path: str | Path) -> str:
 
 
 def check_target(path: str | Path) -> None:
-    """Whether a report can be written there, as far as can be told before the work.
+    """Check before the work that a report can be written to this path, as far as can be known then.
 
     Raises:
         InvalidInputError: a suffix that stands for no form, or a folder that is not there.

@@ -50,9 +50,9 @@ def _section(name: str, report: Report) -> list[str]:
     if len(bad) > MOST:
         lines.append(f"- and {len(bad) - MOST} more")
     for title, declared in (("Declared exceptions", True), ("Unsupported", False)):
-        found = [r for r in reasons(report) if r.declared is declared]
-        if found:
-            lines += ["", f"### {title}", "", *(f"- {escaped(str(r))}" for r in found)]
+        listed = [r for r in reasons(report) if r.declared is declared]
+        if listed:
+            lines += ["", f"### {title}", "", *(f"- {escaped(str(r))}" for r in listed)]
     return lines
 
 

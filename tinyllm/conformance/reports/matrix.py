@@ -47,12 +47,12 @@ def rows(reports: Sequence[Report]) -> list[Row]:
         cells.append({})
         for summary in by_dtype(report):
             cells[-1].setdefault((summary.op, summary.dtype), []).append(summary)
-    ops = list(dict.fromkeys(op for found in cells for op, _ in found))
+    ops = list(dict.fromkeys(op for column in cells for op, _ in column))
     order = {dtype: number for number, dtype in enumerate(DTYPES)} | {"": len(DTYPES) + 1}
     keys = sorted(
-        {key for found in cells for key in found}, key=lambda k: (ops.index(k[0]), order.get(k[1], len(DTYPES)), k[1])
+        {key for column in cells for key in column}, key=lambda k: (ops.index(k[0]), order.get(k[1], len(DTYPES)), k[1])
     )
-    return [Row(op, dtype, tuple(tuple(found.get((op, dtype), ())) for found in cells)) for op, dtype in keys]
+    return [Row(op, dtype, tuple(tuple(column.get((op, dtype), ())) for column in cells)) for op, dtype in keys]
 
 
 def cell(summary: Summary) -> str:

@@ -23,9 +23,9 @@ VERSION = 1
 
 @dataclass
 class Report:
-    """What a run found.
+    """The results of a run, with what was tested and where.
 
-    backend, device: what was on trial. plan: the fields of the `Plan` that are not empty. when: ISO time of the start.
+    backend, device: what was tested. plan: the fields of the `Plan` that are not empty. when: ISO time of the start.
     machine: `cpu`, `cores`, `os`. versions: of Python, tinyllm, numpy, and what the backend says of itself.
     """
 
