@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.spec.cases import BadInput, Case, Draw, booleans, constant, integers, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal
 from tinyllm.spec.rope import Rope, RopeScaling
 
 
@@ -61,11 +61,6 @@ def without(inputs: dict[str, Draw], *names: str) -> dict[str, Draw]:
     return {name: draw for name, draw in inputs.items() if name not in names}
 
 
-def _additive(*shape: int) -> Draw:
-    """A float mask with some -inf in it."""
-    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
-
-
 def _poisoned(*shape: int, bad: int) -> Draw:
     """Inputs whose last `bad` tokens are NaN: padding that nobody sees."""
 
@@ -103,7 +98,7 @@ CASES = (
     Case("cross,value is key", layer(2, key=(5, 7)), _H4, decision=12),
     Case("cross,causal", layer(2, key=(5, 12)), _CAUSAL, decision=6),
     Case("bool mask", _BIASED | {"mask": booleans(3, 3)}, _H4, decision=1),
-    Case("float mask,causal", _SELF | {"mask": _additive(3, 3)}, _CAUSAL, decision=4),
+    Case("float mask,causal", _SELF | {"mask": additive_mask(3, 3)}, _CAUSAL, decision=4),
     Case("full mask", _SELF | {"mask": booleans(2, 4, 3, 3)}, _H4, decision=2),
     Case("key mask", _SELF | {"key_mask": constant([[True, True, False], [False, True, True]])}, _CAUSAL, decision=1),
     Case(
@@ -128,7 +123,7 @@ CASES = (
     Case("zero attn", _SELF, _CAUSAL | {"add_zero_attn": True, "need_weights": "mean"}, decision=12),
     Case(
         "bias_k,zero attn,masks",
-        _SELF | _EXTRA | {"mask": _additive(1, 3), "key_mask": constant([[False] * 3, [True] * 3])},
+        _SELF | _EXTRA | {"mask": additive_mask(1, 3), "key_mask": constant([[False] * 3, [True] * 3])},
         _CAUSAL | {"add_zero_attn": True, "need_weights": "heads", "return_kv": True},
         decision=12,
     ),
