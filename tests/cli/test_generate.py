@@ -101,6 +101,8 @@ def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
         "kernels: 2",
         "      2 fake/linear:fused",
         "      1 fake/rms_norm:reference",
+        "schemes run as float matrices: 1",
+        "  affine, 4 bits: 4 MB are 16 MB",
         "weights held in a second form: 1",
         "  embed: fake/embedding:rows, fake/linear:fused",
         "tensors of the checkpoint that were skipped: 1",

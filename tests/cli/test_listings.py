@@ -56,7 +56,7 @@ def test_version_and_bare_call(cli: Cli) -> None:
 def test_ops_names_kernels_and_references(cli: Cli) -> None:
     rows = {row["name"]: row for row in json.loads(cli("ops", "--json").out)["ops"]}
     assert set(rows) >= set(CATALOGUE)
-    assert rows["linear"]["kernels"]["mlx"] == ["scratch"]
+    assert "scratch" in rows["linear"]["kernels"]["mlx"]
     table = {line.split("\t")[0]: line for line in cli("ops").out.splitlines()}
     assert "reference" in table["mha"]  # numpy runs it by its formula
 
@@ -80,7 +80,12 @@ def test_which_knows_that_packing_pays_in_a_model(cli: Cli, monkeypatch: pytest.
     def packing(x: Any, weight: Any, *, bias: Any = None) -> Any: ...
 
     kernel = Kernel(
-        "numpy", "linear", "packing", lambda: packing, lambda call: call.bound or "packs at each call", priority=99
+        "numpy",
+        "linear",
+        "packing",
+        lambda: packing,
+        lambda call: call.weights_packed or "packs at each call",
+        priority=99,
     )
     default = default_registry().plugins
     monkeypatch.setattr(

@@ -70,8 +70,8 @@ def model_name(model: str | None) -> str:
 
 
 def describe(llm: LLM) -> str:
-    """What loading chose, as lines: the kernels and how many calls each runs, the weights that are held in a second
-    form, and the tensors of the checkpoint that were skipped."""
+    """What loading chose, as lines: the kernels and how many calls each runs, the schemes whose weights were expanded,
+    the weights that are held in a second form, and the tensors of the checkpoint that were skipped."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
     sections = {
