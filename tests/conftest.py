@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.settings.read import KNOWN
+from tinyllm.settings.known import known_settings
 
 
 def pytest_configure() -> None:
     """Before any registry is made: no setting comes from the environment or from the user's file."""
-    for known in KNOWN.values():
-        os.environ.pop(known.variable, None)
+    for spec in known_settings().values():
+        os.environ.pop(spec.variable, None)
     os.environ["XDG_CONFIG_HOME"] = os.devnull
     # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,7 +16,7 @@ from tinyllm import __version__
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import default_registry
-from tinyllm.settings.read import KNOWN
+from tinyllm.settings.known import known_settings
 
 LISTINGS = [["models"], ["backends"], ["ops"], ["which", "sdpa", "-b", "numpy"], ["config"], ["doctor"]]
 
@@ -127,7 +127,7 @@ def test_the_chosen_backend_and_its_source(
     assert json.loads(cli("which", "linear", "--json").out)["source"] == source
     settings = {s["setting"]: s for s in json.loads(cli("config", "--json").out)["settings"]}
     assert (settings["backend"]["value"], settings["backend"]["source"]) == ("numpy", source)
-    assert set(settings) == set(KNOWN)
+    assert set(settings) == set(known_settings())
 
 
 def test_config_lists_the_files(cli: Cli, clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_help_tells_variables_and_defaults(cli: Cli, monkeypatch: pytest.MonkeyP
     """Of every setting that the command has."""
     monkeypatch.setenv("COLUMNS", "400")
     rows = cli(command, "--help").out.splitlines()
-    for name, known in KNOWN.items():
-        if name.startswith(f"{command}."):
-            (row,) = [row for row in rows if f" {known.variable} " in row]
-            assert row.strip("│ ").startswith(f"--{name.partition('.')[2].replace('_', '-')} ") and "[default: (" in row
-            assert known.default in (None, False, []) or str(known.default) in row
+    for spec in known_settings().values():
+        if spec.table == command:
+            (row,) = [row for row in rows if f" {spec.variable} " in row]
+            assert row.strip("│ ").startswith(f"--{spec.key.replace('_', '-')} ") and "[default: (" in row
+            assert spec.default in (None, False, []) or str(spec.default) in row
 
 
 def test_models_says_what_is_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

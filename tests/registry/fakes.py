@@ -16,7 +16,7 @@ from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.plugins.load import Plugins, load_plugins
 from tinyllm.registry.registry import Registry
-from tinyllm.settings.read import KNOWN, Setting
+from tinyllm.settings.read import Setting, default_settings
 from tinyllm.spec.op_spec import SPEC_VERSION
 
 
@@ -126,6 +126,5 @@ def plugins(*modules: Any, found: Iterable[EntryPoint] = ()) -> Plugins:
 
 def registry(*modules: Any, found: Iterable[EntryPoint] = (), settings: Mapping[str, Any] | None = None) -> Registry:
     """A registry of numpy and these plugins; settings as if `tinyllm.toml` said so."""
-    known = {name: Setting(default, "default") for name, (_, _, default, _) in KNOWN.items()}
     given = {name: Setting(value, "tinyllm.toml") for name, value in (settings or {}).items()}
-    return Registry(plugins(*modules, found=found), known | given)
+    return Registry(plugins(*modules, found=found), default_settings() | given)

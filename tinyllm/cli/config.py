@@ -11,25 +11,26 @@ from tinyllm.cli import options
 def config(as_json: options.Json = False) -> None:
     """Show every setting, and where its value came from."""
     from tinyllm.cli.output import note, print_json, print_table
-    from tinyllm.settings.read import KNOWN, read_settings, user_file
+    from tinyllm.settings.known import known_settings
+    from tinyllm.settings.read import read_settings, user_file
 
     settings = read_settings()
     rows = [
         {
             "setting": name,
-            "value": KNOWN[name].public(setting.value),
-            "source": setting.source,
-            "variable": KNOWN[name].variable,
-            "meaning": KNOWN[name].meaning,
+            "value": spec.public(settings[name].value),
+            "source": settings[name].source,
+            "variable": spec.variable,
+            "meaning": spec.meaning,
         }
-        for name, setting in settings.items()
+        for name, spec in known_settings().items()
     ]
     files = [Path.cwd() / "tinyllm.toml", Path.cwd() / "pyproject.toml", user_file()]
     if as_json:
         print_json({"settings": rows, "files": [{"path": str(f), "exists": f.is_file()} for f in files]})
         return
-    values = ((r["setting"], _cell(r["value"]), r["source"], r["variable"], r["meaning"]) for r in rows)
-    print_table(["setting", "value", "from", "variable", "meaning"], values)
+    cells = ((row["setting"], _cell(row["value"]), row["source"], row["variable"], row["meaning"]) for row in rows)
+    print_table(["setting", "value", "from", "variable", "meaning"], cells)
     for file in files:
         note(f"{file}: {'there' if file.is_file() else 'not there'}")
     note(

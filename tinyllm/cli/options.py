@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from tinyllm.errors import TinyllmError
-from tinyllm.settings.known import Bytes, from_text, in_range
-from tinyllm.settings.read import KNOWN, Setting
+from tinyllm.settings.kinds import Bytes
+from tinyllm.settings.known import known_settings
+from tinyllm.settings.read import Setting
 
 
 def _backends() -> list[str]:
@@ -34,43 +35,47 @@ def _ops() -> list[str]:
 
 
 def setting(name: str, short: str = "", *, metavar: str | None = None) -> Any:
-    """The option of a setting, told by `KNOWN`; its value is None where it isn't given: see `resolved`."""
-    known = KNOWN[name]
-    kind, flag = known.kind, name.rpartition(".")[2].replace("_", "-")
+    """The option of a setting, with the setting's meaning, bounds and default in its help.
+
+    Its value is None, or an empty list, where the option is not given: `resolved` then takes the setting's.
+    """
+    spec = known_settings()[name]
+    kind, flag = spec.kind, spec.key.replace("_", "-")
     names = [f"--{flag}/--no-{flag}"] if kind.type is bool else [f"--{flag}", *([short] if short else [])]
-    meaning, _, unset = known.meaning.partition("; unset: ")
-    many = "; may be repeated" if kind.type is list else ""
-    default = "no" if known.default is False else unset or str(known.default)
+    meaning, _, unset = spec.meaning.partition("; unset: ")
+    repeated = "; may be repeated" if kind.type is list else ""
+    default = "no" if spec.default is False else unset or str(spec.default)
     low, high = (None, None) if kind.type is Bytes else (kind.low, kind.high)  # typer reads no units
-    text = f"{meaning[0].upper()}{meaning[1:]}{many}. {known.variable}"
+    text = f"{meaning[0].upper()}{meaning[1:]}{repeated}. {spec.variable}"
     return typer.Option(*names, metavar=metavar, min=low, max=high, show_default=default, help=text)
 
 
-def resolved(command: str, settings: Mapping[str, Setting], **given: Any) -> SimpleNamespace:
-    """The options of a command: what was given, else its setting.
+def resolved(command: str, settings: Mapping[str, Setting], **options: Any) -> SimpleNamespace:
+    """The values of a command's options: what the command line gives, and else what the setting says.
 
     Raises:
-        ConfigError: what was given is not what the setting may be.
+        ConfigError: the command line gives what the setting may not be.
     """
-    chosen = SimpleNamespace()
-    for name, value in given.items():
-        kind, where = KNOWN[f"{command}.{name}"].kind, f"{command}: {name.replace('_', '-')}"
+    values = SimpleNamespace()
+    for option, value in options.items():
+        name, where = f"{command}.{option}", f"{command}: {option.replace('_', '-')}"
         if value is None or value == []:
-            value = settings[f"{command}.{name}"].value
+            value = settings[name].value
         else:
-            value = from_text(where, value, kind) if kind.type is Bytes else in_range(where, value, kind)
-        setattr(chosen, name, value)
-    return chosen
+            kind = known_settings()[name].kind
+            value = kind.from_text(where, value) if kind.type is Bytes else kind.in_range(where, value)
+        setattr(values, option, value)
+    return values
 
 
 @contextmanager
 def extra(command: str, name: str) -> Iterator[None]:
-    """Around imports of libraries that an extra brings. Raises `TinyllmError` with what to install where one is
-    missing."""
+    """Stands around imports of libraries that an extra brings. Raises `TinyllmError` that says what to install where
+    one is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "tinyllm":  # a fault of ours
+        if error.name is None or error.name.partition(".")[0] == "tinyllm":  # no extra would bring it
             raise
         raise TinyllmError(f"{command}: {error.name} is not installed; pip install 'tinyllm[{name}]'") from error
 

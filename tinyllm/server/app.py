@@ -26,9 +26,9 @@ from tinyllm.server.logs import log
 from tinyllm.server.metrics import Metrics
 from tinyllm.server.middleware import ASSETS, Authorize, CheckHost, LimitBody, Observe
 from tinyllm.server.schema import Body, ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from tinyllm.server.settings import MAX_BODY
 from tinyllm.server.work import chat_work, completion_work
 
-MAX_BODY = 4 << 20
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,

@@ -9,7 +9,6 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-LEVELS = ("debug", "info", "warning", "error")
 log = logging.getLogger("tinyllm.server")
 
 

@@ -1,1 +1,1 @@
-"""Every setting: what it may be, where its value came from, and what users wrote in files and variables."""
+"""Settings: what each may be, what files and environment variables say, and where each value came from."""

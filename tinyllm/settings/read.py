@@ -1,4 +1,5 @@
-"""What the user asked for, and where each setting came from. Files are read, never written."""
+"""The value of every setting, and where it came from: the environment, files, or the default. Files are never
+written."""
 
 from __future__ import annotations
 
@@ -12,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import ConfigError, suggest
-from tinyllm.settings.known import KNOWN as KNOWN
-from tinyllm.settings.known import TABLES, from_file, from_text
+from tinyllm.settings.known import known_settings
 
 DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and where it came from (`TINYLLM_BACKEND`, `tinyllm.toml`, `default`)."""
+    """The value of a setting, and where it came from: `TINYLLM_BACKEND`, `tinyllm.toml`, `default`."""
 
     value: Any
     source: str
@@ -33,31 +33,36 @@ def user_file(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tinyllm" / "tinyllm.toml"
 
 
-def read_settings(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, Setting]:
-    """Every setting, from the environment, `./tinyllm.toml` or `[tool.tinyllm]` in `./pyproject.toml`, the user's file,
-    or default.
+def default_settings() -> dict[str, Setting]:
+    """Every setting as it is where nobody sets it."""
+    return {name: Setting(spec.default, DEFAULT) for name, spec in known_settings().items()}
 
-    `serve.port` is `port` in the table `[serve]` (`[tool.tinyllm.serve]`).
+
+def read_settings(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, Setting]:
+    """Every setting from the strongest that sets it: the environment, `./tinyllm.toml` or `[tool.tinyllm]` in
+    `./pyproject.toml`, the user's file, the default.
+
+    The setting `serve.port` is `port` in the table `[serve]`, which is `[tool.tinyllm.serve]` in `pyproject.toml`.
 
     Raises:
         ConfigError: a malformed file (file and line), an unknown key, a value of the wrong type or out of range.
     """
     folder = folder or Path.cwd()
-    settings = {name: Setting(known.default, DEFAULT) for name, known in KNOWN.items()}
+    settings = default_settings()
     for source, table in reversed(list(_tables(folder, environ))):
         for name, value in table.items():
             settings[name] = Setting(value, source)
-    for name, known in KNOWN.items():
-        if text := environ.get(known.variable):
-            settings[name] = Setting(from_text(known.variable, text, known.kind), known.variable)
+    for name, spec in known_settings().items():
+        if text := environ.get(spec.variable):
+            settings[name] = Setting(spec.kind.from_text(spec.variable, text), spec.variable)
     return settings
 
 
 def _tables(folder: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The files in order of precedence, strongest first."""
-    own, project, user = folder / "tinyllm.toml", folder / "pyproject.toml", user_file(environ)
-    if own.is_file():
-        yield "tinyllm.toml", _checked(own, _parse(own))
+    """(source, settings by name) of each file that is there, strongest first."""
+    own_file, project, user = folder / "tinyllm.toml", folder / "pyproject.toml", user_file(environ)
+    if own_file.is_file():
+        yield "tinyllm.toml", _checked(own_file, _parse(own_file))
     elif project.is_file():
         table = _parse(project)
         for key in (("tool",), ("tool", "tinyllm")):
@@ -79,32 +84,37 @@ def _parse(path: Path) -> dict[str, Any]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from error
     except tomllib.TOMLDecodeError as error:
-        told = re.search(r"\(at line (\d+)", str(error))  # otherwise "(at end of document)"
-        raise ConfigError(f"{path}:{told[1] if told else len(text.splitlines())}: not valid TOML: {error}") from error
+        place = re.search(r"\(at line (\d+)", str(error))  # otherwise "(at end of document)"
+        line = int(place[1]) if place else len(text.splitlines())
+        raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _checked(
-    path: Path, table: Mapping[str, Any], inside: tuple[str, ...] = (), command: str = ""
+    path: Path, values: Mapping[str, Any], parents: tuple[str, ...] = (), table: str = ""
 ) -> Mapping[str, Any]:
-    """The settings of a table by their names in `KNOWN`. inside: where in the file it is. command: whose table it
-    is."""
-    found: dict[str, Any] = {}
-    beside = {name.rpartition(".")[2] for name in KNOWN if name.rpartition(".")[0] == command}
-    for key, value in table.items():
-        where, name = f"{path}:{_line(path, (*inside, key))}", f"{command}.{key}" if command else key
-        if not command and key in TABLES:
+    """The settings that a table of a file sets, by name.
+
+    Args:
+        parents: the keys that lead to it from the top of the file.
+        table: its name among the settings, such as `serve`; empty for those that stand in no table.
+    """
+    settings: dict[str, Any] = {}
+    known = known_settings().values()
+    specs = {spec.key: spec for spec in known if spec.table == table}
+    tables = {spec.table for spec in known} - {table} if not table else set()
+    for key, value in values.items():
+        where, name = f"{path}:{_line(path, (*parents, key))}", f"{table}.{key}" if table else key
+        if key in tables:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: {key}: expected a table, got {value!r}")
-            found |= _checked(path, value, (*inside, key), key)
-        elif key not in beside:
-            raise ConfigError(
-                f"{where}: unknown setting {name!r}.{suggest(key, beside if command else {*beside, *TABLES})}"
-            )
+            settings |= _checked(path, value, (*parents, key), key)
+        elif key not in specs:
+            raise ConfigError(f"{where}: unknown setting {name!r}.{suggest(key, {*specs, *tables})}")
         else:
-            found[name] = from_file(f"{where}: {name}", value, KNOWN[name].kind)
-    return found
+            settings[name] = specs[key].kind.from_file(f"{where}: {name}", value)
+    return settings
 
 
 def _line(path: Path, key: tuple[str, ...]) -> int:

@@ -21,7 +21,7 @@ from tinyllm.plugins.hookspecs import GROUP, hookimpl
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.plugins.load import load_plugins
 from tinyllm.registry.registry import Registry
-from tinyllm.settings.read import KNOWN, Setting
+from tinyllm.settings.read import default_settings
 
 NAME = "zoo"
 
@@ -60,8 +60,7 @@ def zoo_registry(mutant: Mutant, right: bool = False) -> Registry:
     if mutant.spec and not right:
         specs[mutant.op] = replace(specs[mutant.op], **mutant.spec)
     numpy = [point for point in entry_points(group=GROUP) if point.name == "numpy"]
-    settings_of_all = {name: Setting(default, "default") for name, (_, _, default, _) in KNOWN.items()}
-    return Registry(load_plugins(specs, found=numpy, extra=(plugin,)), settings_of_all)
+    return Registry(load_plugins(specs, found=numpy, extra=(plugin,)), default_settings())
 
 
 def results(mutant: Mutant, right: bool = False, tier: str = "") -> Iterator[Result]:

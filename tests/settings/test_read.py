@@ -1,23 +1,16 @@
-"""Settings: who outranks whom, and errors that name the file and line."""
+"""What files and the environment set: which of them goes before the other, and errors that name file and line."""
 
 from __future__ import annotations
 
-import re
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.registry.fakes import colour, registry
 from tinyllm.errors import ConfigError
-from tinyllm.registry.registry import Registry
-from tinyllm.registry.selection import Selection, parse_pins, parse_selection, selected, use_backend
 from tinyllm.settings import read
-from tinyllm.settings.known import KNOWN
+from tinyllm.settings.known import known_settings
 from tinyllm.settings.read import DEFAULT, read_settings
-
-COLOURS = ("red", "blue", "green", "grey", "pink", "white")
 
 
 @pytest.fixture
@@ -31,31 +24,6 @@ def machine(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 @pytest.fixture(autouse=True)
 def _linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read.sys, "platform", "linux")  # the user's file lies elsewhere on a Mac
-
-
-def _chosen(folder: Path, environ: dict[str, str], argument: str | None = None) -> str:
-    plugins = registry(*(colour(c) for c in COLOURS)).plugins
-    asked = Registry(plugins, read_settings(folder, environ))
-    return asked.backend_for("softmax", asked.select(argument)).name
-
-
-def test_precedence(machine: tuple[Path, dict[str, str]]) -> None:
-    """best < user file < [tool.tinyllm] < ./tinyllm.toml < TINYLLM_BACKEND < use_backend < argument: each added one
-    wins."""
-    folder, environ = machine
-    assert _chosen(folder, environ) == "numpy"  # the highest score
-    (folder.parent / "user" / "tinyllm" / "tinyllm.toml").write_text('backend = "white"')
-    assert _chosen(folder, environ) == "white"
-    (folder / "pyproject.toml").write_text('[tool.tinyllm]\nbackend = "pink"')
-    assert _chosen(folder, environ) == "pink"
-    (folder / "tinyllm.toml").write_text('backend = "grey"')
-    assert _chosen(folder, environ) == "grey"
-    environ["TINYLLM_BACKEND"] = "green"
-    assert _chosen(folder, environ) == "green"
-    with use_backend("blue"):
-        assert _chosen(folder, environ) == "blue"
-        assert _chosen(folder, environ, "red") == "red"
-    assert _chosen(folder, environ) == "green"
 
 
 def test_sources_are_told(machine: tuple[Path, dict[str, str]]) -> None:
@@ -109,16 +77,10 @@ def test_values_in_files_and_variables(
     """A file and a variable say the same, in the type that the setting has."""
     folder, environ = machine
     (folder / "tinyllm.toml").write_text(f"{name} = {in_file}")
-    in_environ = read_settings(folder.parent, environ | {KNOWN[name].variable: variable})[name].value
+    spec = known_settings()[name]
+    in_environ = read_settings(folder.parent, environ | {spec.variable: variable})[name].value
     assert read_settings(folder, environ)[name].value == value == in_environ
-    assert type(in_environ) is KNOWN[name].kind.type
-
-
-def test_variables_are_named_after_their_settings() -> None:
-    """No two settings share one, and one rule gives all names but that of the key."""
-    assert len({known.variable for known in KNOWN.values()}) == len(KNOWN)
-    ruled = {name: f"TINYLLM_{name.replace('.', '_').upper()}" for name in KNOWN} | {"serve.api_key": "TINYLLM_API_KEY"}
-    assert {name: known.variable for name, known in KNOWN.items()} == ruled
+    assert type(in_environ) is spec.kind.type
 
 
 def test_a_wrong_key_is_not_repeated(machine: tuple[Path, dict[str, str]]) -> None:
@@ -236,86 +198,3 @@ def test_malformed_variable(machine: tuple[Path, dict[str, str]], variable: str,
     folder, environ = machine
     with pytest.raises(ConfigError, match=f"{variable}: expected"):
         read_settings(folder, environ | {variable: text})
-
-
-@pytest.mark.parametrize(
-    ("text", "selection"),
-    [
-        ("torch", Selection("torch")),
-        ("torch:cuda", Selection("torch:cuda")),
-        (" linear = torch , * = mlx ", Selection("mlx", (("linear", "torch"),))),
-        ("sdpa=mlx,linear=torch:cpu", Selection(None, (("linear", "torch:cpu"), ("sdpa", "mlx")))),
-    ],
-)
-def test_selection(text: str, selection: Selection) -> None:
-    assert parse_selection(text, DEFAULT) == selection
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ",",
-        "linear=",
-        "=torch",
-        "torch,mlx",
-        "linear=torch,linear=mlx",
-        "*=a,*=b",
-        "numpy:",
-        ":cpu",
-        "linear=torch:,*=numpy",
-        5,
-        None,
-    ],
-)
-def test_malformed_selection(text: Any) -> None:
-    with pytest.raises(ConfigError, match=f"argument: backend {re.escape(repr(text))}: expected NAME"):
-        parse_selection(text, "argument")
-
-
-def test_a_selection_means_quantized_forms_too() -> None:
-    """An entry of their own goes before that of the plain op."""
-    chosen = parse_selection("linear=red,embedding=red,quantized_embedding=blue,*=grey", "x")
-    assert [
-        chosen.for_op(op) for op in ("linear", "quantized_linear", "embedding", "quantized_embedding", "quantize")
-    ] == [
-        "red",
-        "red",
-        "red",
-        "blue",
-        "grey",
-    ]
-
-
-def test_pins() -> None:
-    assert parse_pins("mlx/sdpa=scratch, torch/linear = fused", "x") == {
-        ("mlx", "sdpa"): "scratch",
-        ("torch", "linear"): "fused",
-    }
-    for text in ("sdpa=scratch", "mlx/sdpa", "mlx/sdpa=", "mlx/sdpa=a=b"):
-        with pytest.raises(ConfigError, match="x: kernels: expected BACKEND/OP=KERNEL"):
-            parse_pins(text, "x")
-
-
-def test_use_backend_is_seen_by_its_own_thread_alone() -> None:
-    seen: list[Selection | None] = []
-    with use_backend("red"):
-        thread = threading.Thread(target=lambda: seen.append(selected()))
-        thread.start()
-        thread.join()
-        assert selected() == Selection("red", (), "use_backend")
-    assert seen == [None]
-
-
-def test_use_backend_of_nothing() -> None:
-    wrong: Any = None
-    with pytest.raises(ConfigError, match="use_backend: backend None: expected NAME"), use_backend(wrong):
-        pass
-
-
-def test_use_backend_nests_and_ends_with_its_block() -> None:
-    with use_backend("red"):
-        with pytest.raises(RuntimeError), use_backend("blue"):
-            raise RuntimeError
-        assert selected() == Selection("red", (), "use_backend")
-    assert selected() is None

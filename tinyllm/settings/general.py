@@ -1,0 +1,16 @@
+"""The settings that belong to no command alone: which model, on which backend, by which kernels."""
+
+from __future__ import annotations
+
+from tinyllm.settings.kinds import COUNT, FLAG, TEXT
+from tinyllm.settings.known import SettingSpec
+
+SETTINGS = (
+    SettingSpec(
+        "backend", TEXT, None, "backend, `name:device`, or per op `linear=torch,*=mlx`; unset: the best available"
+    ),
+    SettingSpec("kernels", TEXT, "", "pinned kernels, `mlx/sdpa=scratch,torch/linear=fused`"),
+    SettingSpec("fast", FLAG, False, "allow kernels that round activations or scales (exact=False)"),
+    SettingSpec("model", TEXT, "smollm2", "the model that is used when none is named"),
+    SettingSpec("max_tokens", COUNT, 256, "tokens to generate when not said"),
+)
