@@ -13,14 +13,16 @@ import pytest
 from tests.batch.files import CHAT, TEXT, read, request, result, write
 from tests.cli.fake_model import fake_llm
 from tests.engine.fakes import FakeProgram, FakeTokenizer
-from tinyllm.batch.answers import URLS, ServerAnswers, WholeAnswer
+from tinyllm.batch import run
 from tinyllm.batch.batch_file import BatchFile
+from tinyllm.batch.requests import URLS, prepare
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.batch.run import BatchRun, Counts
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.openai.replies import Reply
 
 MANY = [request(f"{'the same beginning ' * 3}{n}", (CHAT, TEXT)[n % 2], max_tokens=n % 9 + 1) for n in range(40)]
 
@@ -66,7 +68,7 @@ class Setup:
         file, results = BatchFile(write(self.input, *lines), URLS), ResultFile(self.output)
         errors = ResultFile(self.errors) if apart else results
         try:
-            self.batch = BatchRun(file, results, errors, thread, ServerAnswers(llm, "fake"), window)
+            self.batch = BatchRun(file, results, errors, thread, llm, "fake", window)
             return self.batch.run(on_progress)
         finally:
             thread.stop()
@@ -101,7 +103,9 @@ def test_every_request_gets_its_own_reply(setup: Setup) -> None:
 
 def test_many_run_at_once_and_no_more_than_the_window(setup: Setup) -> None:
     program, most = FakeProgram(), []
-    setup.run(*MANY, program=program, max_running=8, window=6, on_progress=lambda c: most.append(setup.batch._inside))
+    setup.run(
+        *MANY, program=program, max_running=8, window=6, on_progress=lambda c: most.append(setup.batch._sequences)
+    )
     assert max(most) == 6 and max(program.sizes) > 6
     assert len(program.sizes) < sum(one["body"]["max_tokens"] for one in MANY) / 2
 
@@ -117,14 +121,13 @@ def test_requests_that_fail_stop_no_other(setup: Setup, monkeypatch: pytest.Monk
         "empty": (request("empty", messages=[]), 400, "messages: expected"),
         "bug": (request("bug"), 500, "internal error"),
     }
-    real = ServerAnswers.answer
 
-    def answer(self: ServerAnswers, url: str, body: dict[str, Any]) -> Any:
+    def fails(llm: Any, name: str, url: str, body: dict[str, Any]) -> Any:
         if body == bad["bug"][0]["body"]:
             raise ZeroDivisionError("a mistake of ours")
-        return real(self, url, body)
+        return prepare(llm, name, url, body)
 
-    monkeypatch.setattr(ServerAnswers, "answer", answer)
+    monkeypatch.setattr(run, "prepare", fails)
     lines = [
         request("first"),
         *(one for one, _, _ in bad.values()),
@@ -159,17 +162,18 @@ def test_requests_that_fail_stop_no_other(setup: Setup, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("method", ["push", "body"])
 def test_a_reply_that_cannot_be_told(setup: Setup, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake in telling it fails its own request, whose pages go back."""
-    real, broken = getattr(WholeAnswer, method), MANY[3]
+    real, broken = getattr(Reply, method), request("whose reply breaks", TEXT)
 
-    def fails(self: WholeAnswer, *arguments: Any) -> Any:
-        if self.groups[0][0].params.max_tokens == broken["body"]["max_tokens"]:
+    def fails(self: Reply, *arguments: Any) -> Any:
+        if self.prompt_tokens == len(broken["custom_id"]):
             raise ZeroDivisionError("a mistake of ours")
         return real(self, *arguments)
 
-    monkeypatch.setattr(WholeAnswer, method, fails)
-    counts = setup.run(*MANY[:9], window=1)
-    found = {entry["custom_id"]: entry["response"]["status_code"] for entry in read(setup.output)}
-    assert found == {one["custom_id"]: 500 if one is broken else 200 for one in MANY[:9]} and counts.failed == 1
+    monkeypatch.setattr(Reply, method, fails)
+    lines = [*MANY[:4], broken, *MANY[4:8]]
+    counts = setup.run(*lines, window=1)
+    statuses = {entry["custom_id"]: entry["response"]["status_code"] for entry in read(setup.output)}
+    assert statuses == {one["custom_id"]: 500 if one is broken else 200 for one in lines} and counts.failed == 1
     assert setup.stats.pages_held == setup.stats.running == 0
 
 

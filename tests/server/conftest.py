@@ -12,9 +12,9 @@ from tests.server.fakes import Live, serving
 
 @pytest.fixture(scope="package")
 def live() -> Iterator[Live]:
-    with serving() as found:
-        yield found
-        assert found.settled(), "pages are held though nothing runs"
+    with serving() as live:
+        yield live
+        assert live.settled(), "pages are held though nothing runs"
 
 
 @pytest.fixture

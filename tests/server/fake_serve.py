@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tests.server.fakes import Program, make_llm
+from tests.openai.fakes import Program, make_llm
 from tinyllm.cli import app, session
 from tinyllm.cli.main import main
 from tinyllm.cli.serve import serve

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.server.fakes import Live, Program, make_host, serving
+from tests.openai.fakes import Program
+from tests.server.fakes import Live, make_model, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Request
@@ -42,16 +43,16 @@ class Asked:
 @contextmanager
 def recording(**options: Any) -> Iterator[Asked]:
     """A server with a model that says `SAYS`, and fails on "!"."""
-    host = make_host(Program(says=SAYS, fails_on="!", delay=DELAY))
+    model = make_model(Program(says=SAYS, fails_on="!", delay=DELAY))
     asked: list[Sequence] = []
-    submit = host.thread.submit
+    submit = model.thread.submit
 
     def record(request: str, sequences: list[Sequence], *rest: Any) -> Any:
         asked.extend(sequences)
         return submit(request, sequences, *rest)
 
-    host.thread.submit = record  # type: ignore[assignment, method-assign]
-    with serving(host, **options) as live:
+    model.thread.submit = record  # type: ignore[assignment, method-assign]
+    with serving(model, **options) as live:
         yield Asked(live, asked)
 
 

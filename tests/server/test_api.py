@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.fakes import CONTEXT, Live
+from tests.openai.fakes import CONTEXT
+from tests.server.fakes import Live
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12, "temperature": 0}
 TEXT = {"model": "fake", "prompt": "once", "max_tokens": 12, "temperature": 0}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.fakes import Live, serving
 from tinyllm import load
-from tinyllm.server.loading import EngineSettings, Host
+from tinyllm.server.served_model import EngineSettings, ServedModel
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("torch")
@@ -34,13 +34,11 @@ TOOL = {
 
 @pytest.fixture(scope="module")
 def live(smollm2_path: Path) -> Iterator[Live]:
-    host = Host("smollm2", lambda: load(smollm2_path, "torch"), EngineSettings(cache_tokens=16384, page_size=16))
-    host.thread.start()
-    assert host.thread.wait(120)
-    host.thread.start = lambda: None  # type: ignore[method-assign]  # it runs already
-    with serving(host, api_key="k") as found:
-        yield found
-        assert found.settled()
+    settings = EngineSettings(cache_tokens=16384, page_size=16)
+    model = ServedModel("smollm2", lambda: load(smollm2_path, "torch"), settings)
+    with serving(model, load_seconds=120, api_key="k") as live:
+        yield live
+        assert live.settled()
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def test_chat_and_its_stream(client: Any) -> None:
 
 
 def test_the_reply_is_that_of_the_library(client: Any, live: Live) -> None:
-    wanted = live.host.llm.generate(MESSAGES, max_tokens=24)
+    wanted = live.model.llm.generate(MESSAGES, max_tokens=24)
     assert ask(client).choices[0].message.content == wanted.text  # type: ignore[union-attr]
 
 

@@ -15,7 +15,7 @@ from tests.server.fakes import serving
 from tests.server.page_fakes import LONG, MARKUP, SAYS, Asked, Chat, opened, recording
 from tests.server.test_robustness import until
 from tinyllm import load
-from tinyllm.server.loading import EngineSettings, Host
+from tinyllm.server.served_model import EngineSettings, ServedModel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -75,7 +75,7 @@ def test_stop(browser: Browser, server: Asked, url: str) -> None:
         so_far = ""
         for way in ("button", "Escape"):
             chat.start_long()
-            assert server.live.host.thread.stats().running == 1
+            assert server.live.model.thread.stats().running == 1
             chat.page.locator("#stop").click() if way == "button" else chat.page.keyboard.press("Escape")
             assert server.live.settled(3), "the server went on"
             chat.ends()
@@ -309,9 +309,7 @@ def contrast(ink: str, ground: str) -> float:
 
 
 def test_a_real_model_answers(browser: Browser, smollm2_path: Path) -> None:
-    host = Host("smollm2", lambda: load(smollm2_path, "torch"), EngineSettings(cache_tokens=2048))
-    with serving(host, wait=False) as live:
-        host.thread.wait(60)
-        with opened(browser, live.url) as chat:
-            chat.page.locator("#max_tokens").fill("8")
-            assert chat.ask("Say hello.") and re.match(r"\d tokens, ", chat.foot)
+    model = ServedModel("smollm2", lambda: load(smollm2_path, "torch"), EngineSettings(cache_tokens=2048))
+    with serving(model, load_seconds=60) as live, opened(browser, live.url) as chat:
+        chat.page.locator("#max_tokens").fill("8")
+        assert chat.ask("Say hello.") and re.match(r"\d tokens, ", chat.foot)

@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.fakes import Live, Program, make_host, make_llm, serving
+from tests.openai.fakes import Program, make_llm
+from tests.server.fakes import Live, make_model, serving
 from tests.server.test_api import CHAT, TEXT, chunks, error
-from tinyllm.server.running import RateMeter
+from tinyllm.server.rate_meter import RateMeter
 
 LONG = {"model": "fake", "prompt": "abc", "max_tokens": 2900, "temperature": 0, "ignore_eos": True}
 
@@ -46,17 +47,17 @@ def raw_post(live: Live, body: dict[str, Any], receive_buffer: int | None = None
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_pages(stream: bool) -> None:
-    with serving(make_host(Program(delay=0.005))) as live:
+    with serving(make_model(Program(delay=0.005))) as live:
         raw = raw_post(live, LONG | {"stream": stream, "n": 2})
-        assert until(lambda: live.host.thread.stats().running == 2)
+        assert until(lambda: live.model.thread.stats().running == 2)
         raw.close()
         start = time.monotonic()
-        assert live.settled(2) and live.host.thread.stats().generated_tokens < 2000
+        assert live.settled(2) and live.model.thread.stats().generated_tokens < 2000
         assert time.monotonic() - start < 1.5
 
 
 def test_aborted_streams_by_the_dozen() -> None:
-    with serving(make_host(Program(delay=0.002), max_waiting=500)) as live:
+    with serving(make_model(Program(delay=0.002), max_waiting=500)) as live:
 
         def abort(number: int) -> None:
             with httpx.stream(
@@ -87,9 +88,9 @@ def test_two_hundred_connections(live: Live) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:
-    with serving(make_host(Program(delay=0.01), max_running=1, max_waiting=1)) as live:
+    with serving(make_model(Program(delay=0.01), max_running=1, max_waiting=1)) as live:
         held = [raw_post(live, LONG | {"stream": True}) for _ in range(2)]
-        assert until(lambda: live.host.thread.stats().running + live.host.thread.stats().waiting == 2)
+        assert until(lambda: live.model.thread.stats().running + live.model.thread.stats().waiting == 2)
         for stream in (False, True):
             response = httpx.post(f"{live.url}/v1/completions", json=TEXT | {"stream": stream})
             assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1
@@ -102,13 +103,13 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 
 def test_a_slow_reader_is_dropped_and_holds_up_nobody() -> None:
-    with serving(make_host(), most_pending=50) as live:
+    with serving(make_model(), max_pending=50) as live:
         slow = raw_post(live, LONG | {"stream": True, "logprobs": 20, "n": 4}, receive_buffer=4096)
-        assert until(lambda: live.host.thread.stats().running >= 1)
+        assert until(lambda: live.model.thread.stats().running >= 1)
         fast = httpx.post(f"{live.url}/v1/completions", json=TEXT, timeout=20)
         assert fast.status_code == 200
-        assert until(lambda: not live.host.thread.stats().pages_held), "its pages are held while nobody reads"
-        assert live.host.thread.stats().generated_tokens < 4 * 2900
+        assert until(lambda: not live.model.thread.stats().pages_held), "its pages are held while nobody reads"
+        assert live.model.thread.stats().generated_tokens < 4 * 2900
         slow.settimeout(2)
         data = b""
         with contextlib.suppress(TimeoutError):
@@ -122,7 +123,7 @@ def test_a_slow_reader_is_dropped_and_holds_up_nobody() -> None:
 
 
 def test_a_failing_kernel_fails_its_own_request(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(make_host(Program(fails_on="!", delay=0.002))) as live, ThreadPoolExecutor(2) as pool:
+    with serving(make_model(Program(fails_on="!", delay=0.002))) as live, ThreadPoolExecutor(2) as pool:
         other = pool.submit(httpx.post, f"{live.url}/v1/completions", json=LONG | {"max_tokens": 100}, timeout=30)
         for stream in (False, True):
             response = httpx.post(f"{live.url}/v1/completions", json=TEXT | {"prompt": "ab!", "stream": stream})
@@ -135,7 +136,7 @@ def test_a_failing_kernel_fails_its_own_request(caplog: pytest.LogCaptureFixture
 
 
 def test_a_stream_that_breaks_ends_with_an_error() -> None:
-    with serving(make_host(Program(says={"ab": "xyz!..."}, fails_on="!", delay=0.02))) as live:
+    with serving(make_model(Program(says={"ab": "xyz!..."}, fails_on="!", delay=0.02))) as live:
         response = httpx.post(f"{live.url}/v1/completions", json=TEXT | {"prompt": "ab", "stream": True})
         *told, last = [line for line in response.text.split("\n\n") if line]
         assert response.status_code == 200 and len(told) == 4
@@ -144,14 +145,14 @@ def test_a_stream_that_breaks_ends_with_an_error() -> None:
 
 
 def test_requests_have_a_time() -> None:
-    with serving(make_host(Program(delay=0.01)), timeout=0.3) as live:
+    with serving(make_model(Program(delay=0.01)), timeout=0.3) as live:
         response = httpx.post(f"{live.url}/v1/completions", json=LONG)
         assert response.status_code == 504 and error(response)["code"] == "timeout"
         assert live.settled()
 
 
 def test_a_prompt_beyond_the_cache(live: Live) -> None:
-    with serving(make_host(pages=10)) as small:
+    with serving(make_model(pages=10)) as small:
         response = httpx.post(f"{small.url}/v1/completions", json=TEXT | {"prompt": "x" * 60})
         assert (
             response.status_code == 400
@@ -167,7 +168,7 @@ def test_loading_answers_503_until_it_is_done() -> None:
         go.wait(10)
         return make_llm()
 
-    with serving(make_host(load=load), wait=False) as live:
+    with serving(make_model(load=load), load_seconds=0) as live:
         assert (
             httpx.get(f"{live.url}/health").status_code == 200
             and httpx.get(f"{live.url}/status").json()["ready"] is False
@@ -182,10 +183,10 @@ def test_loading_answers_503_until_it_is_done() -> None:
 
 
 def test_draining_finishes_what_runs_and_takes_nothing_new() -> None:
-    with serving(make_host(Program(delay=0.005)), drain=5) as live, ThreadPoolExecutor(1) as pool:
+    with serving(make_model(Program(delay=0.005)), drain=5) as live, ThreadPoolExecutor(1) as pool:
         body = LONG | {"max_tokens": 100, "stream": True}
         running = pool.submit(httpx.post, f"{live.url}/v1/completions", json=body, timeout=20)
-        assert until(lambda: live.host.thread.stats().running == 1)
+        assert until(lambda: live.model.thread.stats().running == 1)
         live.server.handle_exit(15, None)
         refused = httpx.post(f"{live.url}/v1/completions", json=TEXT)
         assert refused.status_code == 503 and error(refused)["code"] == "draining" and refused.headers["retry-after"]
@@ -194,21 +195,25 @@ def test_draining_finishes_what_runs_and_takes_nothing_new() -> None:
         assert until(lambda: live.server.should_exit, 2)
 
 
-def test_draining_has_an_end() -> None:
-    with serving(make_host(Program(delay=0.02)), drain=0.2) as live, ThreadPoolExecutor(1) as pool:
+@pytest.mark.parametrize("delay", [0.02, 2.0])
+def test_draining_has_an_end(delay: float) -> None:
+    """However long the step takes that the model is in."""
+    with serving(make_model(Program(delay=delay)), drain=0.2) as live, ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, f"{live.url}/v1/completions", json=LONG, timeout=20)
-        assert until(lambda: live.host.thread.stats().running == 1)
+        assert until(lambda: live.model.active)
+        start = time.monotonic()
         live.server.handle_exit(15, None)
         response = running.result()
         assert response.status_code == 503 and error(response)["code"] == "draining"
+        assert time.monotonic() - start < 1.5
 
 
 def test_an_engine_that_breaks_says_so() -> None:
     """To who waits for a reply, too: asking again would be in vain."""
-    with serving(make_host(Program(delay=0.02))) as live, ThreadPoolExecutor(1) as pool:
+    with serving(make_model(Program(delay=0.02))) as live, ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, f"{live.url}/v1/completions", json=LONG, timeout=20)
-        assert until(lambda: live.host.thread.stats().running == 1)
-        live.host.thread._inbox.put(lambda engine: 1 // 0)  # type: ignore[arg-type, return-value]
+        assert until(lambda: live.model.thread.stats().running == 1)
+        live.model.thread._inbox.put(lambda engine: 1 // 0)  # type: ignore[arg-type, return-value]
         response = running.result()
         assert (
             response.status_code == 503

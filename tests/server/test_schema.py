@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.server.fakes import Live, make_host, serving
+from tests.server.fakes import Live, make_model, serving
 
 schemathesis = pytest.importorskip("schemathesis")
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ EXAMPLES = int(os.environ.get("TINYLLM_SCHEMA_EXAMPLES", "60"))
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Live]:
-    with serving(make_host(max_waiting=500)) as live:
+    with serving(make_model(max_waiting=500)) as live:
         yield live
         assert live.settled()
 

@@ -20,7 +20,8 @@ import pytest
 
 from tests.cli.conftest import Cli, cli
 from tests.server.test_api import TEXT
-from tinyllm.server.loading import EngineSettings, Host
+from tinyllm.server.app import make_app
+from tinyllm.server.served_model import EngineSettings, ServedModel
 from tinyllm.server.settings import MAX_BODY
 
 __all__ = ["cli"]
@@ -56,28 +57,20 @@ def starts(cli: Cli, clean_environment: pytest.MonkeyPatch) -> Callable[..., dic
     """`starts("--port", "0")`: what the app, the socket and the engine are given, without a server."""
     seen: dict[str, Any] = {}
 
-    def make_app(host: Host, api_key: Any, cors: Any, timeout: Any, max_body: Any, *, hosts: Any) -> None:
-        seen.update(
-            name=host.name,
-            sizes=host.settings,
-            api_key=api_key,
-            cors=cors,
-            timeout=timeout,
-            max_body=max_body,
-            hosts=hosts,
-        )
+    def record(model: ServedModel, **options: Any) -> Any:
+        seen.update(options, name=model.name, sizes=model.settings)
+        return make_app(model, **options)
 
     def open_socket(host: str, port: int) -> socket.socket:
         seen.update(host=host, port=port)
         return socket.socket()
 
-    def run(app: Any, host: Host, listening: socket.socket, drain: float, on_ready: Any) -> None:
+    def run(app: Any, model: ServedModel, listening: socket.socket, on_ready: Any) -> None:
         listening.close()
-        seen.update(drain=drain)
 
-    clean_environment.setattr("tinyllm.server.app.make_app", make_app)
-    clean_environment.setattr("tinyllm.server.serving.open_socket", open_socket)
-    clean_environment.setattr("tinyllm.server.serving.serve", run)
+    clean_environment.setattr("tinyllm.server.app.make_app", record)
+    clean_environment.setattr("tinyllm.server.run.open_socket", open_socket)
+    clean_environment.setattr("tinyllm.server.run.run", run)
     clean_environment.setattr("tinyllm.server.logs.configure", lambda level: seen.update(log_level=level))
 
     def start(*arguments: str) -> dict[str, Any]:
@@ -288,6 +281,23 @@ def test_a_second_signal_ends_it_at_once() -> None:
             found.send_signal(signal.SIGTERM)
             _, err = found.communicate(timeout=5)
         assert found.returncode == 130 and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_second_signal_waits_for_no_step() -> None:
+    """However long the step takes that the model is in."""
+    with process("--served-name", "fake", "--drain", "60", FAKE_DELAY="60") as found:
+        host, _, port = address(found).removeprefix("http://").rpartition(":")
+        body = json.dumps(TEXT).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as raw:
+            raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            time.sleep(0.5)
+            for _ in range(2):
+                found.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+            _, err = found.communicate(timeout=20)
+        assert found.returncode == 130 and "Traceback" not in err, err
 
 
 @pytest.mark.slow

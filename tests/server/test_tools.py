@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.fakes import TOOL_TEMPLATE, Program, make_host, serving
+from tests.openai.fakes import TOOL_TEMPLATE, Program
+from tests.server.fakes import make_model, serving
 from tests.server.test_api import chunks, error
 
 SCHEMA = {
@@ -53,7 +54,7 @@ def ask(text: str, **extra: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with serving(make_host(Program(says=SAYS))) as live, httpx.Client(base_url=live.url, timeout=20) as client:
+    with serving(make_model(Program(says=SAYS))) as live, httpx.Client(base_url=live.url, timeout=20) as client:
         yield client
         assert live.settled()
 
@@ -111,7 +112,7 @@ def test_results_of_tools_reach_a_model_whose_template_knows_none(http: httpx.Cl
 
 
 def test_a_template_with_tools_gets_them() -> None:
-    with serving(make_host(template=TOOL_TEMPLATE)) as live:
+    with serving(make_model(template=TOOL_TEMPLATE)) as live:
         ids = httpx.post(f"{live.url}/tokenize", json={"messages": HISTORY, "tools": TOOLS[1:]}).json()["tokens"]
         prompt = "".join(map(chr, ids))
         wanted = (
@@ -193,6 +194,6 @@ def test_a_call_that_cannot_be_enforced_is_refused(http: httpx.Client) -> None:
 
 
 def test_a_model_without_a_template() -> None:
-    with serving(make_host(template=None)) as live:
+    with serving(make_model(template=None)) as live:
         response = httpx.post(f"{live.url}/v1/chat/completions", json=ask("a", tools=None))
         assert response.status_code == 422 and "no chat template" in error(response)["message"]

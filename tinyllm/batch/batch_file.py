@@ -1,4 +1,4 @@
-"""A file of requests in OpenAI's batch format: `custom_id`, `method`, `url` and `body` on each line."""
+"""A file of requests in OpenAI's batch format: each line is an object with `custom_id`, `method`, `url` and `body`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Line:
-    """A request, and where it stands. problem: what is wrong with the line, as (code, message), as far as it shows
-    without a model."""
+    """A request, and where it stands in the file.
+
+    Args:
+        number: of the line, from 1.
+        offset, size: of the request in bytes.
+        custom_id: None where the line has none that could be used.
+        problem: what is wrong with the line, as (code, message); None: nothing that shows without a model.
+    """
 
     number: int
     offset: int
@@ -28,16 +34,16 @@ class Line:
 
     @property
     def key(self) -> str | int:
-        """What its result is found by: the `custom_id`, or the line number where it has none."""
+        """Tells which result is its own: the `custom_id`, or the line number where it has none."""
         return self.number if self.custom_id is None else self.custom_id
 
 
 class BatchFile:
-    """The requests of a file, read once to be checked; bodies are read again as they are needed, so that a large file
-    stays on disk.
+    """The requests of a file. It is read once to check each line, and each body again when it is needed, so that a
+    large file stays on disk.
 
     Args:
-        urls: those that can be answered.
+        urls: those that a request may have.
 
     Raises:
         InvalidInputError: the file cannot be read, holds no request, or a `custom_id` twice (both lines are named).
@@ -56,20 +62,20 @@ class BatchFile:
             raise
 
     def body(self, line: Line) -> dict[str, Any]:
-        """The request's body. Raises `InvalidInputError` where the file was changed meanwhile."""
+        """The body of a request. Raises `InvalidInputError` where the file was changed meanwhile."""
         self._file.seek(line.offset)
-        request, problem = _parsed(self._file.read(line.size))
+        request, problem = _parse(self._file.read(line.size))
         if problem or request.get("custom_id") != line.custom_id or not isinstance(request.get("body"), dict):
             raise InvalidInputError(f"{self.path}: line {line.number}: was changed while the batch ran")
         return dict(request["body"])
 
     def close(self) -> None:
-        """No more bodies are read."""
+        """Close the file; no bodies can be read any more."""
         self._file.close()
 
     def _lines(self, urls: Collection[str]) -> list[Line]:
-        found: list[Line] = []
-        numbers: dict[str, int] = {}
+        lines: list[Line] = []
+        numbers: dict[str, int] = {}  # of the first line with a custom_id
         offset = 0
         try:
             for number, data in enumerate(self._file, 1):
@@ -78,55 +84,56 @@ class BatchFile:
                     start, data = len(_BOM), data[len(_BOM) :]
                 if not data.strip():
                     continue
-                line = _checked(number, start, data, urls)
+                line = _check(number, start, data, urls)
                 if line.custom_id is not None:
                     first = numbers.setdefault(line.custom_id, number)
                     if first != number:
                         raise InvalidInputError(
                             f"{self.path}: line {number}: custom_id: expected one that no other line has, got "
-                            f"{line.custom_id!r}, "
-                            f"which line {first} has"
+                            f"{line.custom_id!r}, which line {first} has"
                         )
-                found.append(line)
+                lines.append(line)
         except OSError as error:
             raise InvalidInputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        if not found:
+        if not lines:
             raise InvalidInputError(f"{self.path}: expected a request on each line, got an empty file")
-        return found
+        return lines
 
 
-def _parsed(data: bytes) -> tuple[dict[str, Any], str]:
-    """(object, what kept it from being read)"""
+def _parse(data: bytes) -> tuple[dict[str, Any], str]:
+    """(object, why it cannot be read)"""
     try:
-        found = json.loads(data.decode().rstrip("\r\n"))
+        request = json.loads(data.decode().rstrip("\r\n"))
     except UnicodeDecodeError as error:
         return {}, f"expected UTF-8, got byte 0x{data[error.start]:02x} at position {error.start}"
     except json.JSONDecodeError as error:
         return {}, f"expected JSON, got: {error.msg} at column {error.colno}"
     except (RecursionError, ValueError) as error:
         return {}, f"expected JSON, got: {' '.join(str(error).split())}"
-    return (found, "") if isinstance(found, dict) else ({}, f"expected an object, got {type(found).__name__}")
+    if not isinstance(request, dict):
+        return {}, f"expected an object, got {type(request).__name__}"
+    return request, ""
 
 
-def _checked(number: int, offset: int, data: bytes, urls: Collection[str]) -> Line:
-    request, problem = _parsed(data)
-    custom_id = request.get("custom_id")
-    named = custom_id if isinstance(custom_id, str) and custom_id else None
+def _check(number: int, offset: int, data: bytes, urls: Collection[str]) -> Line:
+    request, problem = _parse(data)
     if problem:
         return Line(number, offset, len(data), None, problem=("invalid_json_line", problem))
-    problem = _problem(request, named, urls)
+    value = request.get("custom_id")
+    custom_id = value if isinstance(value, str) and value else None
+    message = _problem(request, custom_id, urls)
     return Line(
-        number, offset, len(data), named, str(request.get("url")), ("invalid_request", problem) if problem else None
+        number, offset, len(data), custom_id, str(request.get("url")), ("invalid_request", message) if message else None
     )
 
 
 def _problem(request: dict[str, Any], custom_id: str | None, urls: Collection[str]) -> str:
-    """The first thing that is wrong, or nothing."""
+    """The first thing that is wrong with a request; empty: nothing."""
     missing = [name for name in _FIELDS if name not in request]
     unknown = [name for name in request if name not in _FIELDS]
     if missing or unknown:
-        what = f"{', '.join(missing)}: missing" if missing else f"{', '.join(unknown)}: unknown"
-        return f"{what}; a request has {', '.join(_FIELDS)}"
+        fields = f"{', '.join(missing)}: missing" if missing else f"{', '.join(unknown)}: unknown"
+        return f"{fields}; a request has {', '.join(_FIELDS)}"
     if custom_id is None:
         return f"custom_id: expected some text, got {request['custom_id']!r:.80}"
     if request["method"] != "POST":

@@ -1,4 +1,4 @@
-"""Results in OpenAI's batch format, a line each, on files that survive a kill: what is there is done, and is not done
+"""A file of results in OpenAI's batch format, a line for each. It survives a kill: what it has is done, and is not done
 again."""
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from tinyllm.errors import InvalidInputError, TinyllmError
 
 Key = str | int
 START = b'{"id": "batch_req_'
-"""What each line of ours begins with: a last line without an end is cut off only where it may be one of them."""
+"""How each line of a result begins. A last line without an end is removed only where it may be one."""
 
 
 class ResultFile:
-    """A file of results, open for more. A half-written last line is cut off; a file that another process writes is
-    refused.
+    """A file of results, open to add more. A last line that is half written is removed.
 
-    `done` has the keys of the results that were there, `failed` says how many of them are no replies.
+    `done` has the keys of the results that it had when it was opened, `failed` the number of those that are no replies.
+
+    Args:
+        fsync_seconds: results reach the disk at least this often, while some are added.
 
     Raises:
         InvalidInputError: the file holds something else than results, or a result twice.
@@ -51,8 +53,8 @@ class ResultFile:
             raise
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Append a result. It survives a kill of this process from here on, and a loss of power from the next fsync
-        on."""
+        """Append a result. From here on it survives a kill of this process, and from the next fsync on a loss of
+        power."""
         data = _bytes(entry) + b"\n"
         try:
             while data:
@@ -63,18 +65,18 @@ class ResultFile:
             raise TinyllmError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def sync(self) -> None:
-        """Everything written reaches the disk."""
+        """Bring everything that was written to the disk."""
         os.fsync(self._file.fileno())
         self._synced = self._clock()
 
     def close(self) -> None:
-        """Sync and let go of it."""
+        """Sync, and close the file."""
         if not self._file.closed:
             self.sync()
             self._file.close()
 
     def order(self, keys: Iterable[Key]) -> None:
-        """Put the results into this order: into a new file, which then takes the place of the old one."""
+        """Put the results into the order of their keys: into a new file, which then takes the place of the old one."""
         places: dict[Key, tuple[int, int]] = {}
         offset = 0
         part = self.path.with_name(f"{self.path.name}.part")
@@ -99,8 +101,8 @@ class ResultFile:
             ) from error
 
     def _read(self) -> tuple[set[Key], int]:
-        """(keys of the results that are there, how many of them failed)"""
-        numbers: dict[Key, int] = {}
+        """(keys of the results, how many of them failed)"""
+        numbers: dict[Key, int] = {}  # of the line with the result of a key
         failed = whole = 0
         with self.path.open("rb") as file:
             for number, data in enumerate(file, 1):
@@ -127,19 +129,19 @@ class ResultFile:
 
     def _entry(self, number: int, data: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(data.decode())
+            entry = json.loads(data.decode())
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"{self.path}: line {number}: {_NO_RESULT}") from error
-        if not isinstance(found, dict) or not {"custom_id", "response", "error"} <= found.keys() or _key(found) is None:
+        if not isinstance(entry, dict) or not {"custom_id", "response", "error"} <= entry.keys() or _key(entry) is None:
             raise InvalidInputError(f"{self.path}: line {number}: {_NO_RESULT}")
-        return found
+        return entry
 
 
 _NO_RESULT = "expected the result of a batch; name a new file, or one that a batch wrote"
 
 
 def _key(entry: dict[str, Any]) -> Any:
-    """The `custom_id`; the line number of a request without one; None for what is no result."""
+    """The `custom_id`, or the line number of a request without one; None for what is no result."""
     error = entry.get("error")
     if entry.get("custom_id") is None:
         return error.get("line") if isinstance(error, dict) else None
@@ -147,7 +149,7 @@ def _key(entry: dict[str, Any]) -> Any:
 
 
 def has_failed(entry: dict[str, Any]) -> bool:
-    """Whether it is anything but a reply."""
+    """Whether a result is anything but a reply."""
     response = entry["response"]
     return not isinstance(response, dict) or response.get("status_code") != 200
 

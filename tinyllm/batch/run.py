@@ -9,52 +9,29 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from tinyllm import __version__
 from tinyllm.batch.batch_file import BatchFile, Line
+from tinyllm.batch.requests import prepare
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.engine.engine import Event
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.llm import LLM
+from tinyllm.openai.errors import api_error
+from tinyllm.openai.replies import Reply, make_reply
+from tinyllm.openai.requests import PreparedRequest
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 1.0
-"""Seconds after which a silent engine is asked whether it is still there."""
-
-
-class Answer(Protocol):
-    """A request on its way to its response."""
-
-    groups: list[list[Sequence]]
-    """For each prompt its choices; every group is a request to the engine."""
-    priority: int
-
-    @property
-    def finished(self) -> set[int]:
-        """The choices that want no more, counted through all groups."""
-
-    def push(self, index: int, event: Event) -> None:
-        """A piece of choice `index`."""
-
-    def body(self) -> dict[str, Any]:
-        """The response, once every choice is finished."""
-
-
-class Answers(Protocol):
-    """How requests become answers, and errors become bodies; `ServerAnswers` has it, so that a batch answers as the
-    server does."""
-
-    def answer(self, url: str, body: dict[str, Any]) -> Answer:
-        """Check a request. Raises what the server would answer with an error."""
-
-    def error(self, error: Exception, request_id: str) -> tuple[int, dict[str, Any]]:
-        """(HTTP status, body with an OpenAI error object)"""
+"""Seconds without an event after which the engine is asked whether it still runs."""
 
 
 @dataclass
 class Counts:
-    """How far a batch is: requests done and failed, those of earlier runs included; tokens of this run."""
+    """How far a batch is: requests done and failed, those of earlier runs included, and tokens of this run."""
 
     total: int
     done: int = 0
@@ -66,27 +43,29 @@ class Counts:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of this run."""
+        """Tokens of replies a second, in this run."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass
-class _Running:
+class _RunningRequest:
+    """A line whose sequences are in the engine. Each group of them is a request of the engine's own."""
+
     line: Line
     id: str
-    answer: Answer
+    prepared: PreparedRequest
+    reply: Reply
     unfinished: int = field(init=False)
-    reused: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.unfinished = sum(map(len, self.answer.groups))
+        self.unfinished = len(self.prepared.sequences)
 
 
-def left_over(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
-    """The lines without a result yet.
+def lines_left(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
+    """The lines that have no result yet.
 
     Raises:
-        InvalidInputError: a result is of a request that the file does not have.
+        InvalidInputError: a result is of a request that the file does not have, or two results are of one.
     """
     keys = {line.key for line in file.lines}
     done: set[str | int] = set()
@@ -96,20 +75,22 @@ def left_over(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
             raise InvalidInputError(
                 f"{result.path}: holds the result of {foreign[0]!r}, which is not in {file.path}; name another file"
             )
-        twice = sorted(map(str, result.done & done))
-        if twice:
+        repeated = sorted(map(str, result.done & done))
+        if repeated:
             raise InvalidInputError(
-                f"{result.path}: holds the result of {twice[0]!r}, which is among the other results as well"
+                f"{result.path}: holds the result of {repeated[0]!r}, which is among the other results as well"
             )
         done |= result.done
     return [line for line in file.lines if line.key not in done]
 
 
 class BatchRun:
-    """One run over the lines that are left.
+    """One run over the lines of a file that have no result yet.
 
     Args:
         results, errors: where replies go, and where all else goes; the same file, or two.
+        thread: runs the engine of `llm`.
+        name: the one under which requests ask for the model.
         window: sequences that are in the engine at a time, running and waiting.
     """
 
@@ -119,21 +100,24 @@ class BatchRun:
         results: ResultFile,
         errors: ResultFile,
         thread: EngineThread,
-        answers: Answers,
+        llm: LLM,
+        name: str,
         window: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._file, self._results, self._errors, self._thread, self._answers = file, results, errors, thread, answers
-        self._window, self._clock = window, clock
-        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._running: dict[str, tuple[_Running, int]] = {}
-        self._inside = 0
-        both = {id(r): r for r in (results, errors)}.values()
-        self._left = left_over(file, both)
-        self.counts = Counts(len(file.lines), len(file.lines) - len(self._left), sum(r.failed for r in both))
+        self._file, self._results, self._errors, self._thread = file, results, errors, thread
+        self._llm, self._name, self._window, self._clock = llm, name, window, clock
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        # by the engine's id of a group: its request, and which choice of the request the group's first one is
+        self._running: dict[str, tuple[_RunningRequest, int]] = {}
+        self._sequences = 0  # that are in the engine
+        files = {id(result): result for result in (results, errors)}.values()
+        self._left = lines_left(file, files)
+        done = len(file.lines) - len(self._left)
+        self.counts = Counts(len(file.lines), done, sum(result.failed for result in files))
 
     def run(self, on_progress: Callable[[Counts], None] = lambda counts: None) -> Counts:
-        """Answer every line that is left; a request that fails is a result as well, and stops no other.
+        """Answer every line that is left. A request that fails has a result as well, and stops no other.
 
         Raises:
             TinyllmError: the engine broke, or a result cannot be written. What is done by then is kept.
@@ -143,7 +127,7 @@ class BatchRun:
         on_progress(self.counts)
         while self._running:
             try:
-                event = self._inbox.get(timeout=_PATIENCE)
+                event = self._events.get(timeout=_PATIENCE)
             except queue.Empty:
                 self._check_engine()
                 continue
@@ -154,114 +138,116 @@ class BatchRun:
         return self.counts
 
     def _fill(self, lines: Iterator[Line]) -> None:
-        while self._inside < self._window:
+        while self._sequences < self._window:
             line = next(lines, None)
             if line is None:
                 return
             self._begin(line)
 
     def _begin(self, line: Line) -> None:
-        request = f"batch_req_{uuid.uuid4().hex}"
+        request_id = f"batch_req_{uuid.uuid4().hex}"
         if line.problem:
             code, message = line.problem
-            self._done(line, request, None, {"code": code, "message": message, "param": None, "line": line.number})
+            error = {"code": code, "message": message, "param": None, "line": line.number}
+            self._write(line, request_id, None, error)
             return
         try:
-            answer = self._answers.answer(line.url, self._file.body(line))
+            prepared = prepare(self._llm, self._name, line.url, self._file.body(line))
+            reply = make_reply(prepared, self._name, f"tinyllm-{__version__}", self._llm.tokenizer)
         except Exception as error:  # noqa: BLE001  whatever a request makes go wrong is its own result
-            self._fail(line, request, error)
+            self._fail(line, request_id, error)
             return
-        running, first = _Running(line, request, answer), 0
-        self._inside += running.unfinished
-        for number, group in enumerate(answer.groups):
-            self._submit(f"{request}.{number}", running, first, group)
-            first += len(group)
+        request, first_choice = _RunningRequest(line, request_id, prepared, reply), 0
+        self._sequences += request.unfinished
+        for number, group in enumerate(prepared.groups):
+            self._submit(f"{request_id}.{number}", request, first_choice, group)
+            first_choice += len(group)
 
-    def _submit(self, name: str, running: _Running, first: int, group: list[Sequence]) -> None:
-        """Hand a group to the engine. first: which choice of the request its first one is."""
-        self._running[name] = running, first
+    def _submit(self, group_id: str, request: _RunningRequest, first_choice: int, group: list[Sequence]) -> None:
+        self._running[group_id] = request, first_choice
 
-        def told(taken: Future[None]) -> None:
-            error = taken.exception()
+        def on_accepted(accepted: Future[None]) -> None:
+            error = accepted.exception()
             if error is not None:
-                self._inbox.put(
-                    Event(name, 0, error=error if isinstance(error, Exception) else TinyllmError(str(error)))
+                self._events.put(
+                    Event(group_id, 0, error=error if isinstance(error, Exception) else TinyllmError(str(error)))
                 )
 
-        self._thread.submit(name, group, self._inbox.put, running.answer.priority).add_done_callback(told)
+        accepted = self._thread.submit(group_id, group, self._events.put, request.prepared.priority)
+        accepted.add_done_callback(on_accepted)
 
     def _take(self, event: Event) -> None:
-        found = self._running.get(event.request)
-        if found is None:
+        if event.request not in self._running:
             return
-        running, first = found
+        request, first_choice = self._running[event.request]
         if isinstance(event.error, StoppedError):
             raise event.error
         if event.error is not None:
-            self._give_up(running, event.error)
+            self._give_up(request, event.error)
             return
         piece = event.piece
         if piece is None:
             return
         try:
-            running.answer.push(first + event.index, event)
-        except Exception as error:  # noqa: BLE001  a reply that cannot be told ends its own request alone
-            self._give_up(running, error)
+            request.reply.push(first_choice + event.index, piece, event.reused)
+        except Exception as error:  # noqa: BLE001  a reply that cannot be written ends its own request alone
+            self._give_up(request, error)
             return
-        if event.index == 0:
-            running.reused[event.request] = event.reused
         self.counts.tokens += len(piece.token_ids)
-        done = sum(map(len, running.answer.groups)) - running.unfinished
-        newly = len(running.answer.finished) - done  # a reply may have enough before the engine has
-        running.unfinished -= newly
-        self._inside -= newly
-        if not running.unfinished:
-            self._drop(running)
-            self._finish(running)
+        # counted anew, as a reply may have enough of a choice before the engine has finished it
+        unfinished = len(request.prepared.sequences) - len(request.reply.finished)
+        self._sequences -= request.unfinished - unfinished
+        request.unfinished = unfinished
+        if not unfinished:
+            self._drop(request)
+            self._finish(request)
 
-    def _drop(self, running: _Running) -> None:
-        """No event of its groups counts any more; those that still run are cancelled."""
-        for number, group in enumerate(running.answer.groups):
-            name = f"{running.id}.{number}"
-            del self._running[name]
-            if any(s.finish_reason is None for s in group):
-                self._thread.cancel(name)
+    def _drop(self, request: _RunningRequest) -> None:
+        """Ignore further events of a request, and cancel what still runs of it."""
+        for number, group in enumerate(request.prepared.groups):
+            group_id = f"{request.id}.{number}"
+            del self._running[group_id]
+            if any(sequence.finish_reason is None for sequence in group):
+                self._thread.cancel(group_id)
 
-    def _give_up(self, running: _Running, error: Exception) -> None:
-        self._inside -= running.unfinished
-        self._drop(running)
-        self._fail(running.line, running.id, error)
+    def _give_up(self, request: _RunningRequest, error: Exception) -> None:
+        self._sequences -= request.unfinished
+        self._drop(request)
+        self._fail(request.line, request.id, error)
 
-    def _finish(self, running: _Running) -> None:
+    def _finish(self, request: _RunningRequest) -> None:
         try:
-            body = running.answer.body()
+            body = request.reply.body()
         except Exception as error:  # noqa: BLE001  as in `_take`
-            self._fail(running.line, running.id, error)
+            self._fail(request.line, request.id, error)
             return
-        self.counts.prompt_tokens += sum(len(group[0].prompt) for group in running.answer.groups)
-        self.counts.reused_tokens += sum(running.reused.values())
-        self._done(running.line, running.id, _response(running.id, 200, body), None)
+        self.counts.prompt_tokens += request.reply.prompt_tokens
+        self.counts.reused_tokens += request.reply.cached_tokens
+        self._write(request.line, request.id, _response(request.id, 200, body), None)
 
-    def _fail(self, line: Line, request: str, error: Exception) -> None:
-        status, body = self._answers.error(error, request)
-        if status >= 500:
-            _log.error("%s: %s: %s", request, type(error).__name__, error)
-        self._done(line, request, _response(request, status, body), None)
+    def _fail(self, line: Line, request_id: str, error: Exception) -> None:
+        answer = api_error(error, request_id)
+        if answer.status >= 500:
+            _log.error("%s: %s: %s", request_id, type(error).__name__, error)
+        self._write(line, request_id, _response(request_id, answer.status, answer.body()), None)
 
-    def _done(self, line: Line, request: str, response: dict[str, Any] | None, error: dict[str, Any] | None) -> None:
+    def _write(
+        self, line: Line, request_id: str, response: dict[str, Any] | None, error: dict[str, Any] | None
+    ) -> None:
+        """Write the result of a line, and count it."""
         failed = response is None or response["status_code"] != 200
-        entry = {"id": request, "custom_id": line.custom_id, "response": response, "error": error}
+        entry = {"id": request_id, "custom_id": line.custom_id, "response": response, "error": error}
         (self._errors if failed else self._results).add(entry)
         self.counts.done += 1
         self.counts.failed += failed
 
     def _check_engine(self) -> None:
-        """Raises where the engine's thread has ended, as a request that reached it too late has no event."""
+        """Raises where the engine's thread has ended, as a request that reached it too late gets no event."""
         if self._thread.error is not None:
             raise TinyllmError(
                 f"the engine broke: {type(self._thread.error).__name__}: {self._thread.error}"
             ) from self._thread.error
 
 
-def _response(request: str, status: int, body: dict[str, Any]) -> dict[str, Any]:
-    return {"status_code": status, "request_id": request.replace("batch_req", "req", 1), "body": body}
+def _response(request_id: str, status: int, body: dict[str, Any]) -> dict[str, Any]:
+    return {"status_code": status, "request_id": request_id.replace("batch_req", "req", 1), "body": body}

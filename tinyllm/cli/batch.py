@@ -11,6 +11,7 @@ from tinyllm.cli import options
 
 
 def batch(
+    context: typer.Context,
     requests: Annotated[Path, typer.Argument(metavar="IN.JSONL", help="Requests in OpenAI's batch format.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT.JSONL", help="Where results go, as they are done.")
@@ -40,17 +41,15 @@ def batch(
     """
     from contextlib import ExitStack
 
-    from tinyllm.batch.answers import URLS
     from tinyllm.batch.batch_file import BatchFile
+    from tinyllm.batch.requests import URLS
     from tinyllm.batch.result_file import ResultFile, same_file
-    from tinyllm.batch.run import left_over
+    from tinyllm.batch.run import lines_left
     from tinyllm.cli.batch_run import answer_all, report
     from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings
 
-    sizes = options.resolved(
-        "batch", read_settings(), max_running=max_running, max_step_tokens=max_step_tokens, cache_tokens=cache_tokens
-    )
+    sizes = options.resolved("batch", read_settings(), context.params)
     paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
     for number, (name, path) in enumerate(paths.items()):
         for other, twin in list(paths.items())[:number]:
@@ -65,7 +64,7 @@ def batch(
         if errors is not None:
             failures = ResultFile(errors)
             stack.callback(failures.close)
-        left = left_over(file, {id(r): r for r in (results, failures)}.values())
+        left = lines_left(file, {id(result): result for result in (results, failures)}.values())
         counts = answer_all(
             file,
             results,
@@ -77,7 +76,7 @@ def batch(
             sizes.cache_tokens,
         )
         if ordered:
-            for result in {id(r): r for r in (results, failures)}.values():
+            for result in {id(result): result for result in (results, failures)}.values():
                 result.order(line.key for line in file.lines)
     report(counts, output, errors, as_json)
     if counts.failed:

@@ -1,4 +1,4 @@
-"""What `tinyllm batch` does once its files are checked: load, run under a progress bar, say how it went."""
+"""What `tinyllm batch` does once its files are checked: load the model, run under a progress bar, report."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ def answer_all(
     max_step_tokens: int,
     cache_tokens: int,
 ) -> Counts:
-    """Load the model (name, backend, dtype, fast) if anything is left to do, and answer it."""
-    from tinyllm.batch.answers import ServerAnswers
+    """Answer the lines that are left. The model is loaded only where there are any.
+
+    Args:
+        results, failures: where replies go, and where all else goes; may be the same file.
+        model: its name, the backend, the dtype, and whether kernels may round; as `load_model` takes them.
+        cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
+    """
     from tinyllm.engine.engine_thread import EngineThread
 
     done = len(file.lines) - len(left)
@@ -41,19 +46,18 @@ def answer_all(
         note(f"{done} of {len(file.lines)} requests are done already")
     loaded: list[LLM] = []
 
-    def make() -> Engine:
+    def make_engine() -> Engine:
         llm = session.load_model(*model)
         loaded.append(llm)
-        most = min(cache_tokens, max_running * llm.context)
-        return llm.engine(
-            most, max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=sys.maxsize
-        )  # the window is ours
+        tokens = min(cache_tokens, max_running * llm.context)
+        # any number may wait, as the run itself hands over no more than its window
+        return llm.engine(tokens, max_step_tokens=max_step_tokens, max_running=max_running, max_waiting=sys.maxsize)
 
-    thread = EngineThread(make)
+    thread = EngineThread(make_engine)
     thread.start()
     thread.wait()
-    answers = ServerAnswers(loaded[0], options.served_name(session.model_name(model[0])))
-    run = BatchRun(file, results, failures, thread, answers, window=2 * max_running)
+    name = options.served_name(session.model_name(model[0]))
+    run = BatchRun(file, results, failures, thread, loaded[0], name, window=2 * max_running)
     try:
         with _bar(len(file.lines)) as on_progress:
             return run.run(on_progress)
@@ -65,7 +69,7 @@ def answer_all(
 
 
 def report(counts: Counts, output: Path, errors: Path | None, as_json: bool) -> None:
-    """How it went: a line for a reader, an object for a script."""
+    """Say how it went: a line on stderr, or a JSON object on stdout."""
     if as_json:
         print_json(asdict(counts) | {"tokens_per_second": counts.tokens_per_second})
         return
@@ -79,7 +83,7 @@ def report(counts: Counts, output: Path, errors: Path | None, as_json: bool) -> 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[Counts], None]]:
-    """A progress bar on a terminal's stderr."""
+    """A progress bar on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda counts: None
         return

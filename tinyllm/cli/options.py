@@ -37,7 +37,7 @@ def _ops() -> list[str]:
 def setting(name: str, short: str = "", *, metavar: str | None = None) -> Any:
     """The option of a setting, with the setting's meaning, bounds and default in its help.
 
-    Its value is None, or an empty list, where the option is not given: `resolved` then takes the setting's.
+    Its value is None, or empty, where the option is not given: `resolved` then takes the setting's.
     """
     spec = known_settings()[name]
     kind, flag = spec.kind, spec.key.replace("_", "-")
@@ -50,21 +50,29 @@ def setting(name: str, short: str = "", *, metavar: str | None = None) -> Any:
     return typer.Option(*names, metavar=metavar, min=low, max=high, show_default=default, help=text)
 
 
-def resolved(command: str, settings: Mapping[str, Setting], **options: Any) -> SimpleNamespace:
-    """The values of a command's options: what the command line gives, and else what the setting says.
+def resolved(command: str, settings: Mapping[str, Setting], arguments: Mapping[str, Any]) -> SimpleNamespace:
+    """The values of all settings of a command, by key: what its options say, and else what files and variables say.
+
+    Args:
+        arguments: those that the command was called with, as `typer.Context.params` has them.
 
     Raises:
-        ConfigError: the command line gives what the setting may not be.
+        ConfigError: an option says what the setting may not be.
     """
     values = SimpleNamespace()
-    for option, value in options.items():
-        name, where = f"{command}.{option}", f"{command}: {option.replace('_', '-')}"
-        if value is None or value == []:
+    for name, spec in known_settings().items():
+        if spec.table != command:
+            continue
+        value, where = arguments[spec.key], f"{command}: {spec.key.replace('_', '-')}"
+        if spec.kind.type is list:
+            value = list(value or ()) or None
+        if value is None:
             value = settings[name].value
+        elif spec.kind.type is Bytes:
+            value = spec.kind.from_text(where, value)
         else:
-            kind = known_settings()[name].kind
-            value = kind.from_text(where, value) if kind.type is Bytes else kind.in_range(where, value)
-        setattr(values, option, value)
+            value = spec.kind.in_range(where, value)
+        setattr(values, spec.key, value)
     return values
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from tinyllm.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyllm.server.loading import Host
+    from tinyllm.server.served_model import ServedModel
     from tinyllm.settings.read import Setting
 
 
 def serve(
+    context: typer.Context,
     model: options.ModelName = None,
     backend: options.BackendName = None,
     host: Annotated[str | None, options.setting("serve.host", metavar="ADDRESS")] = None,
@@ -44,43 +47,18 @@ def serve(
     """
     from tinyllm.cli import session
     from tinyllm.cli.output import note
-    from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings
 
     with options.extra("serve", "serve"):
+        from tinyllm.server.access import allowed_hosts, is_loopback
         from tinyllm.server.app import make_app
-        from tinyllm.server.loading import EngineSettings, Host
         from tinyllm.server.logs import configure
-        from tinyllm.server.serving import allowed_hosts, check_origins, is_loopback, open_socket
-        from tinyllm.server.serving import serve as run
+        from tinyllm.server.run import open_socket, run
+        from tinyllm.server.served_model import EngineSettings, ServedModel
 
     settings = read_settings()
     _check_cache(settings, pages, cache_tokens)
-    chosen = options.resolved(
-        "serve",
-        settings,
-        host=host,
-        port=port,
-        api_key=api_key,
-        cors=cors,
-        allowed_host=allowed_host,
-        served_name=served_name,
-        cache_tokens=cache_tokens,
-        pages=pages,
-        page_size=page_size,
-        max_step_tokens=max_step_tokens,
-        max_running=max_running,
-        max_waiting=max_waiting,
-        batch_invariant=batch_invariant,
-        max_body=max_body,
-        timeout=timeout,
-        drain=drain,
-        log_level=log_level,
-    )
-    if chosen.api_key is not None and not chosen.api_key.strip():
-        raise InvalidInputError("serve: api-key: expected some text, got none")
-    hosts = allowed_hosts(chosen.host, chosen.allowed_host)
-    check_origins(chosen.cors)
+    chosen = options.resolved("serve", settings, context.params)  # the options above, those given and those not
     configure(chosen.log_level)
     sizes = EngineSettings(
         cache_tokens=chosen.cache_tokens,
@@ -91,9 +69,16 @@ def serve(
         max_waiting=chosen.max_waiting,
         one_at_a_time=chosen.batch_invariant,
     )
-    name = session.model_name(model)
-    served = Host(
-        chosen.served_name or options.served_name(name), lambda: session.load_model(model, backend, dtype, fast), sizes
+    name = chosen.served_name or options.served_name(session.model_name(model))
+    served = ServedModel(name, lambda: session.load_model(model, backend, dtype, fast), sizes)
+    app = make_app(
+        served,
+        api_key=chosen.api_key,
+        cors=chosen.cors,
+        hosts=allowed_hosts(chosen.host, chosen.allowed_host),
+        timeout=chosen.timeout,
+        max_body=chosen.max_body,
+        drain=chosen.drain,
     )
     listening = open_socket(chosen.host, chosen.port)
     with_key = chosen.api_key is not None
@@ -104,33 +89,28 @@ def serve(
         )
     address = f"http://{f'[{chosen.host}]' if ':' in chosen.host else chosen.host}:{listening.getsockname()[1]}"
     note(f"{address} answers with 503 until {served.name} is loaded")
-    app = make_app(served, chosen.api_key, chosen.cors, chosen.timeout, chosen.max_body, hosts=hosts)
-    run(app, served, listening, chosen.drain, lambda: _summary(served, address, with_key))
+    run(app, served, listening, lambda: _summary(served, address, with_key))
 
 
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:
-    """Pages and tokens say the same thing: raises where both options are given, or, with neither given, both are
-    set."""
+    """Pages and tokens both say how much the cache holds. Raises where both options are given, or neither is and both
+    settings are set."""
     from tinyllm.errors import ConfigError, InvalidInputError
     from tinyllm.settings.read import DEFAULT
 
     why = "exclude one another: both say how much the cache holds"
     if pages is not None and cache_tokens is not None:
         raise InvalidInputError(f"serve: --pages and --cache-tokens {why}")
-    told = {
-        name: settings[name].source
-        for name in ("serve.pages", "serve.cache_tokens")
-        if settings[name].source != DEFAULT
-    }
-    if pages is None and cache_tokens is None and len(told) == 2:
-        raise ConfigError(f"{' and '.join(f'{name} ({source})' for name, source in told.items())} {why}")
+    sources = {name: settings[name].source for name in ("serve.pages", "serve.cache_tokens")}
+    if pages is None and cache_tokens is None and DEFAULT not in sources.values():
+        raise ConfigError(f"{' and '.join(f'{name} ({source})' for name, source in sources.items())} {why}")
 
 
-def _summary(host: Host, address: str, with_key: bool) -> None:
-    """What is served, and where, on stdout: a panel for a terminal, a line for a pipe."""
+def _summary(model: ServedModel, address: str, with_key: bool) -> None:
+    """Say on stdout what is served, and where: a panel for a terminal, a line for a pipe."""
     import sys
 
-    state = host.status()
+    state = model.status()
     line = f"{address} serves {state['model']} on {state['backend']}"
     if not sys.stdout.isatty():
         print(line, flush=True)
@@ -146,8 +126,8 @@ def _summary(host: Host, address: str, with_key: bool) -> None:
         "Metrics": f"{address}/metrics",
         "Model": f"{state['model']}, context {state['context']}",
         "Backend": state["backend"],
-        "Cache": f"{state['pages']} pages of {host.page_size} tokens",
-        "Queue": f"{host.settings.max_running} at a time, {host.settings.max_waiting} waiting",
+        "Cache": f"{state['pages']} pages of {model.page_size} tokens",
+        "Queue": f"{model.settings.max_running} at a time, {model.settings.max_waiting} waiting",
         "Key": "asked for" if with_key else "none: everybody who can reach the address may use the model",
     }
     table = Table.grid(padding=(0, 2))

@@ -1,1 +1,1 @@
-"""The HTTP face of the engine: an OpenAI-compatible server."""
+"""The HTTP server: OpenAI's API, a page to chat with the model, health and metrics, as an ASGI app."""

@@ -1,4 +1,4 @@
-"""Logs on stderr: a JSON object a line."""
+"""Logs on stderr, a JSON object on each line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger("tinyllm.server")
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, event, then what `extra={"fields": {...}}` brought, and where it went wrong."""
+    """Time, level, logger and event, then the fields of `extra={"fields": {...}}`, and the traceback of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """The record as one line."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,12 +30,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send the logs of the server, and of uvicorn beneath it, to stderr."""
+    """Send the logs of the server and of uvicorn to stderr.
+
+    Args:
+        level: debug, info, warning or error.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in ("tinyllm.server", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level.upper())
-    if level != "debug":  # uvicorn's own news of starting and stopping are told by us
+    if level != "debug":  # that it starts and stops is told by the server's own lines
         logging.getLogger("uvicorn").setLevel(logging.WARNING if level == "info" else level.upper())

@@ -1,20 +1,18 @@
-"""What Prometheus is told."""
+"""The server's metrics, for Prometheus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from tinyllm.server.loading import Host
+from tinyllm.server.served_model import ServedModel
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
-_GAUGES = {
+_GAUGES = {  # by the attribute of the engine's `Stats`
     "waiting": ("requests_waiting", "Replies that wait for their turn."),
     "running": ("requests_running", "Replies that are being written."),
     "pages_held": ("cache_pages_held", "Pages that replies hold."),
@@ -36,30 +34,31 @@ _COUNTERS = {
 
 
 class _EngineCollector(Collector):
-    """The engine's own counters, read when they are asked for."""
+    """The engine's counters, read whenever Prometheus asks."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, model: ServedModel) -> None:
+        self._model = model
 
     def collect(self) -> Iterable[Metric]:
-        stats = self._host.thread.stats()
+        """All of them."""
+        model, stats = self._model, self._model.thread.stats()
         for field, (name, text) in _GAUGES.items():
             yield GaugeMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
         for field, (name, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
         yield GaugeMetricFamily(
-            "tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=self._host.rate.per_second
+            "tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=model.rate.per_second
         )
-        yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=self._host.pages)
-        yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(self._host.ready))
+        yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=model.pages)
+        yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(model.ready))
 
 
 class Metrics:
-    """Those of one server."""
+    """The metrics of one server, in a registry of their own."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineCollector(host))
+        self.registry.register(_EngineCollector(model))
         self.requests = Counter(
             "tinyllm_requests", "Answers, 499 where the client had gone.", ["path", "status"], registry=self.registry
         )

@@ -1,4 +1,5 @@
-"""Bodies of requests. A field that is not here is refused by its name; one that is here is honoured."""
+"""The bodies of requests. A field that is not declared here is refused by its name, one that is declared is
+honoured."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ MOST_PROMPTS = 256
 
 
 class Body(BaseModel):
-    """Strict: no field is converted, none is ignored. `neutral`: values of unsupported fields that ask for nothing."""
+    """A strict model: no value is converted to another type, no field is ignored.
+
+    `neutral` has fields that are not supported, each with the values that ask for nothing: with those it is dropped.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
@@ -23,22 +27,23 @@ class Body(BaseModel):
     def _drop_neutral(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: given for name, given in value.items() if not cls._is_neutral(name, given)}
+        return {name: item for name, item in value.items() if not cls._is_neutral(name, item)}
 
     @classmethod
-    def _is_neutral(cls, name: str, given: Any) -> bool:
-        return any(type(given) is type(value) and given == value for value in cls.neutral.get(name, ()))
+    def _is_neutral(cls, name: str, item: Any) -> bool:
+        return any(type(item) is type(value) and item == value for value in cls.neutral.get(name, ()))
 
 
 class StreamOptions(Body):
-    """What a stream brings beside the reply."""
+    """What a stream contains beside the reply."""
 
     neutral = {"include_obfuscation": (None, False)}
     include_usage: bool = False
 
 
-class Sampling(Body):
-    """What both endpoints take. Those that OpenAI's API does not have are named as other servers name them."""
+class SamplingRequest(Body):
+    """What chat completions and completions both take. Fields that OpenAI's API lacks have the names that other servers
+    gave them."""
 
     model: Text
     max_tokens: int | None = Field(None, description="Most tokens of a reply; unset: as the server's settings say.")
@@ -70,7 +75,7 @@ class Sampling(Body):
 
 
 class TextPart(Body):
-    """A part of a message; there are only texts."""
+    """A part of a message. Only texts are supported."""
 
     neutral = {"cache_control": (None,), "annotations": (None,)}
     type: Literal["text"]
@@ -81,7 +86,7 @@ Content = str | Annotated[list[TextPart], Field(min_length=1)]
 
 
 class System(Body):
-    """What the model is told before all else."""
+    """Instructions that the model gets before the conversation."""
 
     neutral = {"name": (None,)}
     role: Literal["system", "developer"]
@@ -89,7 +94,7 @@ class System(Body):
 
 
 class User(Body):
-    """What a user says."""
+    """A message of the user."""
 
     neutral = {"name": (None,)}
     role: Literal["user"]
@@ -97,7 +102,7 @@ class User(Body):
 
 
 class CalledFunction(Body):
-    """`arguments` is JSON text."""
+    """The function of a call. `arguments` is a JSON object as text."""
 
     name: Text
     arguments: str
@@ -113,7 +118,7 @@ class ToolCall(Body):
 
 
 class Assistant(Body):
-    """What the model said."""
+    """A message of the model."""
 
     neutral = {
         "name": (None,),
@@ -128,7 +133,7 @@ class Assistant(Body):
 
 
 class Tool(Body):
-    """What a call gave."""
+    """The result of a call."""
 
     neutral = {"name": (None,)}
     role: Literal["tool"]
@@ -140,7 +145,7 @@ Message = Annotated[System | User | Assistant | Tool, Field(discriminator="role"
 
 
 class Function(Body):
-    """`parameters` is a JSON schema."""
+    """What a function is called and takes. `parameters` is a JSON schema."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
     description: str | None = None
@@ -162,14 +167,14 @@ class NamedFunction(Body):
 
 
 class NamedTool(Body):
-    """The tool that is to be called."""
+    """The tool that has to be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class JsonSchema(Body):
-    """A schema with a name; it is enforced, whatever `strict` says."""
+    """A schema with a name. It is enforced, whatever `strict` says."""
 
     neutral = {"description": (None,)}
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -204,8 +209,8 @@ _STORED: dict[str, tuple[Any, ...]] = {
 }
 
 
-class ChatRequest(Sampling):
-    """A conversation that is to go on."""
+class ChatRequest(SamplingRequest):
+    """A conversation whose next message is wanted."""
 
     neutral = (
         _STORED
@@ -241,14 +246,14 @@ class ChatRequest(Sampling):
 Prompts = Text | TokenIds | Annotated[list[Text] | list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
 
 
-class CompletionRequest(Sampling):
-    """A text that is to go on as it is, without the chat template."""
+class CompletionRequest(SamplingRequest):
+    """Prompts that are continued as they are, without the chat template."""
 
     neutral = _STORED | {"suffix": (None, "")}
     prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
-    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="No other than n.")
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="Must be n.")
 
 
 class TokenizeRequest(Body):

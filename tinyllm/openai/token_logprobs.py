@@ -1,4 +1,4 @@
-"""Log probabilities in the two forms that the API has."""
+"""Log probabilities of tokens, in the two forms that the API has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _LOWEST = -9999.0
 
 
 def chat_logprob(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, Any]:
-    """`{token, logprob, bytes, top_logprobs}`; a token that is no whole UTF-8 shows U+FFFD, its bytes tell more."""
+    """`{token, logprob, bytes, top_logprobs}`, as chat completions have it. A token that is no whole UTF-8 shows U+FFFD
+    in `token`, and what it is in `bytes`."""
     top = [_chat_token(tokenizer, token, logprob) for token, logprob in entry.top]
     return _chat_token(tokenizer, entry.token_id, entry.logprob) | {"top_logprobs": top}
 
@@ -23,21 +24,27 @@ def _chat_token(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, A
 
 
 class CompletionLogprobs:
-    """Columns of tokens, as completions have them. Offsets count characters of the reply's text."""
+    """The columns that completions have, for the tokens of one reply.
 
-    def __init__(self, tokenizer: Tokenizer, wanted: int) -> None:
-        self._tokenizer, self._wanted = tokenizer, wanted
+    Args:
+        alternatives: how many of the likeliest tokens are told beside each; 0: none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, alternatives: int) -> None:
+        self._tokenizer, self._alternatives = tokenizer, alternatives
         self._text = tokenizer.stream()
         self._offset = 0
 
     def columns(self, entries: tuple[TokenLogprob, ...]) -> dict[str, list[Any]]:
-        """Those of a piece."""
+        """The columns of a piece. `text_offset` counts the characters of the reply before the token."""
         columns: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for entry in entries:
             columns["tokens"].append(self._name(entry.token_id))
             columns["token_logprobs"].append(max(entry.logprob, _LOWEST))
             columns["top_logprobs"].append(
-                {self._name(t): max(p, _LOWEST) for t, p in entry.top} if self._wanted else None
+                {self._name(token): max(logprob, _LOWEST) for token, logprob in entry.top}
+                if self._alternatives
+                else None
             )
             columns["text_offset"].append(self._offset)
             self._offset += len(self._text.push(entry.token_id))

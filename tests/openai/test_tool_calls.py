@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.server.tool_calls import CallDelta, ToolCalls
+from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Par}is", "deep": [{"a": "\\"}"}]}}\n</tool_call>'
 ARGUMENTS = '{"city": "Par}is", "deep": [{"a": "\\"}"}]}'
@@ -18,7 +18,7 @@ Calls = list[tuple[str, str]]
 def parse(pieces: list[str], **settings: object) -> tuple[str, Calls]:
     """(text, calls as (name, arguments))"""
     numbers = count()
-    parser = ToolCalls({"weather", "now"}, new_id=lambda: f"id{next(numbers)}", **settings)  # type: ignore[arg-type]
+    parser = ToolCallParser({"weather", "now"}, new_id=lambda: f"id{next(numbers)}", **settings)  # type: ignore[arg-type]
     found = [d for n, piece in enumerate(pieces) for d in parser.push(piece, last=n == len(pieces) - 1)]
     text, calls = "", []
     for delta in found:
@@ -85,7 +85,7 @@ def test_a_prompt_that_begins_the_call() -> None:
 
 
 def test_no_more_than_wanted() -> None:
-    parser = ToolCalls({"weather", "now"}, most=1)
+    parser = ToolCallParser({"weather", "now"}, most=1)
     found = parser.push(CALL + CALL)
     assert parser.full and sum(isinstance(d, CallDelta) and d.name is not None for d in found) == 1
     assert parser.push("more") == []
@@ -93,6 +93,6 @@ def test_no_more_than_wanted() -> None:
 
 def test_arguments_come_as_they_are_written() -> None:
     """A long call is not held back until it is whole."""
-    parser = ToolCalls({"weather"})
+    parser = ToolCallParser({"weather"})
     assert len(parser.push('<tool_call>{"name": "weather", "arguments": {"city": "Pa')) == 2
     assert parser.push("ris") == [CallDelta(0, "ris")]

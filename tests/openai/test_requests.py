@@ -1,0 +1,78 @@
+"""From bodies to sequences, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.openai.fakes import make_llm
+from tinyllm.openai.errors import ApiError, api_error
+from tinyllm.openai.requests import check_model, parse_body, prepare_chat, prepare_completion
+from tinyllm.openai.schema import ChatRequest, CompletionRequest
+
+CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
+TEXT: dict[str, Any] = {"model": "fake", "prompt": "once"}
+
+
+def text(token_ids: list[int]) -> str:
+    return "".join(map(chr, token_ids))
+
+
+def test_a_conversation_becomes_a_sequence_for_each_choice() -> None:
+    """All have one prompt, and a seed of their own."""
+    body = CHAT | {"n": 3, "seed": 7, "max_completion_tokens": 5, "stop": ["x"], "top_logprobs": 2, "logprobs": True}
+    (group,) = prepare_chat(make_llm(), parse_body(ChatRequest, body)).groups
+    assert [text(sequence.prompt) for sequence in group] == ["<user>hello;<assistant>"] * 3
+    assert [sequence.params.seed for sequence in group] == [7, 8, 9]
+    params = group[0].params
+    assert (params.max_tokens, params.temperature, params.stop, params.logprobs) == (5, 1.0, ("x",), 2)
+
+
+def test_prompts_become_groups_in_their_order() -> None:
+    body = TEXT | {"prompt": ["ab", "c"], "n": 2, "echo": True, "logit_bias": {"42": 1}}
+    prepared = prepare_completion(make_llm(), parse_body(CompletionRequest, body))
+    assert [[text(sequence.prompt) for sequence in group] for group in prepared.groups] == [["ab"] * 2, ["c"] * 2]
+    assert prepared.echoed == ("ab", "c") and dict(prepared.sequences[0].params.logit_bias) == {42: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "param", "message"),
+    [
+        (ChatRequest, CHAT | {"temprature": 1}, "temprature", "temprature: not supported. Did you mean 'temperature'?"),
+        (ChatRequest, {"model": "fake"}, "messages", "messages: expected a value, got none"),
+        (ChatRequest, CHAT | {"messages": [{"role": "user"}]}, "messages.0.content", "messages.0.content: expected a"),
+        (ChatRequest, CHAT | {"stop": [1]}, "stop.0", "stop.0: expected "),
+        (CompletionRequest, TEXT | {"prompt": [[]]}, "prompt.0", "prompt.0: expected "),
+        (CompletionRequest, [], "body", "body: expected "),
+    ],
+)
+def test_a_body_of_another_form(kind: Any, body: Any, param: str, message: str) -> None:
+    """The innermost place is told, without the names of the schema's alternatives."""
+    with pytest.raises(ApiError) as caught:
+        parse_body(kind, body)
+    assert (caught.value.status, caught.value.param) == (400, param) and str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "param"),
+    [
+        ({"prompt": "x" * 5000}, 400, "prompt"),
+        ({"prompt": ["a", "x" * 5000]}, 400, "prompt.1"),
+        ({"top_p": 2.0}, 400, "top_p"),
+        ({"guided_json": {"type": "strin"}}, 400, "guided_json"),
+        ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
+    ],
+)
+def test_a_request_that_cannot_run_names_its_field(extra: dict[str, Any], status: int, param: str) -> None:
+    with pytest.raises(Exception) as caught:
+        prepare_completion(make_llm(), parse_body(CompletionRequest, TEXT | extra))
+    error = api_error(caught.value, "req_1")
+    assert (error.status, error.param) == (status, param) and error.body()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_model_that_is_not_here() -> None:
+    check_model("fake", "fake")
+    with pytest.raises(ApiError, match="model: expected 'fake', got 'gpt'") as caught:
+        check_model("gpt", "fake")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")

@@ -1,0 +1,248 @@
+"""Replies as OpenAI's API has them: one body, or the chunks of a stream."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from tinyllm.engine.sequence import Piece
+from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.openai.requests import PreparedRequest
+from tinyllm.openai.schema import ChatRequest, CompletionRequest
+from tinyllm.openai.token_logprobs import CompletionLogprobs, chat_logprob
+from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
+
+
+class Reply:
+    """Collects the pieces of all choices of a request, in whatever order they come.
+
+    `finished` has the choices that need no more pieces, `finish_reasons` why each ended; `prompt_tokens`,
+    `cached_tokens` and `completion_tokens` count.
+    """
+
+    id_prefix = body_object = chunk_object = ""
+
+    def __init__(self, prepared: PreparedRequest, model: str, fingerprint: str) -> None:
+        self.finished: set[int] = set()
+        self.finish_reasons: dict[int, str] = {}
+        self.prompt_tokens = sum(len(group[0].prompt) for group in prepared.groups)
+        self.completion_tokens = 0
+        self._with_usage = prepared.with_usage
+        self._cached = dict.fromkeys((sum(map(len, prepared.groups[:n])) for n in range(len(prepared.groups))), 0)
+        self._frame: dict[str, Any] = {
+            "id": f"{self.id_prefix}-{uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that were in the cache when the first choice of each began. What the others find there
+        was written by the first, and is not counted."""
+        return sum(self._cached.values())
+
+    def push(self, index: int, piece: Piece, reused: int) -> list[dict[str, Any]]:
+        """The chunks that the next piece of a choice makes.
+
+        Args:
+            index: of the choice, counted through all prompts.
+            reused: tokens of its prompt that were in the cache.
+        """
+        if index in self._cached:
+            self._cached[index] = reused
+        if index in self.finished:
+            return []
+        self.completion_tokens += len(piece.token_ids)
+        if piece.finish_reason is not None:
+            self.finished.add(index)
+            self.finish_reasons[index] = piece.finish_reason
+        usage = {"usage": None} if self._with_usage else {}
+        return [
+            {**self._frame, "object": self.chunk_object, "choices": [choice], **usage}
+            for choice in self._chunk_choices(index, piece)
+        ]
+
+    def body(self) -> dict[str, Any]:
+        """The whole reply, once every choice is finished."""
+        return {**self._frame, "object": self.body_object, "choices": self._body_choices(), "usage": self._usage()}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """The chunk that ends a stream which counts its tokens."""
+        return {**self._frame, "object": self.chunk_object, "choices": [], "usage": self._usage()}
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+    def _chunk_choices(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        """The member of `choices` of each chunk that a piece makes; the piece is kept for the body."""
+        raise NotImplementedError
+
+    def _body_choices(self) -> list[dict[str, Any]]:
+        """`choices` of the body."""
+        raise NotImplementedError
+
+
+class ChatReply(Reply):
+    """The next message of a conversation, with its tool calls."""
+
+    id_prefix, body_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(
+        self,
+        prepared: PreparedRequest,
+        request: ChatRequest,
+        model: str,
+        fingerprint: str,
+        tokenizer: Tokenizer,
+    ) -> None:
+        super().__init__(prepared, model, fingerprint)
+        self._tokenizer = tokenizer
+        self._with_logprobs = bool(request.logprobs)
+        most_calls = 1 if request.parallel_tool_calls is False else None
+        choices = range(len(prepared.sequences))
+        self._parsers = [
+            None if prepared.tools is None else ToolCallParser(prepared.tools, prepared.in_call, most_calls)
+            for _ in choices
+        ]
+        self._messages: list[dict[str, Any]] = [
+            {"role": "assistant", "content": None, "refusal": None} for _ in choices
+        ]
+        self._logprobs: list[list[dict[str, Any]]] = [[] for _ in choices]
+        self._begun: set[int] = set()
+
+    def _chunk_choices(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        logprobs = [chat_logprob(self._tokenizer, entry) for entry in piece.logprobs]
+        self._logprobs[index] += logprobs
+        deltas = self._deltas(index, piece)
+        reason = self.finish_reasons.get(index)
+        if not (deltas or logprobs or reason) and index in self._begun:
+            return []
+        if index not in self._begun:
+            self._begun.add(index)
+            empty: dict[str, Any] = {"content": "" if self._parsers[index] is None else None}
+            first = deltas.pop(0) if deltas and "content" in deltas[0] else empty
+            deltas.insert(0, {"role": "assistant", **first})
+        if not deltas:
+            deltas = [{}]
+        if reason and deltas[-1]:  # clients look for the reason beside an empty delta
+            deltas.append({})
+        choices: list[dict[str, Any]] = [
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas
+        ]
+        if logprobs:
+            choices[0]["logprobs"] = {"content": logprobs, "refusal": None}
+        choices[-1]["finish_reason"] = reason
+        return choices
+
+    def _deltas(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        """What a piece adds to the message of a choice, which keeps it. Ends the choice where it has all its calls."""
+        parser, message = self._parsers[index], self._messages[index]
+        if parser is None:
+            parts: list[str | CallDelta] = [piece.text] if piece.text else []
+        else:
+            parts = parser.push(piece.text, last=piece.finish_reason is not None)
+            if parser.full and index not in self.finished:
+                self.finished.add(index)
+                self.finish_reasons[index] = "stop"
+            if parser.count and self.finish_reasons.get(index) == "stop":
+                self.finish_reasons[index] = "tool_calls"
+        deltas: list[dict[str, Any]] = []
+        for part in parts:
+            if isinstance(part, str):
+                message["content"] = (message["content"] or "") + part
+                deltas.append({"content": part})
+            else:
+                deltas.append({"tool_calls": [_call_delta(message, part)]})
+        return deltas
+
+    def _body_choices(self) -> list[dict[str, Any]]:
+        choices = []
+        for index, message in enumerate(self._messages):
+            if message["content"] is None and "tool_calls" not in message:
+                message["content"] = ""
+            logprobs = {"content": self._logprobs[index], "refusal": None} if self._with_logprobs else None
+            reason = self.finish_reasons.get(index)
+            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
+        return choices
+
+
+def _call_delta(message: dict[str, Any], part: CallDelta) -> dict[str, Any]:
+    """A part of a call as a stream has it. The message keeps the call."""
+    calls = message.setdefault("tool_calls", [])
+    if part.name is None:
+        calls[part.index]["function"]["arguments"] += part.arguments
+        return {"index": part.index, "function": {"arguments": part.arguments}}
+    function = {"name": part.name, "arguments": part.arguments}
+    calls.append({"id": part.id, "type": "function", "function": dict(function)})
+    return {"index": part.index, "id": part.id, "type": "function", "function": function}
+
+
+class CompletionReply(Reply):
+    """Texts that continue prompts."""
+
+    id_prefix, body_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def __init__(
+        self,
+        prepared: PreparedRequest,
+        request: CompletionRequest,
+        model: str,
+        fingerprint: str,
+        tokenizer: Tokenizer,
+    ) -> None:
+        super().__init__(prepared, model, fingerprint)
+        count = len(prepared.sequences)
+        per_prompt = count // len(prepared.groups)
+        self._unsent = [prepared.echoed[index // per_prompt] if prepared.echoed else "" for index in range(count)]
+        self._texts = list(self._unsent)
+        alternatives = request.logprobs
+        self._logprobs = (
+            None if alternatives is None else [CompletionLogprobs(tokenizer, alternatives) for _ in range(count)]
+        )
+        self._columns: list[dict[str, list[Any]]] = [
+            {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in range(count)
+        ]
+
+    def _chunk_choices(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+        columns = None
+        if self._logprobs is not None and piece.logprobs:
+            columns = self._logprobs[index].columns(piece.logprobs)
+            for name, values in columns.items():
+                self._columns[index][name] += values
+        self._texts[index] += piece.text
+        text, self._unsent[index] = self._unsent[index] + piece.text, ""
+        reason = self.finish_reasons.get(index)
+        if not (text or columns or reason):
+            return []
+        return [{"index": index, "text": text, "logprobs": columns, "finish_reason": reason}]
+
+    def _body_choices(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "index": index,
+                "text": text,
+                "logprobs": None if self._logprobs is None else self._columns[index],
+                "finish_reason": self.finish_reasons.get(index),
+            }
+            for index, text in enumerate(self._texts)
+        ]
+
+
+def make_reply(prepared: PreparedRequest, model: str, fingerprint: str, tokenizer: Tokenizer) -> Reply:
+    """An empty reply of the kind that the request asks for.
+
+    Args:
+        model: the name that the reply gives.
+        fingerprint: tells which model, backend and kernels wrote it.
+    """
+    request = prepared.request
+    if isinstance(request, ChatRequest):
+        return ChatReply(prepared, request, model, fingerprint, tokenizer)
+    return CompletionReply(prepared, request, model, fingerprint, tokenizer)

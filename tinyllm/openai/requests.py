@@ -1,0 +1,193 @@
+"""From the body of a request to the sequences that the engine runs. Whatever is wrong with a request is found here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tinyllm.engine.sequence import Sequence
+from tinyllm.errors import InvalidInputError
+from tinyllm.llm import LLM
+from tinyllm.openai.constraints import Constraint, call_constraint, chosen_tools, reply_constraint
+from tinyllm.openai.conversation import prompt_text
+from tinyllm.openai.errors import ApiError, validation_error
+from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest
+from tinyllm.openai.tool_calls import BEGIN
+
+_SAME_IN_BOTH = (
+    "max_tokens",
+    "min_tokens",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+)
+"""Fields of a request that are fields of `SamplingParams` by the same name."""
+_SEEDS = 2**63
+MOST_SEQUENCES = 1024
+BodyType = TypeVar("BodyType", bound=Body)
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request that was found right, with the sequences that it asks for.
+
+    Args:
+        request: the body.
+        groups: for each prompt the sequences of its choices.
+        tools: names of the tools that may be called; None: the reply is text alone.
+        in_call: whether the prompt ends with the beginning of a call, so that the reply is the rest of it.
+        echoed: for each prompt the text that its replies begin with, where the request asks for that.
+    """
+
+    request: ChatRequest | CompletionRequest
+    groups: list[list[Sequence]]
+    tools: frozenset[str] | None = None
+    in_call: bool = False
+    echoed: tuple[str, ...] = ()
+
+    @property
+    def stream(self) -> bool:
+        """Whether the reply is sent in chunks as it is written."""
+        return bool(self.request.stream)
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether the stream ends with a chunk that counts tokens."""
+        return self.request.stream_options is not None and self.request.stream_options.include_usage
+
+    @property
+    def priority(self) -> int:
+        """The lower, the earlier."""
+        return self.request.priority or 0
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All choices, in the order of their prompts."""
+        return [sequence for group in self.groups for sequence in group]
+
+
+def parse_body(kind: type[BodyType], body: Any) -> BodyType:
+    """A body as its schema has it. Raises `ApiError` that names the field which is wrong."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False), body, kind.model_fields) from error
+
+
+def check_model(model: str, served: str) -> None:
+    """Raises `ApiError` 404 where a request asks for another model than the one that is served."""
+    if model != served:
+        raise ApiError(404, f"model: expected {served!r}, got {model!r:.80}", "model", "model_not_found")
+
+
+def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
+    """A request for the next message of a conversation.
+
+    Raises:
+        ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
+    """
+    _check_stream_options(request)
+    if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
+        raise ApiError(
+            400, "max_completion_tokens: expected it or max_tokens, got both, with two values", "max_completion_tokens"
+        )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise ApiError(400, "top_logprobs: expected logprobs: true beside it, got none", "top_logprobs")
+    tools, required = chosen_tools(request)
+    prompt = prompt_text(llm, request.messages, tools)
+    constraint = reply_constraint(request)
+    if tools and constraint is not None:
+        field = constraint.field
+        raise ApiError(400, f"{field}: not supported together with tools, except with tool_choice none", field)
+    if required:
+        prompt, constraint = f"{prompt}{BEGIN}\n", call_constraint(required)
+    settings = _sampling_settings(request)
+    if request.max_completion_tokens is not None:
+        settings["max_tokens"] = request.max_completion_tokens
+    if request.logprobs:
+        settings["logprobs"] = request.top_logprobs or 0
+    group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint)
+    names = frozenset(tool.function.name for tool in required or tools)
+    return PreparedRequest(request, [group], names if tools else None, bool(required))
+
+
+def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
+    """A request for texts that continue prompts. Raises as `prepare_chat` does."""
+    _check_stream_options(request)
+    choices = request.n or 1
+    if request.best_of not in (None, choices):
+        raise ApiError(
+            400,
+            f"best_of: not supported, other than as n ({choices}), got {request.best_of}",
+            "best_of",
+            "unsupported_field",
+        )
+    if request.echo and request.logprobs is not None:
+        raise ApiError(400, "echo: not supported together with logprobs", "echo", "unsupported_field")
+    prompts: Any = request.prompt
+    if isinstance(prompts, str) or isinstance(prompts[0], int):
+        prompts = [prompts]
+    if len(prompts) * choices > MOST_SEQUENCES:
+        raise ApiError(
+            400,
+            f"n: expected at most {MOST_SEQUENCES} replies to all prompts together, got {len(prompts) * choices}",
+            "n",
+        )
+    settings, constraint = _sampling_settings(request), reply_constraint(request)
+    if request.logprobs is not None:
+        settings["logprobs"] = request.logprobs
+    encoded = [llm.encode(prompt, raw=True) for prompt in prompts]
+    groups = []
+    for number, token_ids in enumerate(encoded):
+        try:
+            groups.append(_choices(llm, token_ids, request, settings, constraint))
+        except InvalidInputError as error:
+            text = str(error)
+            if len(prompts) == 1 or not text.startswith("prompt: "):
+                raise
+            raise ApiError(400, f"prompt.{number}: {text.removeprefix('prompt: ')}", f"prompt.{number}") from error
+    texts = [p if isinstance(p, str) else llm.tokenizer.decode(p) for p in prompts] if request.echo else []
+    return PreparedRequest(request, groups, echoed=tuple(texts))
+
+
+def _check_stream_options(request: SamplingRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise ApiError(400, "stream_options: expected stream: true beside it, got none", "stream_options")
+
+
+def _sampling_settings(request: SamplingRequest) -> dict[str, Any]:
+    """The fields of `SamplingParams` that a request sets. OpenAI's temperature is 1 where none is given."""
+    settings = {name: value for name in _SAME_IN_BOTH if (value := getattr(request, name)) is not None}
+    settings["temperature"] = 1.0 if request.temperature is None else request.temperature
+    if request.logit_bias:
+        settings["logit_bias"] = {int(token): bias for token, bias in request.logit_bias.items()}
+    return settings
+
+
+def _choices(
+    llm: LLM,
+    token_ids: list[int],
+    request: SamplingRequest,
+    settings: dict[str, Any],
+    constraint: Constraint | None,
+) -> list[Sequence]:
+    """A sequence for each choice of a prompt. Choice `i` has the seed of the request plus `i`, and its own state of the
+    grammar."""
+    params = llm.sampling(settings)
+    prompt = llm.sequence(token_ids, True, params).prompt
+    if constraint is not None:
+        params = replace(params, grammar=constraint.grammar)
+    sequences = []
+    for index in range(request.n or 1):
+        seeded = params if request.seed is None else replace(params, seed=(request.seed + index) % _SEEDS)
+        state = None if constraint is None else constraint.start(llm.grammars)
+        sequences.append(Sequence(prompt, seeded, llm.tokenizer, llm.stop_token_ids, llm.context, grammar=state))
+    return sequences

@@ -1,0 +1,197 @@
+"""The HTTP response that a reply is sent in: whole, or as a stream of server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tinyllm.engine.engine import Event
+from tinyllm.llm import LLM
+from tinyllm.openai.errors import ApiError, api_error
+from tinyllm.openai.replies import make_reply
+from tinyllm.openai.requests import PreparedRequest, check_model
+from tinyllm.openai.schema import ChatRequest, CompletionRequest
+from tinyllm.server.errors import Responses, error_responses
+from tinyllm.server.in_flight import RequestInFlight
+from tinyllm.server.logs import log
+from tinyllm.server.metrics import Metrics
+from tinyllm.server.served_model import ServedModel
+
+RequestType = TypeVar("RequestType", ChatRequest, CompletionRequest)
+REPLY_RESPONSES: Responses = error_responses() | {
+    200: {
+        "content": {"application/json": {}, "text/event-stream": {}},
+        "description": "A reply, or a stream of its chunks.",
+    }
+}
+"""What the schema of the API says of the answers to requests for replies."""
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection."""
+
+
+class Responder:
+    """Makes the responses to requests for replies.
+
+    Args:
+        timeout: seconds that a request has; None: any.
+        max_pending: pieces of a choice that a client may leave unread before its stream is dropped.
+    """
+
+    def __init__(self, model: ServedModel, metrics: Metrics, timeout: float | None, max_pending: int) -> None:
+        self.model, self.metrics, self.timeout, self.max_pending = model, metrics, timeout, max_pending
+
+    async def respond(
+        self, request: Request, body: RequestType, prepare: Callable[[LLM, RequestType], PreparedRequest]
+    ) -> Response:
+        """The response to a request, which `prepare` turns into sequences.
+
+        Raises:
+            ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
+        """
+        notes: dict[str, Any] = request.state.notes
+        notes["model"] = body.model
+        for field in ("user", "safety_identifier"):
+            if (value := getattr(body, field, None)) is not None:
+                notes[field] = value
+        check_model(body.model, self.model.name)
+        prepared = await asyncio.to_thread(prepare, self.model.llm, body)
+        most, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)
+        if count > most:
+            raise ApiError(400, f"n: expected at most {most} replies, which is what the queue holds, got {count}", "n")
+        return ReplyResponse(self, prepared)
+
+
+class ReplyResponse(Response):
+    """Runs a request and sends its reply. A client that goes away ends the request, streaming or not."""
+
+    def __init__(self, responder: Responder, prepared: PreparedRequest) -> None:
+        super().__init__()
+        self._responder, self._model, self._prepared = responder, responder.model, prepared
+        self._reply = make_reply(prepared, self._model.name, self._model.fingerprint, self._model.llm.tokenizer)
+        self._started = False  # whether the status was sent
+        self._first_token: float | None = None
+        self._last_token = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        model, prepared, state = self._model, self._prepared, scope["state"]
+        max_pending = self._responder.max_pending * len(prepared.sequences) if prepared.stream else None
+        request = RequestInFlight(model.thread, model.mailbox, prepared.groups, max_pending)
+        watcher = asyncio.create_task(_end_when_gone(receive, request))
+        model.active.add(request)
+        try:
+            await request.submit(prepared.priority, self._responder.timeout)
+            await self._run(request, state["started"], scope, receive, send)
+        except ClientGoneError:
+            state["notes"]["error"] = "the client went away"
+            state["gone"] = True
+        except Exception as error:
+            if not self._started:
+                raise  # the app's handlers answer it
+            await self._break_off(error, state, send)
+        finally:
+            model.active.discard(request)
+            watcher.cancel()
+            request.close()
+            self._note(state)
+
+    async def _run(self, request: RequestInFlight, started: float, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what the engine writes, until every choice is finished. Raises the error that ended the request."""
+        prepared, reply = self._prepared, self._reply
+        async for events in request.events():
+            error = next((event.error for _, event in events if event.error is not None), None)
+            chunks = [chunk for index, event in events for chunk in self._take(index, event, started)]
+            done = len(reply.finished) == len(prepared.sequences)
+            if done:
+                request.close()
+            elif error is not None and not self._started:
+                raise error
+            if prepared.stream:
+                if done and prepared.with_usage:
+                    chunks.append(reply.usage_chunk())
+                await self._send_chunks(chunks, done, send)
+            elif done:
+                self._started = True
+                await Response(_json(reply.body()), media_type="application/json")(scope, receive, send)
+            if done:
+                return
+            if error is not None:
+                raise error
+
+    def _take(self, index: int, event: Event, started: float) -> list[dict[str, Any]]:
+        """The chunks that an event makes."""
+        if event.piece is None:
+            return []
+        if event.piece.token_ids:
+            self._model.rate.add(len(event.piece.token_ids))
+            self._last_token = time.monotonic()
+            if self._first_token is None:
+                self._first_token = self._last_token
+                self._responder.metrics.first_token.observe(self._first_token - started)
+        return self._reply.push(index, event.piece, event.reused)
+
+    async def _send_chunks(self, chunks: list[dict[str, Any]], done: bool, send: Send) -> None:
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+        data = b"".join(map(_event, chunks)) + (b"data: [DONE]\n\n" if done else b"")
+        if data:
+            await send({"type": "http.response.body", "body": data, "more_body": not done})
+
+    async def _break_off(self, error: Exception, state: dict[str, Any], send: Send) -> None:
+        """End a stream with an error object, as it is too late for a status."""
+        answer = api_error(error, state["request_id"])
+        state["notes"]["error"] = str(error)
+        log.error(
+            "stream broken off",
+            extra={"fields": {"request_id": state["request_id"]}},
+            exc_info=error if answer.status == 500 else None,
+        )
+        await send({"type": "http.response.body", "body": _event(answer.body())})
+
+    def _note(self, state: dict[str, Any]) -> None:
+        """For the log and the metrics: tokens, times, and how the reply ended."""
+        reply, metrics, tokens = self._reply, self._responder.metrics, self._reply.completion_tokens
+        state["notes"] |= {
+            "prompt_tokens": reply.prompt_tokens,
+            "cached_tokens": reply.cached_tokens,
+            "completion_tokens": tokens,
+            "stream": self._prepared.stream,
+            "finish_reasons": sorted(set(reply.finish_reasons.values())),
+        }
+        if self._first_token is not None:
+            state["notes"]["first_token_seconds"] = round(self._first_token - state["started"], 4)
+            if tokens > 1:
+                writing = self._last_token - self._first_token
+                metrics.token.observe(writing / (tokens - 1) * len(self._prepared.sequences))
+            metrics.whole.observe(time.monotonic() - state["started"])
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    """JSON in ASCII, which can say half a surrogate pair, too: the arguments of a tool call may hold one."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + _json(value) + b"\n\n"
+
+
+async def _end_when_gone(receive: Receive, request: RequestInFlight) -> None:
+    """Wait until the client goes away: as the body has been read, nothing else can come from it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    request.end(ClientGoneError())

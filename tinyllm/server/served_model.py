@@ -1,0 +1,184 @@
+"""The model behind the server: its engine's thread loads it, runs its requests, and ends with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tinyllm import __version__
+from tinyllm.engine.engine import Engine
+from tinyllm.engine.engine_thread import EngineThread, StoppedError
+from tinyllm.engine.grammar import Grammars
+from tinyllm.errors import InvalidInputError
+from tinyllm.llm import CACHE_TOKENS, LLM
+from tinyllm.openai.errors import ApiError
+from tinyllm.server.in_flight import Mailbox, RequestInFlight
+from tinyllm.server.rate_meter import RateMeter
+
+_LAST_SECONDS = 5.0
+"""After draining, the time in which requests that were broken off are answered and the engine's thread ends."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The sizes of an engine, as `Engine` and `Scheduler` explain them.
+
+    Args:
+        cache_tokens, pages: both say how much the cache holds; pages go before tokens.
+        page_size: tokens of a page; None: what suits the backend.
+    """
+
+    cache_tokens: int = CACHE_TOKENS
+    pages: int | None = None
+    page_size: int | None = None
+    max_step_tokens: int = 512
+    max_running: int = 64
+    max_waiting: int = 256
+    one_at_a_time: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pages is not None and self.pages < 1:
+            raise InvalidInputError(f"serve: pages: expected at least 1, got {self.pages}")
+
+
+class ServedModel:
+    """A model under the name by which clients ask for it.
+
+    Args:
+        load: loads it. It is called by the engine's thread, as arrays of some libraries belong to the thread that made
+            them.
+        settings: of its engine.
+    """
+
+    def __init__(self, name: str, load: Callable[[], LLM], settings: EngineSettings | None = None) -> None:
+        self.name, self.settings = name, settings or EngineSettings()
+        self.created = int(time.time())
+        self.active: set[RequestInFlight] = set()
+        """Requests that are being answered."""
+        self.rate = RateMeter()
+        self.fingerprint = ""
+        """Tells the version, backend and kernels that write the replies; empty until the model is loaded."""
+        self.pages = self.page_size = 0
+        self.thread = EngineThread(self._make_engine)
+        self._load = load
+        self._llm: LLM | None = None
+        self._draining = False
+        self._mask_executor = ThreadPoolExecutor(1, thread_name_prefix="tinyllm-masks")
+        self._mailbox: Mailbox | None = None
+
+    def start(self) -> None:
+        """Begin to load the model, and return at once."""
+        self.thread.start()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests, give those that run some seconds to end, break off the rest, and end the thread."""
+        self._draining = True
+        await _wait(lambda: not self.active, seconds)
+        self.break_off()
+        stopping = threading.Thread(target=self._stop, name="tinyllm-stop", daemon=True)
+        stopping.start()
+        # loading cannot be stopped and is not waited for; the threads are daemons, which hold up no process
+        await _wait(lambda: not self.active and (self._llm is None or not stopping.is_alive()), _LAST_SECONDS)
+
+    def break_off(self) -> None:
+        """End the requests that are being answered with 503."""
+        for request in set(self.active):
+            request.end(StoppedError("the engine is shutting down"))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.thread.ready and not self._draining
+
+    @property
+    def llm(self) -> LLM:
+        """The model. Raises as `check_ready` does."""
+        self.check_ready()
+        return cast(LLM, self._llm)
+
+    def check_ready(self) -> None:
+        """Raises `ApiError` 503 while no requests are taken, with the reason."""
+        self.check_alive()
+        if self._draining:
+            raise ApiError(503, "the server is shutting down", code="draining", retry_after=5)
+        if not self.thread.ready:
+            raise ApiError(503, "the model is being loaded", code="loading", retry_after=2)
+
+    def check_alive(self) -> None:
+        """Raises `ApiError` 503 where the model could not be loaded, or its engine broke."""
+        if self.thread.error is not None:
+            raise ApiError(503, "the model is gone; the server has to be started again", code="stopped")
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Brings events of the engine to the event loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        return self._mailbox
+
+    def status(self) -> dict[str, Any]:
+        """What the page and `/status` tell: backend, kernels, queue, pages, speed."""
+        stats = self.thread.stats()
+        model: dict[str, Any] = {"backend": "", "kernels": {}, "context": None}
+        if self._llm is not None:
+            kernels = Counter(self._llm.program.report.kernels.values())
+            model = {
+                "backend": backend_name(self._llm),
+                "kernels": dict(sorted(kernels.items())),
+                "context": self._llm.context,
+            }
+        return {
+            "model": self.name,
+            "ready": self.ready,
+            **model,
+            "running": stats.running,
+            "waiting": stats.waiting,
+            "pages": self.pages,
+            "pages_held": stats.pages_held,
+            "reused_tokens": stats.reused_tokens,
+            "tokens_per_second": round(self.rate.per_second, 2),
+        }
+
+    def _stop(self) -> None:
+        self.thread.stop()
+        self._mask_executor.shutdown(wait=False)
+
+    def _make_engine(self) -> Engine:
+        """Load the model and make its engine. Runs in the engine's thread."""
+        settings, llm = self.settings, self._load()
+        page_size = settings.page_size or llm.program.page_size
+        engine = llm.engine(
+            settings.cache_tokens if settings.pages is None else settings.pages * page_size,
+            page_size,
+            max_step_tokens=settings.max_step_tokens,
+            max_running=settings.max_running,
+            max_waiting=settings.max_waiting,
+            one_at_a_time=settings.one_at_a_time,
+        )
+        llm.tokenizer.encode("ready")  # its file is read now, and not at the first request
+        llm.grammars = Grammars(llm.tokenizer, self._mask_executor)
+        origin = f"{__version__} {self.name} {backend_name(llm)} {sorted(llm.program.report.kernels.items())}"
+        self.fingerprint = "fp_" + hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()
+        self.pages, self.page_size = engine.pool.pages, engine.pool.page_size
+        self._llm = llm
+        return engine
+
+
+def backend_name(llm: LLM) -> str:
+    """`torch:cpu`; several where ops are spread over backends."""
+    return ", ".join(dict.fromkeys(f"{step.backend.name}:{step.backend.device}" for step in llm.program.steps))
+
+
+async def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    """Until a condition holds, but no longer than some seconds."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        await asyncio.sleep(0.02)
