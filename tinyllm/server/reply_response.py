@@ -69,9 +69,9 @@ class Responder:
                 notes[field] = value
         check_model(body.model, self.model.name)
         prepared = await asyncio.to_thread(prepare, self.model.llm, body)
-        most, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)
-        if count > most:
-            raise ApiError(400, f"n: expected at most {most} replies, which is what the queue holds, got {count}", "n")
+        room, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)
+        if count > room:
+            raise ApiError(400, f"n: expected at most {room} replies, which is what the queue holds, got {count}", "n")
         return ReplyResponse(self, prepared)
 
 

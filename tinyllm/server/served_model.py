@@ -88,7 +88,7 @@ class ServedModel:
         await _wait(lambda: not self.active and (self._llm is None or not stopping.is_alive()), _LAST_SECONDS)
 
     def break_off(self) -> None:
-        """End the requests that are being answered with 503."""
+        """Answer 503 to the requests that still run."""
         for request in set(self.active):
             request.end(StoppedError("the engine is shutting down"))
 
