@@ -131,7 +131,7 @@ class ServedModel:
         if self._llm is not None:
             kernels = Counter(self._llm.program.report.kernels.values())
             model = {
-                "backend": backend_name(self._llm),
+                "backend": self._llm.backend_name,
                 "kernels": dict(sorted(kernels.items())),
                 "context": self._llm.context,
             }
@@ -165,16 +165,11 @@ class ServedModel:
         )
         llm.tokenizer.encode("ready")  # its file is read now, and not at the first request
         llm.grammars = Grammars(llm.tokenizer, self._mask_executor)
-        origin = f"{__version__} {self.name} {backend_name(llm)} {sorted(llm.program.report.kernels.items())}"
+        origin = f"{__version__} {self.name} {llm.backend_name} {sorted(llm.program.report.kernels.items())}"
         self.fingerprint = "fp_" + hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()
         self.pages, self.page_size = engine.pool.pages, engine.pool.page_size
         self._llm = llm
         return engine
-
-
-def backend_name(llm: LLM) -> str:
-    """`torch:cpu`; several where ops are spread over backends."""
-    return ", ".join(dict.fromkeys(f"{step.backend.name}:{step.backend.device}" for step in llm.program.steps))
 
 
 async def _wait(condition: Callable[[], bool], seconds: float) -> None:
