@@ -8,7 +8,7 @@ from weakref import ref
 
 from tinyllm.engine.generation import generate
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.program import Program

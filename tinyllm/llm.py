@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tinyllm.chat import Chat
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.generation import generate
-from tinyllm.engine.grammar import Grammars
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sampling import SamplingParams, TokenLogprob
+from tinyllm.engine.sampling.logprobs import TokenLogprob
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, invalid

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.engine.grammars import tokenizer
-from tinyllm.engine.grammar import Grammars
+from tinyllm.engine.grammar.grammars import Grammars
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.models.text.token_text import TextStream
 

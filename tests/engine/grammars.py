@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyllm.engine.grammar import Grammar, Grammars
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.models.text.token_text import TextStream

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from tests.engine.fakes import FakeProgram, FakeTokenizer, sequence
 from tests.engine.grammars import END, MERGED, SPECIAL, Bytes, assert_refused, reply, request, tokenizer, validates
-from tinyllm.engine import grammar as grammar_module
 from tinyllm.engine.engine import Engine
-from tinyllm.engine.grammar import Grammar, Grammars
+from tinyllm.engine.grammar import grammars as grammars_module
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.models.text.token_text import TextStream
@@ -141,9 +142,11 @@ def test_with_and_without_a_thread_the_reply_is_the_same(grammars: Grammars) -> 
 
 def test_a_grammar_is_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Grammar] = []
-    real = grammar_module._compile
+    real = grammars_module.compile_grammar
     monkeypatch.setattr(
-        grammar_module, "_compile", lambda grammar, vocabulary: (compiled.append(grammar), real(grammar, vocabulary))[1]
+        grammars_module,
+        "compile_grammar",
+        lambda grammar, vocabulary: (compiled.append(grammar), real(grammar, vocabulary))[1],
     )
     tested = Grammars(tokenizer(), most=2)
     for pattern in ("a", "b", "a", "c", "a", "b"):  # b goes for c, as a was used since

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.grammars import SPECIAL, assert_refused, reply, request, validates
-from tinyllm.engine.grammar import Grammar, Grammars
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 

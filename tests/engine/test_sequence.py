@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.engine.fakes import STOP, VOCABULARY, FakeTokenizer, sequence
-from tinyllm.engine.sampling import SamplingParams
+from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.models.text.token_text import TextStream

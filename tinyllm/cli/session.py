@@ -36,7 +36,7 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
 
     Raises `InvalidInputError` for one that sampling does not take, before a model is loaded.
     """
-    from tinyllm.engine.sampling import SamplingParams
+    from tinyllm.engine.sampling.params import SamplingParams
 
     chosen = {name: value for name, value in settings.items() if value is not None}
     SamplingParams(**chosen)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.engine.grammar import Grammar, Grammars, GrammarState
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.grammar.state import GrammarState
 from tinyllm.errors import InvalidInputError
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec

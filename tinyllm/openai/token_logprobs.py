@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyllm.engine.sampling import TokenLogprob
+from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.models.text.tokenizer import Tokenizer
 
 _LOWEST = -9999.0

@@ -15,7 +15,7 @@ from typing import Any, cast
 from tinyllm import __version__
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
-from tinyllm.engine.grammar import Grammars
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import CACHE_TOKENS, LLM
 from tinyllm.openai.errors import ApiError

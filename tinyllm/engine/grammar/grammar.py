@@ -1,0 +1,65 @@
+"""What a reply may be: what a JSON schema validates, what a regular expression matches, or one of some texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.engine.grammar import json_schema
+from tinyllm.errors import invalid
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a reply may be. Made by the class methods; `Grammars` compiles it for a model.
+
+    kind: "schema", "regex" or "choice". source: JSON, or the pattern.
+    """
+
+    kind: str
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: Any) -> Grammar:
+        """JSON that a schema (JSON text, or its value) validates; objects have their properties in the schema's order.
+
+        Raises `InvalidInputError` with the place where it is malformed or has a keyword that cannot be enforced.
+        """
+        text, value = json_schema.parse(schema)
+        json_schema.check_schema(value)
+        return cls("schema", text)
+
+    @classmethod
+    def json_object(cls) -> Grammar:
+        """Any JSON object."""
+        return cls("schema", '{"type": "object"}')
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """A text that a regular expression (of Rust's regex crate: no look-around, no back-references; \\d and \\w are
+        of ASCII, as in JSON schemas) matches from end to end.
+
+        Raises `InvalidInputError` where it is no text, or no valid Unicode.
+        """
+        if not isinstance(pattern, str):
+            raise invalid("grammar", "regex", "a regular expression", repr(pattern))
+        _check_unicode("regex", pattern)
+        return cls("regex", pattern)
+
+    @classmethod
+    def choice(cls, choices: Sequence[str]) -> Grammar:
+        """One of some texts. Raises `InvalidInputError` for anything but a list of texts, none of them empty."""
+        if not (isinstance(choices, (list, tuple)) and choices and all(isinstance(c, str) and c for c in choices)):
+            raise invalid("grammar", "choice", "a list of texts, none empty", repr(choices))
+        for choice in choices:
+            _check_unicode("choice", choice)
+        return cls("choice", json.dumps(list(choices)))
+
+
+def _check_unicode(kind: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid("grammar", kind, "valid Unicode", f"a lone surrogate at character {error.start}") from error

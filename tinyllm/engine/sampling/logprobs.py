@@ -1,0 +1,30 @@
+"""Log probabilities of tokens, as they are reported beside a reply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyllm.engine.sampling.arrays import Logits
+from tinyllm.engine.sampling.largest import largest
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """The natural log probability of a token under the model, before temperature and filters, with the most likely
+    alternatives as (token id, log probability)."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def log_probability(logits: Logits, token_id: int, alternatives: int) -> TokenLogprob:
+    """The log probability of a token under logits `[V]`, with the `alternatives` most likely tokens."""
+    maximum = logits.max()
+    log_sum = float(maximum) + float(np.log(np.exp(logits - maximum).sum(dtype=np.float64)))
+    best = largest(logits, min(alternatives, logits.size)) if alternatives else np.array([], np.int64)
+    best = best[np.argsort(-logits[best], kind="stable")][:alternatives]
+    top = tuple((int(token), float(logits[token]) - log_sum) for token in best)
+    return TokenLogprob(token_id, float(logits[token_id]) - log_sum, top)
