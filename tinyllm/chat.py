@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, Protocol
 from weakref import ref
 
-from tinyllm.engine.generation import generate
-from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.engine import Engine
+from tinyllm.engine.private_engine import run
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
-from tinyllm.graph.program import Program
 
 
 class Model(Protocol):
     """What a conversation needs of a model; `LLM` has it."""
 
-    program: Program
+    def engine_for_one(self) -> Engine:
+        """An engine for one sequence at a time, which begins the next on what it has in common with the last."""
 
     def sampling(self, settings: dict[str, Any]) -> SamplingParams:
         """Checked settings, defaults filled in."""
@@ -30,13 +31,12 @@ class Chat:
     """`chat.stream("Hello")` adds the message and streams the reply, which joins the history, also when it is broken
     off.
 
-    There is one set of pages, so there is one stream: a new one, `set_system` and `reset` close the one before.
+    There is one cache, so there is one stream: a new one, `set_system` and `reset` close the one before.
     """
 
     def __init__(self, llm: Model, system: str | None = None, messages: list[dict[str, Any]] | None = None) -> None:
         self._llm = llm
-        self._runner = ModelRunner(llm.program)
-        self._cached: list[int] = []
+        self._engine = llm.engine_for_one()
         self._live: Callable[[], Generator[Piece] | None] = lambda: None
         self.prompt_tokens = 0
         """Tokens of the last prompt, history included."""
@@ -76,15 +76,10 @@ class Chat:
         self._close()
         messages = [*self.messages, {"role": "user", "content": text}]
         sequence = self._llm.sequence(messages, False, params)
-        known = [] if self._runner.empty else self._cached
-        same = next(
-            (i for i, (a, b) in enumerate(zip(known, sequence.prompt, strict=False)) if a != b),
-            min(len(known), len(sequence.prompt)),
-        )
+        if self._engine.has_work:  # it was interrupted in the middle of a step
+            self._engine = self._llm.engine_for_one()
         self.prompt_tokens = len(sequence.prompt)
-        sequence.cached = self.reused = min(
-            same, len(sequence.prompt) - 1
-        )  # stays true: nobody else writes while this stream is live
+        self.reused = self._engine.reusable(sequence)  # stays true: nobody else runs while this stream is live
         stream = self._run(messages, sequence, on_prefill)
         self._live = ref(stream)  # weak, so that a stream that is let go of closes at once
         return stream
@@ -101,15 +96,15 @@ class Chat:
         reply: list[str] = []
         before, self.messages = self.messages, messages
         try:
-            for _, piece in generate(self._runner, [sequence], on_prefill):
-                reply.append(piece.text)
-                yield piece
+            with closing(run(self._engine, [sequence], on_prefill)) as pieces:
+                for _, piece in pieces:
+                    reply.append(piece.text)
+                    yield piece
         finally:
             if any(reply) or sequence.finish_reason:
                 self.messages.append({"role": "assistant", "content": "".join(reply)})
             else:
                 self.messages = before
-            self._cached = (sequence.prompt + sequence.generated)[: sequence.cached]
 
 
 def _checked(messages: Any) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tinyllm.chat import Chat
 from tinyllm.engine.engine import Engine
-from tinyllm.engine.generation import generate
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
@@ -36,7 +36,7 @@ from tinyllm.registry.registry import Registry, default_registry
 from tinyllm.spec.attribute_checks import integer
 
 CACHE_TOKENS = 16384
-"""Keys and values that an engine's cache holds unless told otherwise."""
+"""Tokens whose keys and values the cache of a crowd's engine holds, unless another number is given."""
 
 Message = dict[str, Any]
 Prompt = str | list[int] | list[Message]
@@ -72,7 +72,7 @@ def load(
         backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
         dtype: of activations and unquantized weights; None: what suits the device.
         fast: allow kernels that round activations or scales.
-        progress: told (weights bound, weights in all).
+        progress: called with (weights bound, weights in all).
 
     Raises:
         ModelNotFoundError, CheckpointError, UnknownNameError, BackendUnavailableError, UnsupportedError.
@@ -95,8 +95,8 @@ def load(
 
 
 class LLM:
-    """A loaded model. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is otherwise as
-    the settings say."""
+    """A loaded model that answers. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is
+    as the configuration says where it is not among them."""
 
     def __init__(
         self,
@@ -175,7 +175,8 @@ class LLM:
                     raise
                 raise InvalidInputError(f"prompts[{number}]: {str(error).removeprefix('prompt: ')}") from error
         pieces: list[list[Piece]] = [[] for _ in sequences]
-        for number, piece in generate(ModelRunner(self.program), sequences) if single else self._together(sequences):
+        engine = self.engine_for_one() if len(sequences) == 1 else self._engine_for(sequences)
+        for number, piece in run(engine, sequences):
             pieces[number].append(piece)
         results = [_completion(s, p) for s, p in zip(sequences, pieces, strict=True)]
         return results[0] if single else results
@@ -184,36 +185,37 @@ class LLM:
         """An engine that runs many requests at a time on a cache of its own.
 
         Args:
-            cache_tokens: keys and values that the cache holds. page_size: tokens of a page; None: what suits the
-                backend.
-            settings: of `Engine`: max_step_tokens, max_running, max_waiting, one_at_a_time.
+            cache_tokens: tokens whose keys and values the cache holds. page_size: tokens of a page; None: what suits
+                the backend.
+            settings: those of `Engine`: max_step_tokens, max_running, max_waiting, one_at_a_time.
         """
         size = page_size or self.program.page_size
         settings.setdefault("salt", f"{self.config!r} {self.program.cache_dtypes}".encode())
         return Engine(ModelRunner(self.program), pages=max(1, -(-cache_tokens // size)), page_size=size, **settings)
 
-    def _together(self, sequences: list[Sequence]) -> Iterator[tuple[int, Piece]]:
-        """Run sequences in one engine to their end; the first error ends them all."""
-        tokens = [min(s.limit, len(s.prompt) + s.params.max_tokens) for s in sequences]
+    def engine_for_one(self) -> Engine:
+        """An engine for one sequence at a time, whose cache grows with the sequence."""
+        return engine_for_one(ModelRunner(self.program), self.context)
+
+    def _engine_for(self, sequences: list[Sequence]) -> Engine:
+        """An engine whose cache holds all of these sequences, or `CACHE_TOKENS` where they are more, and the longest of
+        them in any case."""
         size = self.program.page_size
-        whole = sum(-(-n // size) * size for n in tokens)
-        engine = self.engine(max(min(whole, CACHE_TOKENS), *(n + size for n in tokens)), max_waiting=len(sequences))
-        for number, sequence in enumerate(sequences):
-            engine.add(str(number), [sequence])
-        while engine.has_work:
-            for event in engine.step():
-                if event.error is not None:
-                    raise event.error.__cause__ or event.error
-                if event.piece is not None:
-                    yield int(event.request), event.piece
+        whole_pages = sum(-(-s.longest // size) * size for s in sequences)
+        longest = max(s.longest for s in sequences) + size
+        return self.engine(max(min(whole_pages, CACHE_TOKENS), longest), max_waiting=len(sequences))
 
     def stream(
         self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any
     ) -> Iterator[Piece]:
         """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first
-        piece."""
+        piece.
+
+        Args:
+            on_prefill: called with (prompt tokens computed, prompt tokens in all) after each step that computed some.
+        """
         sequence = self.sequence(prompt, raw, self.sampling(sampling))
-        return (piece for _, piece in generate(ModelRunner(self.program), [sequence], on_prefill))
+        return (piece for _, piece in run(self.engine_for_one(), [sequence], on_prefill))
 
     def chat(self, system: str | None = None, messages: list[Message] | None = None) -> Chat:
         """A conversation that keeps its history, and its keys and values between turns."""
@@ -225,7 +227,7 @@ class LLM:
         """Logits of every position, float32 `[L, V]`, computed in one step."""
         ids = self._checked_ids(token_ids, self.context)
         runner = ModelRunner(self.program, 1, len(ids))
-        return runner.step(make_step([Chunk(ids, 0, [0], all_logits=True)], len(ids)))
+        return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
 
     def encode(self, prompt: Prompt, raw: bool = False) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""
@@ -253,10 +255,10 @@ class LLM:
             raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
         return self.tokenizer.encode(self.chat_template.render(messages))
 
-    def sampling(self, given: dict[str, Any]) -> SamplingParams:
-        """Checked settings; `max_tokens` is as the configuration says where it is not given."""
+    def sampling(self, settings: dict[str, Any]) -> SamplingParams:
+        """Checked settings; `max_tokens` is as the configuration says where it is not among them."""
         try:
-            return SamplingParams(**{"max_tokens": self.registry.settings["max_tokens"].value, **given})
+            return SamplingParams(**{"max_tokens": self.registry.settings["max_tokens"].value, **settings})
         except TypeError as error:
             known = ", ".join(SamplingParams.__dataclass_fields__)
             raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.catalogue.harness import backends
-from tests.llm.test_families import checkpoint
 from tinyllm.bench.contenders import peers_named
 from tinyllm.bench.model import Result, measure, perplexity
 from tinyllm.bench.start import commands, run
@@ -23,10 +22,10 @@ def test_unknown_peers_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_contender_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_contender_that_fails_does_not_stop_the_others(smollm2_path: Path) -> None:
     """Its error stands in its row; the others are measured."""
-    checkpoint("llama", tmp_path)
-    failed, ran = measure(["tinyllm:nowhere", "tinyllm:numpy"], tmp_path, list(range(3, 20)), 4, 2, lambda text: None)
+    contenders, prompt = ["tinyllm:nowhere", "tinyllm:numpy"], list(range(3, 20))
+    failed, ran = measure(contenders, smollm2_path, prompt, 4, 2, lambda text: None)
     assert failed.error and "unknown backend 'nowhere'" in failed.error
     assert ran.error is None and len(ran.prefill) == len(ran.decode) == 2 and min(ran.prefill + ran.decode) > 0
 

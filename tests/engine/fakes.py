@@ -48,6 +48,10 @@ class FakeProgram:
     cache_dtypes: tuple[str, ...] = ("int64",)
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
+    rows: list[int] = field(default_factory=list)
+    """Logits that each step was asked for."""
+    page_sizes: list[int] = field(default_factory=list)
+    """Tokens of a page at each step."""
     steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
     report: Any = field(
         default_factory=lambda: SimpleNamespace(
@@ -76,6 +80,8 @@ class FakeProgram:
         pool = state.pop("pages")
         pool.reshape(-1)[inputs["slots"]] = inputs["tokens"]
         self.sizes.append(len(inputs["tokens"]))
+        self.rows.append(len(inputs["logit_rows"]))
+        self.page_sizes.append(pool.shape[1])
         rows = []
         for row in inputs["logit_rows"]:
             sequence = int(np.searchsorted(inputs["q_start"], row, side="right")) - 1
@@ -84,7 +90,7 @@ class FakeProgram:
             if NOWHERE in held or length > inputs["kv_len"][sequence]:
                 raise IndexError("a key that nobody wrote was read")
             rows.append(self.logits(held))
-        return [np.stack(rows)], {"pages": pool}
+        return [np.array(rows, np.float32).reshape(-1, VOCABULARY)], {"pages": pool}
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Any function of the whole sequence that mixes it well; lower-case letters are likely, so that replies can be

@@ -1,8 +1,8 @@
-"""The engine by random operations, as a state machine."""
+"""Engines by random operations, as a state machine: one with pages of a fixed size, one with pages that grow."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,11 +17,13 @@ class Machine(RuleBasedStateMachine):
     """Random requests, steps, cancellations and failures: no page is ever lost or shared wrongly, and replies are
     right."""
 
+    cache: ClassVar[dict[str, Any]] = {"pages": 24}
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
         self.program = FakeProgram()
-        self.engine = engine(self.program, pages=24, clock=self.clock, max_running=4, max_waiting=6)
+        self.engine = engine(self.program, clock=self.clock, max_running=4, max_waiting=6, **self.cache)
         self.number = 0
         self.texts: dict[str, str] = {}
         self.prompts: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -82,7 +84,13 @@ class Machine(RuleBasedStateMachine):
         assert self.engine.problems() == []
 
 
-Machine.TestCase.settings = settings(
+class GrowingMachine(Machine):
+    """The same where each sequence has a page of its own, which grows, three at a time."""
+
+    cache: ClassVar[dict[str, Any]] = {"pages": 3, "largest_page": 100}
+
+
+SETTINGS = settings(
     max_examples=100,
     stateful_step_count=100,
     deadline=None,
@@ -90,5 +98,9 @@ Machine.TestCase.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+for machine in (Machine, GrowingMachine):
+    machine.TestCase.settings = SETTINGS
 TestMachine = pytest.mark.slow(Machine.TestCase)
 """Up to 10,000 random operations."""
+TestGrowingMachine = pytest.mark.slow(GrowingMachine.TestCase)
+"""The same."""

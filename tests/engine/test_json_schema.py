@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.engine.grammars import SPECIAL, assert_refused, reply, request, validates
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.grammars import Grammars
-from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.private_engine import run
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
@@ -165,7 +165,6 @@ def test_a_model_s_own_schema_of_pydantic_is_taken(grammars: Grammars) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_smollm2_replies_under_a_schema(smollm2_path: Path, temperature: float) -> None:
-    from tinyllm.engine.generation import generate
     from tinyllm.llm import load
 
     pytest.importorskip("torch")
@@ -180,14 +179,16 @@ def test_smollm2_replies_under_a_schema(smollm2_path: Path, temperature: float) 
     prompt = llm.encode("Describe Paris as JSON with its city and people.")
     with ThreadPoolExecutor(2) as executor:
         compiler = Grammars(llm.tokenizer, executor)
-        made = []
+        requests = []
         for grammar in (Grammar.json_schema(schema), Grammar.choice(["Paris", "London"]), None):
             params = SamplingParams(max_tokens=100, temperature=temperature, seed=1, grammar=grammar)
             state = compiler.start(grammar) if grammar else None
-            made.append(Sequence(list(prompt), params, llm.tokenizer, llm.stop_token_ids, llm.context, grammar=state))
-        found = ["", "", ""]
-        for number, piece in generate(ModelRunner(llm.program), made):
-            found[number] += piece.text
-    assert validates(json.loads(found[0]), schema), found[0]
-    assert found[1] in ("Paris", "London")
-    assert made[0].finish_reason == made[1].finish_reason == "stop"
+            requests.append(
+                Sequence(list(prompt), params, llm.tokenizer, llm.stop_token_ids, llm.context, grammar=state)
+            )
+        texts = ["", "", ""]
+        for number, piece in run(llm.engine(4096), requests):
+            texts[number] += piece.text
+    assert validates(json.loads(texts[0]), schema), texts[0]
+    assert texts[1] in ("Paris", "London")
+    assert requests[0].finish_reason == requests[1].finish_reason == "stop"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyllm.engine.page_pool import OutOfPagesError, PagePool, page_keys
 
@@ -72,6 +74,70 @@ def test_what_a_broken_step_took_is_not_found() -> None:
     pool.release(pages[1:])
     pool.forget()
     assert pool.match(page_keys([1, 2], 1)) == [] and pool.problems([pages[:1]]) == []
+
+
+@given(
+    unit=st.integers(1, 64),
+    largest=st.integers(64, 4000),
+    prompt=st.integers(1, 60),
+    replies=st.lists(st.integers(1, 1500), min_size=1, max_size=4),
+)
+def test_growing_pages_are_moved_seldom_and_are_never_mostly_empty(
+    unit: int, largest: int, prompt: int, replies: list[int]
+) -> None:
+    """A sequence of a few turns, token by token: all moves together copy less than two keys a token."""
+    pool, tokens, copied = PagePool(1, unit, largest), prompt, 0
+    for reply in replies:
+        longest = min(largest, tokens + reply)
+        while tokens < longest:
+            tokens += 1
+            before = pool.page_size
+            pool.grow(tokens, longest)
+            assert tokens <= pool.page_size and pool.page_size % unit == 0
+            if pool.page_size != before:
+                assert pool.page_size < min(largest, 2 * tokens) + unit
+                copied += before
+    assert copied < 2 * tokens
+    before = pool.page_size
+    pool.grow(before, largest)
+    assert pool.page_size == before and pool.pages_for(before) == pool.pages_for(1) == 1
+
+
+def test_a_reply_whose_end_is_in_sight_moves_no_more() -> None:
+    pool = PagePool(1, 16, 5000)
+    pool.grow(1000, 1300)
+    assert pool.page_size == 1312  # 1,300 in units of 16
+    pool.grow(1300, 1300)
+    assert pool.page_size == 1312
+
+
+def test_pages_of_a_fixed_size_do_not_grow() -> None:
+    pool = PagePool(4, 16)
+    pool.grow(60, 64)
+    assert (pool.page_size, pool.capacity, pool.pages_for(60)) == (16, 64, 4)
+
+
+def test_a_page_that_grows_is_taken_over_with_the_prefix_that_it_holds() -> None:
+    """The one with the longest, by one sequence alone, and not while it is held."""
+    pool = PagePool(3, 16, 100)
+    pages = [pool.allocate(1) for _ in range(3)]
+    assert pool.resumable([1, 2, 3]) == (None, 0)
+    for page, tokens in zip(pages, ([1, 2, 9], [1, 2, 3, 4], [7]), strict=True):
+        pool.release(page, tokens)
+    assert pool.available == 3 and pool.problems([]) == []
+    assert pool.resumable([1, 2, 3, 5]) == (pages[1][0], 3) and pool.resumable([8]) == (None, 0)
+    assert pool.resume([1, 2, 3, 5]) == (pages[1], 3) and pool.problems([pages[1]]) == []
+    assert pool.resume([1, 2, 3, 5]) == (pages[0], 2) and pool.resume([1, 2]) == ([], 0)
+    assert pool.allocate(1) == pages[2] and pool.available == 0 and pool.resume([7]) == ([], 0)
+
+
+def test_pages_that_grow_begin_anew_when_what_they_held_is_lost() -> None:
+    pool = PagePool(1, 16, 100)
+    pages = pool.allocate(1)
+    pool.grow(50, 60)
+    pool.release(pages, [1, 2])
+    pool.forget()
+    assert pool.page_size == 16 and pool.resume([1, 2]) == ([], 0) and pool.problems([]) == []
 
 
 def test_problems_are_seen() -> None:

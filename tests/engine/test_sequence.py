@@ -35,7 +35,9 @@ def wanting(token: int) -> Any:
 def test_pending_are_the_tokens_without_keys(cached: int, generated: list[int], pending: list[int]) -> None:
     request = sequence("abc")
     request.cached, request.generated = cached, generated
-    assert request.pending() == pending
+    assert request.pending == len(pending)
+    assert request.tokens(cached, request.length) == pending
+    assert request.tokens(cached, cached + 1) == pending[:1]
 
 
 def test_stop_token_is_neither_shown_nor_kept() -> None:

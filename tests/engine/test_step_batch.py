@@ -25,9 +25,15 @@ def test_a_prefill_beside_a_decode_beside_a_late_chunk() -> None:
         assert array.dtype == np.int32, name
 
 
-def test_all_logits_asks_for_every_token_of_that_chunk_alone() -> None:
-    batch = make_step([Chunk([1, 2], 0, [0]), Chunk([3, 4, 5], 0, [1], all_logits=True)], page_size=8)
-    assert batch.logit_rows.tolist() == [1, 2, 3, 4]
+@pytest.mark.parametrize(("rows", "wanted"), [(0, [1]), (1, [1, 4]), (2, [1, 3, 4]), (3, [1, 2, 3, 4])])
+def test_a_chunk_asks_for_the_logits_of_its_last_rows(rows: int, wanted: list[int]) -> None:
+    batch = make_step([Chunk([1, 2], 0, [0]), Chunk([3, 4, 5], 0, [1], rows)], page_size=8)
+    assert batch.logit_rows.tolist() == wanted
+
+
+def test_a_step_may_ask_for_no_logits() -> None:
+    rows = make_step([Chunk([1, 2], 0, [0], rows=0)], page_size=8).logit_rows
+    assert (rows.shape, rows.dtype) == ((0,), np.int32)
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 5, 64])

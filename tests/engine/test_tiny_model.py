@@ -1,4 +1,4 @@
-"""The generation loop on a real tiny model: what the fake cannot show, keys and values that are numbers."""
+"""Engines on a real tiny model: what the fake cannot show, keys and values that are numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from tests.catalogue.harness import backends, registry
 from tests.engine.fakes import sequence
 from tests.graph.tiny import CONFIG, Tensors
-from tinyllm.engine import generation
+from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sequence import Sequence
 from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
@@ -34,24 +35,41 @@ def request(ids: list[int]) -> Sequence:
     return made
 
 
-def replies(program: Program, requests: list[Sequence]) -> list[list[tuple[int, float]]]:
-    """Token and log probability of each step of each request."""
-    found: list[list[tuple[int, float]]] = [[] for _ in requests]
-    for number, piece in generation.generate(ModelRunner(program), requests):
-        found[number] += [(entry.token_id, entry.logprob) for entry in piece.logprobs]
-    return found
+Reply = list[tuple[int, float]]
+"""Token and log probability of each step."""
+
+
+def replies(engine: Engine, prompts: list[list[int]]) -> list[Reply]:
+    """The reply to each prompt."""
+    steps: list[Reply] = [[] for _ in prompts]
+    for number, piece in run(engine, [request(p) for p in prompts]):
+        steps[number] += [(entry.token_id, entry.logprob) for entry in piece.logprobs]
+    return steps
+
+
+def assert_same(together: list[Reply], alone: list[Reply]) -> None:
+    for reply, expected in zip(together, alone, strict=True):
+        assert [token for token, _ in reply] == [token for token, _ in expected]
+        assert [p for _, p in reply] == pytest.approx([p for _, p in expected], abs=2e-4)
 
 
 @pytest.mark.parametrize("backend", backends())
-@pytest.mark.parametrize("chunk", [7, 16])
-def test_a_long_prompt_in_chunks_beside_short_ones(backend: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_cache_gives_the_same(backend: str) -> None:
     """A prompt that takes several steps, beside others that decode meanwhile: each gets what it gets alone, in one
-    piece."""
+    piece. In pages that grow, in pages of a few tokens, and one after the other in a page that is used again."""
     program = tiny(backend)
-    alone = [replies(program, [request(p)])[0] for p in PROMPTS]
+    alone = [replies(engine_for_one(ModelRunner(program), 256), [p])[0] for p in PROMPTS]
     assert len({tuple(token for token, _ in reply) for reply in alone}) == len(PROMPTS)
-    monkeypatch.setattr(generation, "PREFILL_CHUNK", chunk)
-    monkeypatch.setattr(generation, "PAGE_STEP", 4)
-    for together, expected in zip(replies(program, [request(p) for p in PROMPTS]), alone, strict=True):
-        assert [token for token, _ in together] == [token for token, _ in expected]
-        assert [p for _, p in together] == pytest.approx([p for _, p in expected], abs=2e-4)
+    for chunk in (7, 16):
+        runner = ModelRunner(program)
+        growing = engine_for_one(runner, 256, pages=4, max_running=4, page_size=4, max_step_tokens=chunk)
+        assert_same(replies(growing, PROMPTS), alone)
+        fixed = Engine(ModelRunner(program), pages=40, page_size=4, max_step_tokens=chunk)
+        assert_same(replies(fixed, PROMPTS), alone)
+        single = engine_for_one(ModelRunner(program), 256, page_size=4, max_step_tokens=chunk)
+        assert_same([replies(single, [p])[0] for p in PROMPTS], alone)
+        again = [*LONG[:30], 1, 2], [*LONG[:30], 3]
+        fresh = [replies(engine_for_one(ModelRunner(program), 256), [p])[0] for p in again]
+        replies(single, [LONG])
+        assert_same([replies(single, [p])[0] for p in again], fresh)
+        assert single.stats.reused_tokens == 2 * 30

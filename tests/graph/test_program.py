@@ -47,7 +47,7 @@ def logits(bound: Program, ids: list[int], cuts: list[int], page_size: int = 16)
     rows, start = [], 0
     for end in [*cuts, len(ids)]:
         if end > start:
-            rows.append(runner.step(make_step([Chunk(ids[start:end], start, pages, all_logits=True)], page_size)))
+            rows.append(runner.step(make_step([Chunk(ids[start:end], start, pages, end - start)], page_size)))
         start = end
     return np.concatenate(rows)
 
@@ -200,7 +200,7 @@ def test_pools_grow_and_keep_what_they_hold(backend: str) -> None:
     runner = ModelRunner(_bound(backend), 1, 6)
     runner.step(make_step([Chunk(IDS[:6], 0, [0])], 6))
     runner.reserve(3, 16)
-    got = runner.step(make_step([Chunk(IDS[6:], 6, [0], all_logits=True)], 16))
+    got = runner.step(make_step([Chunk(IDS[6:], 6, [0], len(IDS) - 6)], 16))
     np.testing.assert_allclose(got, logits(_bound(backend), IDS, [])[6:], atol=TOLERANCE, rtol=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -91,6 +92,44 @@ def test_nothing_is_kept_where_nothing_was_said() -> None:
     assert roles(chat) == ["user", "assistant"]
     assert chat.send("hello", max_tokens=5) == expected(chat, max_tokens=5)
     assert chat.reused == 0 and roles(chat) == ["user", "assistant"] * 2
+
+
+@pytest.mark.parametrize("pieces", [4, None])
+def test_what_was_said_before_is_not_computed_again(pieces: int | None) -> None:
+    """To the token, also after a reply that was broken off; the last token of a reply has no keys yet."""
+    chat = fake_llm().chat("be kind")
+    assert chat.send("hello there", max_tokens=12) and chat.reused == 0
+    for text in ("what is that?", "and this?"):
+        before = chat.prompt_tokens + len(chat.messages[-1]["content"])
+        progress: list[tuple[int, ...]] = []
+        stream = chat.stream(text, on_prefill=lambda *tokens, seen=progress: seen.append(tokens), max_tokens=12)
+        assert chat.reused == before - 1
+        said = "".join(piece.text for piece in islice(stream, pieces))
+        stream.close()
+        assert progress == [(chat.prompt_tokens - chat.reused, chat.prompt_tokens - chat.reused)]
+        assert chat.messages[-1]["content"] == said and len(said) == (pieces or 12)
+        assert said == expected(chat, max_tokens=12)[: len(said)]
+    chat.set_system("be brief")
+    assert chat.send("hi", max_tokens=12) == expected(chat, max_tokens=12)
+    assert chat.reused == len("<system>be ")
+
+
+def test_a_chat_goes_on_after_it_was_interrupted_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the cache held went with the step, and is computed anew."""
+    llm = fake_llm()
+    chat = llm.chat()
+    chat.send("hello", max_tokens=5)
+
+    def interrupted(tokens: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(llm.program, "logits", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chat.send("what is that?", max_tokens=5)
+    assert roles(chat) == ["user", "assistant"]
+    assert chat.send("go on", max_tokens=9) == expected(chat, max_tokens=9)
+    assert chat.reused == 0
 
 
 def test_an_empty_reply_that_the_model_gave_stays() -> None:

@@ -33,7 +33,7 @@ def logits(program: Program) -> np.ndarray:
     """Prefill of four tokens, then two decode steps; the logits of every position."""
     runner = ModelRunner(program, 1, 8)
     steps = [(IDS[:4], 0), (IDS[4:5], 4), (IDS[5:], 5)]
-    return np.concatenate([runner.step(make_step([Chunk(ids, at, [0], all_logits=True)], 8)) for ids, at in steps])
+    return np.concatenate([runner.step(make_step([Chunk(ids, at, [0], len(ids))], 8)) for ids, at in steps])
 
 
 def test_a_backend_by_reference_runs_a_model(install: Install) -> None:

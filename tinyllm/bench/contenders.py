@@ -28,24 +28,20 @@ class Contender(ABC):
 
 
 class Tinyllm(Contender):
-    """tinyllm on one backend, through the same steps that `llm.generate` takes."""
+    """tinyllm on one backend, as users have it: `llm.stream`, where no token ends the reply."""
 
     def __init__(self, model: str, backend: str, fast: bool) -> None:
-        from tinyllm.engine.model_runner import ModelRunner
         from tinyllm.llm import load
 
         self.llm = load(model, backend, fast=fast)
-        self.runner = ModelRunner(self.llm.program)
 
     def measure(self, prompt: list[int], new_tokens: int) -> Timing:
-        from tinyllm.engine.step_batch import Chunk, make_step
-
-        self.runner.reserve(1, len(prompt) + new_tokens + 1)
+        pieces = self.llm.stream(prompt, max_tokens=new_tokens + 1, ignore_eos=True)
         start = time.perf_counter()
-        token = int(self.runner.step(make_step([Chunk(prompt, 0, [0])], self.runner.page_size))[0].argmax())
+        next(pieces)
         middle = time.perf_counter()
-        for place in range(len(prompt), len(prompt) + new_tokens):
-            token = int(self.runner.step(make_step([Chunk([token], place, [0])], self.runner.page_size))[0].argmax())
+        for _ in pieces:
+            pass
         return middle - start, time.perf_counter() - middle
 
 

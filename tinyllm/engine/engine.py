@@ -1,5 +1,7 @@
-"""Requests in, pieces of replies out: continuous batching over a paged cache, one step at a time. One thread calls
-it."""
+"""Requests in, pieces of replies out: continuous batching over a paged cache, one step at a time. One thread calls it.
+
+Every reply comes out of `Engine.step`: those of a server's crowd, of a batch, and of a single prompt.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.page_pool import PagePool
+from tinyllm.engine.sampling.arrays import Logits
 from tinyllm.engine.scheduler import Entry, Part, Scheduler
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.engine.step_batch import Chunk, make_step
@@ -33,8 +36,8 @@ class StepError(TinyllmError):
 
 @dataclass(frozen=True)
 class Event:
-    """A piece of choice `index` of a request, or the error that ended the request. reused: prompt tokens that were in
-    the cache."""
+    """A piece of choice `index` of a request, or the error that ended the request. reused: how many of its prompt
+    tokens were in the cache."""
 
     request: str
     index: int
@@ -45,7 +48,8 @@ class Event:
 
 @dataclass
 class Stats:
-    """Counters since the start, and how things stand."""
+    """Counters since the start, seconds of the model and of the engine's own code, and how many sequences wait and run
+    and how many pages there are and are held now."""
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -54,7 +58,7 @@ class Stats:
     preemptions: int = 0
     failures: int = 0
     gathered_bytes: int = 0
-    """Of pages that did not lie in one piece."""
+    """Bytes that kernels copied together, of pages that did not lie in one piece."""
     model_seconds: float = 0.0
     own_seconds: float = 0.0
     waiting: int = 0
@@ -78,10 +82,13 @@ class Engine:
     """Runs requests on a model's pages.
 
     Args:
-        runner: the model. pages, page_size: of its cache.
+        runner: the model.
+        pages, page_size, largest_page: see `PagePool`. Pages of a fixed size are there from the start.
         max_step_tokens, max_running: see `Scheduler`. max_waiting: sequences that may wait; past it `add` refuses.
         one_at_a_time: each step holds one sequence and reads prompts in the same chunks always, so that the bits of its
             logits do not depend on who else is there.
+        salt: what the contents of a page depend on besides its tokens.
+        clock: the time in seconds.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Engine:
         *,
         pages: int,
         page_size: int = 64,
+        largest_page: int | None = None,
         max_step_tokens: int = 512,
         max_running: int = 64,
         max_waiting: int = 256,
@@ -98,17 +106,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner, self.clock, self.max_waiting, self.salt = runner, clock, max_waiting, salt
-        self.pool = PagePool(pages, page_size)
+        self.pool = PagePool(pages, page_size, largest_page)
         self.scheduler = Scheduler(self.pool, max_step_tokens, max_running, one_at_a_time=one_at_a_time, clock=clock)
         self.stats = Stats()
         self._requests: dict[str, _Request] = {}
         self._owners: dict[Entry, tuple[_Request, int]] = {}
-        runner.reserve(pages, page_size)
-
-    @property
-    def capacity(self) -> int:
-        """Most tokens that one sequence can have here."""
-        return self.pool.pages * self.pool.page_size
+        if largest_page is None:
+            runner.reserve(pages, page_size)
 
     @property
     def has_work(self) -> bool:
@@ -116,9 +120,10 @@ class Engine:
         return bool(self._requests)
 
     def add(self, request: str, sequences: list[Sequence], priority: int = 0, seconds: float | None = None) -> None:
-        """Take a request; its choices are sequences of one prompt.
+        """Take a request: one sequence, or several that end together where one of them fails.
 
         Args:
+            sequences: the choices of the request; events name them by their index.
             priority: the lower, the earlier. seconds: the time it has; None: all the time in the world.
 
         Raises:
@@ -132,75 +137,83 @@ class Engine:
         ):
             raise QueueFullError(len(self.scheduler.waiting), self._retry_after())
         for sequence in sequences:
-            if len(sequence.prompt) >= self.capacity:
+            if len(sequence.prompt) >= self.pool.capacity:
                 raise InvalidInputError(
-                    f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.capacity - 1}"
+                    f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.pool.capacity - 1}"
                 )
-            sequence.limit = min(sequence.limit, self.capacity)
+            sequence.limit = min(sequence.limit, self.pool.capacity)
         entries = [Entry(s, priority, salt=self.salt) for s in sequences]
-        found = _Request(request, entries, None if seconds is None else self.clock() + seconds)
-        self._requests[request] = found
+        taken = _Request(request, entries, None if seconds is None else self.clock() + seconds)
+        self._requests[request] = taken
         for index, entry in enumerate(entries):
-            self._owners[entry] = found, index
+            self._owners[entry] = taken, index
             self.scheduler.add(entry)
 
+    def reusable(self, sequence: Sequence) -> int:
+        """How many tokens of a sequence are in the cache, so that it would not compute them if it began now."""
+        return self.scheduler.reusable(Entry(sequence, salt=self.salt))
+
     def knows(self, request: str) -> bool:
-        """Whether it waits or runs."""
+        """Whether a request waits or runs."""
         return request in self._requests
 
     def cancel(self, request: str) -> bool:
         """Drop a request; its pages go back at once. False: it was done already."""
-        found = self._requests.pop(request, None)
-        if found is None:
+        dropped = self._requests.get(request)
+        if dropped is None:
             return False
-        for entry in found.entries:
+        for entry in dropped.entries:
             if self._owners.pop(entry, None) is not None:
                 self.scheduler.remove(entry)
-        self._count()
+        del self._requests[request]
+        self._update_stats()
         return True
 
     def step(self) -> list[Event]:
-        """Run one step of the model; what came of it. Whatever a kernel raises ends the request that it is due to, and
-        no other."""
+        """Run one step of the model and return its events. Whatever a kernel raises ends the request that it is due to,
+        and no other."""
         start = self.clock()
         events = self._expired()
         parts = self.scheduler.schedule()
         if not parts:
-            self._count()
+            self._update_stats()
             return events
-        batch = make_step(
-            [Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages) for p in parts], self.pool.page_size
-        )
+        chunks = [Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages, p.rows) for p in parts]
+        batch = make_step(chunks, self.pool.page_size)
         before = self.clock()
         try:
+            self.runner.reserve(self.pool.pages, self.pool.page_size)
             logits = self.runner.step(batch)
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             return events + self._broken(parts, error)
         after = self.clock()
         self.stats.prompt_tokens += sum(min(len(p.tokens), p.entry.sequence.prompt_left) for p in parts)
         self.scheduler.done(parts)
-        for part, row in zip(parts, logits, strict=True):
-            if part.last and part.entry in self._owners:
-                events += self._advance(part.entry, row)
+        row = 0
+        for part in parts:
+            row += part.rows
+            if part.rows and part.entry in self._owners:
+                events += self._advance(part.entry, logits[row - 1])
         self.stats.steps += 1
         self.stats.gathered_bytes += self.runner.gathered_bytes(batch)
         self.stats.model_seconds += after - before
         self.stats.own_seconds += before - start + self.clock() - after
-        self._count()
+        self._update_stats()
         return events
 
     def problems(self) -> list[str]:
-        """What is not as it must be in the bookkeeping of pages; empty if all is well."""
+        """What is not as it must be in the bookkeeping of pages, a sentence each; empty if all is well."""
         entries = [*self.scheduler.running, *self.scheduler.waiting]
-        found = self.pool.problems([e.sequence.pages for e in entries])
+        problems = self.pool.problems([e.sequence.pages for e in entries])
         if {*entries} != {*self._owners}:
-            found.append("the scheduler's sequences are not those of the requests")
-        return found
+            problems.append("the scheduler's sequences are not those of the requests")
+        return problems
 
-    def _advance(self, entry: Entry, row: object) -> list[Event]:
+    def _advance(self, entry: Entry, logits: Logits) -> list[Event]:
+        """Let a sequence choose its next token from logits `[V]`."""
         request, index = self._owners[entry]
         try:
-            piece = entry.sequence.advance(row)  # type: ignore[arg-type]
+            piece = entry.sequence.advance(logits)
         except Exception as error:  # noqa: BLE001  the library of grammars may raise anything, too
             return self._fail(request, error)
         self.stats.generated_tokens += len(piece.token_ids)
@@ -230,10 +243,9 @@ class Engine:
         ]
 
     def _broken(self, parts: list[Part], error: Exception) -> list[Event]:
-        """Every page is lost with the step. A sequence that ran alone was the cause; of several each runs alone now, to
-        find out."""
+        """The events of a step that was broken off, and took every page with it. A sequence that ran alone was the
+        cause; of several each runs alone now, to find out."""
         self.scheduler.failed(parts)
-        self.runner.reserve(self.pool.pages, self.pool.page_size)
         if len(parts) > 1:
             return []
         request, _ = self._owners[parts[0].entry]
@@ -242,11 +254,11 @@ class Engine:
         return self._fail(request, cause)
 
     def _retry_after(self) -> float:
-        """Seconds until the queue has moved, from how long a token has taken so far."""
+        """Seconds until the queue will have moved, judged by how long a step has taken so far."""
         seconds = self.stats.model_seconds / max(1, self.stats.steps)
         return max(1.0, 32 * seconds)
 
-    def _count(self) -> None:
+    def _update_stats(self) -> None:
         stats = self.stats
         stats.waiting, stats.running = len(self.scheduler.waiting), len(self.scheduler.running)
         stats.pages, stats.pages_held = self.pool.pages, self.pool.held

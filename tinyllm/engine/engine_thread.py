@@ -19,7 +19,7 @@ from tinyllm.errors import TinyllmError
 
 OnEvent = Callable[[Event], None]
 Message = Callable[[Engine | None], None]
-"""What the thread is to do with its engine; None: there is none any more."""
+"""What the thread is to do with its engine, or with None once there is none any more."""
 
 
 class StoppedError(TinyllmError):
@@ -54,11 +54,11 @@ class EngineThread:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are run: loaded, not stopping, alive."""
+        """Whether requests are run: the engine is loaded, is not being stopped, and has not broken."""
         return self._loaded.is_set() and self.error is None and not self._stopping
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until it is loaded; whether it is. Raises what kept it from being made."""
+        """Wait until the engine is loaded, and return whether it is. Raises what kept it from being made."""
         self._loaded.wait(timeout)
         if self.error is not None:
             raise self.error
@@ -110,7 +110,7 @@ class EngineThread:
         self._post(drop)
 
     def _post(self, message: Message) -> None:
-        """Into the inbox; once nobody looks there any more, it is answered here."""
+        """Put a message into the inbox; once nobody reads that any more, the message is answered here."""
         with self._posting:
             if self._open:
                 self._inbox.put(message)
@@ -123,7 +123,7 @@ class EngineThread:
         return gone
 
     def stats(self) -> Stats:
-        """How things stood after the last step."""
+        """The engine's counters, as they were after the last step."""
         return self._stats
 
     def stop(self, drain: float = 0.0) -> None:
@@ -154,7 +154,7 @@ class EngineThread:
             on_event(Event(request, 0, error=self._gone()))
 
     def _messages(self, engine: Engine) -> None:
-        """Everything that lies in the inbox; waits for something where there is nothing to run."""
+        """Carry out all messages of the inbox; where there is nothing to run, wait for one first."""
         if not engine.has_work and not self._stopping:
             self._inbox.get()(engine)
         while not self._inbox.empty():

@@ -18,14 +18,12 @@ class ModelRunner:
         self.page_size = page_size
         self._state: Pages | None = program.allocate(pages, page_size) if pages else None
 
-    @property
-    def empty(self) -> bool:
-        """No pages are there: none were reserved yet, or a step or a move of the pool was broken off."""
-        return self._state is None
-
     def reserve(self, pages: int, page_size: int) -> None:
-        """Make the pool at least this large. What pages hold stays; page numbers stay valid, slots follow the new page
-        size."""
+        """Make the pool at least this large, in pages and in tokens of a page.
+
+        What pages hold stays, and page numbers stay valid; slots follow the new page size. Where a step or a move of
+        the pool was broken off, the pool is made anew, of this size and empty.
+        """
         if self._state is None:
             self._state = self.program.allocate(pages, page_size)
         elif pages > self.pages or page_size > self.page_size:
@@ -37,11 +35,17 @@ class ModelRunner:
         self.pages, self.page_size = pages, page_size
 
     def gathered_bytes(self, batch: StepBatch) -> int:
-        """What kernels have to copy together before they can read it, because it does not lie in one piece."""
+        """How many bytes kernels have to copy together before they can read them, because a sequence's pages do not lie
+        in one piece."""
+        if batch.block_table.shape[1] == 1:
+            return 0
         return self.program.gathered(batch.kv_len, batch.block_table, self.page_size)
 
     def step(self, batch: StepBatch) -> NDArray[np.float32]:
-        """Run one step and give the logits `[R, vocab_size]` of `batch.logit_rows`, float32."""
+        """Run one step and return the logits `[R, vocab_size]` of `batch.logit_rows`, float32.
+
+        Raises whatever a kernel raises; the pool is lost then, as a step consumes its pages.
+        """
         inputs = {
             "tokens": batch.tokens,
             "positions": batch.positions[:, None],
@@ -51,6 +55,6 @@ class ModelRunner:
             "block_table": batch.block_table,
             "logit_rows": batch.logit_rows,
         }
-        state, self._state = self._state, None  # a step that is broken off takes its pages with it
+        state, self._state = self._state, None
         (logits,), self._state = self.program(inputs, {} if state is None else state)
         return np.asarray(logits, np.float32)

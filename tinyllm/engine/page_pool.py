@@ -2,6 +2,12 @@
 
 A page is free, held by one or more sequences, or kept: nobody holds it, but what it contains may serve a later prompt;
 kept pages go, least recently used first, when there are no free ones. Page numbers are all that is dealt in here.
+
+There are two ways to lay out a cache. Pages of a fixed size are for a crowd: a sequence takes as many as it needs, and
+shares those that are whole with every sequence that has the same prefix. Pages that grow are for one sequence, or a
+few: each lies in a page of its own, in one piece, which kernels of every library read in place; memory is taken as the
+longest of them grows; and a sequence that comes later goes on in the page of one that has ended, from the last token
+that the two have in common.
 """
 
 from __future__ import annotations
@@ -41,30 +47,57 @@ def page_keys(tokens: Sequence[int], page_size: int, salt: bytes = b"", known: S
 
 
 class PagePool:
-    """Pages 0 to `pages - 1`."""
+    """Pages 0 to `pages - 1`.
 
-    def __init__(self, pages: int, page_size: int) -> None:
-        self.pages = pages
-        self.page_size = page_size
+    Args:
+        page_size: tokens of a page.
+        largest: tokens up to which pages grow, in multiples of `page_size`; None: they do not.
+    """
+
+    def __init__(self, pages: int, page_size: int, largest: int | None = None) -> None:
+        self.pages, self.page_size, self.largest = pages, page_size, largest
+        self._unit = page_size
         self._free = np.ones(pages, bool)
+        self._free_pages = pages
         self._holders = [0] * pages
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, Key] = {}
         self._page_of: dict[Key, int] = {}
+        self._tokens_in: dict[int, Sequence[int]] = {}
 
     @property
     def available(self) -> int:
         """Pages that can be had: free ones and kept ones."""
-        return int(self._free.sum()) + len(self._kept)
+        return self._free_pages + len(self._kept)
 
     @property
     def held(self) -> int:
         """Pages that sequences hold."""
         return self.pages - self.available
 
+    @property
+    def capacity(self) -> int:
+        """Most tokens that one sequence can have."""
+        return self.pages * self.page_size if self.largest is None else self.largest
+
     def pages_for(self, tokens: int) -> int:
         """How many pages so many tokens take."""
-        return -(-tokens // self.page_size)
+        return -(-tokens // self.page_size) if self.largest is None else 1
+
+    def grow(self, tokens: int, longest: int) -> None:
+        """Let pages that grow hold so many tokens of a sequence that can come to `longest` tokens.
+
+        A page of s tokens that has to hold n > s becomes, in tokens,
+
+            min(largest, max(min(longest, 2 n), 2 s)), rounded up to a multiple of the first size.
+
+        As it at least doubles, all moves together copy less than twice the keys that there are in the end. A reply
+        whose end is in sight (longest <= 2 n) moves no more. Less than half of the page and one unit stay empty. A
+        token takes 2 * layers * kv_heads * head_dim numbers: 45 KiB for SmolLM2 in float32.
+        """
+        if self.largest is not None and tokens > self.page_size:
+            size = min(self.largest, max(min(longest, 2 * tokens), 2 * self.page_size))
+            self.page_size = -(-size // self._unit) * self._unit
 
     def allocate(self, count: int, after: int | None = None, room: int = 0) -> list[int]:
         """Take pages, neighbours where possible: kernels read a run of neighbours in place, and have to gather others.
@@ -78,7 +111,7 @@ class PagePool:
         """
         if count > self.available:
             raise OutOfPagesError(f"{count} pages were asked for, {self.available} of {self.pages} are available")
-        while count > self._free.sum():
+        while count > self._free_pages:
             self._evict()
         taken: list[int] = []
         place = None if after is None else after + 1
@@ -89,6 +122,7 @@ class PagePool:
             self._holders[place] = 1
             taken.append(place)
             place += 1
+        self._free_pages -= count
         return taken
 
     def _begin(self, room: int) -> int:
@@ -104,8 +138,13 @@ class PagePool:
 
     def _evict(self) -> None:
         page, _ = self._kept.popitem(last=False)
-        del self._page_of[self._key_of.pop(page)]
+        if self._tokens_in.pop(page, None) is None:
+            del self._page_of[self._key_of.pop(page)]
+        self._set_free(page)
+
+    def _set_free(self, page: int) -> None:
         self._free[page] = True
+        self._free_pages += 1
 
     def known(self, keys: Sequence[Key]) -> int:
         """How many of these keys, from the first, are those of a page."""
@@ -113,11 +152,27 @@ class PagePool:
 
     def match(self, keys: Sequence[Key]) -> list[int]:
         """Pages that contain the longest prefix of these keys; they are held from now on."""
-        found = [self._page_of[key] for key in keys[: self.known(keys)]]
-        for page in found:
+        pages = [self._page_of[key] for key in keys[: self.known(keys)]]
+        for page in pages:
             self._kept.pop(page, None)
             self._holders[page] += 1
-        return found
+        return pages
+
+    def resumable(self, tokens: Sequence[int]) -> tuple[int | None, int]:
+        """The kept page that grows and has the longest prefix of these tokens, and how long that is; None where no page
+        has any."""
+        lengths = {page: _common(held, tokens) for page, held in self._tokens_in.items()}
+        page = max(lengths, key=lengths.__getitem__, default=None)
+        return (None, 0) if page is None or not lengths[page] else (page, lengths[page])
+
+    def resume(self, tokens: Sequence[int]) -> tuple[list[int], int]:
+        """Take the page that `resumable` names, to write on after its prefix: (pages, tokens that they hold)."""
+        page, length = self.resumable(tokens)
+        if page is None:
+            return [], 0
+        del self._tokens_in[page], self._kept[page]
+        self._holders[page] = 1
+        return [page], length
 
     def register(self, page: int, key: Key) -> None:
         """A held page is whole now, and this is what it contains. Where another page contains the same, that one stays
@@ -125,44 +180,58 @@ class PagePool:
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key], self._key_of[page] = page, key
 
-    def release(self, pages: Sequence[int]) -> None:
-        """A sequence needs them no longer. Those with a key are kept, the end of a prefix going before its
-        beginning."""
+    def release(self, pages: Sequence[int], tokens: Sequence[int] = ()) -> None:
+        """A sequence needs its pages no longer; `tokens`: those that they hold.
+
+        Pages with a key are kept, the end of a prefix going before its beginning; so is a page that grows.
+        """
         for page in reversed(pages):
             self._holders[page] -= 1
-            if self._holders[page] == 0:
-                if page in self._key_of:
-                    self._kept[page] = None
-                else:
-                    self._free[page] = True
+            if self._holders[page]:
+                continue
+            if self.largest is not None and tokens:
+                self._tokens_in[page] = tokens
+            if page in self._key_of or page in self._tokens_in:
+                self._kept[page] = None
+            else:
+                self._set_free(page)
 
     def forget(self) -> None:
-        """What kept and registered pages contain is gone: a step that was broken off has taken the pool with it."""
+        """What pages contain is gone: a step that was broken off has taken the pool with it. Pages that grow begin
+        anew, as the size that they had may have been what there was no memory for."""
         for page in self._kept:
-            self._free[page] = True
-        self._kept.clear()
-        self._key_of.clear()
-        self._page_of.clear()
+            self._set_free(page)
+        for contents in (self._kept, self._key_of, self._page_of, self._tokens_in):
+            contents.clear()
+        self.page_size = self._unit
 
     def problems(self, holders: Sequence[Sequence[int]]) -> list[str]:
-        """What is not as it must be, given the pages that each sequence holds; empty if all is well."""
+        """What is not as it must be, a sentence each, given the pages that each sequence holds; empty if all is
+        well."""
         counts = [0] * self.pages
         for pages in holders:
             if len(set(pages)) != len(pages):
                 return [f"a sequence holds a page twice: {list(pages)}"]
             for page in pages:
                 counts[page] += 1
-        found = []
+        problems = []
+        if self._free_pages != self._free.sum():
+            problems.append(f"{self._free_pages} pages are counted as free, {self._free.sum()} are")
         for page in range(self.pages):
-            states = (bool(self._free[page]), page in self._kept, self._holders[page] > 0)
-            if sum(states) != 1:
-                found.append(f"page {page}: free {states[0]}, kept {states[1]}, held {states[2]}: expected one of them")
+            free, kept, held = bool(self._free[page]), page in self._kept, self._holders[page] > 0
+            if free + kept + held != 1:
+                problems.append(f"page {page}: free {free}, kept {kept}, held {held}: expected one of them")
             if counts[page] != self._holders[page]:
-                found.append(f"page {page}: held {self._holders[page]} times, by {counts[page]} sequences")
+                problems.append(f"page {page}: held {self._holders[page]} times, by {counts[page]} sequences")
             if self._free[page] and page in self._key_of:
-                found.append(f"page {page}: free, but registered")
-            if page in self._kept and page not in self._key_of:
-                found.append(f"page {page}: kept, but nobody can find it")
+                problems.append(f"page {page}: free, but registered")
+            if page in self._kept and page not in self._key_of and page not in self._tokens_in:
+                problems.append(f"page {page}: kept, but nobody can find it")
         if {p: k for k, p in self._page_of.items()} != self._key_of:
-            found.append("keys and pages do not name each other")
-        return found
+            problems.append("keys and pages do not name each other")
+        return problems
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences have in common, from the first."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,4 +1,4 @@
-"""Which sequences run in the next step, and with how many tokens. Pure Python over page numbers: no model is needed to
+"""Which sequences run in the next step, and with how many tokens. Plain Python over page numbers: no model is needed to
 test it."""
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ class Entry:
     number: int = 0
     suspect: bool = False
     reused: int | None = None
-    """Prompt tokens that were in the cache when it first ran."""
+    """How many of its tokens were in the cache when it first ran."""
     keys: list[Key] = field(default_factory=list)
-    """Of the pages that are whole."""
-    wanted: list[Key] = field(default_factory=list)
-    """Of the pages that another may have read for it, made when it is first looked at."""
+    """Keys of its pages that are whole."""
+    prefix_keys: list[Key] = field(default_factory=list)
+    """Keys of the pages that another may have written for it; made when they are first asked for."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A sequence's share of a step: its next tokens, and whether they are its last ones before a token is chosen."""
+    """A sequence's share of a step.
+
+    tokens: its next ones. rows: how many of these, from the last, have their logits wanted: 0 for a chunk of a prompt
+    that goes on, 1 where a token is to be chosen, more where drafts are to be verified.
+    """
 
     entry: Entry
     tokens: list[int]
-    last: bool
+    rows: int
 
 
 class Scheduler:
@@ -76,7 +80,7 @@ class Scheduler:
         """Prompt tokens that were found in the cache."""
         self._numbers = count()
         self._now = 0.0
-        """When the step at hand was begun: one time for all of it, so that ranks stand still while it is made up."""
+        """When the step that is being made up was begun. It has one time, so that ranks stand still meanwhile."""
 
     def add(self, entry: Entry) -> None:
         """Put a new sequence into the queue."""
@@ -84,13 +88,13 @@ class Scheduler:
         self.waiting.append(entry)
 
     def remove(self, entry: Entry) -> None:
-        """A sequence is finished or no longer wanted: its pages go back at once."""
+        """Drop a sequence that is finished or no longer wanted; its pages go back at once."""
         (self.running if entry in self.running else self.waiting).remove(entry)
         self._turns.pop(entry, None)
         self._release(entry)
 
     def schedule(self) -> list[Part]:
-        """The parts of the next step; empty if there is nothing to do."""
+        """Return the parts of the next step, none if there is nothing to do, and take pages for them."""
         self._now = self.clock()
         suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
         if suspects:
@@ -98,32 +102,29 @@ class Scheduler:
         if self.one_at_a_time:
             return self._next_turn()
         parts: list[Part] = []
-        decoding = sum(len(e.sequence.pending()) == 1 for e in self.running)
+        decoding = sum(e.sequence.pending == 1 for e in self.running)
         room = max(1, self.max_step_tokens - decoding)
         for entry in self._ranked(self.running):
-            pending = entry.sequence.pending()
-            if entry not in self.running or (
-                room <= 0 and len(pending) > 1
-            ):  # preempted for one before it, or no room for its chunk
+            if entry not in self.running:  # preempted for one before it
                 continue
-            tokens = pending if len(pending) == 1 else pending[:room]
-            if self._grow(entry, len(tokens)):
-                parts.append(Part(entry, tokens, len(tokens) == len(pending)))
-                room -= len(tokens) if len(pending) > 1 else 0
+            decodes = entry.sequence.pending == 1
+            count = 1 if decodes else min(entry.sequence.pending, room)
+            if count > 0 and self._grow(entry, count):
+                parts.append(_part(entry, count))
+                room -= 0 if decodes else count
         for entry in self._ranked(self.waiting):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
-            if self._comes(entry):
+            if self._is_being_read(entry):
                 continue
             if not self._admit(entry):
                 break
-            pending = entry.sequence.pending()
-            parts.append(Part(entry, pending[:room], len(pending) <= room))
+            parts.append(_part(entry, min(entry.sequence.pending, room)))
             room -= len(parts[-1].tokens)
         return parts
 
     def done(self, parts: list[Part]) -> None:
-        """The step has run: what it computed is in the pages now, and whole pages can be found by others."""
+        """Note that a step has run: what it computed is in the pages now, and whole pages can be found by others."""
         for part in parts:
             entry, sequence = part.entry, part.entry.sequence
             sequence.cached += len(part.tokens)
@@ -131,17 +132,16 @@ class Scheduler:
             # one at a time keys of the prompt alone: those that were decoded have other bits than a prompt's
             whole = self._shared(min(sequence.cached, len(sequence.prompt)) if self.one_at_a_time else sequence.cached)
             if whole > known:  # most steps end within a page, and a reply may be long
-                entry.keys = page_keys(
-                    _tokens(sequence)[: whole * self.pool.page_size], self.pool.page_size, entry.salt, entry.keys
-                )
+                size = self.pool.page_size
+                entry.keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt, entry.keys)
                 for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
                     self.pool.register(page, key)
-            if part.last:  # until then it may still be the cause
+            if part.rows:  # until then it may still be the cause
                 entry.suspect = False
 
     def failed(self, parts: list[Part]) -> None:
-        """The step was broken off and took what all pages contain with it: everything is computed anew, the step's
-        sequences alone."""
+        """Note that a step was broken off and took what all pages contain with it: everything is computed anew, and
+        each of the step's sequences runs alone until it is known which was the cause."""
         for entry in list(self.running):
             self._preempt(entry)
         self.pool.forget()
@@ -149,28 +149,28 @@ class Scheduler:
             part.entry.suspect = True
 
     def _alone(self, entry: Entry) -> list[Part]:
+        """A step of one sequence; all others wait."""
         for other in [e for e in self.running if e is not entry]:
             self._preempt(other)
         if entry in self.waiting and not self._admit(entry):
             return []
-        pending = entry.sequence.pending()
-        tokens = pending[: self.max_step_tokens]
-        self._grow(entry, len(tokens))
-        return [Part(entry, tokens, len(tokens) == len(pending))]
+        count = min(entry.sequence.pending, self.max_step_tokens)
+        self._grow(entry, count)
+        return [_part(entry, count)]
 
     def _next_turn(self) -> list[Part]:
         """One sequence a step, in turn; new ones begin as soon as there is room."""
         for entry in self._ranked(self.waiting):
             if len(self.running) >= self.max_running:
                 break
-            if not self._comes(entry) and not self._admit(entry):
+            if not self._is_being_read(entry) and not self._admit(entry):
                 break
         for entry in sorted(self._ranked(self.running), key=lambda e: self._turns.get(e, 0)):
-            pending = entry.sequence.pending()
-            tokens = pending[: self.max_step_tokens - entry.sequence.cached % self.max_step_tokens]
-            if entry in self.running and self._grow(entry, len(tokens)):
+            sequence = entry.sequence
+            count = min(sequence.pending, self.max_step_tokens - sequence.cached % self.max_step_tokens)
+            if entry in self.running and self._grow(entry, count):
                 self._turns[entry] = self._turns.get(entry, min(self._turns.values(), default=0)) + 1
-                return [Part(entry, tokens, len(tokens) == len(pending))]
+                return [_part(entry, count)]
         return []
 
     def _ranked(self, entries: list[Entry]) -> Iterator[Entry]:
@@ -180,59 +180,82 @@ class Scheduler:
         return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number
 
     def _shared(self, tokens: int) -> int:
-        """Pages of so many tokens that others may begin on. One at a time those of whole chunks, as the last chunk has
-        other bits."""
+        """How many pages of so many tokens others may begin on: those that are whole, and none that still grows. One at
+        a time those of whole chunks, as the last chunk has other bits."""
+        if self.pool.largest is not None:
+            return 0
         size = self.pool.page_size
         unit = math.lcm(size, self.max_step_tokens) if self.one_at_a_time else size
         return tokens // unit * unit // size
 
-    def _wanted(self, entry: Entry) -> list[Key]:
+    def _prefix_keys(self, entry: Entry) -> list[Key]:
         """Keys of the whole pages before a sequence's last token, which it has to compute in any case."""
         size, sequence = self.pool.page_size, entry.sequence
         whole = self._shared(sequence.length - 1)
-        if len(entry.wanted) < whole:
-            entry.wanted = page_keys(_tokens(sequence)[: whole * size], size, entry.salt, entry.wanted)
-        return entry.wanted
+        if len(entry.prefix_keys) < whole:
+            entry.prefix_keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt, entry.prefix_keys)
+        return entry.prefix_keys
 
-    def _comes(self, entry: Entry) -> bool:
-        """Whether one that runs is reading the next page that this one needs: better to wait for it than to read it
-        twice."""
-        keys = self._wanted(entry)
-        found = self.pool.known(keys)
+    def _is_being_read(self, entry: Entry) -> bool:
+        """Whether a sequence that runs is reading the next page that this one needs, so that it is better to wait for
+        that page than to read it twice."""
+        keys = self._prefix_keys(entry)
+        known = self.pool.known(keys)
+        next_key = keys[known : known + 1]
         readers = (e for e in self.running if e.sequence.prompt_left)
-        return found < len(keys) and any(len(e.wanted) > found and e.wanted[found] == keys[found] for e in readers)
+        return bool(next_key) and any(e.prefix_keys[known : known + 1] == next_key for e in readers)
+
+    def reusable(self, entry: Entry) -> int:
+        """How many tokens of a sequence it would not have to compute if it began now."""
+        pool, sequence = self.pool, entry.sequence
+        if pool.largest is None or self.one_at_a_time:
+            return self._shared(pool.known(self._prefix_keys(entry)) * pool.page_size) * pool.page_size
+        return pool.resumable(sequence.tokens(0, sequence.length - 1))[1]
 
     def _admit(self, entry: Entry) -> bool:
-        """Start a waiting sequence on the pages that hold a prefix of it and on new ones; not if those running may soon
-        need them."""
+        """Start a waiting sequence on the pages that hold a prefix of it and on new ones, or leave it waiting.
+
+        The rule, in pages: a sequence of n tokens, p of whose pages are in the cache, begins where
+
+            ceil(n / page size) - p + r <= free pages + kept pages,
+
+        r being the number of sequences that run, each of which may need a page for its next token: one more must not
+        push them out. Where pages grow, a sequence never needs another, and r is taken as 0. The pages of the reply are
+        not waited for, so that memory is not left idle for replies that end early; where they all go on and the cache
+        is full, the last is preempted (`_grow`). One at a time nobody may be preempted, as what was decoded would be
+        computed anew as a prompt, with other bits: there n is the most that the sequence can come to.
+        """
         sequence, pool = entry.sequence, self.pool
-        keys = self._wanted(entry)
+        keys = self._prefix_keys(entry)
         pages = pool.match(keys)
         if self.one_at_a_time:  # what is computed must begin at the border of a chunk
             whole = self._shared(len(pages) * pool.page_size)
             pool.release(pages[whole:])
             pages = pages[:whole]
-        most = min(sequence.limit, len(sequence.prompt) + sequence.params.max_tokens)
-        # one at a time nobody may be preempted: what was decoded would be computed anew as a prompt, with other bits
-        needed = pool.pages_for(most if self.one_at_a_time else sequence.length) - len(pages)
-        if needed + len(self.running) > pool.available and not (not self.running and needed <= pool.available):
+        cached, keys = len(pages) * pool.page_size, keys[: len(pages)]
+        if pool.largest is not None and not self.one_at_a_time:
+            pages, cached = pool.resume(sequence.tokens(0, sequence.length - 1))
+        needed = pool.pages_for(sequence.longest if self.one_at_a_time else sequence.length) - len(pages)
+        growth = len(self.running) if pool.largest is None else 0
+        if needed + growth > pool.available:
             pool.release(pages)
             return False
-        pages += pool.allocate(needed, pages[-1] if pages else None, pool.pages_for(most))
-        sequence.cached = (len(pages) - needed) * pool.page_size
-        self.prefix_tokens += sequence.cached
-        entry.reused = sequence.cached if entry.reused is None else entry.reused
-        sequence.pages, entry.keys = pages, keys[: len(pages) - needed]
+        pool.grow(sequence.length, sequence.longest)
+        pages += pool.allocate(needed, pages[-1] if pages else None, pool.pages_for(sequence.longest))
+        self.prefix_tokens += cached
+        entry.reused = cached if entry.reused is None else entry.reused
+        sequence.pages, sequence.cached, entry.keys = pages, cached, keys
         self.waiting.remove(entry)
         self.running.append(entry)
         return True
 
     def _grow(self, entry: Entry, tokens: int) -> bool:
-        """Room for so many more tokens, taken from those who come last if need be. False: it was itself the last, and
-        waits again."""
+        """Make room for so many more tokens of a sequence; pages are taken from those who come last if need be. False:
+        it was itself the last, and waits again."""
         sequence = entry.sequence
+        self.pool.grow(sequence.cached + tokens, sequence.longest)
         missing = self.pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
-        while missing > 0 and missing > self.pool.available:  # a count over all pages, which most steps can do without
+        while missing > self.pool.available:
             *_, last = self._ranked(self.running)
             self._preempt(last)
             if last is entry:
@@ -242,16 +265,20 @@ class Scheduler:
         return True
 
     def _preempt(self, entry: Entry) -> None:
-        """Back into the queue; it is computed anew when it runs again."""
+        """Put a sequence back into the queue; it is computed anew when it runs again."""
         self.preemptions += 1
         self.running.remove(entry)
         self.waiting.append(entry)
         self._release(entry)
 
     def _release(self, entry: Entry) -> None:
-        self.pool.release(entry.sequence.pages)
-        entry.sequence.pages, entry.sequence.cached, entry.keys = [], 0, []
+        sequence = entry.sequence
+        self.pool.release(sequence.pages, sequence.tokens(0, sequence.cached))
+        sequence.pages, sequence.cached, entry.keys = [], 0, []
 
 
-def _tokens(sequence: Sequence) -> list[int]:
-    return sequence.prompt + sequence.generated
+def _part(entry: Entry, count: int) -> Part:
+    """The next `count` tokens of a sequence. A token is chosen after its last one, and nowhere before."""
+    sequence = entry.sequence
+    tokens = sequence.tokens(sequence.cached, sequence.cached + count)
+    return Part(entry, tokens, 1 if count == sequence.pending else 0)

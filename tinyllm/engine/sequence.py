@@ -75,19 +75,30 @@ class Sequence:
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
+        """Tokens so far, prompt included."""
         return len(self.prompt) + len(self.generated)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that it can come to, prompt included."""
+        return min(self.limit, len(self.prompt) + self.params.max_tokens)
 
     @property
     def prompt_left(self) -> int:
         """Prompt tokens whose keys are not in the cache yet."""
         return max(0, len(self.prompt) - self.cached)
 
-    def pending(self) -> list[int]:
-        """Tokens whose keys are not in the cache yet."""
-        if self.cached >= len(self.prompt):
-            return self.generated[self.cached - len(self.prompt) :]
-        return self.prompt[self.cached :] + self.generated
+    @property
+    def pending(self) -> int:
+        """Tokens whose keys are not in the cache yet: what is left of the prompt, then the token that came last."""
+        return len(self.prompt) + len(self.generated) - self.cached
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Tokens `start` to `end - 1`, counted through prompt and reply."""
+        prompt = len(self.prompt)
+        if start >= prompt:
+            return self.generated[start - prompt : end - prompt]
+        return self.prompt[start:end] if end <= prompt else self.prompt[start:] + self.generated[: end - prompt]
 
     def advance(self, logits: Logits) -> Piece:
         """Take the next token from logits `[V]`, and the text it brings.
@@ -105,7 +116,7 @@ class Sequence:
             allowed = self._allowed(early)
             if allowed is not None and not allowed.any():
                 return self._end()
-            chosen_from = adjust(logits, self.params, self._count(), allowed, self._ends if early else ())
+            chosen_from = adjust(logits, self.params, self._token_counts(), allowed, self._ends if early else ())
             best = int(chosen_from.argmax())
             if chosen_from[best] == -np.inf:
                 where = f"at position {self.length}"
@@ -115,8 +126,8 @@ class Sequence:
         token = sample(chosen_from, self.params, self.seed, self.length, best)
         if token in self._ends:
             return self._end()
-        wanted = self.params.logprobs
-        logprobs = () if wanted is None else (log_probability(logits, token, wanted),)
+        alternatives = self.params.logprobs
+        logprobs = () if alternatives is None else (log_probability(logits, token, alternatives),)
         return self._take(token, logprobs)
 
     def _allowed(self, early: bool) -> Mask | None:
@@ -135,7 +146,7 @@ class Sequence:
             mask[[token for token in self._ends if token < mask.size]] = True
         return mask
 
-    def _count(self) -> TokenCounts | None:
+    def _token_counts(self) -> TokenCounts | None:
         """How often each token was there, with those that came since it was asked for last."""
         if not self.params.counts_tokens:
             return None

@@ -16,8 +16,8 @@ class StepBatch:
 
     tokens, positions, slots `[T]`: the token, its place in its sequence, and where its K and V go
     (`page * page_size + offset`). q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's.
-    kv_len `[B]`: its keys after this step. block_table `[B, M]`: its pages. logit_rows `[R]`: the tokens whose logits
-    are wanted.
+    kv_len `[B]`: its keys after this step. block_table `[B, M]`: its pages, then -1. logit_rows `[R]`: the tokens whose
+    logits are wanted, maybe none.
     """
 
     tokens: Indices
@@ -31,36 +31,33 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one sequence brings to a step: its next tokens, how many keys it holds already, its pages."""
+    """What one sequence brings to a step: its next tokens, how many keys it holds already, its pages, and how many of
+    these tokens, from the last, have their logits wanted."""
 
     tokens: list[int]
     cached: int
     pages: list[int]
-    all_logits: bool = False
+    rows: int = 1
 
 
 def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
-    """Lay chunks side by side. Each sequence asks for the logits of its last token, or of all of its chunk."""
-    lengths = [len(c.tokens) for c in chunks]
-    ends = np.cumsum(lengths, dtype=np.int32)
-    positions = [np.arange(c.cached, c.cached + n, dtype=np.int32) for c, n in zip(chunks, lengths, strict=True)]
-    slots = [
-        np.asarray(c.pages, np.int32)[p // page_size] * page_size + p % page_size
-        for c, p in zip(chunks, positions, strict=True)
-    ]
-    rows = [
-        np.arange(end - n if c.all_logits else end - 1, end, dtype=np.int32)
-        for c, n, end in zip(chunks, lengths, ends, strict=True)
-    ]
-    table = np.full((len(chunks), max(len(c.pages) for c in chunks)), -1, np.int32)
-    for row, chunk in zip(table, chunks, strict=True):
-        row[: len(chunk.pages)] = chunk.pages
-    return StepBatch(
-        tokens=np.asarray([t for c in chunks for t in c.tokens], np.int32),
-        positions=np.concatenate(positions),
-        slots=np.concatenate(slots).astype(np.int32),
-        q_start=np.concatenate([[0], ends]).astype(np.int32),
-        kv_len=np.asarray([c.cached + n for c, n in zip(chunks, lengths, strict=True)], np.int32),
-        block_table=table,
-        logit_rows=np.concatenate(rows),
-    )
+    """Lay chunks side by side. Lists are joined and made arrays at the end: for the few numbers of a decode step that
+    is many times faster than arrays from the start."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    logit_rows: list[int] = []
+    q_start, kv_len = [0], []
+    for chunk in chunks:
+        keys = chunk.cached + len(chunk.tokens)
+        places = range(chunk.cached, keys)
+        tokens += chunk.tokens
+        positions += places
+        slots += [chunk.pages[place // page_size] * page_size + place % page_size for place in places]
+        q_start.append(len(tokens))
+        kv_len.append(keys)
+        logit_rows += range(len(tokens) - chunk.rows, len(tokens))
+    width = max(len(chunk.pages) for chunk in chunks)
+    block_table = [chunk.pages + [-1] * (width - len(chunk.pages)) for chunk in chunks]
+    columns = (tokens, positions, slots, q_start, kv_len, block_table, logit_rows)
+    return StepBatch(*(np.array(column, np.int32) for column in columns))

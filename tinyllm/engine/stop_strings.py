@@ -12,7 +12,8 @@ class StopStrings:
         self.found = False
 
     def push(self, piece: str) -> str:
-        """Text that is safe to show. `found` turns True at the first stop string, which is never shown."""
+        """Take a piece of text and return what is safe to show. `found` turns True at the first stop string, which is
+        never shown."""
         if not self._stops:
             return piece
         text = self._held + piece
@@ -25,6 +26,6 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """What was held back and is now known to be plain text."""
+        """Return the text that was held back, which is now known to be no part of a stop string."""
         held, self._held = self._held, ""
         return held

@@ -65,9 +65,9 @@ class GraphBuilder:
             )
         return Value(weight.name, ArrayType(shape, self.dtype))
 
-    def state(self, name: str, page_shape: tuple[Dim, ...], group: str = "kv") -> Value:
+    def state(self, name: str, page_shape: tuple[Dim, ...]) -> Value:
         """Pages that live from step to step."""
-        state = State(self._name(name), page_shape, self.dtype, group)
+        state = State(self._name(name), page_shape, self.dtype)
         self._states[state.name] = state
         return Value(state.name, ArrayType(("P", *page_shape), self.dtype))
 

@@ -26,15 +26,12 @@ class Weight:
 
 @dataclass(frozen=True)
 class State:
-    """Memory that lives from step to step: pages `[P, *page_shape]`, where `"page"` in `page_shape` is the page size.
-
-    States of one group share their page numbers.
-    """
+    """Memory that lives from step to step: pages `[P, *page_shape]`, where `"page"` in `page_shape` is the page
+    size."""
 
     name: str
     page_shape: tuple[Dim, ...]
     dtype: str
-    group: str = "kv"
 
 
 @dataclass(frozen=True)
