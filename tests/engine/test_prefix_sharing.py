@@ -62,6 +62,18 @@ def test_when_its_reader_goes_away_the_next_one_reads_it() -> None:
     assert tested.stats.reused_tokens == 8
 
 
+@pytest.mark.parametrize(("one_at_a_time", "tokens"), [(False, [32, 12, 4, 0]), (True, [32, 8, 0, 0])])
+def test_what_is_reusable_is_what_is_reused(one_at_a_time: bool, tokens: list[int]) -> None:
+    """Whole pages before the last token, one at a time of whole chunks."""
+    tested = engine(max_step_tokens=8, one_at_a_time=one_at_a_time)
+    run(tested, {"a": (PREFIX + "one", {"max_tokens": 9})})
+    for prompt, reusable in zip((PREFIX + "two", PREFIX[:14], PREFIX[:8], "another"), tokens, strict=True):
+        before = tested.stats.reused_tokens
+        assert tested.reusable(sequence(prompt)) == reusable
+        run(tested, {"b": (prompt, {"max_tokens": 1})})
+        assert tested.stats.reused_tokens - before == reusable
+
+
 class Chunked(FakeProgram):
     """What it writes depends on how large the chunk is that it is given, as the last bits of real products do."""
 

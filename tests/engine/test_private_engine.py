@@ -235,6 +235,17 @@ def test_closing_drops_what_is_left_and_keeps_what_was_computed() -> None:
     assert reply(engine, "hello" + said + "!", max_tokens=9) == reply(for_one(), "hello" + said + "!", max_tokens=9)
 
 
+def test_a_page_that_is_just_full_is_taken_over_like_any_other() -> None:
+    """It is not found by its key, as a whole page of a fixed size is: it may still grow."""
+    engine = for_one(page_size=8)
+    pieces = private_engine.run(engine, [sequence("12345678")])
+    next(pieces)
+    pieces.close()
+    assert engine.reusable(sequence("12345678 and 9")) == 8
+    assert reply(engine, "12345678 and 9", max_tokens=9) == reply(for_one(), "12345678 and 9", max_tokens=9)
+    assert engine.stats.reused_tokens == 8
+
+
 class Breaking(FakeProgram):
     """Raises `error` in each step, while there is one."""
 

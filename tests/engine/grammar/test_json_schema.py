@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.grammars import SPECIAL, assert_refused, reply, request, validates
+from tests.engine.grammar.replies import SPECIAL, assert_refused, reply, request, validates
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.private_engine import run

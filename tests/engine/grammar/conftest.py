@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.engine.grammars import tokenizer
+from tests.engine.grammar.replies import tokenizer
 from tinyllm.engine.grammar.grammars import Grammars
 
 

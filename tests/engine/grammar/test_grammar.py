@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.fakes import FakeProgram, FakeTokenizer, sequence
-from tests.engine.grammars import END, MERGED, SPECIAL, Bytes, assert_refused, reply, request, tokenizer, validates
+from tests.engine.grammar.replies import (
+    END,
+    MERGED,
+    SPECIAL,
+    Bytes,
+    assert_refused,
+    reply,
+    request,
+    tokenizer,
+    validates,
+)
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar import grammars as grammars_module
 from tinyllm.engine.grammar.grammar import Grammar
