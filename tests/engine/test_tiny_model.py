@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tinyllm.graph.compose import compose
 
 from tests.catalogue.harness import backends, registry
 from tests.engine.fakes import sequence
@@ -13,7 +14,6 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sequence import Sequence
-from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.registry.selection import parse_selection

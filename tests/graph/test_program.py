@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tinyllm.graph.compose import compose, optimise
 
 from tests.catalogue.harness import backends, registry
 from tests.graph.tiny import CONFIG, Tensors, forward
@@ -16,7 +17,6 @@ from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
-from tinyllm.graph.compose import compose, optimise
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tinyllm.graph.compose import compose
 
 from tests.catalogue.harness import available
 from tests.graph.tiny import CONFIG, Tensors, forward
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
-from tinyllm.graph.compose import compose
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.registry.registry import Registry
