@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tinyllm.graph.compose import compose
 
 from tests.catalogue.harness import backends, registry
 from tests.engine.fakes import sequence
@@ -14,6 +13,7 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sequence import Sequence
+from tinyllm.graph.bind import bind
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.registry.selection import parse_selection
@@ -25,7 +25,7 @@ PROMPTS = [[5, 9], LONG, [31], [1, 2, 3, 4, 5, 6, 7, 8]]
 def tiny(backend: str) -> Program:
     """A random decoder of two layers."""
     graph = decoder(replace(CONFIG, qkv_bias=False), registry().specs)
-    return compose(graph, registry(), parse_selection(backend, "test"), Tensors(graph.tensors()))
+    return bind(graph, registry(), parse_selection(backend, "test"), Tensors(graph.tensors()))
 
 
 def request(ids: list[int]) -> Sequence:
