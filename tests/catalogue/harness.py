@@ -35,21 +35,26 @@ def backends() -> list[str]:
     return [name for name in BACKENDS if available(name)]
 
 
+@cache
+def _scheme_cases(op: str) -> tuple[Case, ...]:
+    return tuple(case for s in registry().plugins.schemes.values() for case in registry().spec(op).cases_of(s))
+
+
 def cases_of(spec: OpSpec, *tiers: str) -> list[Case]:
-    """Cases of some tiers (smoke and full) that stand in the spec itself."""
-    return [case for case in spec.cases if case.tier in (tiers or TIERS)]
+    """Cases of some tiers (smoke and full) that stand in the spec itself, and those of each scheme."""
+    return [case for case in (*spec.cases, *_scheme_cases(spec.name)) if case.tier in (tiers or TIERS)]
 
 
 @cache
 def example(op: str, case_id: str, dtype: str) -> Example:
     """A case by name, made once for all backends."""
     spec = registry().spec(op)
-    return make_example(spec, next(c for c in spec.all_cases if c.id == case_id), dtype)
+    return make_example(spec, next(c for c in (*spec.all_cases, *_scheme_cases(op)) if c.id == case_id), dtype)
 
 
 def bound(call: Call, backend: Backend) -> Call:
     """The call as a program makes it, where packing a weight is paid once."""
-    return replace(call, device=backend.device, bound=True)
+    return replace(call, device=backend.device, weights_packed=True)
 
 
 def chosen(tested: Example, backend: Backend, asked: Registry | None = None) -> Subject:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ from tinyllm.catalogue.attention.mha import mha
 from tinyllm.catalogue.quantize.dequantize import dequantize
 from tinyllm.catalogue.rope.rope import rope
 from tinyllm.catalogue.rows.rms_norm import rms_norm
+from tinyllm.catalogue.schemes import Affine, Int8
 from tinyllm.errors import InvalidInputError
-from tinyllm.spec.cases import quantized
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.types import ArrayType
 from tinyllm.spec.validation import check_call, output_types
@@ -203,15 +205,12 @@ def test_the_learned_key_and_the_key_of_zeros_are_seen_behind_any_mask():
     assert k.shape[-2] == v.shape[-2] == L
 
 
-def test_quantized_projections_are_their_dequantized_ones():
+@pytest.mark.parametrize("scheme", [Affine(4, 32), Int8(32)], ids=str)
+def test_quantized_projections_are_their_dequantized_ones(scheme):
     sizes = {"q": (64, 64), "k": (32, 64), "v": (32, 64), "o": (64, 64)}
-    packed = {f"{n}_proj": quantized(*size).make(np.random.default_rng(i)) for i, (n, size) in enumerate(sizes.items())}
-    packed = {
-        n: w.with_arrays({k: a if k == "q" else a.astype(np.float64) for k, a in w.arrays.items()})
-        for n, w in packed.items()
-    }
-    plain = {name: dequantize.reference(np, w) for name, w in packed.items()}
-    np.testing.assert_array_equal(run(draw(1, L, 64), packed, **GROUPED), run(draw(1, L, 64), plain, **GROUPED))
+    layer = {f"{n}_proj": scheme.draw(np.random.default_rng(i), size) for i, (n, size) in enumerate(sizes.items())}
+    plain = {name: dequantize.reference(np, replace(weight, dtype="float64")) for name, weight in layer.items()}
+    np.testing.assert_array_equal(run(draw(1, L, 64), layer, **GROUPED), run(draw(1, L, 64), plain, **GROUPED))
 
 
 @pytest.mark.parametrize(

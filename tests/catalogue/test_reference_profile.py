@@ -11,8 +11,8 @@ import pytest
 
 from tests.catalogue.harness import cases_of, example, registry
 from tinyllm.conformance.example import widen
-from tinyllm.spec.quantized import QuantWeight
 from tinyllm.spec.reference_profile import DTYPES, FUNCTIONS
+from tinyllm.spec.scheme import QuantWeight
 
 
 class Profile:
@@ -66,8 +66,7 @@ def test_reference_keeps_to_the_profile(op: str, xp: Profile) -> None:
     """It runs on the strict namespace in float64 and says what it says on numpy."""
     for case in cases_of(registry().spec(op), "smoke"):
         tested = example(op, case.id, "float64")
-        host = {i.name for i in tested.spec.inputs if i.host}
-        inputs = {name: value if name in host else _strict(value) for name, value in tested.inputs.items()}
+        inputs = {name: value if name in tested.spec.host else _strict(value) for name, value in tested.inputs.items()}
         with np.errstate(all="ignore"):
             result = tested.spec.reference(xp, *tested.positional(inputs), **tested.keyword(inputs))
         outputs = tuple(_numpy(r) for r in (result if isinstance(result, tuple) else (result,)))
