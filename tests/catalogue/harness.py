@@ -9,6 +9,7 @@ from pathlib import Path
 from tinyllm.conformance.example import Example, make_example
 from tinyllm.conformance.subject import Subject
 from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import read_settings
 from tinyllm.spec.cases import Case
@@ -23,6 +24,14 @@ TIERS = ("smoke", "full")
 def registry() -> Registry:
     """All installed plugins, with default settings."""
     return Registry(settings=read_settings(folder=Path("/nonexistent"), environ={"XDG_CONFIG_HOME": "/nonexistent"}))
+
+
+def with_kernels(*kernels: Kernel, **settings: str) -> Registry:
+    """All that is installed, these kernels and these settings."""
+    there = registry()
+    changed = {name: replace(there.settings[name], value=value) for name, value in settings.items()}
+    plugins = replace(there.plugins, kernels=[*there.plugins.kernels, *kernels])
+    return Registry(plugins, {**there.settings, **changed})
 
 
 def available(name: str) -> bool:

@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 
 from tests.registry.fakes import box_softmax, module, red, registry
-from tinyllm.errors import InvalidInputError, PluginError, PluginWarning, UnknownNameError
+from tinyllm.errors import InvalidInputError, PluginError, PluginWarning, SignatureError, UnknownNameError
 from tinyllm.ops import make_ops
 from tinyllm.plugins.kernel import Kernel
 
 X = np.ones((2, 3), np.float32)
-
-
-def _no_axis(x: Any) -> Any: ...
 
 
 def _surplus(x: Any, y: Any, *, axis: int = -1) -> Any: ...
@@ -42,7 +39,7 @@ def _axis_first(axis: int = -1, x: Any = None) -> Any: ...
 
 @pytest.mark.parametrize(
     "function",
-    [_no_axis, _surplus, _other_default, _no_default, _another_name, _by_position_alone, _by_name_alone, _axis_first],
+    [_surplus, _other_default, _no_default, _another_name, _by_position_alone, _by_name_alone, _axis_first],
 )
 def test_kernel_of_a_wrong_signature(function: Any) -> None:
     """Kept aside when its backend is selected, and the warning shows both signatures; the backend goes on working."""
@@ -62,6 +59,27 @@ def test_kernel_with_swapped_inputs() -> None:
         PluginWarning, match=r"red/linear:torn: signature \(weight.* does not match linear\(x, weight, \*, bias=None\)"
     ):
         red(Kernel("red", "linear", "torn", lambda: linear)).backend("red")
+
+
+@pytest.mark.parametrize(
+    ("op", "function"),
+    [
+        ("linear", lambda x, *, bias=None: x),
+        ("linear", lambda weight, *, bias=None: weight),
+        ("sdpa", lambda q, k, *, causal=False: q),
+        ("softmax", lambda *, axis=-1: axis),
+        ("split", lambda x: x),
+        ("mha", lambda query, q_proj, o_proj: query),
+    ],
+    ids=["no weight", "no x", "no v", "no x by name", "no sizes", "no num_heads"],
+)
+def test_what_must_be_given_may_not_be_left_out(op: str, function: Any) -> None:
+    """Required inputs and attributes: the kernel is kept aside aloud, and all else goes on."""
+    asked = red(Kernel("red", op, "torn", lambda: function))
+    with pytest.warns(PluginWarning, match=rf"kernel left out: red/{op}:torn: signature .* does not match {op}\("):
+        asked.backend("red")
+    assert isinstance(asked.plugins.broken[f"red/{op}:torn"], SignatureError)
+    assert not asked.kernels("red", op)
 
 
 @pytest.mark.parametrize(

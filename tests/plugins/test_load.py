@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.registry.fakes import backend_plugin, box_softmax, colour, module, plugins, registry
+from tinyllm import Int8
 from tinyllm.errors import BackendUnavailableError, CheckpointError, PluginError
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.families import FAMILIES, decoder_config
@@ -72,20 +73,24 @@ def test_misspelt_hook_parameter() -> None:
     assert "catalogue" in str(error)
 
 
-def test_spec_version() -> None:
-    """Both numbers are named."""
-    kernel = Kernel("numpy", "softmax", "fast", lambda: box_softmax, spec_version=SPEC_VERSION + 1)
+@pytest.mark.parametrize("version", [1, SPEC_VERSION + 1])
+def test_spec_version(version: int) -> None:
+    """Both numbers are named, and the page that says what changed."""
+    kernel = Kernel("numpy", "softmax", "fast", lambda: box_softmax, spec_version=version)
     torn = {
-        "backend 'blue'": module("torn", backends=[backend_plugin("blue", version=SPEC_VERSION + 1)]),
+        "backend 'blue'": module("torn", backends=[backend_plugin("blue", version=version)]),
         "kernel numpy/softmax:fast": module("torn", kernels=[kernel]),
-        "the plugin": module(
-            "torn", tinyllm_ops=hookimpl(lambda: [_op("twice")]), tinyllm_spec_version=SPEC_VERSION + 1
-        ),
+        "the plugin": module("torn", tinyllm_ops=hookimpl(lambda: [_op("twice")]), tinyllm_spec_version=version),
     }
+    page = DOCS.relative_to(DOCS.parents[1]).as_posix()
     for what, plugin in torn.items():
-        error = _error(plugin)
-        assert str(error) == f"{what} was written for spec version {SPEC_VERSION + 1}, this is version {SPEC_VERSION}"
+        numbers = f"was written for spec version {version}, this is version {SPEC_VERSION}"
+        assert str(_error(plugin)) == f"{what} {numbers}: {page} says what changed"
     assert not plugins(module("fine", tinyllm_spec_version=SPEC_VERSION)).broken
+
+
+def test_the_page_says_what_changed() -> None:
+    assert f"What changed in version {SPEC_VERSION}\n" in DOCS.read_text(encoding="utf-8")
 
 
 def test_op_of_a_taken_name() -> None:
@@ -103,6 +108,22 @@ def _family(*model_types: str) -> Family:
     return Family("mine", model_types, llama)
 
 
+class _Mine(Int8):
+    """A scheme of a third party."""
+
+    name = "mine"
+
+
+class _Nameless(Int8):
+    """One that says no name."""
+
+    name = None  # type: ignore[assignment]
+
+
+def _schemes(name: str, *schemes: Any) -> ModuleType:
+    return module(name, tinyllm_schemes=hookimpl(lambda: list(schemes)))
+
+
 def test_a_name_brought_twice_by_one_plugin() -> None:
     blue = backend_plugin("blue")
     assert str(_error(module("torn", backends=[blue, blue]))) == "backend 'blue' is brought twice"
@@ -111,6 +132,18 @@ def test_a_name_brought_twice_by_one_plugin() -> None:
     )
     torn = module("torn", tinyllm_families=hookimpl(lambda: [_family("gpt"), _family("neo", "gpt")]))
     assert str(_error(torn)) == "model_type 'gpt' is brought twice"
+    assert str(_error(_schemes("torn", _Mine(), _Mine(32)))) == "scheme 'mine' is brought twice"
+
+
+def test_scheme_of_a_taken_name() -> None:
+    """One of the core's, or another plugin's: the second plugin is kept out, with all that it brings."""
+    assert str(_error(_schemes("torn", Int8()))) == "scheme 'int8' is already there"
+    first, second = _schemes("first", _Mine(32)), _schemes("second", _Mine(64))
+    second.tinyllm_backends = hookimpl(lambda: [backend_plugin("blue")])  # type: ignore[attr-defined]
+    found = plugins(first, second)
+    assert str(found.broken["second"]) == "scheme 'mine' is already there"
+    assert found.schemes["mine"] == _Mine(32) and "blue" not in found.backends
+    assert {"affine", "int8", "q4_0"} <= found.schemes.keys()
 
 
 def test_family_of_a_taken_model_type() -> None:
@@ -140,6 +173,16 @@ def test_family_of_a_taken_model_type() -> None:
             [Kernel("numpy", "linear", "fast", "a:b", prepares="weight")],
             "prepares: expected tuple, got 'weight'",
         ),  # type: ignore[arg-type]
+        (
+            "kernels",
+            [Kernel("numpy", "linear", "fast", "a:b", schemes="affine")],
+            "schemes: expected tuple, got 'affine'",
+        ),  # type: ignore[arg-type]
+        ("kernels", [Kernel("numpy", "gqa", "fast", "a:b", host="mask")], "host: expected tuple, got 'mask'"),  # type: ignore[arg-type]
+        ("kernels", [Kernel("numpy", "gqa", "fast", "a:b", layout=2)], "layout: expected str, got 2"),  # type: ignore[arg-type]
+        ("schemes", ["affine"], "tinyllm_schemes: expected Scheme objects, got 'affine'"),
+        ("schemes", [_Mine], "tinyllm_schemes: expected Scheme objects, got <class"),
+        ("schemes", [_Nameless()], "tinyllm_schemes: Scheme None: name: expected str, got None"),
         ("families", [Family("mine", "gpt", llama)], "Family 'mine': model_types: expected tuple, got 'gpt'"),  # type: ignore[arg-type]
         (
             "backends",
@@ -186,19 +229,50 @@ def test_kernel_for_the_backend_of_a_broken_plugin() -> None:
     assert list(found.broken) == ["torn"]
 
 
-def test_kernel_that_prepares_an_unknown_input() -> None:
-    def kernel(name: str, *prepares: str, **more: Any) -> Kernel:
-        return Kernel("numpy", "linear", name, "a:b", prepares=prepares, **more)
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        (
+            Kernel("numpy", "linear", "torn", "a:b", prepare="a:b", prepares=("weigth",)),
+            "prepares: linear has no input 'weigth'. Did you mean 'weight'?",
+        ),
+        (
+            Kernel("numpy", "embedding", "torn", "a:b", host=("ids", "idx")),
+            "host: embedding has no input 'idx'. Did you mean 'ids'?",
+        ),
+        (Kernel("numpy", "sdpa", "torn", "a:b", host=("causal",)), "host: sdpa has no input 'causal'."),
+        (
+            Kernel("numpy", "linear", "torn", "a:b", schemes=("dense", "afine")),
+            "schemes: unknown scheme 'afine'. Did you mean 'affine'?",
+        ),
+        (
+            Kernel("numpy", "linear", "torn", "a:b", arrays="numpy"),
+            "arrays: expected 'host' for backend '*', otherwise 'native' or 'host', got 'numpy'",
+        ),
+        (
+            Kernel("*", "linear", "torn", "a:b"),
+            "arrays: expected 'host' for backend '*', otherwise 'native' or 'host', got 'native'",
+        ),
+    ],
+)
+def test_kernel_that_names_what_is_not_there(kernel: Kernel, words: str) -> None:
+    """It is kept out by itself; other kernels of its plugin are in."""
+    fine = Kernel("numpy", "linear", "fine", "a:b")
+    found = plugins(module("extra", kernels=[kernel, fine]))
+    assert list(found.broken) == [kernel.id]
+    assert str(found.broken[kernel.id]).startswith(f"kernel {kernel.id}: {words}")
+    assert fine in found.kernels and kernel not in found.kernels
 
-    found = plugins(
-        module(
-            "torn",
-            kernels=[kernel("a", "weigth", prepare="a:b"), kernel("b", "weight", prepare="a:b"), kernel("c", "w")],
-        )
-    )
-    assert [(name, str(error)) for name, error in found.broken.items()] == [
-        ("numpy/linear:a", "kernel numpy/linear:a: prepares: linear has no input 'weigth'. Did you mean 'weight'?")
+
+def test_kernel_that_names_what_is_there() -> None:
+    """Of another plugin too, whichever comes first; inputs to pack matter only to a kernel that packs."""
+    kernels = [
+        Kernel("numpy", "linear", "a", "a:b", schemes=("mine", "dense"), prepare="a:b"),
+        Kernel("*", "linear", "b", "a:b", schemes=("*",), arrays="host", prepares=("w",)),
+        Kernel("numpy", "gqa", "c", "a:b", host=("kv_lengths",), arrays="host"),
     ]
+    found = plugins(module("extra", kernels=kernels), _schemes("other", _Mine()))
+    assert not found.broken and all(kernel in found.kernels for kernel in kernels)
 
 
 def test_kernel_of_an_unknown_op() -> None:
@@ -222,4 +296,4 @@ def test_every_hook_is_documented(name: str) -> None:
 
 
 def test_there_are_hooks() -> None:
-    assert {"tinyllm_backends", "tinyllm_kernels", "tinyllm_ops", "tinyllm_families"} <= set(HOOKS)
+    assert {"backends", "kernels", "ops", "families", "schemes"} <= {name.removeprefix("tinyllm_") for name in HOOKS}

@@ -13,9 +13,10 @@ from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, Un
 from tinyllm.ops import Op, make_ops
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry import call as dispatch
+from tinyllm.registry.bound_kernel import BoundKernel
+from tinyllm.registry.choice import Choice
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import use_backend
-from tinyllm.spec.quantized import QuantWeight
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -124,18 +125,20 @@ def test_cached_selection(ops: dict[str, Op], monkeypatch: pytest.MonkeyPatch) -
     """A call inside and outside of `use_backend` has one form and two backends."""
     ran: list[str] = []
     registry_ = ops["softmax"]._dispatch.registry
-    original = registry_.function
+    bind = registry_.bind
 
-    def function(choice: Any) -> Any:
-        inner = original(choice)
+    def recording(choice: Choice) -> BoundKernel:
+        bound = bind(choice)
+        inner = bound.function
 
         def told(*args: Any, **kwargs: Any) -> Any:
             ran.append(choice.backend.name)
             return inner(*args, **kwargs)
 
-        return told
+        bound.function = told
+        return bound
 
-    monkeypatch.setattr(registry_, "function", function)
+    monkeypatch.setattr(registry_, "bind", recording)
     for _ in range(2):
         ops["softmax"](X)
         with use_backend("red"):
@@ -176,34 +179,6 @@ def test_values_are_checked_at_each_call(ops: dict[str, Op]) -> None:
     ops["embedding"](np.array([0, 2]), table)
     with pytest.raises(InvalidInputError, match="embedding: ids"):
         ops["embedding"](np.array([0, 3]), table)
-
-
-def test_quantized_weights_of_two_forms(ops: dict[str, Op]) -> None:
-    """Scheme and group size are part of a call's form."""
-    w = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
-    x = np.ones((1, 64), np.float32)
-    for settings in (
-        {"group_size": 32},
-        {"group_size": 64},
-        {"group_size": 32, "bits": 8},
-        {"group_size": 32, "bits": 8, "scheme": "int8"},
-    ) * 2:
-        weight = ops["quantize"](w, **settings)
-        assert isinstance(weight, QuantWeight)
-        np.testing.assert_allclose(
-            ops["quantized_linear"](x, weight), x @ ops["dequantize"](weight).T, rtol=1e-5, atol=1e-5
-        )
-
-
-def test_a_known_quantized_weight_says_nothing_of_another_shape(ops: dict[str, Op]) -> None:
-    x = np.ones((1, 64), np.float32)
-    for columns in (64, 32, 64):
-        weight = ops["quantize"](np.ones((4, columns), np.float32), group_size=32)
-        if columns == 64:
-            np.testing.assert_allclose(ops["quantized_linear"](x, weight), np.full((1, 4), 64.0), rtol=1e-6)
-        else:
-            with pytest.raises(InvalidInputError, match="quantized_linear: weight: expected shape"):
-                ops["quantized_linear"](x, weight)
 
 
 def test_a_kernel_is_chosen_for_each_shape() -> None:
@@ -279,24 +254,3 @@ def test_threads_do_not_see_one_anothers_backend(asked: Registry) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_prepared_inputs_come_packed() -> None:
-    """A kernel with `prepare` gets the packed form in an op call too, made of native arrays; no uses: nothing is
-    kept."""
-    seen: list[Any] = []
-
-    def prepare(weight: Any, uses: tuple[str, ...]) -> Any:
-        seen.append((type(weight), uses))
-        return ("packed", weight)
-
-    def linear(x: Any, weight: Any, *, bias: Any = None) -> Any:
-        name, inner = weight
-        assert name == "packed"
-        return RedBox(x.array @ inner.array.T)
-
-    kernel = Kernel("red", "linear", "packing", lambda: linear, prepare=prepare)
-    packing = module("packing", backends=[backend_plugin("red")], kernels=[kernel])
-    y = make_ops(registry(packing))["linear"](X, np.eye(3, dtype=np.float32), backend="red")
-    np.testing.assert_array_equal(y, X)
-    assert seen == [(RedBox, ())]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.registry.fakes import BlueBox, BoxBackend, backend_plugin, box_softmax, colour, module, red, registry
+from tinyllm import Affine
 from tinyllm.errors import BackendUnavailableError, PluginError, UnknownNameError, UnsupportedError
 from tinyllm.ops import make_ops
 from tinyllm.plugins.backend import Probe
@@ -240,6 +241,6 @@ def test_dtype_that_a_backend_lacks() -> None:
 def test_output_dtype_that_a_backend_lacks() -> None:
     """An output in a dtype that the caller chose is not given in another."""
     asked = red()
-    call = check_call(asked.spec("dequantize"), {"weight": QuantType((4, 64), "affine", 4, 32)}, {"dtype": "float16"})
-    with pytest.raises(UnsupportedError, match="dequantize: dtype: backend red:cpu has no float16"):
+    call = check_call(asked.spec("dequantize"), {"weight": QuantType((4, 64), Affine(), "float16")}, {})
+    with pytest.raises(UnsupportedError, match="dequantize: weight: backend red:cpu has no float16"):
         asked.choose(call, asked.backend("red"))
