@@ -21,10 +21,8 @@ class Selection:
     source: str = DEFAULT
 
     def for_op(self, op: str) -> str | None:
-        """The backend (with device) asked for, for this op; `linear` means `quantized_linear` too, where that has no
-        entry."""
-        chosen = dict(self.per_op)
-        return chosen.get(op) or chosen.get(op.removeprefix("quantized_")) or self.default
+        """The backend (with device) asked for, for this op."""
+        return dict(self.per_op).get(op, self.default)
 
 
 def parse_selection(text: str, source: str) -> Selection:
