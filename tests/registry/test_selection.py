@@ -82,18 +82,10 @@ def test_malformed_selection(text: Any) -> None:
         parse_selection(text, "argument")
 
 
-def test_a_selection_means_quantized_forms_too() -> None:
-    """An entry of their own goes before that of the plain op."""
-    chosen = parse_selection("linear=red,embedding=red,quantized_embedding=blue,*=grey", "x")
-    assert [
-        chosen.for_op(op) for op in ("linear", "quantized_linear", "embedding", "quantized_embedding", "quantize")
-    ] == [
-        "red",
-        "red",
-        "red",
-        "blue",
-        "grey",
-    ]
+def test_an_entry_of_an_op_goes_before_the_default() -> None:
+    chosen = parse_selection("linear=red,*=grey", "x")
+    assert [chosen.for_op(op) for op in ("linear", "quantize")] == ["red", "grey"]
+    assert parse_selection("linear=red", "x").for_op("quantize") is None
 
 
 def test_pins() -> None:

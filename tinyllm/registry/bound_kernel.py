@@ -42,16 +42,15 @@ class BoundKernel:
         self._registry = registry
         kernel = choice.kernel
         self._numpy = kernel is not None and kernel.arrays == "host"
-        self._weights = frozenset(i.name for i in spec.inputs if i.kind in ("weight", "quant"))
         self.host = frozenset(kernel.host if kernel else spec.host if choice.by == "reference" else ())
         """Inputs that the function takes as numpy arrays."""
+        self.packed = frozenset(kernel.prepares) if kernel and kernel.prepare is not None else frozenset()
+        """Inputs that `prepare` packs."""
         missing = registry.left_out(kernel) if kernel else frozenset()
         if missing:
             self.function = _without(function, missing)
         if self._numpy:
-            self.function = self._through_numpy(self.function, frozenset(kernel.prepares) if kernel else frozenset())
-        self.packed = frozenset(kernel.prepares) if kernel and kernel.prepare is not None else frozenset()
-        """Inputs that `prepare` packs."""
+            self.function = self._through_numpy(self.function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function on inputs that are ready."""
@@ -102,7 +101,7 @@ class BoundKernel:
 
         value: a numpy array, a native one, or a `QuantWeight` of either.
         """
-        is_numpy = isinstance(value, (np.ndarray, np.generic))
+        is_numpy = isinstance(value, np.ndarray)
         if isinstance(value, QuantWeight):
             native = not any(isinstance(array, np.ndarray) for array in value.arrays.values())
             plain = native and name not in self.packed and self.choice.form is Form.AS_IT_IS and not self._numpy
@@ -111,16 +110,15 @@ class BoundKernel:
             if self._numpy == is_numpy:
                 return self._pack
             return lambda weight: self.ready_weight(name, weight)
-        if name in self.host:
-            return None if is_numpy else self.backend.to_numpy
-        if self._numpy:  # the wrapper takes both
-            return None
+        on_host = name in self.host or self._numpy
         if isinstance(value, np.generic):
-            return lambda number: self.backend.from_numpy(np.asarray(number))
+            return np.asarray if on_host else lambda number: self.backend.from_numpy(np.asarray(number))
+        if on_host:
+            return None if is_numpy else self.backend.to_numpy
         return self.backend.from_numpy if is_numpy else None
 
     def ready(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """All inputs, made ready in the backend's context."""
+        """All inputs, made ready."""
         steps = {name: self.converter(name, value) for name, value in inputs.items()}
         with self._context():
             return {name: step(inputs[name]) if step else inputs[name] for name, step in steps.items()}
@@ -144,8 +142,9 @@ class BoundKernel:
         return self._pack(weight) if name in self.packed else weight
 
     def _pack(self, weight: Any) -> Any:
-        """The kernel's packed form. The one place where `prepare` is called."""
-        return self._prepare(weight, self.call)
+        """The kernel's packed form, made in the backend's context. The one place where `prepare` is called."""
+        with (self.backend.call_context or nullcontext)():
+            return self._prepare(weight, self.call)
 
     def _formed(self, name: str, weight: QuantWeight) -> Any:
         """As it is, as affine numbers or expanded, of native arrays (numpy ones for a kernel that takes those)."""
@@ -169,14 +168,15 @@ class BoundKernel:
             {n: a if isinstance(a, np.ndarray) else self.backend.to_numpy(a) for n, a in weight.arrays.items()}
         )
 
-    def _through_numpy(self, function: Callable[..., Any], packed: frozenset[str]) -> Callable[..., Any]:
+    def _through_numpy(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of numpy arrays as one of native arrays, without copies where the library shares memory."""
         backend, spec = self.backend, self.spec
         positional = [i.name for i in spec.positional]
-        plain = packed | {a.name for a in spec.attributes} | self._weights
+        ready = self.packed | {a.name for a in spec.attributes}
 
         def host(name: str, value: Any) -> Any:
-            return value if name in plain or value is None or isinstance(value, np.ndarray) else backend.to_numpy(value)
+            is_ready = name in ready or value is None or isinstance(value, (np.ndarray, QuantWeight))
+            return value if is_ready else backend.to_numpy(value)
 
         def native(result: Any) -> Any:
             if isinstance(result, tuple):
