@@ -46,4 +46,5 @@ def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], 
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and not isinstance(value, QuantWeight)
+    """A packed weight may know its dtype, but has no shape."""
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, QuantWeight)

@@ -123,7 +123,7 @@ def _load(
     loaded = {}
     for key, use in forms.items():
         loaded[key] = _ready(use, read, weight.name, source, files)
-        if stored and use.bound.choice.form is Form.EXPANDED:
+        if stored and isinstance(stored[0], QuantWeight) and use.bound.choice.form is Form.EXPANDED:
             _count_expanded(report, use, stored[0])
     if len(forms) > 1:
         kernels = ", ".join(use.bound.choice.id for use in forms.values())
