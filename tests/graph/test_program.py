@@ -17,6 +17,7 @@ from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
+from tinyllm.graph.passes.merge import merge_calls
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
@@ -37,7 +38,7 @@ def program(
 ) -> Program:
     """The bound program of a config."""
     graph = decoder(config, registry().specs, dtype)
-    return compose(graph, registry(), parse_selection(selection, "test"), tensors or made(config))
+    return bind(graph, registry(), parse_selection(selection, "test"), tensors or made(config))
 
 
 def logits(bound: Program, ids: list[int], cuts: list[int], page_size: int = 16) -> np.ndarray:
@@ -114,29 +115,34 @@ def test_pages_that_do_not_lie_in_one_piece_are_counted(backend: str) -> None:
     assert counted == [0, neighbours, 2 * pages, 3 * pages]
 
 
-def test_projections_are_merged() -> None:
-    """q, k and v are one product, gate and up another; the originals are listed, and the result is as without
-    merging."""
-    graph = decoder(CONFIG, registry().specs)
-    tensors = made()
-    merged = optimise(graph, tensors)
+def test_projections_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """q, k and v are one product, gate and up another, their weights stacked; the result is as without merging."""
+    merged = merge_calls(decoder(CONFIG, registry().specs), made())
     products = [n for n in merged.nodes if n.op == "linear"]
     assert len(products) == 4 * CONFIG.num_layers + 1
-    assert [len(n.originals) for n in products[:4]] == [3, 0, 2, 0]
-    plain = bind(graph, registry(), parse_selection("numpy", "test"), tensors)
+    parts = [merged.weights[n.inputs["weight"]].parts for n in products[:4]]
+    assert [[part.split(".")[-2] for part in some] for some in parts] == [
+        ["q_proj", "k_proj", "v_proj"],
+        [],
+        ["gate_proj", "up_proj"],
+        [],
+    ]
+    monkeypatch.setattr("tinyllm.graph.bind.merge_calls", lambda graph, source: graph)
+    plain = program("numpy")
+    assert len(plain.steps) > len(_bound("numpy").steps)
     np.testing.assert_allclose(logits(_bound("numpy"), IDS, []), logits(plain, IDS, []), atol=TOLERANCE, rtol=0)
 
 
 def test_only_weights_of_one_form_are_merged() -> None:
     """A quantized k among float q and v stays by itself; q and v are merged."""
     tensors = made(quantized=("k_proj.weight",))
-    merged = optimise(decoder(CONFIG, registry().specs), tensors)
+    merged = merge_calls(decoder(CONFIG, registry().specs), tensors)
     first = [
-        (n.op, len(n.originals))
+        (merged.weights[n.inputs["weight"]].name.split(".")[-2], len(merged.weights[n.inputs["weight"]].parts))
         for n in merged.nodes
-        if n.name.startswith("model.layers.0.self_attn") and "linear" in n.op
+        if n.name.startswith("model.layers.0.self_attn") and n.op == "linear"
     ]
-    assert first == [("linear", 2), ("quantized_linear", 0), ("linear", 0)]
+    assert first == [("v_proj", 2), ("k_proj", 0), ("o_proj", 0)]
     got = logits(program("numpy", tensors=tensors), IDS, [])
     np.testing.assert_allclose(got, forward(CONFIG, tensors, IDS), atol=TOLERANCE, rtol=0)
 
@@ -151,11 +157,12 @@ def test_backends_mix_per_op() -> None:
 
 
 @pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
-def test_linear_means_quantized_weights_too() -> None:
-    """`linear=torch` runs every product on torch, however its weight is stored."""
+def test_an_op_is_chosen_however_its_weights_are_stored() -> None:
+    """`linear=torch` runs every product on torch, that with the quantized weights and that with the dense head."""
     bound = program("linear=torch,*=numpy", tensors=made(quantized=("_proj.weight",)))
-    on_torch = {i for i in bound.report.kernels.values() if i.startswith("torch/")}
-    assert {i.partition(":")[0] for i in on_torch} == {"torch/linear", "torch/quantized_linear"}
+    on_torch = {name for name, kernel in bound.report.kernels.items() if kernel.startswith("torch/")}
+    assert on_torch == {name for name, kernel in bound.report.kernels.items() if "/linear:" in kernel}
+    assert len(on_torch) == 4 * CONFIG.num_layers + 1
 
 
 def test_an_op_that_the_model_does_not_have_is_refused() -> None:
@@ -219,22 +226,3 @@ def test_wrong_shapes_are_named() -> None:
     tensors.arrays["model.norm.weight"] = np.ones(63, np.float32)
     with pytest.raises(CheckpointError, match=r"model.norm.weight: expected shape \[64\], got \[63\]"):
         program("numpy", tensors=tensors)
-
-
-def test_compiled_regions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that compiles gets whole runs of traceable calls, weights as arguments, and nothing that reads Python
-    values."""
-    backend = registry().backend("numpy")
-    regions = []
-
-    def compiled(function):  # type: ignore[no-untyped-def]
-        regions.append(function)
-        return function
-
-    monkeypatch.setattr(backend, "compile", compiled)
-    kernels = [replace(k, traceable=k.op not in ("kv_append", "paged_attention")) for k in registry().plugins.kernels]
-    monkeypatch.setattr(registry().plugins, "kernels", kernels)
-    bound = program("numpy")
-    monkeypatch.undo()
-    assert len(regions) > 0 and any(s.op == "region" for s in bound.steps)
-    np.testing.assert_allclose(logits(bound, IDS, [3]), logits(_bound("numpy"), IDS, []), atol=TOLERANCE, rtol=0)

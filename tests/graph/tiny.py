@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.quantized import dense
 from tinyllm.spec.rope import RopeScaling
-from tinyllm.spec.scheme import QuantType
+from tinyllm.spec.scheme import QuantType, QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType
 
 CONFIG = DecoderConfig(
@@ -37,25 +38,34 @@ class Info:
     type: ArrayType | QuantType
 
 
-class Tensors:
-    """Random tensors of the right shapes, as a weight source. `quantized` names those to keep as affine, 4 bits, groups
-    of 32."""
+FOUR_BITS = Affine(4, 32)
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], seed: int = 0, quantized: tuple[str, ...] = ()) -> None:
+
+class Tensors:
+    """Random tensors of the right shapes, as a weight source. `quantized` names those to keep as `scheme` holds
+    them."""
+
+    identity = ""
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        seed: int = 0,
+        quantized: tuple[str, ...] = (),
+        scheme: Scheme = FOUR_BITS,
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.arrays: dict[str, Any] = {}
         for name, shape in shapes.items():
             scale = 0.2 if len(shape) > 1 else 1.0
             value = rng.standard_normal(shape).astype(np.float32) * np.float32(scale)
-            self.arrays[name] = quantize(value) if any(q in name for q in quantized) else value
+            self.arrays[name] = scheme.quantize(np, value) if any(q in name for q in quantized) else value
         self.reads: list[str] = []
 
     def info(self, name: str) -> Info:
         """Shape and kind of a tensor."""
         value = self.arrays[name]
-        if isinstance(value, QuantWeight):
-            return Info(QuantType(value.shape, value.scheme, value.bits, value.group_size))
-        return Info(ArrayType(value.shape, str(value.dtype)))
+        return Info(value.type if isinstance(value, QuantWeight) else ArrayType(value.shape, str(value.dtype)))
 
     def read(self, name: str) -> Any:
         """The tensor."""
@@ -67,18 +77,7 @@ class Tensors:
 
     def plain(self, name: str) -> np.ndarray:
         """The tensor in float64, dequantized."""
-        from tinyllm.catalogue.quantize.packing import unpacked
-
-        value = self.arrays[name]
-        return (unpacked(value) if isinstance(value, QuantWeight) else value).astype(np.float64)
-
-
-def quantize(value: np.ndarray) -> QuantWeight:
-    """Affine, 4 bits, groups of 32, by the op of that name."""
-    from tinyllm import ops
-
-    made: QuantWeight = ops.quantize(value, bits=4, group_size=32, backend="numpy")
-    return made
+        return np.asarray(dense(np, self.arrays[name], np.float64), np.float64)
 
 
 def forward(config: DecoderConfig, tensors: Tensors, ids: list[int]) -> np.ndarray:
