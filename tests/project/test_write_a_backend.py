@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from tests.plugins.conftest import environment
 from tinyllm.cli.new_backend.starter import write_backend
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-backend.md"
-FENCE = re.compile(r"^```(\w+) (file|append)=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)(?: (file|append)=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMPOSED = {"mha"}
+"""Ops that run by other ops: the page says what they are, and has no kernel for them."""
+Results = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,37 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Day:
-    """A section of the page: its code, and the ops that its commands check."""
+class Command:
+    """A command line of the page, and what the page shows of its output, if it does."""
 
-    blocks: tuple[Block, ...]
-    ops: tuple[str, ...]
+    words: tuple[str, ...]
+    output: str
+
+    @property
+    def ops(self) -> set[str]:
+        """The ops that it checks by name."""
+        words = self.words if self.words[:3] == ("tinyllm", "check", "mine") else ()
+        return {after for word, after in pairwise(words) if word == "--op"}
+
+    @property
+    def unsupported(self) -> set[str]:
+        """The reasons for which kernels decline calls, as the output lists them."""
+        return set(re.findall(r"^  - (.*) \(\d+ checks", self.output, re.MULTILINE))
 
 
-def _day(section: str) -> Day:
-    words = [shlex.split(line) for block in COMMANDS.findall(section) for line in block.splitlines()]
-    ops = [
-        w[i + 1] for w in words if w[:3] == ["tinyllm", "check", "mine"] for i, word in enumerate(w) if word == "--op"
-    ]
-    return Day(tuple(Block(*found) for found in FENCE.findall(section)), tuple(ops))
+def _parts(section: str) -> Iterator[Block | Command]:
+    """The code and the commands of a section in the order in which a reader meets them."""
+    fences = [match.groups() for match in FENCE.finditer(section)]
+    for (language, mode, file, text), (following, *_, output) in zip(fences, [*fences[1:], ("end", "")], strict=True):
+        if mode:
+            yield Block(language, mode, file, text)
+        elif language == "sh":
+            for line in text.splitlines():
+                yield Command(tuple(shlex.split(line)), "" if following else output)
 
 
-DAYS = [_day(section) for section in PAGE.read_text(encoding="utf-8").split("\n## Day ")[1:]]
+DAYS = [[*_parts(section)] for section in PAGE.read_text(encoding="utf-8").split("\n## Day ")[1:]]
+PARTS = [part for day in DAYS for part in day]
 
 
 @pytest.fixture
@@ -73,55 +92,77 @@ def folder(tmp_path: Path) -> Path:
     return info.parent
 
 
-def _check(folder: Path, *options: str) -> list[dict[str, str]]:
-    """The results of `tinyllm check mine`, which must hold."""
-    command = [sys.executable, "-m", "tinyllm.cli.main", "check", "mine", "--json", *options]
-    done = subprocess.run(
-        command, env=environment(folder), cwd=folder, capture_output=True, text=True, check=False, timeout=300
+def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        env=environment(folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
+
+
+def _check(folder: Path, *ops: str) -> Results:
+    """The results of `tinyllm check mine` in the smoke tier, which must hold."""
+    options = (part for op in ops for part in ("--op", op))
+    done = _run(folder, "-m", "tinyllm.cli.main", "check", "mine", "--json", *options)
     report = json.loads(done.stdout)
     bad = [(r["id"], r.get("message")) for r in report["results"] if r["outcome"] in ("fail", "undeclared", "xpass")]
     assert done.returncode == 0 and not bad, bad[:5] or done.stderr
     return list(report["results"])
 
 
-def _own(results: list[dict[str, str]]) -> set[str]:
-    """Ops whose kernels did the work themselves."""
+def _own(results: Results) -> set[str]:
+    """Ops whose kernels in the package did the work themselves; the kernel `rows`, for every CPU, is the numpy backend's."""
     how: dict[str, set[str]] = {}
     for result in results:
-        if result.get("kernel"):
+        if result.get("kernel") not in (None, "rows"):
             how.setdefault(result["op"], set()).add(result["how"])
     return {op for op, ways in how.items() if ways == {"kernel"}}
 
 
+def _declined(results: Results) -> set[str]:
+    """The reasons for which calls were declined."""
+    return {r["message"] for r in results if r["outcome"] == "unsupported"}
+
+
 def test_there_are_seven_days_with_code_and_a_proof() -> None:
     assert len(DAYS) == 7
-    assert all(day.blocks and day.ops for day in DAYS)
+    for day in DAYS:
+        assert any(isinstance(part, Block) for part in day)
+        assert any(isinstance(part, Command) and part.ops for part in day)
 
 
 def test_the_first_kernel_is_the_one_that_new_backend_writes(folder: Path) -> None:
-    (block,) = DAYS[0].blocks
+    (block,) = (part for part in DAYS[0] if isinstance(part, Block))
     assert block.text == (folder / block.file).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_each_day_its_ops_have_kernels_that_hold(folder: Path) -> None:
-    """Its commands, in the smoke tier, on all that was typed in so far."""
-    for day in DAYS:
-        for block in day.blocks:
-            block.write(folder)
-        options = (part for op in day.ops for part in ("--op", op))
-        assert _own(_check(folder, *options)) == {*day.ops}
+def test_whoever_follows_the_page_sees_what_it_says(folder: Path) -> None:
+    """Each command is run on what was typed in until then: a script prints what the page shows, and the ops that are
+    checked hold by kernels of the package, which decline calls where the page says so and for the reasons it gives."""
+    for part in PARTS:
+        if isinstance(part, Block):
+            part.write(folder)
+        elif part.words[0] == "python":
+            assert _run(folder, *part.words[1:]).stdout == part.output
+        elif part.ops:
+            results = _check(folder, *part.ops)
+            assert _own(results) == part.ops - COMPOSED
+            declined = _declined(results)
+            assert part.unsupported <= declined and bool(declined) == bool(part.unsupported)
 
 
 @pytest.mark.slow
 def test_in_the_end_the_backend_holds(folder: Path) -> None:
-    """Every op but the one that is left to the reader, with nothing declared away in float32."""
-    for day in DAYS:
-        for block in day.blocks:
-            block.write(folder)
+    """Every op but the one that is left to the reader, and `mha`, which other ops make up, with nothing declined."""
+    for part in PARTS:
+        if isinstance(part, Block):
+            part.write(folder)
     results = _check(folder)
     ops = {r["op"] for r in results if r.get("kernel")}
-    assert ops - _own(results) == {"gelu"}
-    declined = [r["id"] for r in results if r["outcome"] == "unsupported" and r["op"] in _own(results)]
-    assert declined == []
+    assert ops - _own(results) == {"gelu", *COMPOSED}
+    assert _declined([r for r in results if r["op"] in _own(results)]) == set()
