@@ -36,10 +36,10 @@ def pack_float16(weight: torch.Tensor, call: Call) -> Any:
 
 
 def as_it_is(weight: Any, call: Call) -> Any:
-    """The weight itself; on a GPU one that was expanded in float32 is rounded to the dtype of x, as its products want
-    it."""
-    expanded = isinstance(weight, torch.Tensor) and weight.device.type != "cpu" and weight.dtype is torch.float32
-    return weight.to(getattr(torch, call.dtype("weight"))) if expanded else weight
+    """The weight itself. One that was expanded in float32 is rounded to its dtype for `embedding`, which gives that, and
+    on a GPU for products as well, which want that of x."""
+    rounded = isinstance(weight, torch.Tensor) and (call.op == "embedding" or weight.device.type != "cpu")
+    return weight.to(getattr(torch, call.dtype("weight"))) if rounded else weight
 
 
 def linear_packed(x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -14,20 +14,22 @@ WORD = 32
 def pack(xp: Any, values: Any, bits: int) -> Any:
     """Integers `[..., K]` below `2**bits` to a little-endian bit stream per row: uint32 `[..., K * bits / 32]`.
 
-    The pattern of value borders in words repeats, so one repetition is worked out and all are done at once.
+    The pattern of value borders in words repeats, so one repetition is worked out and all are done at once. It is
+    computed in int64, as not every library shifts uint32.
     """
     count = WORD // gcd(bits, WORD)  # values of one repetition, which fill `words` words
     words = count * bits // WORD
-    chunks = xp.reshape(xp.astype(values, xp.uint32), (*values.shape[:-1], values.shape[-1] // count, count))
-    packed = [xp.zeros(chunks.shape[:-1], dtype=xp.uint32) for _ in range(words)]
+    chunks = xp.reshape(xp.astype(values, xp.int64), (*values.shape[:-1], values.shape[-1] // count, count))
+    packed = [xp.zeros(chunks.shape[:-1], dtype=xp.int64) for _ in range(words)]
     for i in range(count):
         word, shift = divmod(i * bits, WORD)
         value = chunks[..., i]
-        packed[word] = xp.bitwise_or(packed[word], xp.bitwise_left_shift(value, xp.asarray(shift, dtype=xp.uint32)))
+        packed[word] = xp.bitwise_or(packed[word], xp.bitwise_left_shift(value, xp.asarray(shift, dtype=xp.int64)))
         if shift + bits > WORD:
-            spill = xp.bitwise_right_shift(value, xp.asarray(WORD - shift, dtype=xp.uint32))
+            spill = xp.bitwise_right_shift(value, xp.asarray(WORD - shift, dtype=xp.int64))
             packed[word + 1] = xp.bitwise_or(packed[word + 1], spill)
-    return xp.reshape(xp.stack(packed, axis=-1), (*values.shape[:-1], values.shape[-1] * bits // WORD))
+    stream = xp.bitwise_and(xp.stack(packed, axis=-1), xp.asarray(2**WORD - 1, dtype=xp.int64))
+    return xp.reshape(xp.astype(stream, xp.uint32), (*values.shape[:-1], values.shape[-1] * bits // WORD))
 
 
 def unpack(xp: Any, words: Any, bits: int, count: int) -> Any:
