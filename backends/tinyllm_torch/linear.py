@@ -36,8 +36,8 @@ def pack_float16(weight: torch.Tensor, call: Call) -> Any:
 
 
 def as_it_is(weight: Any, call: Call) -> Any:
-    """The weight itself. One that was expanded in float32 is rounded to its dtype for `embedding`, which gives that, and
-    on a GPU for products as well, which want that of x."""
+    """The weight itself. One that was expanded in float32 is rounded to its dtype for `embedding`, which gives that,
+    and on a GPU for products as well, which want that of x."""
     rounded = isinstance(weight, torch.Tensor) and (call.op == "embedding" or weight.device.type != "cpu")
     return weight.to(getattr(torch, call.dtype("weight"))) if rounded else weight
 

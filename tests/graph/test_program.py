@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyllm.graph.compose import compose, optimise
 
 from tests.catalogue.harness import backends, registry
 from tests.graph.tiny import CONFIG, Tensors, forward
