@@ -27,6 +27,8 @@ MARK = b"tinyllm packed 1\n"
 """Begins a file; the number is raised when its form changes."""
 ALIGNMENT = 64
 """Bytes that each array begins at a multiple of: a cache line, and what vector loads want."""
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, struct.error)
+"""What reading a file raises that is not one of ours."""
 _LENGTH = struct.Struct("<Q")
 
 Arrays = dict[str, np.ndarray]
@@ -52,7 +54,7 @@ class PackedFiles:
             return None
         try:
             return _arrays(mapped, [checkpoint, weight, form, layout])
-        except (ValueError, TypeError, KeyError, struct.error):  # truncated, or written by something else
+        except MALFORMED:  # truncated, or written by something else
             return None
 
     def keep(self, arrays: Mapping[str, np.ndarray], checkpoint: str, weight: str, form: str, layout: str) -> Arrays:
@@ -79,7 +81,7 @@ class PackedFiles:
                     begin = _data_start(len(header))
                     for place, array in zip(places.values(), arrays.values(), strict=True):
                         file.seek(begin + place["start"])
-                        file.write(np.ascontiguousarray(array).data)
+                        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
                     file.truncate(begin + end)
                 os.replace(part, target)
             finally:

@@ -135,7 +135,8 @@ def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, 
     kernel = use.bound.choice.kernel
     if not (kernel and kernel.layout and use.input in use.bound.packed and files and source.identity):
         return use.bound.program_weight(use.input, read())
-    key = (source.identity, name, str(use.bound.call.inputs[use.input]), kernel.layout)
+    form = f"{use.bound.call.inputs[use.input]} of {use.bound.call.dtype(use.input)}"
+    key = (source.identity, name, form, kernel.layout)
     arrays = files.find(*key)
     if arrays is None:
         arrays = use.bound.program_weight(use.input, read())
