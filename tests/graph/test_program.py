@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.catalogue.harness import backends, registry
+from tests.catalogue.harness import backends, registry, with_kernels
 from tests.graph.tiny import CONFIG, Tensors, forward
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.step_batch import Chunk, make_step
@@ -20,7 +20,9 @@ from tinyllm.graph.passes.merge import merge_calls
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
+from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.selection import parse_selection
+from tinyllm.spec.types import Call
 
 IDS = [3, 17, 42, 8, 60, 0, 5, 5, 31, 22]
 QUANTIZED = ("_proj.weight", "embed_tokens")
@@ -180,12 +182,44 @@ def test_pages_stay_on_one_backend() -> None:
 
 
 def test_a_tied_weight_is_read_once_and_shared() -> None:
-    """The embedding and the head use one array where no kernel packs it."""
+    """Embedding and head name one `prepare`, so that they have one form; of a quantized table each has its own, and
+    the report says so."""
     config = replace(CONFIG, tie_word_embeddings=True)
+    name = "model.embed_tokens.weight"
+    for quantized, copies in (((), []), ((name,), [f"{name}: */embedding:rows, numpy/linear:own"])):
+        tensors = made(config, quantized)
+        assert program("numpy", config, tensors).report.second_copies == copies
+        assert tensors.reads.count(name) == 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_prepare_is_told_of_a_program(tied: bool) -> None:
+    """That packing is paid once, and whether another op reads the weight as it is."""
+    calls: dict[tuple[int, int], Call] = {}
+
+    def prepare(weight: np.ndarray, call: Call) -> np.ndarray:
+        calls[weight.shape] = call
+        return weight
+
+    def linear(x: np.ndarray, weight: np.ndarray, *, bias: np.ndarray | None = None) -> np.ndarray:
+        return np.asarray(x @ weight.T if bias is None else x @ weight.T + bias)
+
+    asked = with_kernels(Kernel("numpy", "linear", "own_packing", lambda: linear, priority=9, prepare=prepare))
+    config = replace(CONFIG, tie_word_embeddings=tied)
     tensors = made(config)
-    bound = program("numpy", config, tensors)
-    assert tensors.reads.count("model.embed_tokens.weight") == 1
-    assert len(bound.report.second_copies) <= 1
+    bound = bind(decoder(config, asked.specs), asked, parse_selection("numpy", "test"), tensors)
+    assert all(call.weights_packed for call in calls.values())
+    assert {shape for shape, call in calls.items() if call.shared} == ({(61, 64)} if tied else set())
+    np.testing.assert_allclose(logits(bound, IDS, []), forward(config, tensors, IDS), atol=TOLERANCE, rtol=0)
+
+
+def test_weights_that_run_expanded_are_counted() -> None:
+    """By scheme and kernel, their bytes before and after; a table that is looked up as it is costs nothing."""
+    tensors = made(quantized=QUANTIZED)
+    products = [array for name, array in tensors.arrays.items() if "_proj.weight" in name]
+    before, after = sum(w.nbytes for w in products), sum(4 * w.shape[0] * w.shape[1] for w in products)
+    assert program("numpy", tensors=tensors).report.expanded == {"affine4/32 on numpy/linear:own": (before, after)}
+    assert program("numpy").report.expanded == {}
 
 
 def test_a_step_owns_its_pages() -> None:
