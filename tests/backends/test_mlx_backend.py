@@ -19,8 +19,10 @@ from tinyllm_mlx.arrays import begin, exp  # noqa: E402
 from tinyllm_mlx.backend import MlxBackend  # noqa: E402
 from tinyllm_mlx.paged_attention import kv_append, paged_attention  # noqa: E402
 
+from tinyllm import Affine, Int8, QuantWeight  # noqa: E402
 from tinyllm.errors import UnsupportedError  # noqa: E402
-from tinyllm.spec.quantized import QuantWeight  # noqa: E402
+from tinyllm.spec.scheme import Scheme  # noqa: E402
+from tinyllm.spec.types import ArrayType, Call  # noqa: E402
 
 
 @pytest.fixture
@@ -101,14 +103,23 @@ def test_steps_that_begin_early_write_in_place(backend: MlxBackend) -> None:
     assert mx.get_peak_memory() - before < pages.nbytes / 2
 
 
-def _weight(rows: int, columns: int, bits: int) -> QuantWeight:
-    w = mx.random.normal((rows, columns), key=mx.random.key(0))
-    return quantized.quantize(w, bits=bits, group_size=32)
+def _weight(rows: int, columns: int, scheme: Scheme) -> QuantWeight:
+    return quantized.quantize(mx.random.normal((rows, columns), key=mx.random.key(0)), scheme=scheme)
+
+
+def _call(op: str, weight: QuantWeight | mx.array, shared: bool = False) -> Call:
+    """As a program makes it."""
+    kind = (
+        weight.type
+        if isinstance(weight, QuantWeight)
+        else ArrayType(weight.shape, str(weight.dtype).removeprefix("mlx.core."))
+    )
+    return Call(op, {"weight": kind}, {}, weights_packed=True, shared=shared)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_packing_is_that_of_mlx(bits: int) -> None:
-    weight = _weight(5, 64, bits)
+    weight = _weight(5, 64, Affine(bits, 32))
     a = weight.arrays
     wanted = mx.dequantize(a["q"], a["scales"], a["biases"], group_size=32, bits=bits)
     assert mx.allclose(quantized.dequantize(weight), wanted, rtol=1e-6, atol=1e-6)
@@ -116,20 +127,41 @@ def test_packing_is_that_of_mlx(bits: int) -> None:
     assert mx.array_equal(quantized.unpack_bits(quantized.pack_bits(values, bits), bits, 96), values)
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(96, 32), (32, 96)])
-def test_tied_weights_share_one_packed_form(shape: tuple[int, int]) -> None:
-    ids, x = mx.array([[3, 0], [31, 3]]), mx.ones((2, shape[1]))
-    weight = _weight(*shape, 4)
-    plain = quantized.dequantize(weight)
-    packed = quantized.prepare(weight, ("quantized_embedding.weight", "quantized_linear.weight"))
-    assert isinstance(packed, linear.Matrix) and packed.array.nbytes == plain.nbytes
-    assert mx.array_equal(quantized.quantized_embedding(ids, packed), plain[ids])
-    assert mx.allclose(quantized.quantized_linear(x, packed), x @ plain.T, atol=1e-5)
-    tied = linear.prepare(plain.astype(mx.float16), ("embedding.weight", "linear.weight"))
-    assert linear.embedding(ids, tied).dtype == mx.float16
-    assert mx.array_equal(linear.embedding(ids, tied), plain.astype(mx.float16)[ids])
+def test_tied_weights_share_one_packed_form(shape: tuple[int, int], dtype: mx.Dtype) -> None:
+    """Whichever op packs it: what the product reads best, from which the rows come bit by bit."""
+    ids, x = mx.array([[3, 0], [31, 3]]), mx.ones((2, shape[1]), dtype=dtype)
+    table = mx.random.normal(shape, key=mx.random.key(0)).astype(dtype)
+    for op in ("linear", "embedding"):
+        packed = linear.prepare(table, _call(op, table, shared=True))
+        assert packed.transposed == (shape[0] > shape[1]) and packed.array.dtype == mx.float32
+        rows = linear.embedding(ids, packed)
+        assert rows.dtype == dtype and mx.array_equal(rows, table[ids])
+        product = x.astype(mx.float32) @ table.astype(mx.float32).T
+        y = linear.linear(x, packed)
+        assert y.dtype == dtype and mx.allclose(y, product.astype(dtype), rtol=1e-5, atol=1e-5)
 
 
-def test_rows_alone_stay_packed() -> None:
-    weight = _weight(8, 32, 4)
-    assert quantized.prepare(weight, ("quantized_embedding.weight",)) is weight
+def test_a_table_alone_stays_as_it_is() -> None:
+    """Quantized, and so do the rows asked for; or dense, for nothing multiplies with it."""
+    ids = mx.array([[3, 0], [7, 3]])
+    for scheme in (Affine(4, 32), Int8(32)):
+        weight = _weight(8, 32, scheme)
+        assert linear.prepare(weight, _call("embedding", weight)) is weight
+        assert mx.array_equal(linear.embedding(ids, weight), quantized.dequantize(weight)[ids])
+    table = mx.random.normal((96, 32), key=mx.random.key(0)).astype(mx.bfloat16)
+    packed = linear.prepare(table, _call("embedding", table))
+    assert not packed.transposed and packed.array.dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize("scheme", [Affine(4, 32), Affine(8, 64), Int8(32)], ids=str)
+def test_a_quantized_table_has_one_form_for_mlxs_own_product(scheme: Scheme) -> None:
+    """`linear` and `embedding` read it; of int8 it is the affine form of the very same numbers."""
+    weight = _weight(64, 64, scheme)
+    packed = quantized.prepare_fast(weight, _call("linear", weight))
+    assert isinstance(packed.scheme, Affine) and (packed is weight) == isinstance(scheme, Affine)
+    plain, ids = quantized.dequantize(weight), mx.array([[3, 0], [31, 3]])
+    assert mx.allclose(quantized.embedding_fast(ids, packed), plain[ids], rtol=1e-5, atol=1e-5)
+    x = mx.random.normal((2, 64), key=mx.random.key(1))
+    assert mx.allclose(quantized.linear_fast(x, packed), x @ plain.T, rtol=1e-4, atol=1e-4)

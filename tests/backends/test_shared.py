@@ -78,7 +78,7 @@ def test_neighbouring_pages_are_read_in_place(name: str, grown: bool) -> None:
     if grown:
         state = program.grow(state, 9, 16)
     pages = state["k"]
-    module = importlib.import_module("tinyllm_numpy.pages" if name == "numpy" else "tinyllm_torch.paged_attention")
+    module = importlib.import_module(f"tinyllm_{name}.paged_attention")
     size = pages.shape[2]
     for row, in_place in (([2, 3, 4], True), ([2, 4, 3], False)):
         read = backend.to_numpy(module._read(pages, np.array(row, np.int32), 3, 2 * size + 5))

@@ -44,7 +44,8 @@ def timed(tested: Example, backend: Backend) -> Callable[[], None]:
     """One call with packed inputs, synchronised. What an op consumes is replaced by what it gives, and held nowhere
     else."""
     subject = chosen(tested, backend)
-    function, inputs = subject.function, subject.pack(subject.native(tested.inputs))
+    bound = subject.bind(tested.call)
+    function, inputs = bound.function, bound.ready(subject.native(tested.inputs))
     keyword = tested.keyword(inputs)
 
     def once() -> None:
@@ -91,7 +92,7 @@ def test_dispatch(op: str, name: str, benchmark: BenchmarkFixture) -> None:
     def nothing(*args: Any, **kwargs: Any) -> Any:
         return args[0]
 
-    plan.function = nothing
+    plan.run = nothing
     benchmark(call, *arrays, **attributes, backend=name)
     direct, whole = (
         min(timeit.repeat(f, number=2000, repeat=9)) / 2000

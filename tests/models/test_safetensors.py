@@ -18,11 +18,12 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from tests.models.corrupt import assert_refused, damaged
-from tinyllm.catalogue.quantize.packing import pack, unpacked
+from tinyllm import Affine, QuantWeight
+from tinyllm.catalogue.schemes.bits import pack
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.checkpoints.safetensors import read_safetensors
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.quantized import dense
 
 BILLIONS = 5_000_000_000
 
@@ -158,7 +159,7 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
     values = random.integers(0, 16, (6, 128))
     scales, biases = (random.standard_normal((6, 2)).astype(np.float32).astype(scales_dtype) for _ in range(2))
     if scales_dtype != np.float16:
-        scales[0], biases[1] = 1e-9, 1e9  # beyond float16, so it must not be what they become
+        scales[0], biases[1] = 1e-9, 1e9  # beyond float16
     wide = random.integers(0, 256, (6, 128))
     tensors = {
         "a.weight": pack(np, values, 4),
@@ -184,13 +185,14 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
     assert sorted(checkpoint.tensor_names()) == ["a.weight", "b.weight", "norm.weight"]
     weight = checkpoint.read("a.weight")
     assert isinstance(weight, QuantWeight)
-    assert (weight.scheme, weight.bits, weight.group_size, weight.shape) == ("affine", 4, 64, (6, 128))
+    assert (weight.scheme, weight.shape) == (Affine(4, 64), (6, 128))
+    assert weight.arrays["scales"].dtype == weight.arrays["biases"].dtype == scales_dtype  # as they lie in the file
     assert (checkpoint.info("a.weight").dtype, checkpoint.info("a.weight").shape) == ("affine4/64", (6, 128))
     expected = (
         values.reshape(6, 2, 64) * np.asarray(scales, np.float32)[..., None] + np.asarray(biases, np.float32)[..., None]
     )
-    assert np.allclose(unpacked(weight), expected.reshape(6, 128), rtol=1e-6)
-    assert np.array_equal(unpacked(checkpoint.read("b.weight")), wide)
+    assert np.allclose(dense(np, weight, np.float32), expected.reshape(6, 128), rtol=1e-6)
+    assert np.array_equal(dense(np, checkpoint.read("b.weight"), np.float32), wide)
     assert "quantization" not in checkpoint.config
 
 
