@@ -142,9 +142,8 @@ class BoundKernel:
         return self._pack(weight) if name in self.packed else weight
 
     def _pack(self, weight: Any) -> Any:
-        """The kernel's packed form, made in the backend's context. The one place where `prepare` is called."""
-        with (self.backend.call_context or nullcontext)():
-            return self._prepare(weight, self.call)
+        """The kernel's packed form. The one place where `prepare` is called."""
+        return self._prepare(weight, self.call)
 
     def _formed(self, name: str, weight: QuantWeight) -> Any:
         """As it is, as affine numbers or expanded, of native arrays (numpy ones for a kernel that takes those)."""
