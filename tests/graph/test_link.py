@@ -39,10 +39,10 @@ def linked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Program]:
     def binding(link: Link, *, quantized: tuple[str, ...] = (), asked: Registry | None = None) -> Program:
         asked = asked or registry()
         kernels = [replace(k, traceable=k.traceable and k.op not in STATEFUL) for k in asked.plugins.kernels]
-        own = Registry(replace(asked.plugins, kernels=kernels), asked.settings)
-        monkeypatch.setattr(own.backend("numpy"), "link", link)
-        graph = decoder(CONFIG, own.specs)
-        return bind(graph, own, parse_selection("numpy", "test"), made(quantized=quantized))
+        traced = Registry(replace(asked.plugins, kernels=kernels), asked.settings)
+        monkeypatch.setattr(traced.backend("numpy"), "link", link)
+        graph = decoder(CONFIG, traced.specs)
+        return bind(graph, traced, parse_selection("numpy", "test"), made(quantized=quantized))
 
     return binding
 

@@ -33,13 +33,13 @@ def files(tmp_path: Path) -> PackedFiles:
     return PackedFiles(tmp_path / "not" / "there" / "yet")
 
 
-def same(found: Any, arrays: dict[str, np.ndarray]) -> bool:
+def same(kept: Any, arrays: dict[str, np.ndarray]) -> bool:
     """Names, dtypes, shapes and numbers."""
     return (
-        isinstance(found, dict)
-        and list(found) == list(arrays)
+        isinstance(kept, dict)
+        and list(kept) == list(arrays)
         and all(
-            (found[n].dtype, found[n].shape, found[n].tobytes()) == (a.dtype, a.shape, a.tobytes())
+            (kept[n].dtype, kept[n].shape, kept[n].tobytes()) == (a.dtype, a.shape, a.tobytes())
             for n, a in arrays.items()
         )
     )
@@ -83,9 +83,9 @@ def test_what_is_kept_is_found(files: PackedFiles, array: np.ndarray) -> None:
 
 def test_arrays_are_mapped_aligned_and_read_only(files: PackedFiles) -> None:
     """What one process writes to the file all others see, so they share its memory."""
-    for found in (files.keep(ARRAYS, *KEY), files.find(*KEY)):
-        assert found is not None
-        for array in found.values():
+    for kept in (files.keep(ARRAYS, *KEY), files.find(*KEY)):
+        assert kept is not None
+        for array in kept.values():
             assert array.ctypes.data % ALIGNMENT == 0 and not array.flags.writeable
             with pytest.raises(ValueError, match="read-only"):
                 array[0, 0] = 1
@@ -93,7 +93,7 @@ def test_arrays_are_mapped_aligned_and_read_only(files: PackedFiles) -> None:
     with files.path(*KEY).open("r+b") as file:
         file.seek(content.index(ARRAYS["q"].tobytes()))
         file.write(b"\x63")
-    assert found is not None and found["q"][0, 0] == 0x63
+    assert kept is not None and kept["q"][0, 0] == 0x63
 
 
 @pytest.mark.parametrize("place", range(4), ids=["checkpoint", "weight", "form", "layout"])
@@ -182,11 +182,11 @@ def test_a_mapped_file_may_be_replaced(files: PackedFiles) -> None:
 def keep_and_look(folder: Path, seed: int) -> bool:
     """Whether one writer's file is there, and nothing of another's in it, when this one has written."""
     files = PackedFiles(folder)
-    for found in (
+    for kept in (
         files.keep({"a": np.full((300, 300), seed, np.int32), "b": np.full(7, seed, np.float32)}, *KEY),
         files.find(*KEY),
     ):
-        if found is None or len({*np.unique(found["a"]).tolist(), *np.unique(found["b"]).tolist()}) != 1:
+        if kept is None or len({*np.unique(kept["a"]).tolist(), *np.unique(kept["b"]).tolist()}) != 1:
             return False
     return True
 

@@ -39,9 +39,9 @@ def test_which_inputs_come_as_numpy_is_the_kernels_word(name: str, host: tuple[s
     op = make_ops(with_kernels(kernel))["embedding"]
     native = type(backend.from_numpy(np.ones(1, np.float32)))
     ids, table = np.array([1, 0], np.int32), np.eye(2, dtype=np.float32)
-    for given in (ids, np.int32(1), backend.from_numpy(ids)):
-        op(given, backend.from_numpy(table), backend=name)
-        op(given, table, backend=name)
+    for some in (ids, np.int32(1), backend.from_numpy(ids)):
+        op(some, backend.from_numpy(table), backend=name)
+        op(some, table, backend=name)
     for got, weight in seen:
         assert type(got) is (np.ndarray if host else native) and type(weight) is native
         assert backend.to_numpy(backend.from_numpy(np.asarray(got)) if host else got).tolist() in ([1, 0], 1)
@@ -135,15 +135,15 @@ def test_an_expanded_weight_is_exact_where_it_is_packed(dtype: str, arrays: str,
     backend = registry().backend(name)
     if dtype not in backend.dtypes:
         pytest.skip(f"{name} has no {dtype}")
-    told: list[Any] = []
+    weights: list[Any] = []
 
     def linear(x: Any, weight: Any, *, bias: Any = None) -> Any:
-        told.append(weight)
+        weights.append(weight)
         return x[..., :4]
 
     def kernel(**more: Any) -> Op:
-        own = Kernel(name, "linear", "own", lambda: linear, arrays=arrays, priority=99, **more)
-        return make_ops(with_kernels(own))["linear"]
+        added = Kernel(name, "linear", "added", lambda: linear, arrays=arrays, priority=99, **more)
+        return make_ops(with_kernels(added))["linear"]
 
     def numbers(weight: Any) -> np.ndarray:
         return weight if arrays == "host" else backend.to_numpy(weight)
@@ -151,7 +151,7 @@ def test_an_expanded_weight_is_exact_where_it_is_packed(dtype: str, arrays: str,
     x = X.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     kernel()(x, WEIGHT, backend=name)
     kernel(prepare=lambda weight, call: weight)(x, WEIGHT, backend=name)
-    plain, packed = map(numbers, told)
+    plain, packed = map(numbers, weights)
     wide = "float64" if dtype == "float64" else "float32"
     assert (str(plain.dtype), str(packed.dtype)) == (dtype, wide)
     exact = dense(np, WEIGHT, np.dtype(wide))

@@ -150,13 +150,13 @@ def test_all_weights_of_a_call_come_in_one_form() -> None:
         types["query"] = ArrayType((2, 64), "float32")
         return asked.choose(check_call(asked.spec("mha"), types, {"num_heads": 4}), asked.backend("red"))
 
-    def told(choice: Choice) -> list[str]:
+    def schemes_seen(choice: Choice) -> list[str]:
         weights = [choice.call.inputs[f"{n}_proj"] for n in "qkvo"]
         return [w.scheme.name if isinstance(w, QuantType) else "dense" for w in weights]
 
-    assert told(chosen("dense", "*")) == ["affine", "dense", "q4_0", "dense"]
-    assert told(chosen("dense", "affine")) == ["affine", "dense", "affine", "dense"]
-    assert told(chosen("dense", "int8")) == ["dense"] * 4
+    assert schemes_seen(chosen("dense", "*")) == ["affine", "dense", "q4_0", "dense"]
+    assert schemes_seen(chosen("dense", "affine")) == ["affine", "dense", "affine", "dense"]
+    assert schemes_seen(chosen("dense", "int8")) == ["dense"] * 4
     with pytest.raises(UnsupportedError, match=r"own: o_proj: takes affine weights, not dense"):
         chosen("affine")
 

@@ -54,7 +54,7 @@ def test_a_composed_op_runs_by_the_backends_kernels() -> None:
 def test_composition_and_reference_can_be_pinned(pin: str, ran: str) -> None:
     """Also where the backend has a kernel of its own, which goes first otherwise."""
 
-    def own(query: Any, q_proj: Any, o_proj: Any, **more: Any) -> Any: ...
+    def layer(query: Any, q_proj: Any, o_proj: Any, **more: Any) -> Any: ...
 
     class Numpy(BoxBackend):
         def __init__(self) -> None:
@@ -62,7 +62,7 @@ def test_composition_and_reference_can_be_pinned(pin: str, ran: str) -> None:
             self.xp = np
 
     plugin = replace(backend_plugin("red"), load=lambda device: Numpy())
-    kernel = Kernel("red", "mha", "own", lambda: own)
+    kernel = Kernel("red", "mha", "own", lambda: layer)
     asked = plugged(module("red", backends=[plugin], kernels=[kernel]), settings={"kernels": pin})
     types = {"query": ArrayType((3, 8), "float32")} | {f"{n}_proj": ArrayType((8, 8), "float32") for n in "qkvo"}
     call = check_call(asked.spec("mha"), types, {"num_heads": 2})

@@ -59,20 +59,20 @@ def test_a_numpy_kernel_serves_every_cpu(name: str) -> None:
 def test_nothing_is_copied_for_a_numpy_kernel(name: str) -> None:
     """Neither on the way in nor on the way out, and 16-bit numbers no more than others."""
     seen: list[Any] = []
-    made: list[np.ndarray] = []
+    outputs: list[np.ndarray] = []
 
     def silu(x: np.ndarray) -> np.ndarray:
-        made.append(x * 2)
-        return made[-1]
+        outputs.append(x * 2)
+        return outputs[-1]
 
     backend = registry().backend(name)
     op = make_ops(with_kernels(every_cpu("silu", silu, seen)))["silu"]
     for dtype in (np.float32, ml_dtypes.bfloat16):
         x = backend.from_numpy(X.astype(dtype))
         y = op(x)
-        assert seen[-1][0].dtype == made[-1].dtype == dtype
+        assert seen[-1][0].dtype == outputs[-1].dtype == dtype
         assert np.shares_memory(seen[-1][0], backend.to_numpy(x))
-        assert np.shares_memory(made[-1], backend.to_numpy(y))
+        assert np.shares_memory(outputs[-1], backend.to_numpy(y))
 
 
 @pytest.mark.parametrize("name", backends())
@@ -116,7 +116,7 @@ def test_weights_of_a_numpy_kernel(name: str, packs: bool, native: bool) -> None
     for weight in (WEIGHT, matrix):
         y = op(X, to_native(backend, weight) if native else weight, backend=name)
         np.testing.assert_allclose(backend.to_numpy(y) if native else y, X @ matrix.T, rtol=1e-4, atol=1e-5)
-    quantized, plain = (given if packs is False else given[1] for _, given in seen)
+    quantized, plain = (weight[1] if packs else weight for _, weight in seen)
     assert isinstance(quantized.arrays["blocks"], np.ndarray) and isinstance(plain, np.ndarray)
     assert len(prepared) == (2 if packs else 0)
     if name in SHARED:

@@ -174,8 +174,8 @@ def test_a_weight_says_the_dtype_of_its_numbers(scheme, dtype, name):
 
 
 def test_numbers_are_float32_unless_told_otherwise():
-    made = QuantWeight(AFFINE.scheme, AFFINE.arrays, AFFINE.shape)
-    assert ops.dequantize(made, backend="numpy").dtype == made.dtype == "float32"
+    weight = QuantWeight(AFFINE.scheme, AFFINE.arrays, AFFINE.shape)
+    assert ops.dequantize(weight, backend="numpy").dtype == weight.dtype == "float32"
 
 
 def test_rows_stay_quantized():
