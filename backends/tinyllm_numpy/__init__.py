@@ -29,7 +29,8 @@ def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, .
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`own`: plain numpy, without the copies of the reference. `rows`: looks up quantized tables, on every CPU."""
+    """`own`: plain numpy, without the copies of the reference. `rows` looks up quantized tables and `formula` expands
+    weights of any scheme, on every CPU."""
     pointwise = ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")
     return [
         _own("linear", "linear", prepare="linear:prepare"),
@@ -44,6 +45,16 @@ def tinyllm_kernels() -> list[Kernel]:
             "tinyllm_numpy.linear:embedding_of_quantized",
             arrays="host",
             host=("ids",),
+            schemes=(ANY_SCHEME,),
+            spec_version=2,
+        ),
+        Kernel(
+            EVERY_CPU,
+            "dequantize",
+            "formula",
+            "tinyllm_numpy.linear:dequantize",
+            priority=-10,  # kernels of the backend come first
+            arrays="host",
             schemes=(ANY_SCHEME,),
             spec_version=2,
         ),

@@ -1,4 +1,4 @@
-"""linear and embedding. Both read one packed form of a dense weight, so that a tied one is kept once."""
+"""linear and embedding, which read one packed form of a dense weight, so that a tied one is kept once; dequantize."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ def embedding_of_quantized(ids: np.ndarray, weight: QuantWeight) -> np.ndarray:
     """The rows `[*B, D]` that `ids` name, of a table of any scheme: only those are expanded, and the table stays where
     it is, in the checkpoint's file if need be."""
     ids = np.asarray(ids)
-    rows = weight.rows(lambda array: array[ids], ids.shape)
+    return dequantize(weight.rows(lambda array: array[ids], ids.shape))
+
+
+def dequantize(weight: QuantWeight) -> np.ndarray:
+    """The matrix `[*B, N, K]` that a weight of any scheme stands for, by the scheme's formula in float32 or float64,
+    rounded once to the dtype that the weight says."""
     wide = np.float64 if weight.dtype == "float64" else np.float32
-    numbers: np.ndarray = weight.scheme.dequantize(np, rows, wide)
+    numbers: np.ndarray = weight.scheme.dequantize(np, weight, wide)
     return numbers.astype(numpy_dtype(weight.dtype), copy=False)

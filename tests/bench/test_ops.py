@@ -15,7 +15,9 @@ from tinyllm.bench.limits import Gauge, Limits, highest
 from tinyllm.bench.op_result import OpReport, OpResult, Speed, Status, placed, speed
 from tinyllm.bench.ops import bench_cases, bench_ops
 from tinyllm.errors import TinyllmError, UnknownNameError
+from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.registry.registry import Registry
+from tinyllm.spec.types import Call
 
 
 def bench(where: Registry, *ops: str, on: tuple[str, ...] = ("numpy",), rounds: int = 2) -> OpReport:
@@ -37,9 +39,8 @@ def test_every_op_is_right_and_has_a_cost(backend: str, small_machine: None, mon
     assert {(r.op, r.case) for r in found} == {
         (s.name, c.id) for s in registry().specs.values() for c in bench_cases(s)
     }
-    assert all(
-        r.kernel.startswith(f"{backend}/{r.op}:") and r.first_call is not None and r.prepare is not None for r in found
-    )
+    own = (f"{backend}/", f"{EVERY_CPU}/")
+    assert all(r.kernel.startswith(own) and r.first_call is not None and r.prepare is not None for r in found)
     assert {r.op for r in found if not r.bytes and not r.flops} <= {"split", "split_heads", "merge_heads"}
 
 
@@ -117,7 +118,7 @@ def test_the_first_call_is_apart(small_machine: None, monkeypatch: pytest.Monkey
         seen.add(x.shape)
         return silu(x)
 
-    def pack(x: Any, uses: tuple[str, ...]) -> Any:
+    def pack(x: Any, call: Call) -> Any:
         clock[0] += 7.0
         return x
 

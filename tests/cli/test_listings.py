@@ -58,7 +58,9 @@ def test_ops_names_kernels_and_references(cli: Cli) -> None:
     assert set(rows) >= set(CATALOGUE)
     assert "scratch" in rows["linear"]["kernels"]["mlx"]
     table = {line.split("\t")[0]: line for line in cli("ops").out.splitlines()}
-    assert "reference" in table["mha"]  # numpy runs it by its formula
+    cells = dict(zip(cli("ops").out.splitlines()[0].split("\t"), table["gqa"].split("\t"), strict=True))
+    assert cells["NUMPY"] == "reference"  # by its formula
+    assert table["mha"].endswith("\tcomposed" * 3)  # of other ops
 
 
 @pytest.mark.parametrize(("backend", "kernel"), [("mlx", "scratch"), ("mlx", "fast")])

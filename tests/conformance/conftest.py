@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.conftest import environment, write_package
+from tests.plugins.conftest import install as install
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

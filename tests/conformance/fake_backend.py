@@ -10,7 +10,7 @@ from tinyllm_numpy.backend import NumpyBackend
 from tests.registry.fakes import module, registry
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.plugins.backend import BackendPlugin, Probe
-from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, Kernel
 from tinyllm.registry.by_reference import reference_function
 from tinyllm.registry.registry import Registry
 
@@ -31,10 +31,11 @@ def fake_registry(*kernels: Kernel, dtypes: frozenset[str] = NumpyBackend.dtypes
 
 
 def subject_of(op: str, function: Callable[..., Any] | None = None, **about: Any) -> Subject:
-    """A function as a kernel of an op; None: its reference."""
+    """A function as a kernel of an op, which takes quantized weights as they are; None: the op without a kernel."""
+    about = {"schemes": (DENSE, ANY_SCHEME), **about}
     made = fake_registry(*([] if function is None else [Kernel("fake", op, "mine", lambda: function, **about)]))
-    (found,) = subjects(made, made.backend("fake"), made.spec(op))
-    return found
+    names = ("composed", "reference") if function is None else ("mine",)
+    return next(subject for subject in subjects(made, made.backend("fake"), made.spec(op)) if subject.name in names)
 
 
 def right(op: str) -> Callable[..., Any]:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import example, registry
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import Subject
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -84,8 +85,8 @@ def test_quantized_mistakes_are_found() -> None:
     assert "dequantized: error" in wrong(tested, (weight.with_arrays({**weight.arrays, "q": q}),))
     scales = weight.arrays["scales"].astype(np.float64)
     assert "array scales: float64" in wrong(tested, (weight.with_arrays({**weight.arrays, "scales": scales}),))
-    other = QuantWeight("int8", weight.arrays, weight.bits, weight.group_size, weight.shape)
-    assert "scheme 'int8' instead of 'affine'" in wrong(tested, (other,))
+    other = QuantWeight(Int8(32), weight.arrays, weight.shape)
+    assert "scheme int8/32 instead of affine4/32" in wrong(tested, (other,))
     assert "ndarray instead of a QuantWeight" in wrong(tested, (q,))
 
 

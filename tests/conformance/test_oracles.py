@@ -13,6 +13,7 @@ import pytest
 
 from tests.registry.fakes import backend_plugin, module, registry
 from tinyllm.catalogue import CATALOGUE
+from tinyllm.catalogue.schemes import SCHEMES
 from tinyllm.conformance.checks.check import Plan, Trial
 from tinyllm.conformance.checks.oracles import NOT_MAPPED, oracles
 from tinyllm.conformance.result import Outcome, Result
@@ -105,7 +106,7 @@ def from_the_start(
         )
     arrays = (a.array.astype(np.float64) for a in (q, k, v))
     y = CATALOGUE["gqa"].reference(
-        np, *arrays, mask=given, kv_lengths=kv_lengths, sinks=sinks and sinks.array, **settings
+        np, *arrays, mask=given, kv_lengths=kv_lengths and kv_lengths.array, sinks=sinks and sinks.array, **settings
     )
     return type(q)(y.astype(np.float32))
 
@@ -209,7 +210,9 @@ class TestTorch:
     @pytest.mark.parametrize("op", CATALOGUE)
     def test_numpy_holds_and_every_case_is_accounted_for(self, op: str) -> None:
         seen = results(default_registry(), "torch", op)
-        assert {r.case for r in seen} == {c.id for c in CATALOGUE[op].cases if c.tier == "smoke"}
+        schemes = default_registry().plugins.schemes.values()
+        cases = (*CATALOGUE[op].cases, *(case for scheme in schemes for case in CATALOGUE[op].cases_of(scheme)))
+        assert {r.case for r in seen} == {c.id for c in cases if c.tier == "smoke"}
         assert [r.message for r in seen if r.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED)] == []
         assert all(r.message.startswith(NOT_MAPPED) for r in seen if r.outcome is Outcome.UNSUPPORTED)
 
@@ -218,8 +221,11 @@ class TestTorch:
         seen = [
             r for op in CATALOGUE for r in results(default_registry(), "torch", op) if r.outcome is Outcome.UNSUPPORTED
         ]
-        assert {r.op for r in seen} == {"quantize", "rope", "rope_angles", "mha"}
-        assert all("scaling" in r.message for r in seen if r.op != "quantize")
+        unknown = [r for r in seen if "does not know scheme" in r.message]
+        assert {r.message.rpartition(" ")[2] for r in unknown} == {*SCHEMES} - {"affine", "int8"}
+        others = [r for r in seen if r not in unknown]
+        assert {r.op for r in others} == {"quantize", "rope", "rope_angles", "mha"}
+        assert all("scaling" in r.message for r in others if r.op != "quantize")
 
     @pytest.mark.parametrize("op", ["gqa", "sdpa", "mha", "paged_attention", "dequantize"])
     def test_the_reference_agrees_to_the_last_digits_of_float64(self, op: str) -> None:

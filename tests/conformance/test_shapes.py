@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import registry
+from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
 from tinyllm.conformance.result import Outcome
@@ -50,8 +51,9 @@ def test_every_call_is_recorded_once(recorded: tuple[Recorder, Path]) -> None:
     attention = [line for line in lines if line["op"] == "paged_attention"]
     assert [line["count"] for line in attention] == [30] * len(attention) and len(attention) == 2
     assert attention[1]["inputs"]["q_start"]["values"] == [0, 1]
-    weights = [line["inputs"]["weight"] for line in lines if line["op"] == "quantized_linear"]
-    assert [w["bits"] for w in weights if w["shape"][0] == 49152] == [8]
+    weights = [line["inputs"]["weight"] for line in lines if line["op"] == "linear"]
+    assert {w["scheme"] for w in weights if w["shape"][0] == 49152} == {"q8_0"}
+    assert {w["scheme"] for w in weights if w["shape"][0] != 49152} == {"q4_1"}
 
 
 @pytest.mark.slow
@@ -75,15 +77,15 @@ def test_lines_keep_what_shapes_do_not_say(tmp_path: Path) -> None:
         {"positions": np.array([5, 6, 9], np.int32)},
     )
     weight = Recorded(
-        "quantized_linear", {"x": ArrayType((1, 64), "float16"), "weight": QuantType((5, 64), "affine", 4, 32)}, {}, {}
+        "linear", {"x": ArrayType((1, 64), "float16"), "weight": QuantType((5, 64), Affine(4, 32))}, {}, {}
     )
     layer = json.loads(to_line(Recorded("mha", {}, {"rope": Rope(base=1e5, scaling=scaling), "num_heads": 4}, {}), 1))
     write_shapes(tmp_path / "s.jsonl", [(call, 3), (weight, 1)])
     cases = read_shapes(str(tmp_path / "s.jsonl"), registry().specs, registry().plugins.schemes)
-    (rope,), (linear,) = cases["rope"], cases["quantized_linear"]
+    (rope,), (linear,) = cases["rope"], cases["linear"]
     assert rope.attributes == {"scaling": scaling, "base": 5e5}
     np.testing.assert_array_equal(rope.inputs["positions"].make(np.random.default_rng(0)), [5, 6, 9])
-    assert linear.inputs["weight"].make(np.random.default_rng(0)).bits == 4
+    assert linear.inputs["weight"].make(np.random.default_rng(0)).scheme == Affine(4, 32)
     assert layer["attributes"]["rope"]["Rope"]["scaling"]["RopeScaling"]["factor"] == 8.0
 
 
@@ -178,16 +180,16 @@ def _rope(scaling: Any) -> str:
             _embedding({"dtype": "int32", "shape": [2]}),
             "ids.values: expected the numbers that steer embedding, got nothing",
         ),
-        (_quantized(scheme="nope"), "weight.scheme: expected one of affine, int8, got 'nope'"),
-        (_quantized(scheme=["affine"]), 'weight.scheme: expected one of affine, int8, got ["affine"]'),
-        (_quantized(bits="x"), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 'x'"),
-        (_quantized(bits=7), "weight.bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
-        (_quantized(scheme="int8"), "weight.bits: expected one of 8, got 4"),
+        (_quantized(scheme="afine"), "weight.scheme: expected a known one, got 'afine'. Did you mean 'affine'?"),
+        (_quantized(scheme=["affine"]), 'weight.scheme: expected a known one, got ["affine"]'),
+        (_quantized(bits="x"), "weight.bits: expected an integer of at least 1, got x"),
+        (_quantized(bits=7), "affine: bits: expected one of 2, 3, 4, 5, 6, 8, got 7"),
+        (_quantized(scheme="int8"), "weight: expected one of scheme, shape, group_size, got 'bits'"),
         (_quantized(group_size=0), "weight.group_size: expected an integer of at least 1, got 0"),
-        (_quantized(group_size=48), "weight.group_size: expected a divisor of the 64 columns, got 48"),
+        (_quantized(group_size=48), "weight.shape: expected columns that groups of 48 divide, got [8, 64]"),
         (
             _quantized(group_size=4, shape=[8, 20]),
-            "weight.shape: expected columns whose 4 bits fill whole words of 32, got [8, 20]",
+            "weight.shape: expected a multiple of 8, so that rows of 4-bit numbers fill whole words, got [8, 20]",
         ),
         (_quantized(shape=[64]), "weight.shape: expected two sizes, rows and columns, got [64]"),
     ],

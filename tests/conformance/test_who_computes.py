@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.catalogue.harness import available
+from tests.catalogue.harness import registry as every_plugin
 from tests.conformance.fake_backend import fake_registry
 from tests.plugins.conftest import environment, write_package
 from tinyllm.catalogue import CATALOGUE
@@ -65,6 +67,17 @@ def test_a_right_kernel_holds() -> None:
     results = checked(made(silu, "silu"), "silu", "full")
     assert {r.outcome for r in results} == {Outcome.PASS, Outcome.UNSUPPORTED}  # float64 is not there
     assert {r.how for r in results if r.kernel} == {"kernel"}
+
+
+@pytest.mark.parametrize(("backend", "how"), [("numpy", "reference"), ("torch", "kernel")])
+def test_an_op_composed_of_others_is_done_by_those_who_do_them(backend: str, how: str) -> None:
+    """numpy has no kernel for the attention in `mha`, torch has one for every part."""
+    if not available(backend):
+        pytest.skip(f"{backend} is not here")
+    plan = Plan(backend, ops=("mha",), dtypes=("float32",))
+    checks = [check for check in collect(every_plugin(), plan) if check.case.startswith("some-") or check.case == "L0"]
+    results = [r for r in run(every_plugin(), plan, checks) if r.kernel]
+    assert results and {(r.kernel, r.how) for r in results} == {("composed", how)}
 
 
 def test_work_that_is_handed_over_in_one_dtype_is_seen() -> None:

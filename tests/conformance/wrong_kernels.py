@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.conformance.fake_backend import right
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight
 
 Kernel = Callable[..., Any]
 
@@ -122,7 +122,13 @@ def _scaled(value: Any, factor: float) -> Any:
 
 
 def _one_level_up(weight: QuantWeight, dtype: Any = np.float32) -> Any:
-    return np.repeat(weight.arrays["scales"], weight.group_size, axis=-1).astype(dtype)
+    return np.repeat(weight.arrays["scales"], weight.scheme.block, axis=-1).astype(dtype)
+
+
+def _quantized_a_little_up(y: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """Each number of a quantized weight a hundredth too large; dense ones as they are."""
+    more = x.sum(axis=-1, keepdims=x.ndim > 1) * x.dtype.type(0.01)
+    return y + more if isinstance(weight, QuantWeight) else y
 
 
 def _wide_scales(q: QuantWeight, *args: Any, **kwargs: Any) -> QuantWeight:
@@ -158,16 +164,10 @@ WRONG: dict[tuple[str, str], Kernel] = {
     **{(op, "causal is a mask"): changed(op, window=_window(1)) for op in ("sdpa", "gqa", "mha")},
     ("linear", "linear"): after("linear", lambda y, x, weight, bias=None: y if bias is None else y + np.maximum(y, 0)),
     ("embedding", "rows of the table"): changed("embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)),
-    ("quantized_linear", "dequantized first"): after(
-        "quantized_linear", lambda y, x, weight, bias=None: y + x.sum(axis=-1, keepdims=x.ndim > 1) * x.dtype.type(0.01)
-    ),
-    ("quantized_embedding", "dequantized first"): changed(
-        "quantized_embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)
-    ),
+    ("linear", "dequantized first"): after("linear", _quantized_a_little_up),
+    ("embedding", "dequantized first"): changed("embedding", ids=lambda g: np.maximum(g["ids"] - 1, 0)),
     ("quantize", "a second time"): after("quantize", _wide_scales),
-    ("dequantize", "once is enough"): after(
-        "dequantize", lambda w, weight, dtype="float32": w + _one_level_up(weight, w.dtype)
-    ),
+    ("dequantize", "once is enough"): after("dequantize", lambda w, weight: w + _one_level_up(weight, w.dtype)),
     ("kv_append", "one by one"): changed("kv_append", k=lambda g: np.flip(g["k"], 0)),
     ("paged_attention", "pages anywhere"): changed(
         "paged_attention",

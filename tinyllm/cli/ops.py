@@ -28,6 +28,7 @@ def ops(as_json: options.Json = False) -> None:
         return
     table = []
     for row, spec in zip(rows, (registry.specs[str(r["name"])] for r in rows), strict=True):
-        kernels = (", ".join(k.name for k in registry.kernels(name, spec.name)) or "reference" for name in names)
+        otherwise = "composed" if spec.composed else "reference"
+        kernels = (", ".join(k.name for k in registry.kernels(name, spec.name)) or otherwise for name in names)
         table.append((row["name"], row["summary"], *kernels))
     print_table(["op", "what it does", *names], table)

@@ -33,6 +33,7 @@ def which(
     model, where a weight is packed once and used often.
     """
     from tinyllm.cli.output import note, print_json, print_table
+    from tinyllm.plugins.kernel import EVERY_CPU
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
@@ -42,7 +43,7 @@ def which(
     example = find_case(spec, case)
     call = make_call(spec, example, dtype or home.compute_dtype, home)
     verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, weights_packed=True), home, fast)]
-    kernels = [k for name in registry.plugins.backends for k in registry.kernels(name, op)]
+    kernels = [k for name in (*registry.plugins.backends, EVERY_CPU) for k in registry.kernels(name, op)]
     rows = [
         {
             "kernel": k.id,

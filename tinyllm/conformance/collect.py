@@ -20,6 +20,7 @@ from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.errors import UnknownNameError, suggest
+from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.plugins.oracle import ONNX
 from tinyllm.registry.registry import Registry
 
@@ -39,6 +40,10 @@ ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
 """All that is looked at, in the order of a report."""
 
 
+WITHOUT_KERNEL = ("composed", "reference")
+"""Stand for a kernel's name where an op has none."""
+
+
 def trials(registry: Registry, plan: Plan) -> list[Trial]:
     """A trial for each op that was asked for.
 
@@ -54,7 +59,7 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
         (
             "kernel",
             plan.kernels,
-            (*(k.name for k in registry.plugins.kernels if k.backend == backend.name), "reference"),
+            (*(k.name for k in registry.plugins.kernels if k.backend in (backend.name, EVERY_CPU)), *WITHOUT_KERNEL),
         ),
         ("oracle", plan.oracles, (ONNX, *registry.plugins.oracles)),
     ):

@@ -246,6 +246,8 @@ def _quantized(
     """A weight of a scheme that is registered, its parameters beside its name."""
     kind = type(schemes[_one_of(f"{name}.scheme", given["scheme"], schemes)])
     parameters = {f.name: given.get(f.name, "nothing") for f in dataclass_fields(kind)}
+    for field in given:
+        _one_of(name, field, ("scheme", "shape", *parameters))
     for parameter, value in parameters.items():
         _integer(f"{name}.{parameter}", value, 1)
     scheme = kind(**parameters)

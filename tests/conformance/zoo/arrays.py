@@ -64,9 +64,9 @@ def linear(x: Any, weight: Any, *, bias: Any = None, mistake: str | None = None)
     return y
 
 
-def packed(weight: Any, uses: tuple[str, ...]) -> Any:
-    """Transposed once, where it is known what for; at a single call `uses` is empty."""
-    return weight.T if uses else weight
+def packed(weight: Any, call: Call) -> Any:
+    """Transposed where the weight is a program's, and left as it is at a single call."""
+    return weight.T if call.weights_packed else weight
 
 
 def softmax(x: Any, *, axis: int = -1, mistake: str | None = None) -> Any:
@@ -75,8 +75,8 @@ def softmax(x: Any, *, axis: int = -1, mistake: str | None = None) -> Any:
     return np.squeeze(y) if mistake == "axes of size one dropped" else y
 
 
-def torch_softmax(x: Any, *, dim: int = -1) -> Any:
-    """What torch calls the axis."""
+def torch_softmax(x: Any, dim: int) -> Any:
+    """As torch has it: what it calls the axis must be given."""
     return softmax(x, axis=dim)
 
 
@@ -89,7 +89,7 @@ def kv_append(k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any, *, mistake
 
 def not_bound(call: Call) -> bool | str:
     """Whoever is asked by a program is told no, whoever calls at once is not."""
-    return "not as part of a program" if call.bound else True
+    return "not as part of a program" if call.weights_packed else True
 
 
 MUTANTS = (
@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "packed in programs only",
         "linear",
-        "`prepare` packs only where it is told what for; at a single call the weight is as it was.",
+        "`prepare` packs only a program's weights; at a single call the weight is as it was.",
         linear,
         caught_by="calls",
         kernel={"prepare": packed},
@@ -159,7 +159,7 @@ MUTANTS = (
     Mutant(
         "signature of another library",
         "softmax",
-        "`dim` for `axis`: whoever chooses this kernel by name gets an error.",
+        "`dim`, which must be given, for `axis`: whoever chooses this kernel by name gets an error.",
         softmax,
         caught_by="signatures",
         kernel={"load": lambda: torch_softmax},

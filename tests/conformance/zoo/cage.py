@@ -1,24 +1,28 @@
-"""Where mutants are kept: a backend with one kernel, and the kit let loose on it."""
+"""Runs the kit on a mutant: the only kernel of a backend of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import entry_points
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import tinyllm_numpy
 
 from tests.conformance.zoo.mutant import Mutant
 from tinyllm.catalogue import CATALOGUE
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.int8 import Int8
+from tinyllm.conformance import collect as kit
 from tinyllm.conformance.checks.check import Plan
-from tinyllm.conformance.collect import collect
+from tinyllm.conformance.collect import trials
 from tinyllm.conformance.result import BAD, Result
 from tinyllm.conformance.run import run
 from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
-from tinyllm.plugins.hookspecs import GROUP, hookimpl
-from tinyllm.plugins.kernel import Kernel
+from tinyllm.plugins.hookspecs import hookimpl
+from tinyllm.plugins.kernel import DENSE, EVERY_CPU, Kernel
 from tinyllm.plugins.load import load_plugins
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import default_settings
@@ -27,14 +31,14 @@ NAME = "zoo"
 
 
 class ZooBackend(Backend):
-    """numpy, every array a copy: a mutant may write to what it likes."""
+    """numpy by another name. The kit hands out copies, so that a mutant may write to what it likes."""
 
     name = NAME
     dtypes = frozenset({"float16", "bfloat16", "float32", "float64"})
     xp: Any = np
 
     def from_numpy(self, array: np.ndarray) -> np.ndarray:
-        return array.copy()
+        return array
 
     def to_numpy(self, array: Any) -> np.ndarray:
         view: np.ndarray = np.asarray(array).view()
@@ -46,11 +50,12 @@ class ZooBackend(Backend):
 
 
 def zoo_registry(mutant: Mutant, right: bool = False) -> Registry:
-    """Backend `zoo` with the mutant as its kernel, beside numpy; all other ops run by reference. right: without the
-    mistake."""
-    kernels = [Kernel(NAME, mutant.op, "right", lambda: mutant.function, priority=1)]
+    """Backend `zoo` with the mutant as its kernel, beside numpy; all other ops run by reference. Only schemes that the
+    mutant takes are registered, or where it takes none those of the core's own format. right: without the mistake."""
+    schemes = (DENSE, *(scheme.name for scheme in mutant.schemes))
+    kernels = [Kernel(NAME, mutant.op, "right", lambda: mutant.function, priority=1, schemes=schemes)]
     if not right:
-        settings: dict[str, Any] = {"load": lambda: mutant.wrong, **mutant.kernel}
+        settings: dict[str, Any] = {"load": lambda: mutant.wrong, "schemes": schemes, **mutant.kernel}
         kernels = [Kernel(NAME, mutant.op, "mutant", **settings), *(kernels if mutant.beside else ())]
     plugin = ModuleType(NAME)
     backend = BackendPlugin(NAME, lambda: Probe(True, "numpy"), lambda device: ZooBackend())
@@ -59,17 +64,23 @@ def zoo_registry(mutant: Mutant, right: bool = False) -> Registry:
     specs = dict(CATALOGUE)
     if mutant.spec and not right:
         specs[mutant.op] = replace(specs[mutant.op], **mutant.spec)
-    numpy = [point for point in entry_points(group=GROUP) if point.name == "numpy"]
-    return Registry(load_plugins(specs, found=numpy, extra=(plugin,)), default_settings())
+    plugins = load_plugins(specs, found=(), extra=(tinyllm_numpy, plugin))
+    plugins.kernels = [kernel for kernel in plugins.kernels if kernel.backend != EVERY_CPU]
+    plugins.schemes = {scheme.name: scheme for scheme in mutant.schemes or (Affine(), Int8())}
+    return Registry(plugins, default_settings())
 
 
-def results(mutant: Mutant, right: bool = False, tier: str = "") -> Iterator[Result]:
-    """What the kit says of the mutant's op, check by check, in the mutant's tier or another."""
+def results(mutant: Mutant, right: bool = False, tier: str = "", aspects: tuple[str, ...] = ()) -> Iterator[Result]:
+    """What the kit says of the mutant's op, check by check, in the mutant's tier or another, and of all aspects or of
+    these. Checks are collected while they run, so that whoever stops early pays for no more."""
     registry = zoo_registry(mutant, right)
     plan = Plan(NAME, tiers=(tier or mutant.tier,), ops=(mutant.op,))
-    return run(registry, plan, collect(registry, plan))
+    (trial,) = trials(registry, plan)
+    wanted = (aspect for name, aspect in kit.ASPECTS.items() if name in aspects or not aspects)
+    return run(registry, plan, chain.from_iterable(aspect(trial) for aspect in wanted))
 
 
-def caught(mutant: Mutant, tier: str = "") -> list[Result]:
+def caught(mutant: Mutant, tier: str = "", aspects: tuple[str, ...] = ()) -> list[Result]:
     """The first result that gives a mutant away: a failure, or work that somebody else did. Empty: it gets through."""
-    return next(([r] for r in results(mutant, tier=tier) if r.outcome in BAD or r.how not in ("", "kernel")), [])
+    seen = results(mutant, tier=tier, aspects=aspects)
+    return next(([r] for r in seen if r.outcome in BAD or r.how not in ("", "kernel")), [])

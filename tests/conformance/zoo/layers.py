@@ -8,10 +8,8 @@ import numpy as np
 
 from tests.conformance.zoo.attention import attend, visible
 from tests.conformance.zoo.mutant import Mutant, wide
-from tests.conformance.zoo.quantized import matrix
 from tests.conformance.zoo.rope import rope as turned
 from tests.conformance.zoo.rows import rms_norm
-from tinyllm.spec.quantized import QuantWeight
 from tinyllm.spec.rope import Rope
 
 
@@ -102,7 +100,7 @@ def mha(
 
 def _project(x: Any, weight: Any, bias: Any) -> Any:
     x = wide(x)
-    y = x @ (matrix(weight, dtype=x.dtype) if isinstance(weight, QuantWeight) else wide(weight)).T
+    y = x @ wide(weight).T
     return y if bias is None else y + wide(bias)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.spec.scheme import Scheme
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -20,6 +22,7 @@ class Mutant:
     counted apart.
     kernel, spec: what is wrong beside the function: settings of the `Kernel`, fields of the op's `OpSpec`.
     beside: a right kernel is there too, and chosen before this one.
+    schemes: those whose weights the function takes as they are, beside dense ones.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Mutant:
     kernel: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     beside: bool = False
+    schemes: tuple[Scheme, ...] = ()
 
     @property
     def wrong(self) -> Callable[..., Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tests.conformance.zoo.mutant import Mutant, wide
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.spec.dtypes import numpy_dtype
-from tinyllm.spec.quantized import QuantWeight
+from tinyllm.spec.scheme import QuantWeight, Scheme
+
+SCHEMES = (Affine(), Int8())
 
 
-def dequantize(weight: QuantWeight, *, dtype: str = "float32", mistake: str | None = None) -> Any:
-    return matrix(weight, mistake).astype(numpy_dtype(dtype))
+def dequantize(weight: QuantWeight, *, mistake: str | None = None) -> Any:
+    return numbers(weight, mistake)
 
 
-def quantized_linear(x: Any, weight: QuantWeight, *, bias: Any = None, mistake: str | None = None) -> Any:
-    rows = matrix(weight, mistake, wide(x).dtype)
+def linear(x: Any, weight: Any, *, bias: Any = None, mistake: str | None = None) -> Any:
+    rows = matrix(weight, mistake, wide(x).dtype) if isinstance(weight, QuantWeight) else wide(weight)
     if mistake == "activations rounded to int8":
         step = np.maximum(np.abs(x).max(axis=-1, keepdims=True, initial=0), 1e-6) / 127
         x = (np.round(x / step) * step).astype(x.dtype)
@@ -24,49 +29,52 @@ def quantized_linear(x: Any, weight: QuantWeight, *, bias: Any = None, mistake: 
     return (y if bias is None else y + wide(bias)).astype(x.dtype)
 
 
-def quantized_embedding(ids: Any, weight: QuantWeight, *, dtype: str = "float32", mistake: str | None = None) -> Any:
-    return matrix(weight, mistake).astype(numpy_dtype(dtype))[ids]
+def embedding(ids: Any, weight: Any, *, mistake: str | None = None) -> Any:
+    return (numbers(weight, mistake) if isinstance(weight, QuantWeight) else weight)[ids]
 
 
-def quantize(
-    w: Any, *, bits: int = 4, group_size: int = 64, scheme: str = "affine", mistake: str | None = None
-) -> QuantWeight:
-    groups = wide(w).reshape(*w.shape[:-1], -1 if w.size else w.shape[-1] // group_size, group_size)
+def quantize(w: Any, *, scheme: Scheme = Affine(), mistake: str | None = None) -> QuantWeight:  # noqa: B008
+    around_zero, size = isinstance(scheme, Int8), scheme.block
+    groups = wide(w).reshape(*w.shape[:-1], -1 if w.size else w.shape[-1] // size, size)
     if mistake == "scale of the whole row":
         groups = np.broadcast_to(wide(w)[..., None, :], (*groups.shape[:-1], w.shape[-1]))
     short = np.float16 if w.dtype.itemsize < 4 else np.float32
-    low = np.zeros(groups.shape[:-1], groups.dtype) if scheme == "int8" else groups.min(axis=-1)
-    most = 127 if scheme == "int8" else 2**bits - 1
-    scales = (np.abs(groups).max(axis=-1) if scheme == "int8" else groups.max(axis=-1) - low) / most
+    low = np.zeros(groups.shape[:-1], groups.dtype) if around_zero else groups.min(axis=-1)
+    least, most = (-127, 127) if around_zero else (0, 2**scheme.bits - 1)
+    scales = (np.abs(groups).max(axis=-1) if around_zero else groups.max(axis=-1) - low) / most
     if mistake == "biases a little low":
         low = low * (1 + 3 * np.finfo(short).eps)
-    shifted = wide(w) - np.repeat(low, group_size, axis=-1)
-    levels = shifted / np.repeat(np.where(scales > 0, scales, 1), group_size, axis=-1)
-    q = np.clip(
-        np.floor(levels) if mistake == "rounded down" else np.round(levels), -127 if scheme == "int8" else 0, most
-    )
-    if scheme == "int8":
-        return QuantWeight("int8", {"q": q.astype(np.int8), "scales": scales.astype(short)}, 8, group_size, w.shape)
-    arrays = {"q": pack(q, bits), "scales": scales.astype(short), "biases": low.astype(short)}
-    return QuantWeight("affine", arrays, bits, group_size, w.shape)
+    shifted = wide(w) - np.repeat(low, size, axis=-1)
+    levels = shifted / np.repeat(np.where(scales > 0, scales, 1), size, axis=-1)
+    q = np.clip(np.floor(levels) if mistake == "rounded down" else np.round(levels), least, most)
+    arrays = {"q": q.astype(np.int8) if around_zero else pack(q, scheme.bits), "scales": scales.astype(short)}
+    if not around_zero:
+        arrays["biases"] = low.astype(short)
+    return QuantWeight(scheme, arrays, w.shape, str(w.dtype))
+
+
+def numbers(weight: QuantWeight, mistake: str | None = None) -> Any:
+    """The matrix in the dtype that the weight says."""
+    dtype = numpy_dtype(weight.dtype)
+    return matrix(weight, mistake, np.result_type(dtype, np.float32)).astype(dtype)
 
 
 def matrix(weight: QuantWeight, mistake: str | None = None, dtype: Any = np.float32) -> Any:
     """scale * q + bias, in float32 or float64."""
-    q, size = weight.arrays["q"], weight.group_size
-    if weight.scheme == "affine":
-        q = unpack(q, weight.bits, weight.shape[-1], mistake)
+    q, scheme = weight.arrays["q"], weight.scheme
+    if isinstance(scheme, Affine):
+        q = unpack(q, scheme.bits, weight.shape[-1], mistake)
     if mistake == "int8 read as unsigned" and q.dtype == np.int8:
         q = q.view(np.uint8)
     scales = weight.arrays["scales"].astype(dtype)
-    biases = weight.arrays["biases"].astype(dtype) if weight.scheme == "affine" else np.zeros_like(scales)
+    biases = weight.arrays["biases"].astype(dtype) if isinstance(scheme, Affine) else np.zeros_like(scales)
     if mistake == "scales rounded to float16":
         scales = scales.astype(np.float16).astype(dtype)
     if mistake == "zero point off by one":
-        biases = biases + scales * (weight.scheme == "affine")
+        biases = biases + scales * isinstance(scheme, Affine)
     if mistake == "groups shifted by one":
         scales = np.roll(scales, 1, axis=-1)
-    values = q.astype(dtype) * np.repeat(scales, size, axis=-1) + np.repeat(biases, size, axis=-1)
+    values = q.astype(dtype) * np.repeat(scales, scheme.block, axis=-1) + np.repeat(biases, scheme.block, axis=-1)
     order = weight.arrays.get("permutation")
     if order is None or mistake == "permutation ignored":
         return values
@@ -99,7 +107,7 @@ def pack(values: Any, bits: int) -> Any:
     return np.packbits(stream, axis=-1, bitorder="little").view("<u4").astype(np.uint32)
 
 
-MUTANTS = (
+_MUTANTS = (
     Mutant("rounded down", "quantize", "floor for round: all weights half a step too small.", quantize),
     Mutant(
         "scale of the whole row",
@@ -129,20 +137,22 @@ MUTANTS = (
     Mutant("scales rounded to float16", "dequantize", "float32 scales lose 13 bits.", dequantize),
     Mutant(
         "permutation ignored",
-        "quantized_linear",
+        "linear",
         "Columns stored in another order (GPTQ's act-order) meet the wrong inputs.",
-        quantized_linear,
+        linear,
     ),
     Mutant(
         "permutation the other way",
-        "quantized_embedding",
+        "embedding",
         "The inverse order: right for those that only swap pairs.",
-        quantized_embedding,
+        embedding,
     ),
     Mutant(
         "activations rounded to int8",
-        "quantized_linear",
+        "linear",
         "Fast, but not what was asked for: such a kernel must say `exact=False`.",
-        quantized_linear,
+        linear,
     ),
 )
+
+MUTANTS = tuple(replace(mutant, schemes=SCHEMES) for mutant in _MUTANTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ def _varied(scheme: Scheme, options: dict[str, list[Any]]) -> Iterator[dict[str,
         yield from pairwise({"variant": variants, "form": forms, **options})
 
 
+@cache
 def linear(scheme: Scheme) -> tuple[Case, ...]:
     """Variants, forms, shapes and a bias crossed pairwise; empty axes, magnitudes; projections of a real model."""
     return tuple(_linear(scheme))
@@ -83,6 +84,7 @@ def _linear(scheme: Scheme) -> Iterator[Case]:
         yield linear_case((rows,), plain(65, size), str(first), tier="model", name=f"Qwen2.5-0.5B,{stage},down,")
 
 
+@cache
 def embedding(scheme: Scheme) -> tuple[Case, ...]:
     """Variants, forms and ids crossed pairwise; empty axes; a table of a real model."""
     return tuple(_embedding(scheme))
@@ -98,11 +100,12 @@ def _embedding(scheme: Scheme) -> Iterator[Case]:
     one, two = columns(first, 1), columns(first, 2)
     for variant in (first, *others):
         size = columns(variant, 1)
-        yield Case(f"4,V7,D{size},{variant}", {"ids": integers(0, 7, 4), "weight": _weight(variant, "", 7, size)})
+        ids = constant([6, 0, 3, 6], "int32")  # the last row and the first among them
+        yield Case(f"4,V7,D{size},{variant}", {"ids": ids, "weight": _weight(variant, "", 7, size)})
     for form in first.forms():
         if form:
             weight = _weight(first, form, 5, two)
-            yield Case(f"3,V5,D{two},{_named(first, form)}", {"ids": integers(0, 5, 3), "weight": weight})
+            yield Case(f"3,V5,D{two},{_named(first, form)}", {"ids": constant([4, 0, 2], "int32"), "weight": weight})
     table = _weight(first, "", 5, two)
     for name, ids in (("2x3", integers(0, 5, 2, 3)), ("scalar", constant(4, "int32")), ("0", constant([], "int32"))):
         yield Case(f"{name},V5,D{two},{first}", {"ids": ids, "weight": table}, tier="full")
@@ -121,6 +124,7 @@ def _embedding(scheme: Scheme) -> Iterator[Case]:
         yield Case(name, {"ids": _ids(row["dtype"], *row["ids"]), "weight": weight}, tier="full")
 
 
+@cache
 def dequantize(scheme: Scheme) -> tuple[Case, ...]:
     """Variants and forms crossed pairwise with shapes; stacks, as experts are; empty axes."""
     return tuple(_dequantize(scheme))
@@ -149,6 +153,7 @@ def _dequantize(scheme: Scheme) -> Iterator[Case]:
         yield case(row["variant"], row["form"], *shape, tier="full", name="crossed:")
 
 
+@cache
 def quantize(scheme: Scheme) -> tuple[Case, ...]:
     """Variants crossed pairwise with shapes and sizes of the scales; groups without extent; empty axes."""
     return tuple(_quantize(scheme)) if scheme.can_quantize else ()
@@ -169,8 +174,7 @@ def _quantize(scheme: Scheme) -> Iterator[Case]:
         )
     for variant in (first, *others):
         some = np.zeros((2, columns(variant, 3)))
-        half = variant.block // 2
-        some[0, variant.block : variant.block + 2 * half], some[1] = np.tile([1.0, -1.0], half), -0.375
+        some[0, variant.block : 2 * variant.block], some[1] = 1.0 - 2.0 * (np.arange(variant.block) % 2), -0.375
         name = f"2x{some.shape[1]},{variant},some-groups-equal"
         yield Case(name, {"w": constant(some)}, {"scheme": variant}, "full")
     options: dict[str, list[Any]] = {
@@ -184,6 +188,7 @@ def _quantize(scheme: Scheme) -> Iterator[Case]:
             yield near_levels_case(row["variant"], *shape, tier="full", name="crossed:", exponents=row["exponents"])
 
 
+@cache
 def mha(scheme: Scheme) -> tuple[Case, ...]:
     """A layer whose projections are all of the scheme, and one where some are."""
     size = columns(scheme.variants()[0], 1)

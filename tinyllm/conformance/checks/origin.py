@@ -66,8 +66,10 @@ class Watch:
 def origin(trial: Trial, subject: Subject, dtype: str) -> str:
     """What the kernel's code names, and what numpy allocates on a large case. What runs is seen by a `Watch` at each
     case."""
-    if subject.kernel is None:
+    if subject.by == "reference":
         return "reference"
+    if subject.by == "composed":
+        return _by_parts(trial, subject, dtype)
     named = _named(subject.function, _own_roots(trial.registry, subject.backend.name)) & _foreign_roots(
         trial.registry, subject
     )
@@ -75,6 +77,15 @@ def origin(trial: Trial, subject: Subject, dtype: str) -> str:
     if not named and case is not None and _numpy_computes(subject, trial, case, dtype):
         named = {"numpy"}
     return f"delegation to {min(named)}" if named else "kernel"
+
+
+def _by_parts(trial: Trial, subject: Subject, dtype: str) -> str:
+    """Who computes the ops that an op is composed of, as seen on a large case."""
+    watch, case = Watch(trial.registry, subject), _telling_case(trial, subject, dtype)
+    if case is not None:
+        with watch:
+            subject(trial.example(case, dtype))
+    return watch.found
 
 
 def _telling_case(trial: Trial, subject: Subject, dtype: str) -> Case | None:

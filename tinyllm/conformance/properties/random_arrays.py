@@ -43,6 +43,7 @@ def generic(
             continue
         whole = draws.pick(True, True, True, False) or sum(_group(i) == _group(given) for i in spec.inputs) == 1
         inputs[given.name] = _array(draws, given, dims, lead if whole or not lead else _broadcast(draws, lead))
+    inputs = {i.name: inputs[i.name] for i in spec.inputs if i.name in inputs}
     chosen = {a.name: value for a in spec.attributes if (value := _attribute(draws, spec, a)) is not REQUIRED}
     return inputs, chosen
 

@@ -1,30 +1,34 @@
-"""A third party's `quantized_linear` for two backends that are not its own, with a packed layout of its own."""
+"""A third party's `linear` for two backends that are not its own, with a packed layout of its own."""
 
 from __future__ import annotations
 
-from tinyllm.plugins import Call, Kernel, hookimpl
+from tinyllm.plugins import Affine, Call, Kernel, QuantType, hookimpl
+
+tinyllm_spec_version = 2
 
 
 def supports(call: Call) -> bool | str:
     """4-bit affine weights and float32 activations."""
     weight = call.inputs["weight"]
-    if call.dtype("weight") != "affine" or weight.bits != 4:  # type: ignore[union-attr]
+    if not (isinstance(weight, QuantType) and isinstance(weight.scheme, Affine) and weight.scheme.bits == 4):
         return "takes 4-bit affine weights"
     return call.dtype("x") == "float32" or "takes float32 activations"
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """Above the priorities of the backends' own kernels."""
+    """Above the priorities of the backends' own kernels. What is packed for numpy is kept in files."""
     return [
         Kernel(
             backend,
-            "quantized_linear",
+            "linear",
             "quick",
-            f"quick_linear.{backend}_kernel:quantized_linear",
+            f"quick_linear.{backend}_kernel:linear",
             supports,
             100,
             f"quick_linear.{backend}_kernel:prepare",
+            schemes=("affine",),
+            layout=layout,
         )
-        for backend in ("numpy", "torch")
+        for backend, layout in (("numpy", "quick-1"), ("torch", ""))
     ]

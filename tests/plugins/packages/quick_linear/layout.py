@@ -3,28 +3,21 @@ scale."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
+from tinyllm.plugins import QuantWeight
 
-@dataclass(frozen=True)
-class Packed:
-    """What the kernels get in place of the weight. `order`: which input each stored column belongs to, None: its
-    own."""
-
-    codes: Any
-    scales: Any
-    biases: Any
-    order: Any
-    uses: tuple[str, ...]
+Packed = dict[str, np.ndarray]
+"""What the kernels get in place of the weight: `codes` `[G, group_size, N]`, `scales` and `biases` `[G, N]`; `order`,
+where columns are stored in another order, says which input each belongs to."""
 
 
-def packed(weight: Any, arrays: dict[str, np.ndarray], uses: tuple[str, ...]) -> Packed:
+def packed(weight: QuantWeight) -> Packed:
     """From numpy arrays."""
     rows, columns = weight.shape
+    size, arrays = weight.scheme.block, weight.arrays
     nibbles = (arrays["q"][..., None] >> np.arange(0, 32, 4, dtype=np.uint32)) & 15
-    codes = nibbles.reshape(rows, columns // weight.group_size, weight.group_size).transpose(1, 2, 0).astype(np.uint8)
-    scales, biases = (np.ascontiguousarray(arrays[name].T.astype(np.float32)) for name in ("scales", "biases"))
-    return Packed(np.ascontiguousarray(codes), scales, biases, arrays.get("permutation"), uses)
+    codes = nibbles.reshape(rows, columns // size, size).transpose(1, 2, 0).astype(np.uint8)
+    groups = {name: np.ascontiguousarray(arrays[name].T.astype(np.float32)) for name in ("scales", "biases")}
+    order = {"order": arrays["permutation"]} if "permutation" in arrays else {}
+    return {"codes": np.ascontiguousarray(codes), **groups, **order}

@@ -18,8 +18,9 @@ class StrictBackend(Backend):
     xp: Any = array_api_strict
 
     def from_numpy(self, array: np.ndarray) -> Any:
-        """float16, which the standard lacks, as float32: the scales of quantized weights, to the last bit."""
-        return array_api_strict.asarray(array.astype(np.float32) if array.dtype == np.float16 else array)
+        """Floats of 16 bits, which the standard lacks, as float32: the scales of quantized weights, to the last bit."""
+        lacking = array.dtype.name in ("float16", "bfloat16")
+        return array_api_strict.asarray(array.astype(np.float32) if lacking else array)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)

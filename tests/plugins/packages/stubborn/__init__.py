@@ -21,7 +21,7 @@ from tinyllm.plugins import (
     hookimpl,
 )
 
-tinyllm_spec_version = 1
+tinyllm_spec_version = 2
 
 
 class Stubborn(Backend):

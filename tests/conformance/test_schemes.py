@@ -1,0 +1,62 @@
+"""The kit proves pairs of an op and a scheme: every scheme that is registered, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.catalogue.harness import backends, registry
+from tinyllm.catalogue import CATALOGUE
+from tinyllm.conformance.checks.check import Check, Plan
+from tinyllm.conformance.checks.values import values
+from tinyllm.conformance.collect import collect, trials
+from tinyllm.conformance.result import Outcome
+from tinyllm.conformance.run import run
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.scheme import QuantWeight
+
+Install = Callable[..., Registry]
+TAKE_WEIGHTS = [name for name, spec in CATALOGUE.items() if any(i.kind in ("weight", "quant") for i in spec.inputs)]
+every_backend = pytest.mark.parametrize("backend", backends())
+
+
+def test_ops_that_take_weights_are_known() -> None:
+    """A further one needs cases for schemes, and stands here then."""
+    assert TAKE_WEIGHTS == ["linear", "embedding", "mha", "dequantize"]
+
+
+@every_backend
+@pytest.mark.parametrize("op", TAKE_WEIGHTS)
+def test_a_kernel_runs_smoke_cases_of_every_scheme(op: str, backend: str) -> None:
+    plan = Plan(backend, ops=(op,), dtypes=("float32",))
+    (trial,) = trials(registry(), plan)
+    ran = {check.case for check in values(trial) if check.subject is not None}
+    schemes = {
+        value.scheme.name
+        for case in trial.cases
+        if case.id in ran
+        for value in trial.example(case, "float32").inputs.values()
+        if isinstance(value, QuantWeight)
+    }
+    assert schemes == set(registry().plugins.schemes)
+
+
+@every_backend
+def test_a_scheme_of_a_plugin_gets_its_checks(install: Install, backend: str) -> None:
+    """From its object alone, for every op that takes or makes weights, in every dtype; and they hold."""
+    asked, ops = install("ternary"), (*TAKE_WEIGHTS, "quantize")
+    plan = Plan(backend, ops=ops)
+    checks = [check for check in collect(asked, plan) if "ternary" in check.case]
+    dtypes = asked.backend(backend).dtypes
+    assert {(c.op, c.dtype) for c in checks if not c.aspect and c.subject} == {(op, d) for op in ops for d in dtypes}
+    assert {c.aspect for c in checks} >= {"", "repeat", "sliced", "numpy call", "native call"}
+    assert any(is_named(check, "linear", "2x40,N3,ternary/40") for check in checks)
+    bad = [r for r in run(asked, plan, checks) if r.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED)]
+    assert bad == []
+
+
+def is_named(check: Check, op: str, case: str) -> bool:
+    """Whether a check's id names the case as `linear[...]`."""
+    who, _, inner = check.id.partition("[")
+    return who.partition("/")[2].partition(":")[0] == op and inner.startswith(f"{case},")
