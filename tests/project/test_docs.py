@@ -35,11 +35,21 @@ def test_every_op_says_what_it_means() -> None:
         assert spec.summary.endswith(".") and spec.formula and spec.source
 
 
+def _anchors(document: Path) -> set[str]:
+    """The anchors of a document: its headings as GitHub names them, and those that it sets."""
+    text = document.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.MULTILINE)
+    named = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return named | {*re.findall(r'<a id="([^"]+)">', text)}
+
+
 def test_links_lead_somewhere() -> None:
-    """Relative links of the documents are files."""
+    """Relative links of the documents are files, and what follows a # is an anchor there."""
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+        for path, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", document.read_text(encoding="utf-8")):
+            target = document.parent / path if path else document
+            assert target.exists(), f"{document.name}: {path}"
+            assert not anchor or anchor in _anchors(target), f"{document.name}: {path}#{anchor}"
 
 
 def test_the_readme_names_make_targets_that_exist() -> None:
