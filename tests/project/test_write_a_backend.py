@@ -115,8 +115,7 @@ def _check(folder: Path, *ops: str) -> Results:
 
 
 def _own(results: Results) -> set[str]:
-    """Ops whose kernels in the package did the work themselves; the kernel `rows`, for every CPU, is the numpy
-    backend's."""
+    """Ops whose kernels in the package did the work themselves; `rows`, for every CPU, is the numpy backend's."""
     how: dict[str, set[str]] = {}
     for result in results:
         if result.get("kernel") not in (None, "rows"):

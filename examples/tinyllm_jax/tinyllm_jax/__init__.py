@@ -6,9 +6,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl
+from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Probe, hookimpl
 
-tinyllm_spec_version = 1
+tinyllm_spec_version = 2
+QUANTIZED = ("affine", "int8")
+"""Schemes whose weights are read as they are; many others can be held as these."""
 
 
 def _probe() -> Probe:
@@ -25,50 +27,24 @@ def _load(device: str | None) -> Backend:
 @hookimpl
 def tinyllm_backends() -> list[BackendPlugin]:
     """The backend. jax.Array is what users see; `jaxlib._jax.ArrayImpl` is the class that its arrays have."""
-    return [
-        BackendPlugin(
-            "jax",
-            _probe,
-            _load,
-            array_types=("jaxlib._jax.ArrayImpl",),
-            install="pip install tinyllm-jax",
-            spec_version=1,
-        )
-    ]
+    types = ("jaxlib._jax.ArrayImpl",)
+    return [BackendPlugin("jax", _probe, _load, array_types=types, install="pip install tinyllm-jax")]
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """The ops that this backend computes itself; all others run by their reference."""
-    return [*(own(op, module) for module, ops in KERNELS.items() for op in ops), DENSE]
+    """The ops that this backend computes itself; `mha` runs by them, and all others by their reference."""
+    return [
+        *(own(op, "layer") for op in ("softmax", "linear", "rms_norm", "silu", "swiglu")),
+        *(own(op, "rope") for op in ("rope", "rope_angles", "rope_rotate")),
+        *(own(op, "attention") for op in ("sdpa", "gqa", "kv_append")),
+        own("paged_attention", "attention", host=("q_start",)),  # its differences become shapes
+        own("embedding", "quantized", schemes=(DENSE, *QUANTIZED)),
+        own("dequantize", "quantized", schemes=QUANTIZED),  # by it `linear` gets its quantized weights, too
+        own("quantize", "quantized"),
+    ]
 
 
-def own(op: str, module: str) -> Kernel:
+def own(op: str, module: str, **more: Any) -> Kernel:
     """A kernel named `own`: the function of the op's name in one of our modules."""
-    return Kernel("jax", op, "own", f"tinyllm_jax.{module}:{op}", spec_version=1, traceable=op != "paged_attention")
-
-
-def worth_unpacking(call: Any) -> bool | str:
-    """True, or why not. `bound`: as part of a model."""
-    if not call.bound:
-        return "unpacking at each call costs more than it gives"
-    return call.dtype("x") != "float64" or "unpacks to float32"
-
-
-KERNELS = {
-    "layer": ["softmax", "linear", "rms_norm", "silu", "swiglu"],
-    "rope": ["rope", "rope_angles", "rope_rotate"],
-    "attention": ["sdpa", "gqa", "kv_append", "paged_attention"],
-    "mha": ["mha"],
-    "quantized": ["quantize", "dequantize", "quantized_linear", "quantized_embedding"],
-}
-DENSE = Kernel(
-    "jax",
-    "quantized_linear",
-    "dense",
-    "tinyllm_jax.quantized:quantized_linear_dense",
-    supports=worth_unpacking,
-    priority=1,
-    prepare="tinyllm_jax.quantized:prepare",
-    spec_version=1,
-)
+    return Kernel("jax", op, "own", f"tinyllm_jax.{module}:{op}", **more)

@@ -30,8 +30,8 @@ def split_mask(mask: Any, seen: Any) -> tuple[Any, Any]:
     return (seen & mask, None) if mask.dtype == bool else (seen & (mask > -jnp.inf), widen(mask))
 
 
-def attend(q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any, softcap: Any) -> tuple[Any, Any]:
-    """Output [*B, L, Dv] and weights [*B, L, S], in float32 or better."""
+def attend(q: Any, k: Any, v: Any, seen: Any, added: Any, scale: Any, softcap: Any, sinks: Any) -> Any:
+    """The output [*B, L, Dv], in float32 or better."""
     q, k, v = widen(q), widen(k), widen(v)
     scores = q @ k.swapaxes(-1, -2) * (max(q.shape[-1], 1) ** -0.5 if scale is None else scale)
     if softcap is not None:
@@ -47,12 +47,10 @@ def attend(q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any
     total = total if sinks is None else total + jnp.exp(sinks - top)
     weights = weights / jnp.where(total > 0, total, 1)
     used = jnp.any(seen, axis=-2)[..., None]
-    return weights @ jnp.where(used, v, 0), weights  # 0 * NaN is NaN
+    return weights @ jnp.where(used, v, 0)  # 0 * NaN is NaN
 
 
-def attend_groups(
-    q: Any, k: Any, v: Any, seen: Any, added: Any, sinks: Any, scale: Any, softcap: Any
-) -> tuple[Any, Any]:
+def attend_groups(q: Any, k: Any, v: Any, seen: Any, added: Any, scale: Any, softcap: Any, sinks: Any) -> Any:
     """The queries of a group become rows of one product [G*L, D] [D, S]: nothing is repeated, each key is read once."""
     heads, length, dim = q.shape[-3:]
     kv_heads, keys = k.shape[-3:-1]
@@ -66,9 +64,8 @@ def attend_groups(
         sinks = jnp.repeat(widen(sinks), length).reshape(kv_heads, rows, 1)
     added = None if added is None else stacked(added)
     q = q.reshape(*q.shape[:-3], kv_heads, rows, dim)
-    y, weights = attend(q, k, v, stacked(seen), added, sinks, scale, softcap)
-    y, weights = (a.reshape(*a.shape[:-3], heads, length, a.shape[-1]) for a in (y, weights))
-    return y, weights
+    y = attend(q, k, v, stacked(seen), added, scale, softcap, sinks)
+    return y.reshape(*y.shape[:-3], heads, length, y.shape[-1])
 
 
 @jitted("causal")
@@ -87,7 +84,7 @@ def sdpa(
     """softmax(scale * Q K^T + mask) V."""
     seen, added = split_mask(mask, visible(q.shape[-2], k.shape[-2], causal, window))
     sinks = None if sinks is None else widen(sinks)[..., None, None]
-    return attend(q, k, v, seen, added, sinks, scale, softcap)[0].astype(q.dtype)
+    return attend(q, k, v, seen, added, scale, softcap, sinks).astype(q.dtype)
 
 
 @jitted("causal")
@@ -110,7 +107,7 @@ def gqa(
     seen, added = split_mask(mask, visible(q.shape[-2], k.shape[-2], causal, window, end))
     if key_mask is not None:
         seen = seen & key_mask[..., None, None, :]
-    return attend_groups(q, k, v, seen, added, sinks, scale, softcap)[0].astype(q.dtype)
+    return attend_groups(q, k, v, seen, added, scale, softcap, sinks).astype(q.dtype)
 
 
 @jitted(consumes=("k_pages", "v_pages"))
@@ -136,7 +133,7 @@ def paged_attention(
     """Shapes must not follow the lengths, or each token would be compiled for: those of the longest sequence hold for
     all."""
     longest = max((last - first for first, last in pairwise(q_start.tolist())), default=0)
-    return paged(q, k_pages, v_pages, q_start, kv_len, block_table, sinks, scale, window, softcap, length=longest)
+    return paged(q, k_pages, v_pages, q_start, kv_len, block_table, scale, window, softcap, sinks, length=longest)
 
 
 @jitted("length")
@@ -147,10 +144,10 @@ def paged(
     q_start: Any,
     kv_len: Any,
     block_table: Any,
-    sinks: Any,
     scale: Any,
     window: Any,
     softcap: Any,
+    sinks: Any,
     *,
     length: int,
 ) -> Any:
@@ -171,7 +168,7 @@ def paged(
     queries = q[jnp.maximum(token, 0)].swapaxes(1, 2)  # [B, Hq, L, D]
     seen = visible(length, k.shape[-2], True, window, kv_len[:, None, None, None])
     seen = seen & (token >= q_start[:-1, None])[:, None, :, None]
-    y = attend_groups(queries, k, v, seen, None, sinks, scale, softcap)[0].swapaxes(1, 2)
+    y = attend_groups(queries, k, v, seen, None, scale, softcap, sinks).swapaxes(1, 2)
     flat = jnp.arange(q.shape[0])
     sequence = jnp.searchsorted(q_start, flat, side="right") - 1
     return y[sequence, flat - q_start[sequence + 1] + length].astype(q.dtype)

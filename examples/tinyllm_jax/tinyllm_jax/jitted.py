@@ -19,8 +19,8 @@ HASTE = {
 
 jax.tree_util.register_pytree_node(  # so that a quantized weight goes into compiled functions as its arrays
     QuantWeight,
-    lambda w: (tuple(w.arrays.values()), (w.scheme, tuple(w.arrays), w.bits, w.group_size, w.shape)),
-    lambda said, arrays: QuantWeight(said[0], dict(zip(said[1], arrays, strict=True)), *said[2:]),
+    lambda weight: (tuple(weight.arrays.values()), (weight.scheme, tuple(weight.arrays), weight.shape, weight.dtype)),
+    lambda form, arrays: QuantWeight(form[0], dict(zip(form[1], arrays, strict=True)), *form[2:]),
 )
 
 
