@@ -40,7 +40,7 @@ def unpack_bits(words: mx.array, bits: int, count: int) -> mx.array:
     return mx.sum(stream << mx.arange(bits, dtype=mx.uint32), axis=-1)
 
 
-def quantize(w: mx.array, *, scheme: Scheme = Affine()) -> QuantWeight:  # noqa: B008  the op's own default, immutable
+def quantize(w: mx.array, *, scheme: Scheme = Affine()) -> QuantWeight:
     """The weight `[..., N, K]` nearest to floats, its scales in float32 for float32 and in float16 for 16-bit
     floats."""
     stored = mx.float32 if w.dtype == mx.float32 else mx.float16

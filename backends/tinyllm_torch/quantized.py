@@ -10,7 +10,7 @@ from tinyllm_torch.namespace import xp
 from tinyllm_torch.widen import HALVES, widen
 
 
-def quantize(w: torch.Tensor, *, scheme: Scheme = Affine()) -> QuantWeight:  # noqa: B008  the op's own default, immutable
+def quantize(w: torch.Tensor, *, scheme: Scheme = Affine()) -> QuantWeight:
     """The weight `[..., N, K]` nearest to floats; scales are rounded to what is stored only when all is computed."""
     stored = torch.float16 if w.dtype in HALVES else torch.float32
     weight = _affine(widen(w), scheme) if isinstance(scheme, Affine) else scheme.quantize(xp, widen(w))

@@ -33,7 +33,7 @@ def embedding(ids: Any, weight: Any, *, mistake: str | None = None) -> Any:
     return (numbers(weight, mistake) if isinstance(weight, QuantWeight) else weight)[ids]
 
 
-def quantize(w: Any, *, scheme: Scheme = Affine(), mistake: str | None = None) -> QuantWeight:  # noqa: B008
+def quantize(w: Any, *, scheme: Scheme = Affine(), mistake: str | None = None) -> QuantWeight:
     around_zero, size = isinstance(scheme, Int8), scheme.block
     groups = wide(w).reshape(*w.shape[:-1], -1 if w.size else w.shape[-1] // size, size)
     if mistake == "scale of the whole row":
