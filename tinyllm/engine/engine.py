@@ -27,7 +27,7 @@ class QueueFullError(TinyllmError):
 
 
 class DeadlineError(TinyllmError):
-    """A request was not done in the time that it had."""
+    """A request did not end within the seconds that it was given."""
 
 
 class StepError(TinyllmError):
@@ -88,7 +88,7 @@ class Engine:
         one_at_a_time: each step holds one sequence and reads prompts in the same chunks always, so that the bits of its
             logits do not depend on who else is there.
         salt: what the contents of a page depend on besides its tokens.
-        clock: the time in seconds.
+        clock: gives the time in seconds.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Engine:
 
         Args:
             sequences: the choices of the request; events name them by their index.
-            priority: the lower, the earlier. seconds: the time it has; None: all the time in the world.
+            priority: the lower, the earlier. seconds: after so many the request fails; None: never.
 
         Raises:
             InvalidInputError: the prompt does not fit into the cache, or the id is taken.
