@@ -13,6 +13,7 @@ import pytest
 
 from tests.plugins.conftest import environment
 from tinyllm.catalogue import CATALOGUE
+from tinyllm.conformance.collect import WITHOUT_KERNEL
 
 pytest.importorskip("jax")
 pytestmark = pytest.mark.slow
@@ -39,19 +40,19 @@ def run(installed: Path, *arguments: str, timeout: float = 900) -> subprocess.Co
 
 
 def test_it_holds(installed: Path) -> None:
-    """The whole smoke tier: the ops that it has kernels for by these alone, all others without one, on its arrays.
+    """The whole smoke tier: the ops that it has kernels for by these, all others without one, on its arrays.
 
-    `rows`, for every CPU, is a kernel of the numpy backend's.
+    `rows` and `formula`, for every CPU, are kernels of the numpy backend's.
     """
     done = run(installed, "check", "jax", "--json")
     assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
-    how: dict[str, set[str]] = {op: set() for op in CATALOGUE}
+    how: dict[str, dict[str, set[str]]] = {op: {} for op in CATALOGUE}
     for result in json.loads(done.stdout)["results"]:
-        if result.get("kernel") not in (None, "rows"):
-            how[result["op"]].add(result["how"])
+        if result.get("kernel") not in (None, "rows", "formula"):
+            how[result["op"]].setdefault(result["kernel"], set()).add(result["how"])
     own = {kernel.op for kernel in run_path(str(installed / "tinyllm_jax" / "__init__.py"))["tinyllm_kernels"]()}
-    assert {op for op, ways in how.items() if ways == {"kernel"}} == own
-    assert {way for op in how.keys() - own for way in how[op]} <= {"reference", "composed"}
+    assert own == {op for op, kernels in how.items() if kernels.keys() - {*WITHOUT_KERNEL}}
+    assert all(ways == {"kernel"} for op in own for ways in how[op].values())
 
 
 def test_it_says_what_numpy_says(installed: Path, smollm2_path: Path) -> None:

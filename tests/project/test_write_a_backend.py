@@ -16,11 +16,14 @@ import pytest
 
 from tests.plugins.conftest import environment
 from tinyllm.cli.new_backend.starter import write_backend
+from tinyllm.conformance.collect import WITHOUT_KERNEL
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-backend.md"
 FENCE = re.compile(r"^```(\w*)(?: (file|append)=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMPOSED = {"mha"}
 """Ops that run by other ops: the page says what they are, and has no kernel for them."""
+OTHERS = ("rows", "formula", *WITHOUT_KERNEL)
+"""What runs beside the package's kernels: the numpy backend's for every CPU, and references and compositions."""
 Results = list[dict[str, str]]
 
 
@@ -115,10 +118,10 @@ def _check(folder: Path, *ops: str) -> Results:
 
 
 def _own(results: Results) -> set[str]:
-    """Ops whose kernels in the package did the work themselves; `rows`, for every CPU, is the numpy backend's."""
+    """Ops that have kernels in the package, which did the work themselves."""
     how: dict[str, set[str]] = {}
     for result in results:
-        if result.get("kernel") not in (None, "rows"):
+        if result.get("kernel") not in (None, *OTHERS):
             how.setdefault(result["op"], set()).add(result["how"])
     return {op for op, ways in how.items() if ways == {"kernel"}}
 

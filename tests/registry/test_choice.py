@@ -224,7 +224,7 @@ def test_a_kernel_that_declines_says_why_and_not_what_else_it_takes() -> None:
 
 
 def test_a_weight_that_must_be_quantized_is_never_expanded() -> None:
-    """dequantize cannot take what it gives: the scheme is the reason."""
+    """dequantize cannot take what it gives: the scheme is the reason, and the kernel for every CPU runs instead."""
     asked = red(Kernel("red", "dequantize", "own", lambda: lambda weight: weight, schemes=("affine",)))
     backend, spec = asked.backend("red"), asked.spec("dequantize")
 
@@ -232,8 +232,9 @@ def test_a_weight_that_must_be_quantized_is_never_expanded() -> None:
         return asked.choose(check_call(spec, {"weight": QuantType((4, 256), scheme)}, {}), backend)
 
     assert (choose(Affine()).form, choose(Q4).form) == (Form.AS_IT_IS, Form.AFFINE)
-    with pytest.raises(UnsupportedError, match=r"dequantize:own: weight: takes affine weights, not int8"):
-        choose(Int8())
+    choice = choose(Int8())
+    assert {one.kernel.name: one.reason for one in choice.candidates}["own"] == "weight: takes affine weights, not int8"
+    assert choice.kernel is not None and (choice.kernel.backend, choice.form) == ("*", Form.AS_IT_IS)
 
 
 def test_supports_that_raises_is_a_reason() -> None:
