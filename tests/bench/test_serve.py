@@ -129,11 +129,11 @@ def test_a_closed_loop_keeps_its_number() -> None:
 
 def test_an_open_loop_does_not_wait_for_replies() -> None:
     """Requests leave at their times, whatever is still running; nothing queues on our side."""
-    manners = Manners(first=0.4)
+    manners = Manners(first=2.0)
     found = load(manners, Load(requests=30, rate=200.0, prompt_tokens=5, seed=1))
     assert manners.most > 15
     for outcome in found.outcomes:
-        assert outcome.planned is not None and 0 <= outcome.started - outcome.planned < 0.3
+        assert outcome.planned is not None and 0 <= outcome.started - outcome.planned < 1.5
     assert summarise(found.outcomes).lag is not None
 
 
