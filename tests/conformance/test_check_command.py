@@ -79,6 +79,7 @@ def test_in_one_process_and_in_many_the_results_are_the_same(command: Command) -
         (("numpy", "--tier", "ful"), "unknown tier 'ful'. Did you mean 'full'?"),
         (("numpy", "--dtype", "float31"), "unknown dtype 'float31'. Did you mean 'float32'?"),
         (("numpy", "--kernel", "onw"), "unknown kernel 'onw'. Did you mean 'own'?"),
+        (("numpy", "--scheme", "q4k"), "unknown scheme 'q4k'. Did you mean 'q4_k'?"),
         (("numpy", "--oracle", "onxx"), "unknown oracle 'onxx'. Did you mean 'onnx'?"),
         (("numpy", "--op", "softmax", "--case", "softmax[3x8,f32]"), "The closest are: softmax[3x7,f32]"),
         (("numpy", "--shapes", "nowhere.jsonl"), "nowhere.jsonl"),

@@ -42,6 +42,20 @@ def test_a_kernel_runs_smoke_cases_of_every_scheme(op: str, backend: str) -> Non
     assert schemes == set(registry().plugins.schemes)
 
 
+@pytest.mark.parametrize("op", TAKE_WEIGHTS)
+def test_cases_of_other_schemes_can_be_left_out(op: str) -> None:
+    """`Plan.schemes` asks for some of them; cases of dense weights stay."""
+
+    def held(*schemes: str) -> tuple[set[str], set[str]]:
+        (trial,) = trials(registry(), Plan("numpy", ops=(op,), schemes=schemes))
+        examples = {case.id: trial.example(case, "float32") for case in trial.cases}
+        quantized = {n: [v for v in e.inputs.values() if isinstance(v, QuantWeight)] for n, e in examples.items()}
+        names = {weight.scheme.name for weights in quantized.values() for weight in weights}
+        return {n for n, weights in quantized.items() if not weights}, names
+
+    assert held("int8", "q4_k") == (held()[0], {"int8", "q4_k"})
+
+
 @every_backend
 def test_a_scheme_of_a_plugin_gets_its_checks(install: Install, backend: str) -> None:
     """From its object alone, for every op that takes or makes weights, in every dtype; and they hold."""

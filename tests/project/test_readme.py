@@ -12,24 +12,16 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def packages(folder: Path) -> set[str]:
-    """The names of the packages in a folder."""
-    return {path.parent.name for path in folder.glob("*/__init__.py")}
-
-
-def test_the_tree_has_every_folder() -> None:
-    """Each package of the core with its own packages below it, and the folders beside the core."""
+def test_the_tree_has_a_line_for_every_folder() -> None:
+    """Each package of the core, below the one that it lies in, and the folders beside the core."""
     tree = re.findall(r"^```\n(tinyllm/ .*?)^```$", README, re.MULTILINE | re.DOTALL)[0]
-    shown: dict[str, set[str]] = {}
-    for indent, names in re.findall(r"^( *)((?:\w+/ *)+)", tree, re.MULTILINE):
-        folders = re.findall(r"\w+", names)
-        if len(indent) <= 2:
-            shown |= {folder: set() for folder in folders}
-        else:
-            shown[[*shown][-1]] |= {*folders}
-    core = {package: packages(ROOT / "tinyllm" / package) for package in packages(ROOT / "tinyllm")}
-    assert core.keys() | {"tinyllm", "backends", "examples", "tests", "docs"} == shown.keys()
-    assert {name: inner - shown[name] for name, inner in core.items() if inner - shown[name]} == {}
+    shown: list[Path] = []
+    for indent, name in re.findall(r"^( *)(\w+)/ +\S", tree, re.MULTILINE):
+        above = [path for path in shown if len(path.parts) == len(indent) // 2]
+        shown.append(above[-1] / name if above else Path(name))
+    assert len(shown) == len(tree.splitlines()) == len({*shown})
+    core = {path.parent.relative_to(ROOT) for path in (ROOT / "tinyllm").rglob("__init__.py")}
+    assert core | {Path(name) for name in ("backends", "examples", "tests", "docs")} == {*shown}
 
 
 def test_quantized_weights_are_made_by_hand_in_three_lines() -> None:

@@ -24,6 +24,7 @@ COMPOSED = {"mha"}
 """Ops that run by other ops: the page says what they are, and has no kernel for them."""
 OTHERS = ("rows", "formula", *WITHOUT_KERNEL)
 """What runs beside the package's kernels: the numpy backend's for every CPU, and references and compositions."""
+SCHEMES = ("affine", "int8", "q4_1", "q4_k")
 Results = list[dict[str, str]]
 
 
@@ -108,8 +109,9 @@ def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _check(folder: Path, *ops: str) -> Results:
-    """The results of `tinyllm check mine` in the smoke tier, which must hold."""
-    options = (part for op in ops for part in ("--op", op))
+    """The results of `tinyllm check mine` in the smoke tier, which must hold, with the schemes that the page names."""
+    options = [part for op in ops for part in ("--op", op)]
+    options += [part for scheme in SCHEMES for part in ("--scheme", scheme)]
     done = _run(folder, "-m", "tinyllm.cli.main", "check", "mine", "--json", *options)
     report = json.loads(done.stdout)
     bad = [(r["id"], r.get("message")) for r in report["results"] if r["outcome"] in ("fail", "undeclared", "xpass")]

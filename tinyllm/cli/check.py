@@ -34,6 +34,12 @@ def check(
     kernel: Annotated[
         Names, typer.Option("--kernel", metavar="NAME", help="Only kernels of this name; may be repeated.")
     ] = None,
+    scheme: Annotated[
+        Names,
+        typer.Option(
+            "--scheme", metavar="NAME", help="Of quantized weights only those of this scheme; may be repeated."
+        ),
+    ] = None,
     case: Annotated[
         str, typer.Option("--case", metavar="ID", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'.")
     ] = "",
@@ -85,7 +91,8 @@ def check(
         raise InvalidInputError(f"check: expected one backend at a time, got {name!r}")
     tiers = TIERS if case else tuple(t.strip() for t in tier.split(","))
     ops = tuple(op or ()) or _op_of(case)
-    plan = Plan(name, tiers, ops, tuple(dtype or ()), tuple(kernel or ()), case, seed, tuple(oracle or ()), shapes)
+    dtypes, kernels, schemes, oracles = (tuple(names or ()) for names in (dtype, kernel, scheme, oracle))
+    plan = Plan(name, tiers, ops, dtypes, kernels, schemes, case, seed, oracles, shapes)
     apart = isolate or timeout is not None
     names = isolated_ops(plan, timeout) if apart else []
     registry = default_registry()

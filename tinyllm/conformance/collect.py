@@ -48,7 +48,7 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
     """A trial for each op that was asked for.
 
     Raises:
-        UnknownNameError: an op, kernel, dtype, tier or oracle that is not there, with the nearest name.
+        UnknownNameError: an op, kernel, dtype, scheme, tier or oracle that is not there, with the nearest name.
         BackendUnavailableError: the backend cannot run here, with what to do about it.
     """
     backend = registry.backend(plan.backend)
@@ -61,6 +61,7 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
             plan.kernels,
             (*(k.name for k in registry.plugins.kernels if k.backend in (backend.name, EVERY_CPU)), *WITHOUT_KERNEL),
         ),
+        ("scheme", plan.schemes, registry.plugins.schemes),
         ("oracle", plan.oracles, (ONNX, *registry.plugins.oracles)),
     ):
         for name in names:

@@ -18,13 +18,14 @@ OPTIONS = {
     "op": "Only this op; may be repeated.",
     "dtype": "Only this dtype; may be repeated.",
     "kernel": "Only kernels of this name; may be repeated.",
+    "scheme": "Of quantized weights only those of this scheme; may be repeated.",
     "case": "Only the check of this id, as a report prints it.",
     "seed": "Seed of the inputs. Default: 0.",
     "shapes": "Cases from this file, written by `tinyllm trace`, instead of those of the specs.",
     "oracle": "Outside judge: onnx, torch; may be repeated.",
     "report": "Write a report: a path ending in .json, .md or .html; may be repeated.",
 }
-REPEATED = ("backend", "op", "dtype", "kernel", "oracle", "report")
+REPEATED = ("backend", "op", "dtype", "kernel", "scheme", "oracle", "report")
 KEPT = pytest.StashKey["Session"]()
 
 
@@ -74,6 +75,7 @@ def _plans(config: pytest.Config) -> list[Plan]:
             tuple(given["op"]),
             tuple(given["dtype"]),
             tuple(given["kernel"]),
+            tuple(given["scheme"]),
             given["case"],
             int(given["seed"] or 0),
             tuple(given["oracle"]),

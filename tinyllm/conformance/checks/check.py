@@ -31,6 +31,7 @@ class DeclaredError(TinyllmError):
 class Plan:
     """What was asked for; empty means all of it.
 
+    schemes: those of quantized weights; dense ones are tried whatever it says.
     case: the id of a check, or the part of one from the op on.
     shapes: a file of calls that a model made, instead of the specs' cases. oracles: `onnx`, `torch`.
     """
@@ -40,6 +41,7 @@ class Plan:
     ops: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
     case: str = ""
     seed: int = 0
     oracles: tuple[str, ...] = ()
@@ -127,8 +129,9 @@ class Trial:
 
     @cached_property
     def scheme_cases(self) -> list[Case]:
-        """Those that hold the op to each scheme that is registered."""
-        return [case for scheme in self.registry.plugins.schemes.values() for case in self.spec.cases_of(scheme)]
+        """Those that hold the op to each scheme that is registered, or to those asked for."""
+        wanted, known = self.plan.schemes, self.registry.plugins.schemes
+        return [case for name in wanted or known for case in self.spec.cases_of(known[name])]
 
     @cached_property
     def runs_anything(self) -> bool:
