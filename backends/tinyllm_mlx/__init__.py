@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Probe, Supports, hookimpl
+from tinyllm.plugins import DENSE, Backend, BackendPlugin, Declaration, Kernel, Probe, RoundedSteps, Supports, hookimpl
 from tinyllm_mlx import supports
 
 INSTALL = "pip install 'tinyllm[mlx]'"
@@ -93,6 +93,13 @@ QUANTIZED = ("affine", "int8")
 def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
     host = () if name == "fast" else HOST.get(op, ())
     return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=2, **more)
+
+
+@hookimpl
+def tinyllm_declarations() -> list[Declaration]:
+    """What MLX's own operators do in 16 bits."""
+    reason = "mx.fast rounds to the 16 bits of its inputs between its steps"
+    return [RoundedSteps("mlx", op, reason, kernel="fast") for op in ("rms_norm", "rope", "sdpa", "gqa")]
 
 
 @hookimpl

@@ -67,7 +67,8 @@ def row_step(rows: int) -> int:
 def linear(x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x weight^T + bias`, `[*B, N]`; a 16-bit x may come with a float32 weight, and is then summed in float32."""
     if x.dtype is weight.dtype:
-        return F.linear(x, weight, bias)
+        # of views it would round the product before it adds the bias
+        return F.linear(x.contiguous(), weight, None if bias is None else bias.contiguous())
     return F.linear(widen(x), weight, None if bias is None else widen(bias)).to(x.dtype)
 
 

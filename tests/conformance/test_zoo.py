@@ -3,6 +3,7 @@ through."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from tests.conformance.zoo import MUTANTS, Mutant, caught, results, zoo_registry
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.conformance import judge
+from tinyllm.conformance.bounds import Bound
 from tinyllm.conformance.checks.check import TIERS
 from tinyllm.conformance.collect import ASPECTS
 from tinyllm.conformance.result import BAD, Outcome, Result
@@ -125,8 +127,8 @@ def test_without_values_a_wrong_dtype_gets_through(name: str, monkeypatch: pytes
 def test_with_bounds_ten_times_as_wide_a_mutant_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = judge.judge_array
 
-    def loose(output: Any, wanted: Any, ulp: Any, tolerance: float) -> judge.Verdict:
-        return exact(output, wanted, ulp, 10 * tolerance)
+    def loose(output: Any, wanted: Any, bound: Bound, rounded: int) -> judge.Verdict:
+        return exact(output, wanted, replace(bound, most=10 * bound.most), rounded)
 
     monkeypatch.setattr(judge, "judge_array", loose)
     assert not caught(named("a constant of five digits"))
@@ -143,8 +145,8 @@ def test_without_the_mean_bound_a_small_error_of_all_elements_gets_through(monke
 def test_without_the_elementwise_bound_one_wrong_element_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, wide = judge.judge_array, 1e9
 
-    def mean_only(output: Any, wanted: Any, ulp: Any, tolerance: float) -> judge.Verdict:
-        return exact(output, wanted, ulp, wide * tolerance)
+    def mean_only(output: Any, wanted: Any, bound: Bound, rounded: int) -> judge.Verdict:
+        return exact(output, wanted, replace(bound, most=wide * bound.most), rounded)
 
     (result,) = caught(named("one wrong element"))
     assert "; 1 of " in result.message

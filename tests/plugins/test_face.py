@@ -50,6 +50,7 @@ NAMES = (
     "QuantWeight",
     "Rope",
     "RopeScaling",
+    "RoundedSteps",
     "Run",
     "Scheme",
     "Supports",

@@ -138,6 +138,11 @@ class Example:
         """Per output the size that errors of the inner dtype are relative to; None: there are none of note."""
         return self._sizes(self.spec.inner_scale)
 
+    @cached_property
+    def sums(self) -> tuple[Any, ...]:
+        """Per output what the errors of long sums are relative to; None: there are none."""
+        return self._sizes(self.spec.sums)
+
     def _sizes(self, model: Callable[..., Any] | None) -> tuple[Any, ...]:
         if model is None:
             return (None,) * len(self.expected)

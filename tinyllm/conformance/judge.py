@@ -1,29 +1,19 @@
-"""Is an output right? Each element and the mean of all are held against bounds relative to the size of rounding errors.
-
-The unit is the ulp of an op: `eps(dtype) * scale + eps(inner dtype) * inner_scale`, the scales given by the spec (for a
-matrix product the sum of |x||w|). An element may be off by `tolerance` ulps, the mean over an output by a quarter of
-that: the first bound finds one wrong element among a million, which a mean hides, the second a small error that all
-elements share, which is no rounding.
-"""
+"""Is an output right? Each element and the mean of all are held against the bounds (`bounds.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tinyllm.conformance.bounds import HALVES, MEAN_SHARE, Bound, bounds_of, half_step
 from tinyllm.conformance.example import Example, eps, tiny, widen
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.quantized import dense
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.validation import output_types
-
-INEXACT = 2.0**-7
-"""Allowed error, relative to the scale, of a kernel that rounds activations (exact=False)."""
-
-MEAN_SHARE = 0.25
-"""What of the tolerance the mean error may reach."""
 
 FEWEST = 16
 """Elements that a mean needs to say anything."""
@@ -60,13 +50,13 @@ def judge(
     types = output_types(example.spec, example.call)
     if not len(outputs) == len(types) == len(expected):
         return Verdict(f"{len(outputs)} outputs, the spec says {len(types)}, the reference gives {len(expected)}")
-    both_err = against is not None or (example.spec.reference_errs and example.dtype == "float64")
-    tolerance = example.spec.tolerance * factor * (2 if both_err else 1)
+    both_err = against is not None or (example.spec.sums is not None and example.dtype == "float64")
+    roundings = 0 if not exact else 1 if against is None else 2
     verdicts = []
-    bounds = zip(example.scales, example.inner_scales, strict=True)
-    for i, (output, wanted, kind, (scale, inner)) in enumerate(zip(outputs, expected, types, bounds, strict=True)):
+    bounds = bounds_of(example, exact, factor * (2 if both_err else 1))
+    for i, (output, wanted, kind, bound) in enumerate(zip(outputs, expected, types, bounds, strict=True)):
         if isinstance(wanted, QuantWeight):
-            verdict = _judge_quant(output, wanted, scale, example.call.dims["dtype of T"][1], tolerance)
+            verdict = _judge_quant(output, wanted, example.scales[i], example.call.dims["dtype of T"][1], bound.most)
         elif not isinstance(output, np.ndarray) or (str(output.dtype), output.shape) != (kind.dtype, kind.shape):
             verdict = Verdict(f"{_described(output)} instead of {kind.dtype}{list(kind.shape)}")
         elif wanted.shape != kind.shape:
@@ -76,58 +66,55 @@ def judge(
                 "" if np.array_equal(output, wanted) else f"{np.sum(output != wanted)} of {wanted.size} values differ"
             )
         else:
-            unit = _ulp(np.asarray(wanted), scale, inner, kind.dtype, example.inner_dtype, exact)
-            verdict = judge_array(output, np.asarray(wanted), unit, tolerance)
+            verdict = judge_array(output, np.asarray(wanted), bound, roundings)
         if verdict.message:
             prefix = f"output {i}: " if len(outputs) > 1 else ""
-            return replace(verdict, message=prefix + verdict.message, bound=tolerance)
-        verdicts.append(replace(verdict, bound=tolerance))
+            return replace(verdict, message=prefix + verdict.message, bound=bound.most)
+        verdicts.append(replace(verdict, bound=bound.most))
     return max(verdicts, key=lambda v: v.worst, default=Verdict())
 
 
-def _ulp(wanted: Any, scale: Any, inner: Any, dtype: str, inner_dtype: str, exact: bool) -> Any:
-    """What the tolerance multiplies, per element."""
-    step = max(eps(dtype), eps(inner_dtype)) if exact else INEXACT
-    unit = step * np.abs(wanted if scale is None else scale)
-    return np.broadcast_to(unit if inner is None else unit + eps(inner_dtype) * np.abs(inner), wanted.shape)
+def judge_array(output: Any, wanted: Any, bound: Bound, rounded: int = 1) -> Verdict:
+    """An array against what the reference gives in float64, or another kernel. Tolerance 0 means the same numbers.
 
-
-def judge_array(output: Any, wanted: Any, ulp: Any, tolerance: float) -> Verdict:
-    """An array against what the reference gives in float64; `ulp` per element, tolerance 0 means the same numbers."""
-    given = output.astype(np.float64)
+    rounded: how many of the two were rounded to the 16 bits that they are of.
+    """
     with np.errstate(all="ignore"):
-        rounded = wanted.astype(output.dtype).astype(np.float64)
-    strange = ~np.isfinite(rounded)
-    agree = (given == rounded) | (np.isnan(given) & np.isnan(rounded))
+        nearest, given = wanted.astype(output.dtype).astype(np.float64), output.astype(np.float64)
+    strange = ~np.isfinite(nearest)
+    agree = (given == nearest) | (np.isnan(given) & np.isnan(nearest))
     fine = agree | np.where(strange, False, np.isfinite(given))
     if not np.all(fine):
         index = tuple(int(i[0]) for i in np.nonzero(~fine))
         message = (
-            f"{given[index]} at {index} where the reference has {rounded[index]}; {np.sum(~fine)} of "
+            f"{given[index]} at {index} where the reference has {nearest[index]}; {np.sum(~fine)} of "
             f"{fine.size} are like that"
         )
         return Verdict(message, np.inf, np.inf, str(index))
     errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
-    inexact = (ulp > 0) & (tolerance > 0)  # numbers that are copied are copied as they are
-    errors = np.maximum(errors - np.where(inexact, _flushed(str(output.dtype)), 0.0), 0.0)
+    if bound.most > 0:  # numbers that are copied are copied as they are
+        allowed = _flushed(str(output.dtype))
+        if str(output.dtype) in HALVES and rounded:
+            allowed = allowed + rounded * half_step(output, np.where(wanted > given, np.inf, -np.inf))
+        errors = np.maximum(errors - np.where(bound.unit > 0, allowed, 0.0), 0.0)
+    return _held(errors, bound, lambda index: f"{given[index]:.9g}, reference {wanted[index]:.9g}")
+
+
+def _held(errors: Any, bound: Bound, values: Callable[[Any], str]) -> Verdict:
+    """The verdict on errors, per element; `values` tells the two numbers at an index."""
     if not errors.size:
         return Verdict()
     with np.errstate(all="ignore"):
-        in_ulps = np.where(errors == 0, 0.0, errors / ulp)
-    worst, mean = float(in_ulps.max()), float(in_ulps.mean())
+        in_ulps, shares = (np.where(errors == 0, 0.0, errors / unit) for unit in (bound.unit, bound.mean_unit))
+    worst, mean, most_mean = float(in_ulps.max()), float(shares.mean()), bound.most * MEAN_SHARE
     index = tuple(map(int, np.unravel_index(int(in_ulps.argmax()), in_ulps.shape)))
-    if not worst <= tolerance:
-        values = (
-            f"{given[index]:.9g}, reference {wanted[index]:.9g}; {np.sum(~(in_ulps <= tolerance))} of "
-            f"{in_ulps.size} are off"
-        )
-        return Verdict(
-            f"error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}", worst, mean, str(index)
-        )
-    if in_ulps.size >= FEWEST and mean > tolerance * MEAN_SHARE:
-        message = f"mean error of {mean:.3g} ulps (allowed {tolerance * MEAN_SHARE:g}), worst {worst:.3g}"
-        return Verdict(message, worst, mean, str(index))
-    return Verdict("", worst, mean, str(index))
+    message = ""
+    if not worst <= bound.most:
+        off = f"{np.sum(~(in_ulps <= bound.most))} of {in_ulps.size} are off"
+        message = f"error of {worst:.3g} ulps (allowed {bound.most:g}) at {index}: {values(index)}; {off}"
+    elif in_ulps.size >= FEWEST and mean > most_mean:
+        message = f"mean error of {mean:.3g} ulps (allowed {most_mean:g}), worst {worst:.3g}"
+    return Verdict(message, worst, mean, str(index))
 
 
 def _flushed(dtype: str) -> float:
@@ -135,7 +122,7 @@ def _flushed(dtype: str) -> float:
     return 2 * tiny(dtype) * (eps(dtype) if dtype == "float16" else 1.0)
 
 
-def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, tolerance: float) -> Verdict:
+def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, most: float) -> Verdict:
     """A quantized weight is judged by its format and by what it gives back dequantized."""
     if not isinstance(output, QuantWeight):
         return Verdict(f"{type(output).__name__} instead of a QuantWeight")
@@ -155,18 +142,12 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, toler
                 f"{kind}{list(reference.shape) if reference is not None else ''}"
             )
     restored, ideal = (dense(np, weight, np.float64) for weight in (output, wanted))
-    in_ulps = np.abs(restored - ideal) / (eps(floats) * np.maximum(scale, 1e-30))
-    if not in_ulps.size:
-        return Verdict()
-    worst, mean = float(in_ulps.max()), float(in_ulps.mean())
-    index = tuple(map(int, np.unravel_index(int(in_ulps.argmax()), in_ulps.shape)))
-    message = ""
-    if not worst <= tolerance:
-        values = f"{restored[index]:.9g}, reference {ideal[index]:.9g}"
-        message = f"dequantized: error of {worst:.3g} ulps (allowed {tolerance:g}) at {index}: {values}"
-    elif in_ulps.size >= FEWEST and mean > tolerance * MEAN_SHARE:
-        message = f"dequantized: mean error of {mean:.3g} ulps (allowed {tolerance * MEAN_SHARE:g}), worst {worst:.3g}"
-    return Verdict(message, worst, mean, str(index))
+    unit = eps(floats) * np.maximum(scale, 1e-30)
+    errors = np.abs(restored - ideal)
+    verdict = _held(
+        errors, Bound(unit, unit, most), lambda index: f"{restored[index]:.9g}, reference {ideal[index]:.9g}"
+    )
+    return replace(verdict, message=f"dequantized: {verdict.message}" if verdict.message else "")
 
 
 def _described(array: Any) -> str:

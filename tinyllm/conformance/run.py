@@ -8,13 +8,21 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
+from tinyllm.conformance.bounds import HALVES, INEXACT, MEAN_SHARE
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Plan, Trial
 from tinyllm.conformance.checks.origin import Watch, origin
-from tinyllm.conformance.judge import INEXACT, MEAN_SHARE, Verdict
+from tinyllm.conformance.example import eps
+from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import UnsupportedError
-from tinyllm.plugins.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
+from tinyllm.plugins.declarations import (
+    Declaration,
+    ExpectedFailure,
+    RoundedSteps,
+    Unrepeatable,
+    Widened,
+)
 from tinyllm.registry.registry import Registry
 
 
@@ -38,12 +46,12 @@ class Runner:
         if check.subject and watch:
             check.subject.watch = watch
         start = time.perf_counter()
-        outcome, verdict = _outcome(check, _admitted(declared))
+        outcome, verdict = _outcome(check, _admitted(declared, check.dtype))
         seconds = time.perf_counter() - start
         if check.subject:
             check.subject.watch = nullcontext()
         outcome = _expected(outcome, declared)
-        used = tuple(d.reason for d in declared if _used(d, outcome, verdict))
+        used = tuple(d.reason for d in declared if _used(d, check.dtype, outcome, verdict))
         if check.subject and not check.subject.exact and outcome is Outcome.PASS and verdict.where:
             used += (f"inexact kernel: an ulp is {INEXACT:g} of the scale (it runs only with --fast, or by name)",)
         message = verdict.message
@@ -115,17 +123,24 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _admitted(declared: list[Declaration]) -> Admitted:
-    factors = [d.factor for d in declared if isinstance(d, Widened)]
+def _factor(declaration: Declaration, dtype: str) -> float:
+    """By how much a declaration widens the bounds."""
+    if isinstance(declaration, RoundedSteps):
+        return eps(dtype) / eps("float32") if dtype in HALVES else 1.0
+    return declaration.factor if isinstance(declaration, Widened) else 1.0
+
+
+def _admitted(declared: list[Declaration], dtype: str) -> Admitted:
+    factors = [_factor(d, dtype) for d in declared]
     return Admitted(max(factors, default=1.0), any(isinstance(d, Unrepeatable) for d in declared))
 
 
-def _used(declaration: Declaration, outcome: Outcome, verdict: Verdict) -> bool:
+def _used(declaration: Declaration, dtype: str, outcome: Outcome, verdict: Verdict) -> bool:
     """Whether the outcome would have been another without it."""
     if isinstance(declaration, ExpectedFailure):
         return outcome in (Outcome.XFAIL, Outcome.XPASS)
-    if isinstance(declaration, Widened):
-        narrow = verdict.bound / declaration.factor
+    if isinstance(declaration, (Widened, RoundedSteps)):
+        narrow = verdict.bound / _factor(declaration, dtype)
         return verdict.bound > 0 and (verdict.worst > narrow or verdict.mean > narrow * MEAN_SHARE)
     return bool(verdict.where)
 

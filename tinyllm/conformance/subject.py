@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.conformance.bounds import HALVES
 from tinyllm.conformance.example import Example, copied, map_arrays
 from tinyllm.errors import UnsupportedError
 from tinyllm.plugins.backend import Backend
@@ -17,7 +18,9 @@ from tinyllm.plugins.kernel import EVERY_CPU, Kernel
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.choice import Candidate, Choice, Form, candidate, forms
 from tinyllm.registry.registry import Registry
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.quantized import dense
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import Call
 from tinyllm.spec.validation import output_types
@@ -83,6 +86,20 @@ class Subject:
         form = taken.form if taken else Form.AS_IT_IS
         seen = ways[form]
         return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", seen, form, self.by))
+
+    def seen(self, example: Example) -> Example:
+        """The example as the kernel sees it: with a quantized weight that is expanded for it the matrix that it stands
+        for, in the call's dtype, unless the kernel packs it."""
+        weights = {n: v for n, v in example.inputs.items() if isinstance(v, QuantWeight) and v.dtype in HALVES}
+        if not weights or self.kernel is None:
+            return example
+        bound = self.bind(example.call)
+        if bound.choice.form is not Form.EXPANDED:
+            return example
+        given = {n: v for n, v in weights.items() if n not in bound.packed}
+        return example.with_inputs(
+            **{n: dense(np, v, np.float32).astype(numpy_dtype(v.dtype)) for n, v in given.items()}
+        )
 
     def native(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Copies as native arrays; inputs that the kernel wants on the host stay numpy."""

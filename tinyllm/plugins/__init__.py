@@ -10,7 +10,7 @@ from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInpu
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.family import Family
 from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
-from tinyllm.plugins.declarations import Declaration, ExpectedFailure, Unrepeatable, Widened
+from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
 from tinyllm.plugins.link import BoundNode, Run
@@ -61,6 +61,7 @@ __all__ = [
     "QuantWeight",
     "Rope",
     "RopeScaling",
+    "RoundedSteps",
     "Run",
     "Scheme",
     "Supports",

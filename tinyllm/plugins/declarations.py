@@ -59,6 +59,12 @@ class Widened(Declaration):
 
 
 @dataclass(frozen=True)
+class RoundedSteps(Declaration):
+    """Between its steps the kernel rounds to the 16 bits of the call, where others compute in float32 and round once:
+    its errors are those of the op in float32 with eps of float16 or bfloat16."""
+
+
+@dataclass(frozen=True)
 class ExpectedFailure(Declaration):
     """Known to fail: `link` to where it is followed up, `since` the day it was found (`2026-01-31`). A pass is then a
     failure."""

@@ -58,11 +58,12 @@ class OpSpec:
     check(call): conditions between arguments, raising `InvalidInputError`; may return further dims for the outputs.
     check_values(call, values): conditions on data (indices in range), on host arrays, at each call.
     flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
-    scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to; None means
-    |output|. inner_scale(the same): the size that errors of the inner dtype are relative to: float32, for float64
-    inputs float64. None: 0.
-    reference_errs: it sums, so that in float64 the reference is off by as much as a kernel; bounds are doubled there.
-    tolerance: the factor c in `|a - r| <= c * (eps(dtype) * scale + eps(inner dtype) * inner_scale)`; 0 means exact.
+    scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to, those of the
+        inner dtype: float32, for float64 inputs float64. None means |output|. inner_scale(the same): a size more.
+    sums(the same): `sqrt(n) * size` for the sums of n terms behind an output, `size` being what an error of the sum's
+        own size does to the output. None: there are none. In float64 the reference's sums err as much as a kernel's.
+    tolerance: the factor c in `|a - r| <= c * eps(inner dtype) * (scale + inner_scale)`, r rounded to 16 bits where the
+        output is; 0 means exact. How bounds grow with sums, tinyllm/conformance/bounds.py says.
     consumes: inputs that the op may overwrite.
     host: integer inputs that the reference reads as numpy arrays, because they decide what it does.
     """
@@ -83,8 +84,8 @@ class OpSpec:
     bytes: Callable[[Call], int] | None = None
     scale: Callable[..., Any] | None = None
     inner_scale: Callable[..., Any] | None = None
+    sums: Callable[..., Any] | None = None
     tolerance: float = 4.0
-    reference_errs: bool = False
     consumes: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -108,7 +108,6 @@ MUTANTS = (
         "add",
         "The low bits are dropped, not rounded: no number is off by a whole ulp, but all to one side.",
         add,
-        "full",
     ),
     Mutant("a tuple of one", "add", "A comma too many: whoever calls the op gets a tuple.", add),
     Mutant("a list", "add", "Not the library's array, though it prints alike.", add),

@@ -273,6 +273,12 @@ def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = Non
     return (1 + largest + shift(additive, seen)) * np.max(np.abs(v), axis=-2, keepdims=True, initial=1e-6)
 
 
+def sums_of(size: Any, keys: int, head_dim: int) -> Any:
+    """What the errors of sums over the keys and over the numbers of a score are relative to, of `error_scale`'s size: a
+    score's is multiplied by its part of that, and a key's by the rest."""
+    return max(keys, head_dim) ** 0.5 * size
+
+
 def shift(additive: Any, seen: Any) -> Any:
     """The size `[..., L, 1]` of the largest number that a float mask adds in each row to a key that the row attends to.
     numpy only."""

@@ -18,6 +18,7 @@ from tinyllm.catalogue.attention.formula import (
     check_scale,
     error_scale,
     split_mask,
+    sums_of,
     unread_of_groups,
     visible,
 )
@@ -93,6 +94,10 @@ def _numpy_masks(inputs: Any, attributes: Any) -> Any:
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     return error_scale(q, k, v, attributes.get("scale"), *_numpy_masks(inputs, attributes))
+
+
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    return sums_of(_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:
@@ -177,6 +182,7 @@ gqa = OpSpec(
     check_values=_check_values,
     flops=_flops,
     scale=_scale,
+    sums=_sums,
     more_cases="tinyllm.catalogue.cases.groups:gqa",
     unread=_unread,
     host=("kv_lengths",),

@@ -207,6 +207,16 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return (*(0.0 for _ in sizes[:-2]), sizes[-2] * farthest * abs(rope.position_scale), 0.0)
 
 
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The longest sum: of a projection, a score, or over the keys."""
+    past = 0 if inputs.get("past_k") is None else inputs["past_k"].shape[-2]
+    key = inputs["query"] if inputs.get("key") is None else inputs["key"]
+    weights = [inputs[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj") if inputs.get(name) is not None]
+    longest = max(past + key.shape[-2], *(weight.shape[-1] for weight in weights)) + 1
+    sizes = _scale(inputs, attributes, outputs)
+    return tuple(longest**0.5 * size for size in sizes) if isinstance(sizes, tuple) else longest**0.5 * sizes
+
+
 def _unread(inputs: Any, attributes: Any) -> Any:
     """Tokens of key and value, and past keys, that no query sees: nowhere where keys and values are given back."""
     if attributes.get("return_kv"):
@@ -314,6 +324,7 @@ mha = OpSpec(
     flops=layer_flops,
     scale=_scale,
     inner_scale=_inner_scale,
+    sums=_sums,
     more_cases="tinyllm.catalogue.cases.mha:mha",
     scheme_cases="tinyllm.catalogue.cases.schemes:mha",
     composed="tinyllm.catalogue.attention.mha_composed:mha",

@@ -15,6 +15,7 @@ from tinyllm.catalogue.attention.formula import (
     check_heads,
     check_scale,
     error_scale,
+    sums_of,
     visible,
 )
 from tinyllm.catalogue.attention.kv_append import check_pages, itemsize
@@ -125,6 +126,11 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.concatenate(parts)
 
 
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    keys = max(inputs["kv_len"].tolist(), default=0)
+    return sums_of(_scale(inputs, attributes, outputs), keys, inputs["q"].shape[-1])
+
+
 def _unread(inputs: Any, attributes: Any) -> Any:
     """True in all slots but those of keys that some token attends to."""
     q_start, block_table, page = inputs["q_start"], inputs["block_table"], inputs["k_pages"].shape[2]
@@ -185,6 +191,7 @@ paged_attention = OpSpec(
     flops=_flops,
     bytes=_bytes,
     scale=_scale,
+    sums=_sums,
     more_cases="tinyllm.catalogue.cases.pages:paged_attention",
     unread=_unread,
     host=("q_start", "kv_len", "block_table"),

@@ -16,6 +16,7 @@ from tinyllm.catalogue.attention.formula import (
     check_scale,
     error_scale,
     split_mask,
+    sums_of,
     unread_keys,
     visible,
 )
@@ -66,6 +67,10 @@ def _masks(inputs: Any, attributes: Any) -> Any:
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     return error_scale(q, k, v, attributes.get("scale"), *_masks(inputs, attributes))
+
+
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    return sums_of(_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:
@@ -126,6 +131,7 @@ sdpa = OpSpec(
     check=_check,
     flops=_flops,
     scale=_scale,
+    sums=_sums,
     more_cases="tinyllm.catalogue.cases.attention:sdpa",
     unread=_unread,
     notes=NOTES,

@@ -38,6 +38,10 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return size if inputs.get("bias") is None else size + np.abs(inputs["bias"])
 
 
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    return (inputs["x"].shape[-1] + 1) ** 0.5 * _scale(inputs, attributes, outputs)
+
+
 def _flops(call: Call) -> int:
     return int(2 * prod(call.shape("x")) * call.shape("weight")[0])
 
@@ -73,7 +77,7 @@ linear = OpSpec(
     reference=_reference,
     flops=_flops,
     scale=_scale,
-    reference_errs=True,
+    sums=_sums,
     notes=(
         "A quantized weight stands for the numbers of its scheme's formula, exactly; a kernel that rounds activations "
         "to integers is not exact, and runs only when asked for.",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.spec.attribute_checks import number
 from tinyllm.spec.cases import BadInput, Case, constant, normal
@@ -21,14 +19,9 @@ def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
-def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """`|y| (1 + sqrt(D) / 32)`: 4 roundings (the tolerance) of the output, and those of the sum of D squares.
-
-    A sum of D terms that are added one after the other has a rounding error at each step, up or down: a random walk,
-    which ends about `sqrt(D) / 4` roundings of the sum away. The root halves a relative error, and the tolerance of 4
-    multiplies what stands here: `sqrt(D) / 4 / 2 / 4`.
-    """
-    return np.abs(outputs) * (1 + inputs["x"].shape[-1] ** 0.5 / 32)
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """The root halves the error of the sum."""
+    return inputs["x"].shape[-1] ** 0.5 * abs(outputs) / 2
 
 
 def _flops(call: Call) -> int:
@@ -54,8 +47,7 @@ rms_norm = OpSpec(
     outputs=(Output("y", "*B D"),),
     reference=_reference,
     flops=_flops,
-    scale=_scale,
-    reference_errs=True,
+    sums=_sums,
     notes=(
         "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",
         "Gemma's weights are stored less 1: add it when loading.",

@@ -42,6 +42,11 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return errors + outputs * np.sum(errors, axis=axis, keepdims=True)
 
 
+def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """Each weight is divided by the sum."""
+    return inputs["x"].shape[attributes["axis"]] ** 0.5 * outputs
+
+
 def _flops(call: Call) -> int:
     return int(4 * prod(call.shape("x")))
 
@@ -58,6 +63,7 @@ softmax = OpSpec(
     check=_check,
     flops=_flops,
     scale=_scale,
+    sums=_sums,
     cases=(
         Case("5", {"x": normal(5)}),
         Case("3x7", {"x": normal(3, 7, scale=4.0)}),

@@ -45,7 +45,8 @@ def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
         clean = example.with_inputs(**_filled(example, 0.0))
         for name, poison in POISONS.items():
             poisoned = example.with_inputs(**_filled(example, poison))
-            poisoned.expected, poisoned.scales, poisoned.inner_scales = clean.expected, clean.scales, clean.inner_scales
+            poisoned.expected, poisoned.sums = clean.expected, clean.sums
+            poisoned.scales, poisoned.inner_scales = clean.scales, clean.inner_scales
             verdict = run_and_judge(subject, poisoned, admitted)
             if verdict.message:
                 return replace(verdict, message=f"{name} where nobody may look: {verdict.message}")

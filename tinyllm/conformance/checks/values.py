@@ -53,7 +53,7 @@ def run_and_judge(
     )
     if device != subject.backend.device:
         return Verdict(f"gives an array on device {device!r} instead of {subject.backend.device!r}")
-    verdict = judge(example, subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
+    verdict = judge(subject.seen(example), subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
     if verdict.message:
         return verdict
     changed = [name for name, now in _kept(subject, natives).items() if now != before[name]]

@@ -29,7 +29,7 @@ def linear_is_linear(subject: Subject, draws: Draws) -> str:
     x, y = draws.eighths(*lead, k), draws.eighths(*lead, k)
     total, fx, fy = f(draws.cast(x.astype(np.float64) + 2 * y)), f(x), f(y)
     wanted = fx.first + 2 * fy.first - 2 * (bias["bias"].astype(np.float64) if bias else 0.0)
-    return draws.beyond(total.first, wanted, subject.spec.tolerance * (total.unit() + fx.unit() + 2 * fy.unit()))
+    return draws.beyond(total.first, wanted, total.error + fx.error + 2 * fy.error)
 
 
 def rows_of_the_table(subject: Subject, draws: Draws) -> str:
@@ -87,19 +87,19 @@ def once_is_enough(subject: Subject, draws: Draws) -> str:
     restored = draws.run(subject, {"weight": once})
     twice = draws.other(subject, "quantize", {"w": restored.outputs[0]}, scheme=weight.scheme).outputs[0]
     size = np.max(np.abs(restored.first), axis=-1, keepdims=True, initial=0.0)
-    bound = subject.spec.tolerance * (restored.unit() + 2.0**-23 * size)
+    bound = restored.error + subject.spec.tolerance * 2.0**-23 * size
     return draws.beyond(draws.run(subject, {"weight": twice}).first, restored.first, bound)
 
 
 WIDE = ("float32", "float64")
 """In 16 bits a level is rounded by more than levels are apart."""
-NARROW = ("float32", "bfloat16", "float16")
-"""Weights are dequantized in float32 where nothing beside them is wider."""
+SINGLE = ("float32",)
+"""Beside 16 bits a weight may be rounded to them when it is expanded, and beside float64 it is expanded in that."""
 
 PROPERTIES = (
     Property("linear", "linear", linear_is_linear),
     Property("rows of the table", "embedding", rows_of_the_table),
-    Property("dequantized first", "linear", dequantized_first, NARROW),
+    Property("dequantized first", "linear", dequantized_first, SINGLE),
     Property("dequantized first", "embedding", rows_dequantized_first),
     Property("a second time", "quantize", a_second_time, WIDE),
     Property("once is enough", "dequantize", once_is_enough, WIDE),

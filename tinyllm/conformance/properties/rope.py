@@ -46,8 +46,8 @@ def norms_stay(subject: Subject, draws: Draws) -> str:
         return f"dims past {dims} are not as they were"
     before, after = (np.sqrt(_pairs(a, dims, settings["traditional"])) for a in (x, run.outputs[0]))
     inner = run.example.inner_scales[0]  # an error of the angle changes no length
-    rounding = run.unit() - (0.0 if inner is None else eps(run.example.inner_dtype) * np.abs(inner))
-    bound = 2 * subject.spec.tolerance * np.sqrt(_pairs(rounding, dims, settings["traditional"]))
+    turning = 0.0 if inner is None else subject.spec.tolerance * eps(run.example.inner_dtype) * np.abs(inner)
+    bound = 2 * np.sqrt(_pairs(run.error - turning, dims, settings["traditional"]))
     message = draws.beyond(after, before, bound)
     return f"lengths of pairs change: {message}" if message else ""
 
@@ -66,7 +66,7 @@ def relative_position(subject: Subject, draws: Draws) -> str:
     for where in (start, start + shift):
         a, b = turned(q, where), turned(k, where + apart)
         products.append(np.sum(a.first * b.first))
-        bound += subject.spec.tolerance * np.sum(a.unit() * np.abs(b.first) + np.abs(a.first) * b.unit())
+        bound += np.sum(a.error * np.abs(b.first) + np.abs(a.first) * b.error)
     message = draws.beyond(products[1], products[0], bound)
     return f"q.k of tokens {apart} apart changes with the place: {message}" if message else ""
 
@@ -122,9 +122,9 @@ def turned_back(subject: Subject, draws: Draws) -> str:
     back = draws.run(subject, {"x": there.outputs[0], "cos": cos, "sin": np.negative(sin)}, traditional=traditional)
     if not np.array_equal(there.outputs[0][..., 2 * pairs :], x[..., 2 * pairs :]):
         return f"dims past {2 * pairs} are not as they were"
-    lengths = np.sqrt(2 * _pairs(there.unit(), 2 * pairs, traditional))  # an error of a pair turns with it
+    lengths = np.sqrt(2 * _pairs(there.error, 2 * pairs, traditional))  # an error of a pair turns with it
     spread = np.repeat(lengths, 2, axis=-1) if traditional else np.concatenate([lengths, lengths], axis=-1)
-    bound = subject.spec.tolerance * (spread + back.unit()[..., : 2 * pairs])
+    bound = spread + back.error[..., : 2 * pairs]
     message = draws.beyond(back.first[..., : 2 * pairs], x[..., : 2 * pairs], bound)
     return f"turned and turned back: {message}" if message else ""
 

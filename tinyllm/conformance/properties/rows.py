@@ -26,7 +26,7 @@ def rows_sum_to_1(subject: Subject, draws: Draws) -> str:
     run = draws.run(subject, {"x": draws.normal(*shape, scale=draws.pick(1.0, 8.0))}, axis=axis)
     if not np.all(run.first >= 0):
         return "weights below 0"
-    bound = subject.spec.tolerance * np.sum(np.broadcast_to(run.unit(), shape), axis=axis)
+    bound = np.sum(np.broadcast_to(run.error, shape), axis=axis)
     return draws.beyond(np.sum(run.first, axis=axis), np.ones_like(bound), bound)
 
 
@@ -43,8 +43,9 @@ def weight_of_a_row(subject: Subject, draws: Draws) -> str:
     """rms_norm(x, w) = rms_norm(x, 1) w."""
     width = draws.pick(4, 1, 3, 8, 17)
     x, weight = draws.normal(draws.pick(2, 1, 3), width), draws.normal(width)
-    plain = draws.run(subject, {"x": x, "weight": np.ones_like(weight)})
-    return draws.differ(draws.run(subject, {"x": x, "weight": weight}), plain.first * weight.astype(np.float64))
+    plain, run = (draws.run(subject, {"x": x, "weight": w}) for w in (np.ones_like(weight), weight))
+    wide = weight.astype(np.float64)
+    return draws.beyond(run.first, plain.first * wide, run.error + plain.error * np.abs(wide))
 
 
 def odd_part(subject: Subject, draws: Draws) -> str:
@@ -52,15 +53,16 @@ def odd_part(subject: Subject, draws: Draws) -> str:
     x = draws.normal(draws.pick(3, 1, 2), draws.pick(4, 1, 17), scale=draws.pick(1.0, 4.0))
     attributes = {"approximate": "tanh"} if subject.spec.name == "gelu" and draws.flag() else {}
     there, back = (draws.run(subject, {"x": given}, **attributes) for given in (x, -x))
-    return draws.beyond(there.first - back.first, x, subject.spec.tolerance * (there.unit() + back.unit()))
+    return draws.beyond(there.first - back.first, x, there.error + back.error)
 
 
 def silu_times_up(subject: Subject, draws: Draws) -> str:
     """swiglu(gate, up) = silu(gate) up."""
     shape = draws.pick(2, 1, 3), draws.pick(4, 1, 17)
     gate, up = draws.normal(*shape, scale=3.0), draws.normal(*shape)
-    silu = draws.other(subject, "silu", {"x": gate})
-    return draws.differ(draws.run(subject, {"gate": gate, "up": up}), silu.first * up.astype(np.float64))
+    silu, run = draws.other(subject, "silu", {"x": gate}), draws.run(subject, {"gate": gate, "up": up})
+    wide = up.astype(np.float64)
+    return draws.beyond(run.first, silu.first * wide, run.error + silu.error * np.abs(wide))
 
 
 def either_order(subject: Subject, draws: Draws) -> str:

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tinyllm.conformance.bounds import HALVES, bounds_of, half_step
 from tinyllm.conformance.checks.check import Admitted, DeclaredError
-from tinyllm.conformance.example import Example, eps
-from tinyllm.conformance.judge import INEXACT, Verdict, judge
+from tinyllm.conformance.example import Example
+from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.spec.dtypes import numpy_dtype
@@ -46,13 +47,12 @@ class Run:
         """The first output, floats in float64."""
         return self.outputs[0].astype(np.float64)
 
-    def unit(self) -> Any:
-        """The rounding errors of the first output that its tolerance multiplies, per element."""
-        example = self.example
-        step = max(eps(example.dtype), eps(example.inner_dtype)) if self.subject.exact else INEXACT
-        scale, inner = example.scales[0], example.inner_scales[0]
-        unit = step * np.abs(example.expected[0] if scale is None else scale)
-        return unit if inner is None else unit + eps(example.inner_dtype) * np.abs(inner)
+    @property
+    def error(self) -> Any:
+        """What the first output may be off by, per element: its rounding to 16 bits included, where it is of 16."""
+        bound, (output, *_) = bounds_of(self.example, self.subject.exact)[0], self.outputs
+        error = bound.most * bound.unit
+        return error + half_step(output, np.copysign(np.inf, output)) if str(output.dtype) in HALVES else error
 
 
 @dataclass
