@@ -77,6 +77,13 @@ class MlxBackend(Backend):
     def memory(self) -> Mapping[str, int]:
         return {"active": mx.get_active_memory(), "peak": mx.get_peak_memory(), "cache": mx.get_cache_memory()}
 
+    def process_state(self) -> Mapping[str, Any]:
+        return {
+            "MLX's random generator": str(mx.random.state),
+            "MLX's default device": mx.default_device(),
+            "MKL's number of threads": mkl.threads(),
+        }
+
     def about(self) -> Mapping[str, str]:
         return {"mlx": metadata.version("mlx"), "device": self.device, "MKL": BLAS, "MKL threads": mkl.threads()}
 

@@ -85,6 +85,17 @@ class TorchBackend(Backend):
             return {}
         return {"active": torch.cuda.memory_allocated(), "peak": torch.cuda.max_memory_allocated()}
 
+    def process_state(self) -> Mapping[str, Any]:
+        return {
+            "torch's random generator": torch.get_rng_state().numpy().tobytes(),
+            "torch's number of threads": torch.get_num_threads(),
+            "torch's default dtype": torch.get_default_dtype(),
+            "torch's default device": torch.get_default_device(),
+            "torch's recording of gradients": torch.is_grad_enabled(),
+            "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+            "torch's precision of products": torch.get_float32_matmul_precision(),
+        }
+
     def about(self) -> Mapping[str, str]:
         found = {
             "torch": str(torch.__version__),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 
+from tinyllm.conformance.checks.again import again
 from tinyllm.conformance.checks.arrays import OP as ARRAYS
 from tinyllm.conformance.checks.arrays import arrays
 from tinyllm.conformance.checks.calls import calls
 from tinyllm.conformance.checks.check import TIERS, Check, Plan, Trial
 from tinyllm.conformance.checks.layouts import layouts
 from tinyllm.conformance.checks.oracles import oracles
+from tinyllm.conformance.checks.process import process
 from tinyllm.conformance.checks.properties import properties
 from tinyllm.conformance.checks.refusals import errors, refusals
 from tinyllm.conformance.checks.signatures import signatures
+from tinyllm.conformance.checks.threads import threads
 from tinyllm.conformance.checks.unread import unread
 from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
@@ -28,9 +31,12 @@ ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
     "signatures": signatures,
     "values": values,
     "repeats": repeats,
+    "again": again,
     "layouts": layouts,
     "unread": unread,
     "calls": calls,
+    "process": process,
+    "threads": threads,
     "errors": errors,
     "refusals": refusals,
     "properties": properties,

@@ -105,6 +105,11 @@ class Backend(ABC):
         """Bytes by name (`active`, `peak`) as far as the library counts them."""
         return {}
 
+    def process_state(self) -> Mapping[str, Any]:
+        """What of the library belongs to the whole process and no call may change, by name: random generators, numbers
+        of threads, default dtypes. Values are compared by `==`."""
+        return {}
+
     def about(self) -> Mapping[str, str]:
         """Versions and what was found, for `tinyllm doctor`."""
         return {}

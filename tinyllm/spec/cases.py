@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class Case:
     tier: str = "smoke"
     decision: int | None = None
     """The numbered decision of the op semantics that this case shows."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers its inputs have."""
+        return sum(prod(draw.shape) for draw in self.inputs.values() if hasattr(draw, "shape"))
 
 
 @dataclass(frozen=True)

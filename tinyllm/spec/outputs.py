@@ -20,6 +20,8 @@ class Output:
     name: str
     shape: str
     dtype: str = "T"
+    may_view: bool = False
+    """Whether it may share memory with an input, so that it changes when that is written to."""
 
     @cached_property
     def is_many(self) -> bool:

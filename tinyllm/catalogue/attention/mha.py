@@ -318,7 +318,12 @@ mha = OpSpec(
         ),
         Attribute("return_kv", False, boolean, "give keys and values back too, past ones included, for the next call"),
     ),
-    outputs=(Output("y", "*B L No"), Output("weights", "?weights"), Output("k", "?k"), Output("v", "?v")),
+    outputs=(
+        Output("y", "*B L No"),
+        Output("weights", "?weights"),
+        Output("k", "?k", may_view=True),
+        Output("v", "?v", may_view=True),
+    ),
     reference=_reference,
     check=check_layer,
     flops=layer_flops,

@@ -1,0 +1,59 @@
+"""What belongs to the whole process is the same after a call as before: it is the user's, and other libraries'."""
+
+from __future__ import annotations
+
+import locale
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.subject import Subject
+from tinyllm.plugins.backend import Backend
+
+
+def process(trial: Trial) -> Iterator[Check]:
+    """The smoke cases, or those asked for, one after the other in the first dtype, on every kernel."""
+    for subject in trial.subjects if trial.dtypes else ():
+        yield _check(trial, subject, trial.dtypes[0])
+
+
+def _check(trial: Trial, subject: Subject, dtype: str) -> Check:
+    def run(admitted: Admitted) -> Verdict:
+        cases = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
+        for number, case in enumerate(c for c in cases if trial.tries(subject, c, dtype)):
+            example = trial.example(case, dtype)
+            if not number:
+                subject(example)  # what is set up once, such as a pool of threads, is set up here
+            before = state(trial.backend)
+            subject(example)
+            after = state(trial.backend)
+            changed = [name for name, value in before.items() if after[name] != value]
+            if changed:
+                return Verdict(f"{case.id}: changes {', '.join(changed)} of the whole process")
+        return Verdict()
+
+    return trial.check("state", run, aspect="process", subject=subject, dtype=dtype)
+
+
+def state(backend: Backend) -> Mapping[str, Any]:
+    """What a call could change for everybody, by name; of the backend's library what the backend tells."""
+    one, small = np.float32(1), np.float32(2.0**-140)
+    name, keys, *place = np.random.get_state(legacy=True)
+    return {
+        "numpy's random generator": (name, np.asarray(keys).tobytes(), place),
+        "Python's random generator": random.getstate(),
+        "numpy's handling of floating-point errors": np.geterr(),
+        "rounding": (one + np.float32(2.0**-24) == one, one + np.float32(1.5 * 2.0**-24) > one),
+        "subnormal numbers": small * one == small,
+        "the environment": dict(os.environ),
+        "the working directory": os.getcwd(),
+        "the locale": locale.setlocale(locale.LC_ALL),
+        "filters of warnings": tuple(warnings.filters),
+        **backend.process_state(),
+    }
