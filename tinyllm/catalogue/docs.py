@@ -66,13 +66,13 @@ def decisions(spec: OpSpec) -> list[int]:
     return sorted(number for number in numbers if number is not None)
 
 
-def main() -> None:
-    """Write the page to the file named, or to standard output."""
+def write(text: str) -> None:
+    """Write a page to the file named on the command line, or to standard output."""
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+        Path(sys.argv[1]).write_text(text, encoding="utf-8")
     else:
-        sys.stdout.write(page())
+        sys.stdout.write(text)
 
 
 if __name__ == "__main__":
-    main()
+    write(page())

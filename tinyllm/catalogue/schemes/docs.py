@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from fractions import Fraction
-from pathlib import Path
 
+from tinyllm.catalogue.docs import write
 from tinyllm.catalogue.schemes import SCHEMES
 from tinyllm.catalogue.schemes.gguf.blocks import GgufBlocks
 from tinyllm.spec.scheme import Scheme
@@ -61,9 +60,10 @@ def _row(scheme: Scheme) -> str:
 
 def section(scheme: Scheme) -> str:
     """One scheme: formula, description, parameters, arrays, source."""
-    lines = [f"\n## {scheme.name}", "", f"`{scheme.formula}`", "", inspect.getdoc(type(scheme)) or "", ""]
-    if parameters := vars(scheme):
-        defaults = ", ".join(f"`{name}={value!r}`" for name, value in parameters.items())
+    about = scheme.about if isinstance(scheme, GgufBlocks) else inspect.getdoc(type(scheme)) or ""
+    lines = [f"\n## {scheme.name}", "", f"`{scheme.formula}`", "", about, ""]
+    if not isinstance(scheme, GgufBlocks):
+        defaults = ", ".join(f"`{name}={value!r}`" for name, value in vars(scheme).items())
         lines += [f"Parameters: {defaults}. With these it is called `{scheme}`, and what follows holds for them.", ""]
     same = f", and the same numbers as `{scheme.affine}`" if scheme.affine else ""
     lines += [f"It has {scheme.bits_per_weight:g} bits per weight in blocks of {scheme.block} columns{same}.", ""]
@@ -92,13 +92,5 @@ def _arrays(scheme: Scheme) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Write the page to the file named, or to standard output."""
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
-    else:
-        sys.stdout.write(page())
-
-
 if __name__ == "__main__":
-    main()
+    write(page())

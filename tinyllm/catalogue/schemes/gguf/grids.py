@@ -6,11 +6,11 @@ The grids are the gguf package's own; it is imported when a weight of these form
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.schemes.gguf.blocks import HALVES, Fields, GgufBlocks, half, integers, lookup, unpack_bits
+from tinyllm.catalogue.schemes.gguf.blocks import HALVES, Block, Fields, GgufBlocks
 from tinyllm.catalogue.schemes.int8 import Int8
 
 SIGNS = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, -1, 1).astype(np.int8)
@@ -38,143 +38,160 @@ def shifted_grid() -> np.ndarray:
     return np.concatenate([rows + 1, rows - 1])
 
 
-class IQ2_XXS(GgufBlocks):
-    """Groups of 32: four bytes choose rows, and four hold signs (7 bits a row) and a scale (4 bits)."""
-
-    name = "iq2_xxs"
-    formula = "w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 32"
-    source = "ggml-common.h: block_iq2_xxs; llama.cpp pull request 4773, after QuIP#, arXiv:2402.04396"
-    fields: ClassVar = {"d": 2, "qs": 64}
-    halves: ClassVar = {"d": 0.002}
-    affine = Int8(32)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        octets = xp.reshape(fields["qs"], (*fields["qs"].shape[:-1], 8, 8))
-        signs, scales = _signs_and_scales(xp, octets[..., 4:], dtype)
-        rows = lookup(xp, grid("IQ2_XXS"), octets[..., :4])
-        return rows * signs, half(xp, fields["d"], dtype) * (scales + 0.5) * 0.25, None
-
-
-class IQ2_XS(GgufBlocks):
-    """Groups of 16: two bytes hold a row (9 bits) and its signs (7 bits)."""
-
-    name = "iq2_xs"
-    formula = "w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 16"
-    source = "ggml-common.h: block_iq2_xs; llama.cpp pull request 4856, after QuIP#, arXiv:2402.04396"
-    fields: ClassVar = {"d": 2, "qs": 64, "scales": 8}
-    halves: ClassVar = {"d": 0.002}
-    affine = Int8(16)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        q = integers(xp, fields["qs"], 2)
-        numbers = lookup(xp, grid("IQ2_XS"), q & 511) * lookup(xp, EVEN_SIGNS, q >> 9)
-        scales = xp.astype(unpack_bits(xp, fields["scales"], 4, 1), dtype)
-        return numbers, half(xp, fields["d"], dtype) * (scales + 0.5) * 0.25, None
-
-
-class IQ2_S(GgufBlocks):
-    """Groups of 16: rows of 10 bits, the upper two in `qh`, and all eight signs of a row."""
-
-    name = "iq2_s"
-    formula = "w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 16"
-    source = "ggml-common.h: block_iq2_s; llama.cpp pull request 5721"
-    fields: ClassVar = {"d": 2, "qs": 32, "signs": 32, "qh": 8, "scales": 8}
-    halves: ClassVar = {"d": 0.002}
-    affine = Int8(16)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        q = _joined(xp, fields["qs"], unpack_bits(xp, fields["qh"], 2, 1))
-        numbers = lookup(xp, grid("IQ2_S"), q) * lookup(xp, SIGNS, fields["signs"])
-        scales = xp.astype(unpack_bits(xp, fields["scales"], 4, 1), dtype)
-        return numbers, half(xp, fields["d"], dtype) * (scales + 0.5) * 0.25, None
-
-
-class IQ3_XXS(GgufBlocks):
-    """Groups of 32: bytes choose rows of 4; signs and scales are kept as in IQ2_XXS."""
-
-    name = "iq3_xxs"
-    formula = "w = d * (s + 1/2) / 2 * sign * grid[q], s the integer of the group of 32"
-    source = "ggml-common.h: block_iq3_xxs; llama.cpp pull request 5196"
-    fields: ClassVar = {"d": 2, "qs": 64, "signs_and_scales": 32}
-    halves: ClassVar = {"d": 0.0006}
-    affine = Int8(32)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        octets = xp.reshape(fields["signs_and_scales"], (*fields["d"].shape[:-1], 8, 4))
-        signs, scales = _signs_and_scales(xp, octets, dtype)
-        rows = lookup(xp, grid("IQ3_XXS"), fields["qs"])
-        return xp.reshape(rows, signs.shape) * signs, half(xp, fields["d"], dtype) * (scales + 0.5) * 0.5, None
-
-
-class IQ3_S(GgufBlocks):
-    """Groups of 32: rows of 9 bits, the ninth in `qh`, and all signs."""
-
-    name = "iq3_s"
-    formula = "w = d * (2 * s + 1) * sign * grid[q], s the integer of the group of 32"
-    source = "ggml-common.h: block_iq3_s; llama.cpp pull request 5676"
-    fields: ClassVar = {"d": 2, "qs": 64, "qh": 8, "signs": 32, "scales": 4}
-    halves: ClassVar = {"d": 0.0006}
-    affine = Int8(32)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        rows = lookup(xp, grid("IQ3_S"), _joined(xp, fields["qs"], unpack_bits(xp, fields["qh"], 1, 1)))
-        signs = lookup(xp, SIGNS, fields["signs"])
-        scales = xp.astype(unpack_bits(xp, fields["scales"], 4, 1), dtype)
-        return xp.reshape(rows, signs.shape) * signs, half(xp, fields["d"], dtype) * (scales * 2 + 1), None
-
-
-class IQ1_S(GgufBlocks):
-    """Groups of 32: two bytes of `qh` hold the upper 3 bits of four rows, a scale of 3 bits and the shift's sign."""
-
-    name = "iq1_s"
-    formula = "w = d * (2 * s + 1) * (grid[q] + shift), s the integer and shift 1/8 or -1/8 of the group of 32"
-    source = "ggml-common.h: block_iq1_s; llama.cpp pull request 5453"
-    fields: ClassVar = {"d": 2, "qs": 32, "qh": 16}
-    halves: ClassVar = {"d": 0.02}
-    affine = Int8(32)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        qh = integers(xp, fields["qh"], 2)[..., None]
-        high = ((qh >> xp.asarray(np.array([0, 3, 6, 9]))) & 7) | ((qh >> 15) << 3)
-        q = _joined(xp, fields["qs"], xp.reshape(high, fields["qs"].shape))
-        scales = xp.astype((qh[..., 0] >> 12) & 7, dtype) * 2 + 1
-        return lookup(xp, shifted_grid(), q), half(xp, fields["d"], dtype) * scales * 0.125, None
-
-
-class IQ1_M(GgufBlocks):
-    """Groups of 16: nibbles of `qh` hold the upper 3 bits of a row and the sign of its shift. Every two bytes of
-    `scales` hold four scales of 3 bits, and a nibble of the float16 scale of the block."""
-
-    name = "iq1_m"
-    formula = "w = d * (2 * s + 1) * (grid[q] + shift), s the integer of the group of 16, shift 1/8 or -1/8 of the row"
-    source = "ggml-common.h: block_iq1_m; llama.cpp pull request 6302"
-    fields: ClassVar = {"qs": 32, "qh": 16, "scales": 8}
-    affine = Int8(16)
-
-    def terms(self, xp: Any, fields: Fields, dtype: Any) -> tuple[Any, Any, Any]:
-        q = _joined(xp, fields["qs"], unpack_bits(xp, fields["qh"], 4, 1))
-        packed = integers(xp, fields["scales"], 2)
-        d = xp.astype(lookup(xp, HALVES, sum((packed[..., i : i + 1] >> 12) << (4 * i) for i in range(4))), dtype)
-        scales = (packed[..., None] >> xp.asarray(np.array([0, 3, 6, 9]))) & 7
-        scales = xp.reshape(xp.astype(scales, dtype), (*packed.shape[:-1], 16)) * 2 + 1
-        return lookup(xp, shifted_grid(), q), d * scales * 0.125, None
-
-    def draw_fields(self, rng: np.random.Generator, blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Float16 scales near 0.02, their nibbles spread over `scales`."""
-        fields = super().draw_fields(rng, blocks)
-        d = rng.uniform(0.01, 0.03, (*blocks, 1)).astype(np.float16).view(np.uint16)
-        nibbles = d >> np.array([0, 4, 8, 12], np.uint16) << np.uint16(12)
-        scales = (fields["scales"].view("<u2") & np.uint16(0x0FFF)) | nibbles
-        return {**fields, "scales": scales.astype("<u2").view(np.uint8)}
-
-
-def _signs_and_scales(xp: Any, octets: Any, dtype: Any) -> tuple[Any, Any]:
-    """Signs int8 `[..., groups, 4, 8]`, of 7 bits for each 8, and scales `[..., groups]` of the upper 4 bits."""
-    packed = integers(xp, octets, 4)
-    signs = lookup(xp, EVEN_SIGNS, (packed >> xp.asarray(np.array([0, 7, 14, 21]))) & 127)
-    return signs, xp.astype(packed[..., 0] >> 28, dtype)
-
-
-def _joined(xp: Any, low: Any, high: Any) -> Any:
+def _joined(b: Block, low: Any, high: Any) -> Any:
     """Integers whose lower 8 bits are bytes, and the bits above."""
-    return xp.astype(low, xp.int64) | (xp.astype(high, xp.int64) << 8)
+    return b.xp.astype(low, b.xp.int64) | (b.xp.astype(high, b.xp.int64) << 8)
+
+
+def _pieces(b: Block, integers: Any, bits: int) -> Any:
+    """The lowest four pieces of so many bits: integers `[...]` to `[..., 4]`."""
+    return (integers[..., None] >> b.xp.asarray(np.arange(4) * bits)) & (2**bits - 1)
+
+
+def _signed(b: Block, rows: Any, signs: Any) -> Any:
+    """Rows of 4 or 8 numbers times as many signs `[..., 8]`."""
+    return b.xp.reshape(rows, signs.shape) * signs
+
+
+def _even_signs(b: Block, words: Any) -> Any:
+    """Eight signs for each of the lowest four pieces of 7 bits: `[..., 4, 8]`."""
+    return b.lookup(EVEN_SIGNS, _pieces(b, words, 7))
+
+
+def _scales(b: Block, integers: Any, factor: float) -> Any:
+    return b.half("d") * (b.number(integers) + 0.5) * factor
+
+
+def _scales_of_nibbles(b: Block) -> Any:
+    return _scales(b, b.bits(b["scales"], 4, 1), 0.25)
+
+
+def _iq2_xxs_words(b: Block) -> Any:
+    """The four bytes of each group that hold signs and the scale."""
+    return b.integers(b["qs"], 4)[..., 1::2]
+
+
+def _iq2_xxs(b: Block) -> Any:
+    rows = b.xp.reshape(b["qs"], (*b["qs"].shape[:-1], 8, 8))[..., :4]
+    return b.lookup(grid("IQ2_XXS"), rows) * _even_signs(b, _iq2_xxs_words(b))
+
+
+def _iq2_xs(b: Block) -> Any:
+    q = b.integers(b["qs"], 2)
+    return b.lookup(grid("IQ2_XS"), q & 511) * b.lookup(EVEN_SIGNS, q >> 9)
+
+
+def _iq2_s(b: Block) -> Any:
+    q = _joined(b, b["qs"], b.bits(b["qh"], 2, 1))
+    return b.lookup(grid("IQ2_S"), q) * b.lookup(SIGNS, b["signs"])
+
+
+def _iq3_xxs(b: Block) -> Any:
+    signs = _even_signs(b, b.integers(b["signs_and_scales"], 4))
+    return _signed(b, b.lookup(grid("IQ3_XXS"), b["qs"]), signs)
+
+
+def _iq3_s(b: Block) -> Any:
+    q = _joined(b, b["qs"], b.bits(b["qh"], 1, 1))
+    return _signed(b, b.lookup(grid("IQ3_S"), q), b.lookup(SIGNS, b["signs"]))
+
+
+def _iq1_s(b: Block) -> Any:
+    qh = b.integers(b["qh"], 2)
+    high = _pieces(b, qh, 3) | ((qh[..., None] >> 15) << 3)
+    return b.lookup(shifted_grid(), _joined(b, b["qs"], b.xp.reshape(high, b["qs"].shape)))
+
+
+def _iq1_m_scales(b: Block) -> Any:
+    packed = b.integers(b["scales"], 2)
+    d = b.number(b.lookup(HALVES, sum((packed[..., i : i + 1] >> 12) << (4 * i) for i in range(4))))
+    scales = b.xp.reshape(_pieces(b, packed, 3), (*packed.shape[:-1], 16))
+    return d * (b.number(scales) * 2 + 1) * 0.125
+
+
+def _spread_scale(rng: np.random.Generator, fields: Fields) -> Fields:
+    """Float16 scales of IQ1_M near 0.02, their nibbles spread over `scales`."""
+    d = rng.uniform(0.01, 0.03, (*fields["scales"].shape[:-1], 1)).astype(np.float16).view(np.uint16)
+    nibbles = d >> np.array([0, 4, 8, 12], np.uint16) << np.uint16(12)
+    scales = (fields["scales"].view("<u2") & np.uint16(0x0FFF)) | nibbles
+    return {"scales": scales.astype("<u2").view(np.uint8)}
+
+
+GRIDS = (
+    GgufBlocks(
+        name="iq1_s",
+        about="Groups of 32: two bytes of `qh` hold the upper 3 bits of four rows, a scale of 3 bits and the shift's "
+        "sign.",
+        formula="w = d * (2 * s + 1) * (grid[q] + shift), s the integer and shift 1/8 or -1/8 of the group of 32",
+        source="ggml-common.h: block_iq1_s; llama.cpp pull request 5453",
+        fields={"d": 2, "qs": 32, "qh": 16},
+        halves={"d": 0.02},
+        q=_iq1_s,
+        scales=lambda b: b.half("d") * (b.number((b.integers(b["qh"], 2) >> 12) & 7) * 2 + 1) * 0.125,
+    ),
+    GgufBlocks(
+        name="iq1_m",
+        about="Groups of 16: nibbles of `qh` hold the upper 3 bits of a row and the sign of its shift. Every two bytes "
+        "of `scales` hold four scales of 3 bits, and a nibble of the float16 scale of the block.",
+        formula="w = d * (2 * s + 1) * (grid[q] + shift), s the integer of the group of 16, shift 1/8 or -1/8 of the "
+        "row",
+        source="ggml-common.h: block_iq1_m; llama.cpp pull request 6302",
+        fields={"qs": 32, "qh": 16, "scales": 8},
+        affine=Int8(16),
+        q=lambda b: b.lookup(shifted_grid(), _joined(b, b["qs"], b.bits(b["qh"], 4, 1))),
+        scales=_iq1_m_scales,
+        redraw=_spread_scale,
+    ),
+    GgufBlocks(
+        name="iq2_xxs",
+        about="Groups of 32: four bytes choose rows, and four hold signs (7 bits a row) and a scale (4 bits).",
+        formula="w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 32",
+        source="ggml-common.h: block_iq2_xxs; llama.cpp pull request 4773, after QuIP#, arXiv:2402.04396",
+        fields={"d": 2, "qs": 64},
+        halves={"d": 0.002},
+        q=_iq2_xxs,
+        scales=lambda b: _scales(b, _iq2_xxs_words(b) >> 28, 0.25),
+    ),
+    GgufBlocks(
+        name="iq2_xs",
+        about="Groups of 16: two bytes hold a row (9 bits) and its signs (7 bits).",
+        formula="w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 16",
+        source="ggml-common.h: block_iq2_xs; llama.cpp pull request 4856, after QuIP#, arXiv:2402.04396",
+        fields={"d": 2, "qs": 64, "scales": 8},
+        halves={"d": 0.002},
+        affine=Int8(16),
+        q=_iq2_xs,
+        scales=_scales_of_nibbles,
+    ),
+    GgufBlocks(
+        name="iq2_s",
+        about="Groups of 16: rows of 10 bits, the upper two in `qh`, and all eight signs of a row.",
+        formula="w = d * (s + 1/2) / 4 * sign * grid[q], s the integer of the group of 16",
+        source="ggml-common.h: block_iq2_s; llama.cpp pull request 5721",
+        fields={"d": 2, "qs": 32, "signs": 32, "qh": 8, "scales": 8},
+        halves={"d": 0.002},
+        affine=Int8(16),
+        q=_iq2_s,
+        scales=_scales_of_nibbles,
+    ),
+    GgufBlocks(
+        name="iq3_xxs",
+        about="Groups of 32: bytes choose rows of 4; signs and scales are kept as in IQ2_XXS.",
+        formula="w = d * (s + 1/2) / 2 * sign * grid[q], s the integer of the group of 32",
+        source="ggml-common.h: block_iq3_xxs; llama.cpp pull request 5196",
+        fields={"d": 2, "qs": 64, "signs_and_scales": 32},
+        halves={"d": 0.0006},
+        q=_iq3_xxs,
+        scales=lambda b: _scales(b, b.integers(b["signs_and_scales"], 4) >> 28, 0.5),
+    ),
+    GgufBlocks(
+        name="iq3_s",
+        about="Groups of 32: rows of 9 bits, the ninth in `qh`, and all signs.",
+        formula="w = d * (2 * s + 1) * sign * grid[q], s the integer of the group of 32",
+        source="ggml-common.h: block_iq3_s; llama.cpp pull request 5676",
+        fields={"d": 2, "qs": 64, "qh": 8, "signs": 32, "scales": 4},
+        halves={"d": 0.0006},
+        q=_iq3_s,
+        scales=lambda b: b.half("d") * (b.number(b.bits(b["scales"], 4, 1)) * 2 + 1),
+    ),
+)
