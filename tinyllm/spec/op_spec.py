@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from tinyllm.spec.cases import BadInput, Case
@@ -105,10 +105,7 @@ class OpSpec:
     @cached_property
     def all_cases(self) -> tuple[Case, ...]:
         """`cases` and `more_cases`; their ids are distinct."""
-        if not self.more_cases:
-            return self.cases
-        module, _, name = self.more_cases.partition(":")
-        return (*self.cases, *getattr(importlib.import_module(module), name)())
+        return (*self.cases, *_made(self.more_cases))
 
     @cached_property
     def gives_many(self) -> bool:
@@ -117,11 +114,7 @@ class OpSpec:
 
     def cases_of(self, scheme: Scheme) -> tuple[Case, ...]:
         """The cases that hold kernels to a scheme."""
-        if not self.scheme_cases:
-            return ()
-        module, _, name = self.scheme_cases.partition(":")
-        cases: tuple[Case, ...] = getattr(importlib.import_module(module), name)(scheme)
-        return cases
+        return _made(self.scheme_cases, scheme)
 
     @cached_property
     def positional(self) -> tuple[Input, ...]:
@@ -141,3 +134,10 @@ class OpSpec:
         keyword = [kinds(i.name, kinds.KEYWORD_ONLY, default=None) for i in self.keyword]
         plain = [kinds(a.name, kinds.KEYWORD_ONLY, default=a.default) for a in self.attributes]
         return inspect.Signature(positional + keyword + plain)
+
+
+@cache
+def _made(path: str, *schemes: Scheme) -> tuple[Case, ...]:
+    """The cases that the function of a path `"module:function"` gives; none without a path."""
+    module, _, name = path.partition(":")
+    return tuple(getattr(importlib.import_module(module), name)(*schemes)) if path else ()

@@ -108,13 +108,21 @@ def visible(xp: Any, length: int, keys: int, causal: bool, window: int | None, e
     distance = xp.expand_dims(xp.arange(length), axis=1) + ((keys if end is None else end) - length) - key
     seen = None if end is None else key < end
     if causal:
-        seen = distance >= 0 if seen is None else xp.logical_and(seen, distance >= 0)
+        seen = both(xp, seen, distance >= 0)
     if window is not None:
-        near = distance < window
-        if not causal:
-            near = xp.logical_and(near, distance > -window)
-        seen = near if seen is None else xp.logical_and(seen, near)
+        seen = both(xp, seen, distance < window)
+        seen = seen if causal else both(xp, seen, distance > -window)
     return seen
+
+
+def both(xp: Any, seen: Any, mask: Any) -> Any:
+    """The keys that both masks allow; None allows all."""
+    return mask if seen is None else seen if mask is None else xp.logical_and(seen, mask)
+
+
+def of_scores(xp: Any, key_mask: Any) -> Any:
+    """A key mask `[*B, S]`, or None, as one that is broadcastable to the scores `[*B, H, L, S]`."""
+    return None if key_mask is None else xp.expand_dims(xp.expand_dims(key_mask, axis=-2), axis=-2)
 
 
 def attend(
@@ -213,41 +221,28 @@ def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
     if mask is None:
         return None, seen
     if str(mask.dtype).rpartition(".")[2].startswith("bool"):
-        return None, mask if seen is None else xp.logical_and(mask, seen)
-    hidden = mask > float("-inf")
-    return mask, hidden if seen is None else xp.logical_and(hidden, seen)
+        return None, both(xp, mask, seen)
+    return mask, both(xp, mask > float("-inf"), seen)
 
 
-def unread_keys(seen: Any, lead: tuple[int, ...], length: int, **arrays: Any) -> dict[str, Any]:
-    """For each array `[*B, S, D]` of keys or values a bool array of its shape, True where no query attends to the key,
-    in any entry of the batch or head that the array is broadcast to. numpy only.
+def unread_keys(seen: Any, scores: tuple[int, ...], **arrays: Any) -> dict[str, Any]:
+    """For each array `[*B, Hkv, S, D]` of keys or values a bool array of its shape, True where no query attends to the
+    key, in any entry of the batch that the array is broadcast to, and in any query head that its head serves. numpy
+    only.
 
-    seen: what `visible` and the masks allow, broadcastable to `[*lead, L, S]`; None: all.
+    seen: what `visible` and the masks allow, broadcastable to the shape of the scores; None: all.
     """
-    return {name: ~_along(seen, (*lead, length), a) for name, a in arrays.items()}
+    used = np.any(np.broadcast_to(True if seen is None else seen, scores), axis=-2)
 
+    def unread(array: Any) -> Any:
+        *lead, _, _ = array.shape
+        of_array = np.any(used, axis=tuple(range(used.ndim - 1 - len(lead))))
+        for axis, size in enumerate(lead):  # 1 of a broadcast axis stands for all, a kv head for its group
+            served = of_array.shape[axis] // max(size, 1)
+            of_array = of_array.reshape(*lead[:axis], size, served, *of_array.shape[axis + 1 :]).any(axis + 1)
+        return np.broadcast_to(~of_array[..., None], array.shape)
 
-def _along(seen: Any, queries: tuple[int, ...], array: Any) -> Any:
-    """Bool in the shape of the array `[*B, S, D]`: whether any query attends to the key. `queries`: the axes of the
-    scores up to L."""
-    *lead, keys, _ = array.shape
-    used = np.any(np.broadcast_to(True if seen is None else seen, (*queries, keys)), axis=-2)
-    used = np.any(used, axis=tuple(range(used.ndim - 1 - len(lead))))
-    shared = tuple(axis for axis, size in enumerate(lead) if size == 1)
-    return np.broadcast_to(np.any(used, axis=shared, keepdims=True)[..., None], array.shape)
-
-
-def unread_of_groups(seen: Any, lead: tuple[int, ...], heads: int, length: int, **arrays: Any) -> dict[str, Any]:
-    """`unread_keys` for arrays `[*B, Hkv, S, D]`, each kv head of which serves a group of the query heads. `seen` is
-    broadcastable to `[*lead, Hq, L, S]`."""
-
-    def of_one(array: Any) -> Any:
-        kv_heads, keys = array.shape[-3:-1]
-        scores = np.broadcast_to(True if seen is None else seen, (*lead, heads, length, keys))
-        of_group = np.any(scores.reshape(*lead, kv_heads, heads // kv_heads, length, keys), axis=-3)
-        return ~_along(of_group, (*lead, kv_heads, length), array)
-
-    return {name: of_one(array) for name, array in arrays.items()}
+    return {name: unread(array) for name, array in arrays.items()}
 
 
 def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = None, seen: Any = None) -> Any:

@@ -12,14 +12,16 @@ from tinyllm.catalogue.attention.formula import (
     SETTINGS,
     attend_groups,
     attention_flops,
+    both,
     check_heads,
     check_key_mask,
     check_mask,
     check_scale,
     error_scale,
+    of_scores,
     split_mask,
     sums_of,
-    unread_of_groups,
+    unread_keys,
     visible,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
@@ -55,15 +57,7 @@ def _masks(
     # kv_lengths may be unsigned or have 8 bits, and differences of them are taken
     end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
     additive, seen = split_mask(xp, mask, visible(xp, length, keys, causal, window, end))
-    return additive, both(xp, seen, key_mask)
-
-
-def both(xp: Any, seen: Any, key_mask: Any) -> Any:
-    """The keys that both `seen` (None: all) and a key mask `[*B, S]` (None: all) allow, broadcastable to the scores."""
-    if key_mask is None:
-        return seen
-    of_scores = xp.expand_dims(xp.expand_dims(key_mask, axis=-2), axis=-2)
-    return of_scores if seen is None else xp.logical_and(seen, of_scores)
+    return additive, both(xp, seen, of_scores(xp, key_mask))
 
 
 def _check(call: Call) -> None:
@@ -103,8 +97,7 @@ def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
 def _unread(inputs: Any, attributes: Any) -> Any:
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     lead = np.broadcast_shapes(*(a.shape[:-3] for a in (q, k, v)))
-    heads, length = q.shape[-3:-1]
-    return unread_of_groups(_numpy_masks(inputs, attributes)[1], lead, heads, length, k=k, v=v)
+    return unread_keys(_numpy_masks(inputs, attributes)[1], (*lead, *q.shape[-3:-1], k.shape[-2]), k=k, v=v)
 
 
 def _flops(call: Call) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
@@ -54,12 +55,7 @@ def _check_values(call: Call, values: Any) -> None:
 
 def _bytes(call: Call) -> int:
     """The new rows are read and written; the other rows of the pages are not touched."""
-    return int(2 * (prod(call.shape("k")) + prod(call.shape("v"))) * itemsize(call.dtype("k")))
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of a float dtype."""
-    return {"float64": 8, "float32": 4}.get(dtype, 2)
+    return int(2 * (prod(call.shape("k")) + prod(call.shape("v"))) * numpy_dtype(call.dtype("k")).itemsize)
 
 
 def append_inputs(

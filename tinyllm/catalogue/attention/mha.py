@@ -12,16 +12,19 @@ from tinyllm.catalogue.attention.formula import (
     REFUSED,
     SETTINGS,
     attend_groups,
+    both,
+    of_scores,
     split_mask,
-    unread_of_groups,
+    unread_keys,
     visible,
 )
-from tinyllm.catalogue.attention.gqa import both
 from tinyllm.catalogue.attention.mha_cases import BAD_INPUTS, CASES
 from tinyllm.catalogue.attention.mha_checks import check_layer, layer_flops
+from tinyllm.catalogue.attention.mha_composed import after, swapped
 from tinyllm.catalogue.products.linear import product
 from tinyllm.catalogue.rope.rope_angles import cos_sin
 from tinyllm.catalogue.rope.rope_rotate import rotate
+from tinyllm.catalogue.rows.rms_norm import normed
 from tinyllm.spec.attribute_checks import boolean, choice, instance, integer, number, optional
 from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
@@ -74,19 +77,19 @@ def _reference(
 
     def ready(x: Any, norm: Any) -> Any:
         if norm is not None and not qk_norm_after_rope:
-            x = _rms_norm(xp, x, norm, norm_eps)
+            x = normed(xp, x, norm, eps=norm_eps)
         x = _turn(xp, x, positions, rope)
-        return _rms_norm(xp, x, norm, norm_eps) if norm is not None and qk_norm_after_rope else x
+        return normed(xp, x, norm, eps=norm_eps) if norm is not None and qk_norm_after_rope else x
 
     q = ready(_split(xp, product(xp, query, q_proj, q_bias), num_heads), q_norm)
     k, v = past_k, past_v
     if k_proj is not None:
         key = query if key is None else key
         value = key if value is None else value
-        k = _after(xp, k, ready(_split(xp, product(xp, key, k_proj, k_bias), kv_heads), k_norm))
-        v = _after(xp, v, _split(xp, product(xp, value, v_proj, v_bias), kv_heads))
+        k = after(xp, k, ready(_split(xp, product(xp, key, k_proj, k_bias), kv_heads), k_norm))
+        v = after(xp, v, _split(xp, product(xp, value, v_proj, v_bias), kv_heads))
     additive, seen = split_mask(xp, mask, visible(xp, length, k.shape[-2], causal, window))
-    seen = both(xp, seen, key_mask)
+    seen = both(xp, seen, of_scores(xp, key_mask))
     all_k, all_v = k, v
     for row_k, row_v in _extra(xp, k, v, bias_k, bias_v, add_zero_attn):
         additive, seen = _always(xp, additive, all_k.shape[-2], 0), _always(xp, seen, all_k.shape[-2], 1)
@@ -102,27 +105,13 @@ def _reference(
     return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
 
-def _swap(xp: Any, x: Any) -> Any:
-    """`[..., L, H, D]` to `[..., H, L, D]` and back."""
-    n = x.ndim
-    return xp.permute_dims(x, (*range(n - 3), n - 2, n - 3, n - 1))
-
-
 def _split(xp: Any, x: Any, heads: int) -> Any:
-    return _swap(xp, xp.reshape(x, (*x.shape[:-1], heads, x.shape[-1] // heads)))
+    return swapped(xp, xp.reshape(x, (*x.shape[:-1], heads, x.shape[-1] // heads)))
 
 
 def _merge(xp: Any, x: Any) -> Any:
-    x = _swap(xp, x)
+    x = swapped(xp, x)
     return xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
-
-
-def _after(xp: Any, past: Any, new: Any) -> Any:
-    return new if past is None else xp.concat([past, new], axis=-2)
-
-
-def _rms_norm(xp: Any, x: Any, weight: Any, eps: float) -> Any:
-    return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
 def _turn(xp: Any, x: Any, positions: Any, rope: Rope | None) -> Any:
@@ -165,22 +154,29 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     scores."""
     heads = attributes["num_heads"]
     kv_heads = attributes.get("num_kv_heads") or heads
+
+    def sizes_of(which: str, x: Any, count: int) -> Any:
+        """The sizes of a projection, head by head, normed where its numbers are."""
+        size, norm = _split(np, _size(inputs, x, which), count), inputs.get(f"{which}_norm")
+        if norm is None:
+            return size
+        numbers = product(np, _finite(x), inputs[f"{which}_proj"], inputs.get(f"{which}_bias"))
+        mean = np.mean(_split(np, numbers, count) ** 2, axis=-1, keepdims=True)
+        return size / np.sqrt(mean + attributes.get("norm_eps", 1e-6)) * np.max(np.abs(norm))
+
     query = inputs["query"]
-    plain = _split(np, _plain(inputs, query, "q"), heads)
-    q = _normed(_split(np, _size(inputs, query, "q"), heads), plain, inputs.get("q_norm"), attributes)
-    k, v = (inputs.get(name) if inputs.get(name) is None else np.abs(inputs[name]) for name in ("past_k", "past_v"))
+    q = sizes_of("q", query, heads)
+    k, v, bias_k, bias_v = (
+        inputs.get(name) if inputs.get(name) is None else np.abs(inputs[name])
+        for name in ("past_k", "past_v", "bias_k", "bias_v")
+    )
     if inputs.get("k_proj") is not None:
         key = query if inputs.get("key") is None else inputs["key"]
         value = key if inputs.get("value") is None else inputs["value"]
-        plain = _split(np, _plain(inputs, key, "k"), kv_heads)
-        k = _after(
-            np, k, _normed(_split(np, _size(inputs, key, "k"), kv_heads), plain, inputs.get("k_norm"), attributes)
-        )
-        v = _after(np, v, _split(np, _size(inputs, value, "v"), kv_heads))
+        k, v = after(np, k, sizes_of("k", key, kv_heads)), after(np, v, sizes_of("v", value, kv_heads))
     kv = [
         np.broadcast_to(np.max(a, axis=-1, keepdims=True, initial=0), a.shape) for a in (k, v)
     ]  # rotation mixes the dims of a head
-    bias_k, bias_v = (None if inputs.get(name) is None else np.abs(inputs[name]) for name in ("bias_k", "bias_v"))
     for row_k, row_v in _extra(np, k, v, bias_k, bias_v, False):
         k, v = np.concat([k, row_k], axis=-2), np.concat([v, row_v], axis=-2)
     factor = q.shape[-1] ** -0.5 if attributes.get("scale") is None else abs(attributes["scale"])
@@ -221,46 +217,30 @@ def _unread(inputs: Any, attributes: Any) -> Any:
     """Tokens of key and value, and past keys, that no query sees: nowhere where keys and values are given back."""
     if attributes.get("return_kv"):
         return {}
-    query, past_k, past_v, key, value = (inputs.get(name) for name in ("query", "past_k", "past_v", "key", "value"))
-    lead, heads, length = query.shape[:-2], attributes["num_heads"], query.shape[-2]
-    past = 0 if past_k is None else past_k.shape[-2]
-    new = 0 if inputs.get("k_proj") is None else (query if key is None else key).shape[-2]
+    lead, length = inputs["query"].shape[:-2], inputs["query"].shape[-2]
+    cached = {name: inputs[name] for name in ("past_k", "past_v") if inputs.get(name) is not None}
+    # a token is read as a whole: one kv head of all
+    tokens = {name: inputs[name][..., None, :, :] for name in ("key", "value") if inputs.get(name) is not None}
+    past = cached["past_k"].shape[-2] if cached else 0
+    new = 0 if inputs.get("k_proj") is None else tokens["key"].shape[-2] if "key" in tokens else length
     places = visible(np, length, past + new, attributes.get("causal", False), attributes.get("window"))
-    seen = both(np, split_mask(np, inputs.get("mask"), places)[1], inputs.get("key_mask"))
-    if seen is not None:
-        seen = np.broadcast_to(seen, (*lead, heads, length, past + new))
-    given = {name: array for name, array in (("past_k", past_k), ("past_v", past_v)) if array is not None}
-    unread = unread_of_groups(None if seen is None else seen[..., :past], lead, heads, length, **given)
-    for name, tokens in (("key", key), ("value", value)):
-        if tokens is not None:  # a token is read as a whole: one kv head of all
-            own = None if seen is None else seen[..., past:]
-            unread[name] = unread_of_groups(own, lead, heads, length, tokens=tokens[..., None, :, :])["tokens"][
-                ..., 0, :, :
-            ]
-    return unread
+    seen = both(np, split_mask(np, inputs.get("mask"), places)[1], of_scores(np, inputs.get("key_mask")))
+    shape = (*lead, attributes["num_heads"], length, past + new)
+    of_past, of_new = np.split(np.broadcast_to(True if seen is None else seen, shape), [past], axis=-1)
+    unread = unread_keys(of_new, of_new.shape, **tokens)
+    return unread_keys(of_past, of_past.shape, **cached) | {name: a[..., 0, :, :] for name, a in unread.items()}
 
 
 def _size(inputs: Any, x: Any, which: str) -> Any:
-    """|x| |W|^T + |b|; what NaN and inf stand for is seen by nobody."""
+    """|x| |W|^T + |b|."""
     weight, bias = inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
-    size = np.abs(np.nan_to_num(x, nan=0, posinf=0, neginf=0)) @ magnitude(weight).T
+    size = np.abs(_finite(x)) @ magnitude(weight).T
     return size if bias is None else size + np.abs(bias)
 
 
-def _plain(inputs: Any, x: Any, which: str) -> Any:
-    return product(
-        np, np.nan_to_num(x, nan=0, posinf=0, neginf=0), inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
-    )
-
-
-def _normed(size: Any, plain: Any, norm: Any, attributes: Any) -> Any:
-    if norm is None:
-        return size
-    return (
-        size
-        / np.sqrt(np.mean(plain**2, axis=-1, keepdims=True) + attributes.get("norm_eps", 1e-6))
-        * np.max(np.abs(norm))
-    )
+def _finite(x: Any) -> Any:
+    """What NaN and inf stand for is seen by nobody."""
+    return np.nan_to_num(x, nan=0, posinf=0, neginf=0)
 
 
 mha = OpSpec(

@@ -60,7 +60,7 @@ def mha(
     def heads(x: Any, weight: Any, bias: Any, count: int) -> Any:
         """`[*B, S, E]` to `[*B, H, S, D]`."""
         y = ops.linear(widened(x), widened(weight), bias=widened(bias))
-        return _swapped(xp, xp.reshape(y, (*y.shape[:-1], count, y.shape[-1] // count)))
+        return swapped(xp, xp.reshape(y, (*y.shape[:-1], count, y.shape[-1] // count)))
 
     def turned(x: Any, norm: Any) -> Any:
         if norm is not None and not qk_norm_after_rope:
@@ -73,8 +73,8 @@ def mha(
     k, v = widened(past_k), widened(past_v)
     if k_proj is not None:
         key = query if key is None else key
-        k = _after(xp, k, turned(heads(key, k_proj, k_bias, kv_heads), k_norm))
-        v = _after(xp, v, heads(key if value is None else value, v_proj, v_bias, kv_heads))
+        k = after(xp, k, turned(heads(key, k_proj, k_bias, kv_heads), k_norm))
+        v = after(xp, v, heads(key if value is None else value, v_proj, v_bias, kv_heads))
     rows = [] if bias_k is None else [(widened(bias_k), widened(bias_v))]
     rows += [(None, None)] if add_zero_attn else []
     masks = {"mask": mask, "key_mask": key_mask, "causal": causal, "window": window}
@@ -85,7 +85,7 @@ def mha(
         all_k, all_v = _with_row(ops, all_k, row_k), _with_row(ops, all_v, row_v)
     settings = {name: value for name, value in masks.items() if value is not None}
     settings |= {"sinks": sinks, "scale": scale, "softcap": softcap}
-    y = _swapped(xp, ops.gqa(q, all_k, all_v, **settings))
+    y = swapped(xp, ops.gqa(q, all_k, all_v, **settings))
     y = ops.linear(xp.reshape(y, (*y.shape[:-2], y.shape[-2] * y.shape[-1])), widened(o_proj), bias=widened(o_bias))
     outputs = [y]
     if need_weights is not None:  # what comes of values that are the unit matrix
@@ -98,13 +98,14 @@ def mha(
     return rounded if len(rounded) > 1 else rounded[0]
 
 
-def _swapped(xp: Any, x: Any) -> Any:
+def swapped(xp: Any, x: Any) -> Any:
     """`[..., L, H, D]` to `[..., H, L, D]` and back."""
     axes = len(x.shape)
     return xp.permute_dims(x, (*range(axes - 3), axes - 2, axes - 3, axes - 1))
 
 
-def _after(xp: Any, past: Any, new: Any) -> Any:
+def after(xp: Any, past: Any, new: Any) -> Any:
+    """Past keys or values, None where there are none, and new ones."""
     return new if past is None else xp.concat([past, new], axis=-2)
 
 

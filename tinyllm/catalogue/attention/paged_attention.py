@@ -18,9 +18,10 @@ from tinyllm.catalogue.attention.formula import (
     sums_of,
     visible,
 )
-from tinyllm.catalogue.attention.kv_append import check_pages, itemsize
+from tinyllm.catalogue.attention.kv_append import check_pages
 from tinyllm.catalogue.attention.paged_attention_cases import BAD_INPUTS, CASES
 from tinyllm.errors import invalid
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
@@ -157,7 +158,7 @@ def _bytes(call: Call) -> int:
     """q and the pages named by the block table are read, and y is written; the rest of the pool is not touched."""
     q, k, v = call.shape("q"), call.shape("k_pages"), call.shape("v_pages")
     rows = call.shape("block_table")[0] * _keys(call) * k[1]
-    return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * itemsize(call.dtype("q")))
+    return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * numpy_dtype(call.dtype("q")).itemsize)
 
 
 paged_attention = OpSpec(

@@ -76,7 +76,7 @@ def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
 def _unread(inputs: Any, attributes: Any) -> Any:
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in (q, k, v)))
-    return unread_keys(_masks(inputs, attributes)[1], lead, q.shape[-2], k=k, v=v)
+    return unread_keys(_masks(inputs, attributes)[1], (*lead, q.shape[-2], k.shape[-2]), k=k, v=v)
 
 
 def _flops(call: Call) -> int:

@@ -114,7 +114,7 @@ _SHAPES: dict[str, tuple[Any, ...]] = {
 """Leading axes of q, k and v, then L and S."""
 
 
-def _crossed() -> list[Case]:
+def _crossed() -> Iterator[Case]:
     options: dict[str, list[Any]] = {
         "shape": list(_SHAPES),
         "mask": MASKS,
@@ -122,7 +122,6 @@ def _crossed() -> list[Case]:
         "value_dim": [8, 3],
         **FLAGS,
     }
-    cases = []
     for row in pairwise(options):
         q, k, v, length, keys = _SHAPES[row["shape"]]
         lead = np.broadcast_shapes(q, k, v)
@@ -131,10 +130,7 @@ def _crossed() -> list[Case]:
         if row["sinks"]:
             inputs["sinks"] = normal(*lead[-1:]) if lead else constant(-0.5)
         name = f"{row['shape']},D8,Dv{row['value_dim']}" + (row["mask"] and f",{row['mask']}")
-        cases.append(
-            Case(name + flag_words({n: row[n] for n in ("sinks", *FLAGS)}), inputs, settings_of(row), "full", 4)
-        )
-    return cases
+        yield Case(name + flag_words({n: row[n] for n in ("sinks", *FLAGS)}), inputs, settings_of(row), "full", 4)
 
 
 def sdpa() -> tuple[Case, ...]:

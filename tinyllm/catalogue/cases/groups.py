@@ -42,7 +42,7 @@ def _lengths(lead: tuple[int, ...], keys: int) -> Draw:
     return constant(lengths, "int32")
 
 
-def _crossed() -> list[Case]:
+def _crossed() -> Iterator[Case]:
     options: dict[str, list[Any]] = {
         "shape": list(_SHAPES),
         "mask": MASKS,
@@ -52,7 +52,6 @@ def _crossed() -> list[Case]:
         "value_dim": [8, 3],
         **FLAGS,
     }
-    cases = []
     for row in pairwise(options):
         q_lead, k_lead, heads, kv_heads, length, keys = _SHAPES[row["shape"]]
         lead = np.broadcast_shapes(q_lead, k_lead)
@@ -68,8 +67,7 @@ def _crossed() -> list[Case]:
             inputs["sinks"] = normal(heads)
         words = "".join(f",{row[name]}" for name in ("mask", "key_mask") if row[name])
         flags = flag_words({name: row[name] for name in ("lengths", "sinks", *FLAGS)})
-        cases.append(Case(f"{row['shape']},Dv{row['value_dim']}{words}{flags}", inputs, settings_of(row), "full", 4))
-    return cases
+        yield Case(f"{row['shape']},Dv{row['value_dim']}{words}{flags}", inputs, settings_of(row), "full", 4)
 
 
 def gqa() -> tuple[Case, ...]:

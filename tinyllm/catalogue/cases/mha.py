@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,8 +70,7 @@ def _allowed(pair: Mapping[str, Any]) -> bool:
     return not (keys.startswith("cross") and turn)
 
 
-def _crossed() -> list[Case]:
-    cases = []
+def _crossed() -> Iterator[Case]:
     for row in pairwise(_OPTIONS, _allowed):
         inputs = _inputs(row)
         settings = settings_of(row) | {"num_heads": 4, "num_kv_heads": row["kv_heads"]}
@@ -88,8 +87,7 @@ def _crossed() -> list[Case]:
         name = ",".join(
             [f"{lead}{row['length']}", row["keys"], f"Hkv{row['kv_heads']}", f"Dv{row['value_dim']}", *words]
         )
-        cases.append(Case(name + after + flags + weights, inputs, settings, "full", 12))
-    return cases
+        yield Case(name + after + flags + weights, inputs, settings, "full", 12)
 
 
 def _inputs(row: Mapping[str, Any]) -> dict[str, Draw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ def _typed(inputs: dict[str, Draw], dtype: str) -> dict[str, Draw]:
     return inputs | lengths | {"block_table": constant(table, dtype)}
 
 
-def _crossed() -> list[Case]:
-    cases = []
+def _crossed() -> Iterator[Case]:
     for row in pairwise(_OPTIONS):
         heads, kv_heads = _HEADS[row["heads"]]
         sizes = {"page": row["page"], "value_dim": row["value_dim"], "spare": row["spare"]}
@@ -52,8 +52,7 @@ def _crossed() -> list[Case]:
             inputs["sinks"] = normal(heads)
         words = f"{row['lengths']},{row['heads']},page{row['page']},Dv{row['value_dim']},{row['dtype']}"
         flags = flag_words({n: row[n] for n in ("sinks", *_SETTINGS)}) + (",spare" if row["spare"] else "")
-        cases.append(Case(words + flags, inputs, settings_of(row), "full", 4))
-    return cases
+        yield Case(words + flags, inputs, settings_of(row), "full", 4)
 
 
 def _borders(page: int, dim: int) -> Case:
@@ -163,9 +162,8 @@ def paged_attention() -> tuple[Case, ...]:
     return (*_crossed(), *cases, *_models())
 
 
-def _models() -> list[Case]:
+def _models() -> Iterator[Case]:
     """A decode step of two sequences and a prefill with the heads of each model."""
-    cases = []
     for name in (*_MODELS, "Qwen3-8B", "gpt-oss-20b"):
         size = MODELS[name]
         extra = {"sinks": normal(size.heads)} if name.startswith("gpt-oss") else {}
@@ -173,10 +171,9 @@ def _models() -> list[Case]:
         words = f"Hq{size.heads},Hkv{size.kv_heads},D{size.head_dim}"
         sizes = {"heads": size.heads, "kv_heads": size.kv_heads, "dim": size.head_dim}
         decode = batch([(1, 140), (1, 33)], page=64, **sizes) | extra
-        cases.append(Case(f"{name},decode,B2,{words},page64", decode, settings, "model", 6))
+        yield Case(f"{name},decode,B2,{words},page64", decode, settings, "model", 6)
         prefill = batch([(17, 17)], page=32, **sizes) | extra
-        cases.append(Case(f"{name},prefill,T17,{words},page32", prefill, settings, "model", 6))
-    return cases
+        yield Case(f"{name},prefill,T17,{words},page32", prefill, settings, "model", 6)
 
 
 def _odd_numbers(*shape: int) -> Draw:

@@ -35,12 +35,8 @@ def _linear_case(
     return Case(name + id + sizes, inputs, tier=tier, decision=20 if 0 in (*rows, k, n) else None)
 
 
-def linear() -> tuple[Case, ...]:
+def linear() -> Iterator[Case]:
     """Each size odd in turn, ranks with and without a bias, empty axes, magnitudes; the projections of real models."""
-    return tuple(_linear())
-
-
-def _linear() -> Iterator[Case]:
     for i, n in enumerate(AROUND):
         yield _linear_case((1,), n, 33, bias=i % 2 == 0)
         yield _linear_case((5,), 17, n, bias=i % 2 == 1)
@@ -93,12 +89,8 @@ def _projections() -> Iterator[Case]:
             yield _linear_case((length,), k, min(n, most), with_bias, tier="model", name=f"{model},{stage},{what},")
 
 
-def embedding() -> tuple[Case, ...]:
+def embedding() -> Iterator[Case]:
     """Row lengths, ranks and dtypes of ids, repeated and last rows, rows of any magnitude; tables of real models."""
-    return tuple(_embedding())
-
-
-def _embedding() -> Iterator[Case]:
     for i, d in enumerate(AROUND):
         v = AROUND[-1 - i]
         yield Case(f"5,V{v},D{d}", {"ids": integers(0, v, 5), "weight": normal(v, d)}, tier="full")

@@ -78,18 +78,14 @@ def _positions_of(name: str, lead: tuple[int, ...], length: int) -> dict[str, Dr
     }[name]
 
 
-def rope() -> tuple[Case, ...]:
-    """All settings crossed pairwise; large positions, positions of every integer dtype; empty axes; magnitudes; heads
-    of real models."""
-    return tuple(_rope())
-
-
 def _has_batch(row: Mapping[str, Any]) -> bool:
     """Whether x has the axis before L that positions for each sequence need."""
     return bool(row.get("lead", (1,))) or row.get("positions", "start") not in ("offsetB", "positionsBL")
 
 
-def _rope() -> Iterator[Case]:
+def rope() -> Iterator[Case]:
+    """All settings crossed pairwise; large positions, positions of every integer dtype; empty axes; magnitudes; heads
+    of real models."""
     options: dict[str, Any] = {
         "lead": [(2,), (), (1,), (2, 3), (1, 5), (2, 1, 3)],
         "length": [1, 2, 17, 33],
@@ -161,12 +157,8 @@ def _positions(dtype: str, *shape: int) -> Draw:
     return Draw(shape, lambda rng: np.asarray(rng.integers(0, 200, shape), dtype))
 
 
-def rope_angles() -> tuple[Case, ...]:
+def rope_angles() -> Iterator[Case]:
     """All settings crossed pairwise; large positions, positions of every integer dtype; frequencies of real models."""
-    return tuple(_rope_angles())
-
-
-def _rope_angles() -> Iterator[Case]:
     options: dict[str, Any] = {
         "dims": [64, 2, 80, 96, 128, 256],
         "frequencies": list(FREQUENCIES),
@@ -219,12 +211,8 @@ def _angles(*shape: int) -> dict[str, Draw]:
     return {"cos": constant(np.cos(angles)), "sin": constant(np.sin(angles))}
 
 
-def rope_rotate() -> tuple[Case, ...]:
+def rope_rotate() -> Iterator[Case]:
     """Head sizes, broadcast angles and layouts crossed pairwise; empty axes, magnitudes; the heads of real models."""
-    return tuple(_rope_rotate())
-
-
-def _rope_rotate() -> Iterator[Case]:
     options: dict[str, Any] = {
         "axes": SPREADS,
         "size": HEAD_DIMS,

@@ -33,12 +33,8 @@ def masked_scores(*shape: int, share: float = 0.3) -> Draw:
     return Draw(shape, make)
 
 
-def softmax() -> tuple[Case, ...]:
+def softmax() -> Iterator[Case]:
     """Row lengths, every axis of every rank, excluded, equal and very different scores; scores of real models."""
-    return tuple(_softmax())
-
-
-def _softmax() -> Iterator[Case]:
     for n in (*LENGTHS, 7919):
         yield Case(f"2x{n},spread4", {"x": normal(2, n, scale=4.0)}, tier="full")
     for shape in ((17,), (5, 33), (3, 17, 5), (2, 3, 15, 7), (2, 1, 3, 2, 17)):
@@ -80,12 +76,9 @@ def _softmax() -> Iterator[Case]:
     yield Case("SmolLM2-135M,logits", {"x": normal(3, MODELS["SmolLM2-135M"].vocab, scale=8.0)}, tier="model")
 
 
-def rms_norm() -> tuple[Case, ...]:
+def rms_norm() -> Iterator[Case]:
     """Row lengths, ranks, a large, a small and no eps, magnitudes; the norms of real models, those of heads too."""
-    return tuple(_rms_norm())
 
-
-def _rms_norm() -> Iterator[Case]:
     def case(
         shape: tuple[int, ...], eps: float | None = None, size: float = 1.0, tier: str = "full", name: str = ""
     ) -> Case:
@@ -139,12 +132,16 @@ def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
         yield named(*shape), normal(*shape, scale=3.0), "full", None
     for shape in EMPTY:
         yield named(*shape), normal(*shape), "full", 20
-    yield "grid", constant(np.linspace(-24, 24, 769)), "full", None
-    yield "zeros", constant([0.0, -0.0] * 9), "full", None
-    yield "33,small", normal(33, scale=1e-3), "full", None
-    yield "33,large", normal(33, scale=1e4), "full", None
-    yield "33,subnormal16", normal(33, scale=SUBNORMAL_16), "full", None
-    yield "33,subnormal32", normal(33, scale=SUBNORMAL_32), "full", None
+    draws = {
+        "grid": constant(np.linspace(-24, 24, 769)),
+        "zeros": constant([0.0, -0.0] * 9),
+        "33,small": normal(33, scale=1e-3),
+        "33,large": normal(33, scale=1e4),
+        "33,subnormal16": normal(33, scale=SUBNORMAL_16),
+        "33,subnormal32": normal(33, scale=SUBNORMAL_32),
+    }
+    for name, draw in draws.items():
+        yield name, draw, "full", None
 
 
 def _mlp() -> Iterator[tuple[str, tuple[int, int]]]:
@@ -160,22 +157,20 @@ def silu() -> tuple[Case, ...]:
     return (*cases, *(Case(id, {"x": normal(*shape, scale=2.0)}, tier="model") for id, shape in _mlp()))
 
 
-def gelu() -> tuple[Case, ...]:
+def gelu() -> Iterator[Case]:
     """The cases of `silu`, for the exact function and for the approximation by tanh."""
-    cases = []
     for approximate in ("none", "tanh"):
         settings = {"approximate": approximate}
-        cases += [
+        yield from (
             Case(f"{id},{approximate}", {"x": x}, settings, tier, decision)
             for id, x, tier, decision in _elements()
             if len(x.shape) != 1 or x.shape[0] not in (2, 3, 31, 63, 1023)
-        ]
-        cases += [
+        )
+        yield from (
             Case(f"{id},{approximate}", {"x": normal(*shape, scale=2.0)}, settings, "model")
             for id, shape in _mlp()
             if id.startswith(("SmolLM2", "Gemma"))
-        ]
-    return tuple(cases)
+        )
 
 
 BROADCAST = (
@@ -209,21 +204,20 @@ def swiglu() -> tuple[Case, ...]:
     return (*_pairs("gate", "up"), *models)
 
 
-def add() -> tuple[Case, ...]:
+def add() -> Iterator[Case]:
     """Lengths, broadcasting, sums that cancel or that float32 does not hold; residual connections of real models."""
-    cases = list(_pairs("x", "y"))
+    yield from _pairs("x", "y")
     ones, small = np.ones(17), 2.0 ** -np.arange(2, 53, 3)
-    cases.append(Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19))
-    cases.append(Case("17,cancels", {"x": constant(ones + small), "y": constant(-ones)}, tier="full", decision=19))
+    yield Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19)
+    yield Case("17,cancels", {"x": constant(ones + small), "y": constant(-ones)}, tier="full", decision=19)
     for model, (stage, length) in product(
         ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "gpt-oss-20b"), (("decode", 1), ("prefill", 17))
     ):
         shape = length, MODELS[model].hidden
-        cases.append(Case(f"{model},{stage}", {"x": normal(*shape, scale=4.0), "y": normal(*shape)}, tier="model"))
-    return tuple(cases)
+        yield Case(f"{model},{stage}", {"x": normal(*shape, scale=4.0), "y": normal(*shape)}, tier="model")
 
 
-def split() -> tuple[Case, ...]:
+def split() -> Iterator[Case]:
     """Many parts, a single one, empty and unequal ones, along every axis; the merged projections of real models."""
 
     def case(
@@ -234,21 +228,19 @@ def split() -> tuple[Case, ...]:
             id, {"x": normal(*shape)}, {"sizes": sizes, "axis": axis}, tier, 20 if 0 in (*shape, *sizes) else None
         )
 
-    cases = [
+    yield from (
         case((2, sum(sizes)), sizes)
         for sizes in ((15, 1), (1, 16), (17, 31, 33), (63, 65), (127, 129), (1023, 2), (1,) * 7, (7919,))
-    ]
+    )
     for shape in ((33,), (5, 17), (3, 17, 5), (2, 3, 15, 7)):
-        for axis in range(-len(shape), len(shape)):
-            n = shape[axis]
-            cases.append(case(shape, (1, n - 1), axis))
-    cases += [
+        yield from (case(shape, (1, shape[axis] - 1), axis) for axis in range(-len(shape), len(shape)))
+    yield from (
         case((0,), (0, 0)),
         case((2, 3), (0, 3, 0), 1),
         case((2, 0, 3), (1, 2), 2),
         case((2, 0, 3), (0, 0), 1),
         case((1, 1), (1,), 0),
-    ]
+    )
     for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Llama-3-8B"):
         m = MODELS[model]
         for stage, length in (("decode", 1), ("prefill", 17)):
@@ -256,15 +248,14 @@ def split() -> tuple[Case, ...]:
                 ("qkv", (m.q_width, m.kv_width, m.kv_width)),
                 ("gate-up", (m.intermediate, m.intermediate)),
             ):
-                cases.append(case((length, sum(sizes)), sizes, -1, "model", f"{model},{stage},{what},"))
-    return tuple(cases)
+                yield case((length, sum(sizes)), sizes, -1, "model", f"{model},{stage},{what},")
 
 
 HEAD_DIMS = (1, 17, 64, 80, 96, 128, 192, 256)
 HEADS_OF = ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "Llama-3-8B", "Phi-3-mini", "Phi-2", "Gemma-2B", "gpt-oss-20b")
 
 
-def split_heads() -> tuple[Case, ...]:
+def split_heads() -> Iterator[Case]:
     """Head sizes, groupings, ranks; the projections of real models."""
 
     def case(lead: tuple[int, ...], heads: tuple[int, ...], size: int, tier: str = "full", name: str = "") -> Case:
@@ -272,28 +263,24 @@ def split_heads() -> tuple[Case, ...]:
         id = f"{name}{named(*shape)},{'+'.join(map(str, heads))},D{size}"
         return Case(id, {"x": normal(*shape)}, {"heads": heads}, tier, 20 if 0 in shape else None)
 
-    cases = [case((3,), heads, size) for heads, size in product(((1,), (4, 1, 1)), HEAD_DIMS)]
-    cases += [case((3,), heads, 5) for heads in ((32, 1, 1), (7, 7), (1,) * 5, (2, 31), (65,))]
-    cases += [case(lead, (2, 1, 1), 3) for lead in ((), (1,), (2, 17), (2, 1, 5), (1, 0), (0, 5), (2, 0, 3))]
-    cases += [case((2,), (2, 1), 0), case((0,), (1, 1), 0)]
+    yield from (case((3,), heads, size) for heads, size in product(((1,), (4, 1, 1)), HEAD_DIMS))
+    yield from (case((3,), heads, 5) for heads in ((32, 1, 1), (7, 7), (1,) * 5, (2, 31), (65,)))
+    yield from (case(lead, (2, 1, 1), 3) for lead in ((), (1,), (2, 17), (2, 1, 5), (1, 0), (0, 5), (2, 0, 3)))
+    yield from (case((2,), (2, 1), 0), case((0,), (1, 1), 0))
     for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
         m = MODELS[model]
-        cases.append(case((length,), (m.heads, m.kv_heads, m.kv_heads), m.head_dim, "model", f"{model},{stage},"))
-    return tuple(cases)
+        yield case((length,), (m.heads, m.kv_heads, m.kv_heads), m.head_dim, "model", f"{model},{stage},")
 
 
-def merge_heads() -> tuple[Case, ...]:
+def merge_heads() -> Iterator[Case]:
     """Head sizes and counts, ranks; the outputs of attention in real models."""
 
     def case(shape: tuple[int, ...], tier: str = "full", name: str = "") -> Case:
         return Case(name + named(*shape), {"x": normal(*shape)}, tier=tier, decision=20 if 0 in shape else None)
 
-    cases = [case((5, heads, size)) for heads, size in product((1, 3), HEAD_DIMS)]
-    cases += [case((2, heads, 15)) for heads in (15, 16, 17, 31, 33, 64)]
-    cases += [
-        case(shape)
-        for shape in ((1, 1), (17, 1), (1, 17), (2, 17, 3, 5), (2, 1, 3, 2, 7), (0, 0), (2, 0, 3), (2, 3, 0, 5))
-    ]
+    yield from (case((5, heads, size)) for heads, size in product((1, 3), HEAD_DIMS))
+    yield from (case((2, heads, 15)) for heads in (15, 16, 17, 31, 33, 64))
+    odd = ((1, 1), (17, 1), (1, 17), (2, 17, 3, 5), (2, 1, 3, 2, 7), (0, 0), (2, 0, 3), (2, 3, 0, 5))
+    yield from map(case, odd)
     for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
-        cases.append(case((length, MODELS[model].heads, MODELS[model].head_dim), "model", f"{model},{stage},"))
-    return tuple(cases)
+        yield case((length, MODELS[model].heads, MODELS[model].head_dim), "model", f"{model},{stage},")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,8 @@ def _varied(scheme: Scheme, options: dict[str, list[Any]]) -> Iterator[dict[str,
         yield from pairwise({"variant": variants, "form": forms, **options})
 
 
-@cache
-def linear(scheme: Scheme) -> tuple[Case, ...]:
+def linear(scheme: Scheme) -> Iterator[Case]:
     """Variants, forms, shapes and a bias crossed pairwise; empty axes, magnitudes; projections of a real model."""
-    return tuple(_linear(scheme))
-
-
-def _linear(scheme: Scheme) -> Iterator[Case]:
     first, *others = scheme.variants()
     one, two, three = (columns(first, groups) for groups in (1, 2, 3))
     plain = partial(_weight, first, "")
@@ -84,18 +79,13 @@ def _linear(scheme: Scheme) -> Iterator[Case]:
         yield linear_case((rows,), plain(65, size), str(first), tier="model", name=f"Qwen2.5-0.5B,{stage},down,")
 
 
-@cache
-def embedding(scheme: Scheme) -> tuple[Case, ...]:
-    """Variants, forms and ids crossed pairwise; empty axes; a table of a real model."""
-    return tuple(_embedding(scheme))
-
-
 def _ids(dtype: str, *shape: int) -> Draw:
     """Rows of a table that has 17."""
     return Draw(shape, lambda rng: np.asarray(rng.integers(0, 17, shape), dtype))
 
 
-def _embedding(scheme: Scheme) -> Iterator[Case]:
+def embedding(scheme: Scheme) -> Iterator[Case]:
+    """Variants, forms and ids crossed pairwise; empty axes; a table of a real model."""
     first, *others = scheme.variants()
     one, two = columns(first, 1), columns(first, 2)
     for variant in (first, *others):
@@ -124,13 +114,8 @@ def _embedding(scheme: Scheme) -> Iterator[Case]:
         yield Case(name, {"ids": _ids(row["dtype"], *row["ids"]), "weight": weight}, tier="full")
 
 
-@cache
-def dequantize(scheme: Scheme) -> tuple[Case, ...]:
+def dequantize(scheme: Scheme) -> Iterator[Case]:
     """Variants and forms crossed pairwise with shapes; stacks, as experts are; empty axes."""
-    return tuple(_dequantize(scheme))
-
-
-def _dequantize(scheme: Scheme) -> Iterator[Case]:
     first, *others = scheme.variants()
     one, two = columns(first, 1), columns(first, 2)
 
@@ -153,13 +138,10 @@ def _dequantize(scheme: Scheme) -> Iterator[Case]:
         yield case(row["variant"], row["form"], *shape, tier="full", name="crossed:")
 
 
-@cache
-def quantize(scheme: Scheme) -> tuple[Case, ...]:
+def quantize(scheme: Scheme) -> Iterator[Case]:
     """Variants crossed pairwise with shapes and sizes of the scales; groups without extent; empty axes."""
-    return tuple(_quantize(scheme)) if scheme.can_quantize else ()
-
-
-def _quantize(scheme: Scheme) -> Iterator[Case]:
+    if not scheme.can_quantize:
+        return
     first, *others = scheme.variants()
     size = columns(first, 2)
     for variant in (first, *others):
@@ -188,16 +170,14 @@ def _quantize(scheme: Scheme) -> Iterator[Case]:
             yield near_levels_case(row["variant"], *shape, tier="full", name="crossed:", exponents=row["exponents"])
 
 
-@cache
-def mha(scheme: Scheme) -> tuple[Case, ...]:
+def mha(scheme: Scheme) -> Iterator[Case]:
     """A layer whose projections are all of the scheme, and one where some are."""
-    size = columns(scheme.variants()[0], 1)
+    first = scheme.variants()[0]
+    size = columns(first, 1)
     heads = next(n for n in (4, 2, 1) if size % (2 * n) == 0)
     inputs = layer(2, length=3, model=size, heads=heads, dim=size // heads)
     settings = {"num_heads": heads, "causal": True, "rope": Rope()}
-    draw: Callable[..., Draw] = partial(_weight, scheme.variants()[0], "")
+    draw = partial(_weight, first, "")
     some, some_settings = with_weights(inputs, draw, "vo"), {"num_heads": heads}
-    return (
-        Case(f"all-projections,{scheme.variants()[0]}", with_weights(inputs, draw), settings, decision=12),
-        Case(f"some-projections,{scheme.variants()[0]}", some, some_settings, tier="full", decision=12),
-    )
+    yield Case(f"all-projections,{first}", with_weights(inputs, draw), settings, decision=12)
+    yield Case(f"some-projections,{first}", some, some_settings, tier="full", decision=12)

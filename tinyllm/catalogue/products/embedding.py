@@ -11,20 +11,12 @@ import numpy as np
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal, quantized
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType, Call
-
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-
-
-def check_ids(op: str, ids: np.ndarray, rows: int) -> None:
-    """Every id names a row."""
-    for worst in (ids.min(), ids.max()) if ids.size else ():
-        if not 0 <= worst < rows:
-            raise invalid(op, "ids", f"ids from 0 to {rows - 1}", worst)
 
 
 def _reference(xp: Any, ids: Any, weight: Any) -> Any:
@@ -45,21 +37,23 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 
 
 def _flops(call: Call) -> int:
-    return (
-        0
-        if isinstance(call.inputs["weight"], ArrayType)
-        else int(2 * prod(call.shape("ids")) * call.shape("weight")[1])
-    )
+    """Of a quantized table's rows; those of a dense one are copied."""
+    dense_table = isinstance(call.inputs["weight"], ArrayType)
+    return 0 if dense_table else int(2 * prod(call.shape("ids")) * call.shape("weight")[1])
 
 
 def _check_values(call: Call, values: Mapping[str, Any]) -> None:
-    check_ids("embedding", values["ids"], call.shape("weight")[0])
+    """Every id names a row."""
+    ids, rows = values["ids"], call.shape("weight")[0]
+    for worst in (ids.min(), ids.max()) if ids.size else ():
+        if not 0 <= worst < rows:
+            raise invalid("embedding", "ids", f"ids from 0 to {rows - 1}", worst)
 
 
 def _bytes(call: Call) -> int:
     """Only the rows that are asked for are read: 4 bytes for an id, a row of the table, a row of the output."""
     weight, columns = call.inputs["weight"], call.shape("weight")[1]
-    written = columns * ITEM_BYTES[call.dtype("weight")]
+    written = columns * numpy_dtype(call.dtype("weight")).itemsize
     read = columns * weight.scheme.bits_per_weight / 8 if isinstance(weight, QuantType) else written
     return int(prod(call.shape("ids")) * (4 + read + written))
 

@@ -14,7 +14,6 @@ from tinyllm.spec.cases import BadInput, Case, Draw, normal, quantized
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
-from tinyllm.spec.types import Call
 
 
 def product(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -28,10 +27,6 @@ def product(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     return y if bias is None else y + bias
 
 
-def _reference(xp: Any, x: Any, weight: Any, *, bias: Any = None) -> Any:
-    return product(xp, x, weight, bias)
-
-
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     """The sum of |x||w|: each term and each partial sum may be rounded by an ulp of it (Higham 2002, section 3.1)."""
     size = np.abs(inputs["x"]) @ magnitude(inputs["weight"]).T
@@ -40,10 +35,6 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 
 def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return (inputs["x"].shape[-1] + 1) ** 0.5 * _scale(inputs, attributes, outputs)
-
-
-def _flops(call: Call) -> int:
-    return int(2 * prod(call.shape("x")) * call.shape("weight")[0])
 
 
 def linear_case(
@@ -74,8 +65,8 @@ linear = OpSpec(
         Input("bias", "N", optional=True),
     ),
     outputs=(Output("y", "*B N"),),
-    reference=_reference,
-    flops=_flops,
+    reference=product,
+    flops=lambda call: 2 * prod(call.shape("x")) * call.shape("weight")[0],
     scale=_scale,
     sums=_sums,
     notes=(

@@ -18,10 +18,6 @@ def _reference(xp: Any, weight: QuantWeight) -> Any:
     return dense(xp, weight, xp.float64 if weight.dtype == "float64" else xp.float32)
 
 
-def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    return magnitude(inputs["weight"])
-
-
 _FOUR = Affine(4, 32)
 
 dequantize = OpSpec(
@@ -33,7 +29,7 @@ dequantize = OpSpec(
     outputs=(Output("w", "*B N K"),),
     reference=_reference,
     flops=lambda call: 2 * prod(call.shape("weight")),
-    scale=_scale,
+    scale=lambda inputs, attributes, outputs: magnitude(inputs["weight"]),
     notes=("Computed in float32 and rounded once to the dtype that the weight says, whatever that of its scales.",),
     cases=(
         Case("33x1536,affine4/32", {"weight": quantized(_FOUR, 33, 1536)}, tier="full"),

@@ -102,11 +102,6 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return pair_size(x, size, attributes.get("traditional", False), 0.0)
 
 
-def _flops(call: Call) -> int:
-    *lead, width = call.shape("x")
-    return int(3 * prod(lead) * rotated_dims(call, width))
-
-
 _PLAIN = {"x": normal(3, 8)}
 _BATCH = {"x": normal(2, 3, 8)}
 
@@ -145,7 +140,7 @@ rope = OpSpec(
     outputs=(Output("y", "*B L D"),),
     reference=_reference,
     check=_check,
-    flops=_flops,
+    flops=lambda call: 3 * prod(call.shape("x")[:-1]) * rotated_dims(call, call.shape("x")[-1]),
     scale=_scale,
     inner_scale=_inner_scale,
     notes=(

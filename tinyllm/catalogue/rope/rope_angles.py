@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -132,10 +131,6 @@ def _reference(
     )
 
 
-def _check(call: Call) -> dict[str, Any]:
-    return {"R": rotated_dims(call, None) // 2}
-
-
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> tuple[Any, Any]:
     """The largest that cos and sin may be: near their zeros an error relative to them is not to be had."""
     size = np.full(np.shape(outputs[0]), abs(attention_factor(attributes.get("scaling"))))
@@ -147,10 +142,6 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> tuple[Any, Any]:
     angles = angle_size(inputs["positions"], inputs.get("inv_freq"), 2 * outputs[0].shape[-1], attributes)
     size = angles * abs(attention_factor(attributes.get("scaling")))
     return size, size
-
-
-def _flops(call: Call) -> int:
-    return int(3 * prod(call.shape("positions")) * call.dims["R"])
 
 
 LLAMA3 = RopeScaling("llama3", 8.0, 8192)
@@ -180,8 +171,8 @@ rope_angles = OpSpec(
     attributes=(*FREQUENCY_SETTINGS, POSITION_SCALE),
     outputs=(Output("cos", "*P R", "float32"), Output("sin", "*P R", "float32")),
     reference=_reference,
-    check=_check,
-    flops=_flops,
+    check=lambda call: {"R": rotated_dims(call, None) // 2},
+    flops=lambda call: 3 * math.prod(call.shape("positions")) * call.dims["R"],
     scale=_scale,
     inner_scale=_inner_scale,
     notes=(

@@ -73,11 +73,6 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return pair_size(inputs["x"], size, attributes.get("traditional", False), 1.0)
 
 
-def _flops(call: Call) -> int:
-    x, pairs = call.shape("x"), call.shape("cos")[-1]
-    return int(6 * prod(x[:-1]) * pairs)
-
-
 def _waves(wave: Any, *shape: int) -> Draw:
     """cos or sin, as `wave` says, of the angles at positions 0, 1, 2... along the first axis."""
 
@@ -111,7 +106,7 @@ rope_rotate = OpSpec(
     outputs=(Output("y", "*B D"),),
     reference=_reference,
     check=_check,
-    flops=_flops,
+    flops=lambda call: 6 * prod(call.shape("x")[:-1]) * call.shape("cos")[-1],
     scale=_scale,
     notes=("Dims past 2R are given back as they are. 16-bit x is rotated in float32 and rounded once.",),
     cases=(

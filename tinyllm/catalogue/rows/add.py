@@ -9,15 +9,10 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import Call
 
 
 def _reference(xp: Any, x: Any, y: Any) -> Any:
     return x + y
-
-
-def _flops(call: Call) -> int:
-    return int(prod(call.dims["*B"]) * call.dims["D"])
 
 
 def _case(*shape: int, tier: str = "smoke", name: str = "", decision: int | None = None) -> Case:
@@ -34,7 +29,7 @@ add = OpSpec(
     inputs=(Input("x", "*B D"), Input("y", "*B D")),
     outputs=(Output("z", "*B D"),),
     reference=_reference,
-    flops=_flops,
+    flops=lambda call: prod(call.dims["*B"]) * call.dims["D"],
     tolerance=1.0,  # one operation, which rounds once
     cases=(
         _case(5),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from tinyllm.spec.attribute_checks import choice
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
 from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import Call
 
 BORDER = 2.0
 """Below it erf is computed by a series of positive terms, above it erfc by a continued fraction: each where it
@@ -67,10 +65,6 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.abs(inputs["x"])
 
 
-def _flops(call: Call) -> int:
-    return int((9 if call.attributes["approximate"] == "tanh" else 5) * prod(call.shape("x")))
-
-
 TANH = {"approximate": "tanh"}
 
 gelu = OpSpec(
@@ -86,7 +80,7 @@ gelu = OpSpec(
     ),
     outputs=(Output("y", "*B"),),
     reference=_reference,
-    flops=_flops,
+    flops=lambda call: (9 if call.attributes["approximate"] == "tanh" else 5) * math.prod(call.shape("x")),
     scale=_scale,
     cases=(
         Case("5", {"x": normal(5)}),

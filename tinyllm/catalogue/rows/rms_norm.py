@@ -10,10 +10,10 @@ from tinyllm.spec.attribute_checks import number
 from tinyllm.spec.cases import BadInput, Case, constant, normal
 from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import Call
 
 
-def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
+def normed(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
+    """The formula, over the last axis."""
     if x.shape[-1] == 0:  # the mean of nothing
         return x
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
@@ -22,10 +22,6 @@ def _reference(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
 def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
     """The root halves the error of the sum."""
     return inputs["x"].shape[-1] ** 0.5 * abs(outputs) / 2
-
-
-def _flops(call: Call) -> int:
-    return int(4 * prod(call.shape("x")))
 
 
 def _case(
@@ -45,8 +41,8 @@ rms_norm = OpSpec(
     inputs=(Input("x", "*B D"), Input("weight", "D")),
     attributes=(Attribute("eps", 1e-6, number(minimum=0), "keeps a row of zeros from dividing by zero"),),
     outputs=(Output("y", "*B D"),),
-    reference=_reference,
-    flops=_flops,
+    reference=normed,
+    flops=lambda call: 4 * prod(call.shape("x")),
     sums=_sums,
     notes=(
         "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",

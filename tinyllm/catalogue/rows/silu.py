@@ -19,10 +19,6 @@ def silu_of(xp: Any, x: Any) -> Any:
     return x * xp.where(x < 0, small, xp.ones((), dtype=x.dtype)) / (1 + small)
 
 
-def _reference(xp: Any, x: Any) -> Any:
-    return silu_of(xp, x)
-
-
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     """The sigmoid is between 0 and 1, and kernels may make it with an error relative to 1 (by tanh, say)."""
     return np.abs(inputs["x"])
@@ -35,7 +31,7 @@ silu = OpSpec(
     source="Elfwing et al. 2017, arXiv:1702.03118; Ramachandran et al. 2017, arXiv:1710.05941",
     inputs=(Input("x", "*B"),),
     outputs=(Output("y", "*B"),),
-    reference=_reference,
+    reference=silu_of,
     flops=lambda call: 4 * prod(call.shape("x")),
     scale=_scale,
     refused={"inplace": "ops never write to their inputs"},

@@ -12,7 +12,6 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import Call
 
 
 def _reference(xp: Any, gate: Any, up: Any) -> Any:
@@ -22,10 +21,6 @@ def _reference(xp: Any, gate: Any, up: Any) -> Any:
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     """As in `silu`, times the other factor."""
     return np.abs(inputs["gate"] * inputs["up"])
-
-
-def _flops(call: Call) -> int:
-    return int(5 * prod(call.dims["*B"]) * call.dims["D"])
 
 
 def _case(*shape: int, tier: str = "smoke", name: str = "", decision: int | None = None) -> Case:
@@ -48,7 +43,7 @@ swiglu = OpSpec(
     ),
     outputs=(Output("y", "*B D"),),
     reference=_reference,
-    flops=_flops,
+    flops=lambda call: 5 * prod(call.dims["*B"]) * call.dims["D"],
     scale=_scale,
     cases=(
         _case(5),

@@ -63,12 +63,8 @@ def _merge_heads_reference(xp: Any, x: Any) -> Any:
     return xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
 
 
-def _no_bytes(call: Call) -> int:
-    """0: the outputs can be views of x. Where a backend has to copy, that is a cost of its own."""
-    return 0
-
-
-def _no_flops(call: Call) -> int:
+def _nothing(call: Call) -> int:
+    """No flops, and no bytes: the outputs can be views of x. Where a backend has to copy, that is a cost of its own."""
     return 0
 
 
@@ -89,8 +85,8 @@ split = OpSpec(
     outputs=(Output("parts", "...parts", may_view=True),),
     reference=_split_reference,
     check=_split_check,
-    flops=_no_flops,
-    bytes=_no_bytes,
+    flops=_nothing,
+    bytes=_nothing,
     tolerance=0.0,
     notes=("Gives a tuple, of one part too. Parts may be views of x.",),
     cases=(
@@ -146,8 +142,8 @@ split_heads = OpSpec(
     outputs=(Output("parts", "...parts", may_view=True),),
     reference=_split_heads_reference,
     check=_split_heads_check,
-    flops=_no_flops,
-    bytes=_no_bytes,
+    flops=_nothing,
+    bytes=_nothing,
     tolerance=0.0,
     notes=("Gives a tuple, of one group too. Groups may be views of x.",),
     cases=(
@@ -194,8 +190,8 @@ merge_heads = OpSpec(
     outputs=(Output("y", "*B N", may_view=True),),
     reference=_merge_heads_reference,
     check=lambda call: {"N": prod(call.shape("x")[-2:])},
-    flops=_no_flops,
-    bytes=_no_bytes,
+    flops=_nothing,
+    bytes=_nothing,
     tolerance=0.0,
     notes=("y may be a view of x.",),
     cases=(
