@@ -44,7 +44,7 @@ def attention(
     length, keys = q.shape[-2], k.shape[-2]
     settings: dict[str, Any] = {"sinks": sinks, "scale": scale, "softcap": softcap}
     if length == 0 or keys == 0:
-        return attend(q, k, v, **settings)[0]
+        return attend(q, k, v, **settings)
     if bias is None:
         first = max(0, keys - length - window + 1) if window is not None else 0
         k, v, keys = k[..., first:, :], v[..., first:, :], keys - min(first, keys)
@@ -56,10 +56,10 @@ def attention(
                 part = q[..., start:stop, :], k[..., :seen, :], v[..., :seen, :]
                 blocks.append(attention(*part, causal=True, window=window, **settings))
             return mx.concatenate(blocks, axis=-2)
-        return attend(q, k, v, bias=position_bias(length, keys, causal, window), **settings)[0]
+        return attend(q, k, v, bias=position_bias(length, keys, causal, window), **settings)
     places = position_bias(length, keys, causal, window)
     bias = bias if places is None else bias + places
-    return attend(q, *clean(k, v, bias), bias=bias, **settings)[0]
+    return attend(q, *clean(k, v, bias), bias=bias, **settings)
 
 
 def attend(
@@ -71,20 +71,15 @@ def attend(
     softcap: float | None,
     bias: mx.array | None = None,
     sinks: mx.array | None = None,
-    want_weights: bool = False,
-) -> tuple[mx.array, mx.array | None]:
-    """The output `[*B, G, L, Dv]`, and the weights `[*B, G, L, S]` if wanted, else None:
-
-    `sum_j exp(s_j - m) v_j / z` with `z = sum_j exp(s_j - m) + exp(sink - m)`, m the largest score or sink of a row.
-    Dividing the output by z in place of the weights saves a pass over them.
-    """
+) -> mx.array:
+    """The output `[*B, G, L, Dv]`: `sum_j exp(s_j - m) v_j / z` with `z = sum_j exp(s_j - m) + exp(sink - m)`, m the
+    largest score or sink of a row. Dividing the output by z in place of the weights saves a pass over them."""
     groups, length, dim = q.shape[-3:]
     keys = k.shape[-2]
     scale = dim**-0.5 if scale is None else scale
     lead = np.broadcast_shapes(q.shape[:-3], k.shape[:-2], v.shape[:-2])
     if keys == 0 or 0 in lead or groups * length == 0:
-        shape = (*lead, groups, length)
-        return mx.zeros((*shape, v.shape[-1])), mx.zeros((*shape, keys)) if want_weights else None
+        return mx.zeros((*lead, groups, length, v.shape[-1]))
     # the queries of a group are rows of one product, so keys and values are neither repeated nor copied
     scores = (q * scale).reshape(*q.shape[:-3], groups * length, dim) @ k.swapaxes(-1, -2)
     scores = scores.reshape(*scores.shape[:-2], groups, length, keys)
@@ -104,8 +99,7 @@ def attend(
     if bias is not None:
         total = mx.maximum(total, TINY)  # 0 / tiny = 0 there
     y = weights.reshape(*scores.shape[:-3], groups * length, keys) @ v
-    y = y.reshape(*y.shape[:-2], groups, length, v.shape[-1]) / total
-    return y, weights / total if want_weights else None
+    return y.reshape(*y.shape[:-2], groups, length, v.shape[-1]) / total
 
 
 @lru_cache(maxsize=32)

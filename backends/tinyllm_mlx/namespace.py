@@ -14,6 +14,7 @@ class Namespace:
     bool = mx.bool_
     bitwise_left_shift, bitwise_right_shift = staticmethod(mx.left_shift), staticmethod(mx.right_shift)
     concat, permute_dims = staticmethod(mx.concatenate), staticmethod(mx.transpose)
+    astype = staticmethod(mx.array.astype)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(mx, name)
@@ -24,18 +25,6 @@ class Namespace:
         if isinstance(values, mx.array):
             return values if dtype is None else values.astype(dtype)
         return mx.array(np.asarray(values) if dtype is None else values, dtype)
-
-    @staticmethod
-    def astype(array: mx.array, dtype: mx.Dtype) -> mx.array:
-        return array.astype(dtype)
-
-    @staticmethod
-    def bitwise_or(a: mx.array, b: mx.array) -> mx.array:
-        return a | b
-
-    @staticmethod
-    def bitwise_and(a: mx.array, b: mx.array) -> mx.array:
-        return a & b
 
 
 xp: Any = Namespace()

@@ -36,9 +36,9 @@ def _nvidia_driver() -> bool:
 
 
 def _load(device: str | None) -> Backend:
-    from tinyllm_torch.backend import load
+    from tinyllm_torch.backend import TorchBackend
 
-    return load(device)
+    return TorchBackend(device)
 
 
 @hookimpl

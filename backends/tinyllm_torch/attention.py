@@ -27,9 +27,7 @@ def sdpa_scratch(
     softcap: float | None = None,
 ) -> Tensor:
     """The attention `[*B, L, Dv]` of q over k and v, from matrix products."""
-    additive, seen = masks(q, k, mask, causal=causal, window=window)
-    y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
-    return y.to(q.dtype)
+    return gqa_scratch(q, k, v, mask=mask, sinks=sinks, scale=scale, causal=causal, window=window, softcap=softcap)
 
 
 def gqa_scratch(
@@ -48,7 +46,7 @@ def gqa_scratch(
 ) -> Tensor:
     """The attention `[*B, Hq, L, Dv]` of groups of query heads over the kv heads of k and v, from matrix products."""
     additive, seen = masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
-    y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
+    y = attend(widen(q), widen(k), widen(v), scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)
     return y.to(q.dtype)
 
 
@@ -63,7 +61,7 @@ def sdpa_fused(
     window: int | None = None,
 ) -> Tensor:
     """Attention `[*B, L, Dv]` by PyTorch's operator."""
-    return _fused(q, k, v, scale, causal, window, mask)
+    return gqa_fused(q, k, v, mask=mask, scale=scale, causal=causal, window=window)
 
 
 def gqa_fused(
@@ -78,8 +76,19 @@ def gqa_fused(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """Grouped attention `[*B, Hq, L, Dv]` by PyTorch's operator, which groups query heads by itself."""
-    return _fused(q, k, v, scale, causal, window, mask, key_mask, kv_lengths)
+    """Grouped attention `[*B, Hq, L, Dv]` by PyTorch's operator, which groups query heads by itself. Its `is_causal` is
+    used where it means the same as ours; otherwise all conditions are one mask, and rows that attend to nothing are set
+    to 0."""
+    dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
+    q, k, v = for_product(q), for_product(k), for_product(v)
+    unmasked = mask is None and key_mask is None and kv_lengths is None and window is None
+    square = unmasked and causal and length in (1, keys) and causal_by_operator(scale)
+    additive, seen = (None, None) if square else masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
+    if seen is None:
+        return dot_product_attention(q, k, v, scale=scale, is_causal=square and length > 1).to(dtype)
+    bias = seen if additive is None else torch.where(seen, additive.to(q.dtype), -math.inf)
+    y = dot_product_attention(q, _clean(k, seen, q.shape), _clean(v, seen, q.shape), scale=scale, mask=bias)
+    return torch.where(seen.any(-1, keepdim=True), y, 0).to(dtype)
 
 
 def masks(
@@ -142,9 +151,9 @@ def attend(
     additive: Tensor | None = None,
     seen: Tensor | None = None,
     sinks: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The output `[*B, L, Dv]` and the weights `[*B, L, S]`: `w_j = exp(s_j - m) / z`, m the largest score or sink of
-    a row and `z = sum_j exp(s_j - m) + exp(sink - m)`. A row with nothing to attend to gives zeros.
+) -> Tensor:
+    """The output `[*B, L, Dv]` of weights `w_j = exp(s_j - m) / z`, m the largest score or sink of a row and
+    `z = sum_j exp(s_j - m) + exp(sink - m)`. A row with nothing to attend to gives zeros.
 
     k and v may have fewer heads than q. sinks: `[Hq]`.
     """
@@ -160,7 +169,7 @@ def attend(
         scores = torch.where(seen, scores, -math.inf)
         v = _clean(v, seen, q.shape)
     if scores.shape[-1] == 0:
-        return _product(scores, v), scores  # sums over no keys: zeros
+        return _product(scores, v)  # sums over no keys: zeros
     top = scores.amax(-1, keepdim=True)
     if sinks is not None:
         sinks = sinks.to(scores.dtype)[..., None, None]
@@ -171,7 +180,7 @@ def attend(
     if sinks is not None:
         total = total + (sinks - top).exp_()
     weights.div_(total.masked_fill(total == 0, 1))
-    return _product(weights, v), weights
+    return _product(weights, v)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -193,33 +202,6 @@ def _clean(x: Tensor, seen: Tensor, q_shape: Any) -> Tensor:
     if used.ndim > 1 and x.ndim > 2 and used.shape[-2] > x.shape[-3]:
         used = used.view(*used.shape[:-2], x.shape[-3], -1, used.shape[-1]).any(-2)
     return torch.where(used.unsqueeze(-1), x, 0)
-
-
-def _fused(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float | None,
-    causal: bool,
-    window: int | None,
-    mask: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    kv_lengths: np.ndarray | None = None,
-) -> Tensor:
-    """The attention by PyTorch's operator, in the shape and dtype of q but for Dv. Its `is_causal` is used where it
-    means the same as ours; otherwise all conditions are one mask, and rows that attend to nothing are set to 0."""
-    dtype, length, keys = q.dtype, q.shape[-2], k.shape[-2]
-    q, k, v = for_product(q), for_product(k), for_product(v)
-    square = (
-        causal and length in (1, keys) and mask is None and key_mask is None and kv_lengths is None and window is None
-    )
-    square = square and causal_by_operator(scale)
-    additive, seen = (None, None) if square else masks(q, k, mask, key_mask, kv_lengths, causal=causal, window=window)
-    if seen is None:
-        return dot_product_attention(q, k, v, scale=scale, is_causal=square and length > 1).to(dtype)
-    bias = seen if additive is None else torch.where(seen, additive.to(q.dtype), -math.inf)
-    y = dot_product_attention(q, _clean(k, seen, q.shape), _clean(v, seen, q.shape), scale=scale, mask=bias)
-    return torch.where(seen.any(-1, keepdim=True), y, 0).to(dtype)
 
 
 def causal_by_operator(scale: float | None) -> bool:

@@ -15,25 +15,18 @@ from tinyllm_torch.namespace import Namespace
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
-def load(device: str | None) -> TorchBackend:
-    """The backend on a device; without a name on the best there is."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailableError(f"backend 'torch': torch {torch.__version__} finds no CUDA device")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise BackendUnavailableError(f"backend 'torch': torch {torch.__version__} finds no Metal device")
-    return TorchBackend(device)
-
-
 class TorchBackend(Backend):
-    """PyTorch on a CPU, an NVIDIA GPU or Apple's."""
+    """PyTorch on a CPU, an NVIDIA GPU or Apple's; without the name of a device on the best there is."""
 
     name = "torch"
     heads_first = True
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BackendUnavailableError(f"backend 'torch': torch {torch.__version__} finds no CUDA device")
+        if device == "mps" and not torch.backends.mps.is_available():
+            raise BackendUnavailableError(f"backend 'torch': torch {torch.__version__} finds no Metal device")
         wide = () if device == "mps" else ("float64",)
         self.dtypes = frozenset({"float16", "bfloat16", "float32", *wide})
         self.compute_dtype = "bfloat16" if device == "cuda" else "float32"

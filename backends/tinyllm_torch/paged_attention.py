@@ -73,7 +73,7 @@ def paged_attention(
             y = _fused(own, k, v, scale, window)
         else:
             seen = _visible(length, keys - first, window, q.device)
-            y = attend(widen(own), widen(k), widen(v), scale=scale, softcap=softcap, seen=seen, sinks=sinks)[0]
+            y = attend(widen(own), widen(k), widen(v), scale=scale, softcap=softcap, seen=seen, sinks=sinks)
         outputs.append(narrow(y, q.dtype).transpose(1, 2).squeeze(0))
     if len(outputs) == 1:
         return outputs[0]

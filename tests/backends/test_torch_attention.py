@@ -112,5 +112,6 @@ def test_a_cache_filled_bit_by_bit(page: int, window: int | None) -> None:
 
 def test_weights_of_a_row_that_sees_nothing() -> None:
     q = torch.ones(1, 2, 4)
-    y, weights = attend(q, q, q, seen=torch.tensor([[False, False], [True, False]]))
-    assert weights.tolist() == [[[0.0, 0.0], [1.0, 0.0]]] and y[0, 0].tolist() == [0.0] * 4
+    seen = torch.tensor([[False, False], [True, False]])
+    weights = attend(q, q, torch.eye(2).unsqueeze(0), seen=seen)  # what comes of values that are the unit matrix
+    assert weights.tolist() == [[[0.0, 0.0], [1.0, 0.0]]] and attend(q, q, q, seen=seen)[0, 0].tolist() == [0.0] * 4

@@ -7,6 +7,7 @@ value is 0.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -82,28 +83,13 @@ def sdpa(
     k: Any,
     v: Any,
     *,
-    mask: Any = None,
     sinks: Any = None,
-    scale: float | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    softcap: float | None = None,
+    **settings: Any,
 ) -> Any:
-    """All leading axes but the heads as one."""
+    """gqa with a kv head for each head; without an axis of heads, of one head."""
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in (q, k, v)))
-    q, k, v = (a.expand(*lead, *a.shape[-2:]) for a in (q, k, v))
-    if mask is not None and mask.ndim > 2:
-        mask = _four(mask.expand(*lead, *mask.shape[-2:]))
-    seen, added = split_mask(mask)
-    seen = intersected(visible(q.shape[-2], k.shape[-2], causal, window), seen)
-    y = attend(
-        *(_four(a) for a in (q, k, v)),
-        seen=seen,
-        added=added,
-        sinks=None if sinks is None else sinks.reshape(-1),
-        scale=scale,
-        softcap=softcap,
-    )
+    q, k, v = (a.expand(*(lead or (1,)), *a.shape[-2:]) for a in (q, k, v))
+    y = gqa(q, k, v, sinks=None if sinks is None else sinks.reshape(-1), **settings)
     return y.reshape(*lead, *y.shape[-2:])
 
 
@@ -186,18 +172,9 @@ def paged_attention(
     return torch.cat(outputs)
 
 
-def _four(x: Any) -> Any:
-    """`[*B, L, D]`, heads the last of `*B` if there are any, as `[B, H, L, D]`."""
-    heads = x.shape[-3] if x.ndim > 2 else 1
-    count = 1
-    for size in x.shape[:-3]:
-        count *= size
-    return x.reshape(count, heads, *x.shape[-2:])
-
-
 def _batched(x: Any, lead: tuple[int, ...]) -> Any:
     """`[*B, H, L, D]` as `[B, H, L, D]`."""
-    return _four(x.expand(*lead, *x.shape[-3:]))
+    return x.expand(*lead, *x.shape[-3:]).reshape(math.prod(lead), *x.shape[-3:])
 
 
 ANSWERS = {"sdpa": sdpa, "gqa": gqa, "paged_attention": paged_attention}

@@ -184,14 +184,7 @@ def _ready(x: Any, norm: Any, positions: Any, given: dict[str, Any]) -> Any:
     last = given.get("qk_norm_after_rope", False)
     x = x if norm is None or last else rms_norm(x, norm, eps=given.get("norm_eps", 1e-6))
     if turn is not None:
-        x = rope(
-            x,
-            positions=positions,
-            dims=turn.dims,
-            base=turn.base,
-            traditional=turn.traditional,
-            position_scale=turn.position_scale,
-        )
+        x = rope(x, positions=positions, **vars(turn))
     return rms_norm(x, norm, eps=given.get("norm_eps", 1e-6)) if norm is not None and last else x
 
 

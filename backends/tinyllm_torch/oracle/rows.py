@@ -11,19 +11,9 @@ from tinyllm.conformance.example import Example
 from tinyllm.plugins import RopeScaling
 
 
-def softmax(x: Any, *, axis: int = -1) -> Any:
-    """F.softmax."""
-    return F.softmax(x, axis)
-
-
 def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
     """F.rms_norm."""
     return F.rms_norm(x, tuple(weight.shape), weight, eps)
-
-
-def gelu(x: Any, *, approximate: str = "none") -> Any:
-    """F.gelu."""
-    return F.gelu(x, approximate=approximate)
 
 
 def rope_angles(
@@ -101,9 +91,9 @@ def scaled(scaling: RopeScaling | None) -> str:
 
 
 ANSWERS = {
-    "softmax": softmax,
+    "softmax": lambda x, axis=-1: F.softmax(x, axis),
     "silu": lambda x: F.silu(x),
-    "gelu": gelu,
+    "gelu": lambda x, approximate="none": F.gelu(x, approximate=approximate),
     "swiglu": lambda gate, up: F.silu(gate) * up,
     "add": lambda x, y: torch.add(x, y),
     "rms_norm": rms_norm,

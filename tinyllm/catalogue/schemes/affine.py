@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import gcd
 from typing import Any, ClassVar
 
@@ -20,8 +19,33 @@ BITS = (2, 3, 4, 5, 6, 8)
 """Bits that an affine weight may have."""
 
 
+class Grouped(Scheme):
+    """What `Affine` and `Int8` share: groups of `group_size` columns, which may be stored in another order than the
+    inputs have, as a `permutation` says."""
+
+    group_size: int
+
+    @property
+    def block(self) -> int:
+        return self.group_size
+
+    def check_values(self, weight: QuantWeight, to_numpy: Callable[[Any], np.ndarray]) -> tuple[str, str, str] | None:
+        """What is wrong with a permutation that does not name each column once."""
+        order, columns = weight.arrays.get("permutation"), weight.shape[-1]
+        if order is None or np.array_equal(np.sort(to_numpy(order)), np.arange(columns)):
+            return None
+        return "permutation", f"each column from 0 to {columns - 1} once", "one twice or past the end"
+
+    def forms(self) -> Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], QuantWeight]]:
+        return {**super().forms(), "permuted": self._draw_permuted}
+
+    def _draw_permuted(self, rng: np.random.Generator, shape: tuple[int, ...]) -> QuantWeight:
+        weight = self.draw(rng, shape)
+        return weight.with_arrays({**weight.arrays, "permutation": rng.permutation(shape[-1]).astype(np.int32)})
+
+
 @dataclass(frozen=True)
-class Affine(Scheme):
+class Affine(Grouped):
     """`w[n, k] = scales[n, g] * q[n, k] + biases[n, g]`, `g = k // group_size`.
 
     arrays: `q` uint32 `[..., N, K * bits / 32]`; `scales` and `biases` `[..., N, K / group_size]`; an optional
@@ -44,10 +68,6 @@ class Affine(Scheme):
         return f"affine{self.bits}/{self.group_size}"
 
     @property
-    def block(self) -> int:
-        return self.group_size
-
-    @property
     def bits_per_weight(self) -> float:
         return self.bits + 32 / self.group_size
 
@@ -61,9 +81,6 @@ class Affine(Scheme):
         if shape[-1] * self.bits % WORD == 0:
             return None
         return f"a multiple of {WORD // gcd(self.bits, WORD)}, so that rows of {self.bits}-bit numbers fill whole words"
-
-    def check_values(self, weight: QuantWeight, to_numpy: Callable[[Any], np.ndarray]) -> tuple[str, str, str] | None:
-        return check_permutation(weight, to_numpy)
 
     def dequantize(self, xp: Any, weight: QuantWeight, dtype: Any) -> Any:
         scales, biases = (
@@ -97,9 +114,6 @@ class Affine(Scheme):
         size: np.ndarray = self.dequantize(np, weight.with_arrays(sizes), np.float64)
         return size
 
-    def forms(self) -> Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], QuantWeight]]:
-        return {**super().forms(), "permuted": partial(draw_permuted, self)}
-
     def variants(self) -> tuple[Scheme, ...]:
         others = ((4, 8), (5, 16), (3, 64), (6, 128), (8, 7), (2, 64))
         return (*(Affine(bits, 32) for bits in (4, 2, 3, 5, 6, 8)), *(Affine(*pair) for pair in others))
@@ -117,23 +131,9 @@ def divided(xp: Any, values: Any, scales: Any, group_size: int) -> Any:
     return values / per_column(xp, safe, group_size)
 
 
-def draw_permuted(scheme: Scheme, rng: np.random.Generator, shape: tuple[int, ...]) -> QuantWeight:
-    """A random weight whose columns are stored in another order than the inputs."""
-    weight = scheme.draw(rng, shape)
-    return weight.with_arrays({**weight.arrays, "permutation": rng.permutation(shape[-1]).astype(np.int32)})
-
-
 def permutation_part(columns: int) -> Part:
     """The order that columns are stored in, which belongs to all rows."""
     return Part((columns,), ("int32",), optional=True, by_row=False)
-
-
-def check_permutation(weight: QuantWeight, to_numpy: Callable[[Any], np.ndarray]) -> tuple[str, str, str] | None:
-    """What is wrong with a permutation that does not name each column once, as `Scheme.check_values` gives it."""
-    order, columns = weight.arrays.get("permutation"), weight.shape[-1]
-    if order is None or np.array_equal(np.sort(to_numpy(order)), np.arange(columns)):
-        return None
-    return "permutation", f"each column from 0 to {columns - 1} once", "one twice or past the end"
 
 
 def unpermute(xp: Any, weight: QuantWeight, values: Any) -> Any:

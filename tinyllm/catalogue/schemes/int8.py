@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyllm.catalogue.schemes.affine import (
-    check_field,
-    check_permutation,
-    divided,
-    draw_permuted,
-    permutation_part,
-    unpermute,
-)
+from tinyllm.catalogue.schemes.affine import Grouped, check_field, divided, permutation_part, unpermute
 from tinyllm.catalogue.schemes.bits import per_column
 from tinyllm.spec.attribute_checks import integer
 from tinyllm.spec.scheme import SCALES, Part, QuantWeight, Scheme
@@ -25,7 +17,7 @@ LARGEST = 127
 
 
 @dataclass(frozen=True)
-class Int8(Scheme):
+class Int8(Grouped):
     """`w[n, k] = scales[n, g] * q[n, k]`, `g = k // group_size`.
 
     arrays: `q` int8 `[..., N, K]`, `scales` `[..., N, K / group_size]`, an optional `permutation` as in `Affine`.
@@ -43,10 +35,6 @@ class Int8(Scheme):
         return f"int8/{self.group_size}"
 
     @property
-    def block(self) -> int:
-        return self.group_size
-
-    @property
     def bits_per_weight(self) -> float:
         return 8 + 16 / self.group_size
 
@@ -54,9 +42,6 @@ class Int8(Scheme):
         *lead, columns = shape
         scales = Part((*lead, columns // self.group_size), SCALES)
         return {"q": Part(shape, ("int8",)), "scales": scales, "permutation": permutation_part(columns)}
-
-    def check_values(self, weight: QuantWeight, to_numpy: Callable[[Any], np.ndarray]) -> tuple[str, str, str] | None:
-        return check_permutation(weight, to_numpy)
 
     def dequantize(self, xp: Any, weight: QuantWeight, dtype: Any) -> Any:
         scales = per_column(xp, xp.astype(weight.arrays["scales"], dtype), self.group_size)
@@ -73,9 +58,6 @@ class Int8(Scheme):
         scales = ((rng.random((*shape[:-1], shape[-1] // self.group_size)) * 0.02 + 0.01) / 16).astype(np.float16)
         q = rng.integers(-LARGEST, LARGEST + 1, shape, dtype=np.int8)
         return QuantWeight(self, {"q": q, "scales": scales}, shape)
-
-    def forms(self) -> Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], QuantWeight]]:
-        return {**super().forms(), "permuted": partial(draw_permuted, self)}
 
     def variants(self) -> tuple[Scheme, ...]:
         return tuple(Int8(group_size) for group_size in (32, 7, 16, 128))
