@@ -23,18 +23,14 @@ def prepare(weight: np.ndarray, call: Call) -> FloatWeight:
     return FloatWeight(widen(weight), numpy_dtype(call.dtype("weight")))
 
 
-def matmul_rows(x: np.ndarray, rows: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """`x rows^T + bias` by one product for all leading axes, in the dtype of x."""
-    wide = widen(x)
+def linear(x: np.ndarray, weight: FloatWeight, *, bias: np.ndarray | None = None) -> np.ndarray:
+    """`x weight^T + bias`, `[*B, N]`, by one product for all leading axes: summed in float32 or float64 and rounded
+    once to the dtype of x."""
+    wide, rows = widen(x), weight.rows
     y: np.ndarray = wide.reshape(-1, wide.shape[-1]) @ rows.T if wide.ndim != 2 and wide.size else wide @ rows.T
     if bias is not None:
         y += widen(bias)
     return y.reshape(*x.shape[:-1], rows.shape[0]).astype(x.dtype, copy=False)
-
-
-def linear(x: np.ndarray, weight: FloatWeight, *, bias: np.ndarray | None = None) -> np.ndarray:
-    """`x weight^T + bias`, `[*B, N]`, summed in float32 or float64 and rounded once to the dtype of x."""
-    return matmul_rows(x, weight.rows, bias)
 
 
 def embedding(ids: np.ndarray, weight: FloatWeight) -> np.ndarray:

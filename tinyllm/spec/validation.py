@@ -12,6 +12,17 @@ from tinyllm.spec.types import FLOATS, INTEGERS, ArrayType, Call, Dim
 
 Typed = ArrayType | QuantType
 
+_FLOAT = FLOATS, f"a float dtype ({', '.join(FLOATS)})"
+_DTYPES: dict[str, tuple[tuple[str, ...], str]] = {
+    "T": _FLOAT,
+    "weight": _FLOAT,
+    "float": _FLOAT,
+    "int": (INTEGERS, "an integer dtype"),
+    "bool": (("bool",), "dtype bool (True = attend; cast to bool)"),
+    "mask": (("bool", *FLOATS), "a bool mask (True = attend) or a float mask (added); cast to bool"),
+}
+"""Dtypes that arrays of each kind of input may have, and what to say where one has another."""
+
 
 def broadcast(where: str, name: str, a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The common shape of two groups of axes; sizes of 1 stretch, named sizes match themselves only."""
@@ -47,23 +58,16 @@ def _check_kind(spec: OpSpec, given: Input, what: Typed, dims: dict[str, Any]) -
         if given.kind not in ("quant", "weight"):
             raise invalid(spec.name, given.name, "an array", f"a QuantWeight {what}")
         return
-    dtype = what.dtype
     if given.kind == "quant":
         raise invalid(spec.name, given.name, "a QuantWeight", f"an array {what}")
+    dtype = what.dtype
+    allowed, expected = _DTYPES.get(given.kind, ((dtype,), ""))
+    if dtype not in allowed:
+        raise invalid(spec.name, given.name, expected, dtype)
     if given.kind in ("T", "weight"):
-        if dtype not in FLOATS:
-            raise invalid(spec.name, given.name, f"a float dtype ({', '.join(FLOATS)})", dtype)
         first, bound = dims.setdefault("dtype of T", (given.name, dtype))
         if dtype != bound:
             raise invalid(spec.name, given.name, f"the dtype of {first} ({bound})", dtype)
-    elif given.kind == "float" and dtype not in FLOATS:
-        raise invalid(spec.name, given.name, f"a float dtype ({', '.join(FLOATS)})", dtype)
-    elif given.kind == "int" and dtype not in INTEGERS:
-        raise invalid(spec.name, given.name, "an integer dtype", dtype)
-    elif given.kind == "bool" and dtype != "bool":
-        raise invalid(spec.name, given.name, "dtype bool (True = attend; cast to bool)", dtype)
-    elif given.kind == "mask" and dtype != "bool" and dtype not in FLOATS:
-        raise invalid(spec.name, given.name, "a bool mask (True = attend) or a float mask (added); cast to bool", dtype)
 
 
 def _check_attributes(spec: OpSpec, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tinyllm.conformance.example import Example
 from tinyllm.plugins import Rope
 from tinyllm_torch.oracle.attention import attend, intersected, split_mask, visible
 from tinyllm_torch.oracle.rows import rms_norm, rope, scaled
@@ -188,10 +187,5 @@ def _ready(x: Any, norm: Any, positions: Any, given: dict[str, Any]) -> Any:
     return rms_norm(x, norm, eps=given.get("norm_eps", 1e-6)) if norm is not None and last else x
 
 
-def _scaling(example: Example) -> str:
-    turn = example.attributes.get("rope")
-    return "" if turn is None else scaled(turn.scaling)
-
-
 ANSWERS = {"mha": mha}
-REASONS = {"mha": _scaling}
+REASONS = {"mha": scaled}

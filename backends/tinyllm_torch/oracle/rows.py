@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.conformance.example import Example
-from tinyllm.plugins import RopeScaling
 
 
 def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
@@ -77,17 +76,13 @@ def split_heads(x: Any, *, heads: tuple[int, ...]) -> Any:
     return torch.split(x.unflatten(-1, (sum(heads), x.shape[-1] // sum(heads))), list(heads), dim=-2)
 
 
-def _scaled(example: Example) -> str:
-    return scaled(example.attributes.get("scaling"))
-
-
-def scaled(scaling: RopeScaling | None) -> str:
-    """Why these frequencies are not PyTorch's business, or nothing."""
-    return (
-        f"PyTorch has no rotary embeddings of scaling {scaling.kind!r}"
-        if scaling is not None and scaling.kind != "default"
-        else ""
-    )
+def scaled(example: Example) -> str:
+    """Why the frequencies of `scaling` or `rope` are not PyTorch's business, or nothing."""
+    rope = example.attributes.get("rope")
+    scaling = example.attributes.get("scaling") if rope is None else rope.scaling
+    if scaling is None or scaling.kind == "default":
+        return ""
+    return f"PyTorch has no rotary embeddings of scaling {scaling.kind!r}"
 
 
 ANSWERS = {
@@ -104,4 +99,4 @@ ANSWERS = {
     "split_heads": split_heads,
     "merge_heads": lambda x: x.flatten(-2),
 }
-REASONS = {"rope": _scaled, "rope_angles": _scaled}
+REASONS = {"rope": scaled, "rope_angles": scaled}

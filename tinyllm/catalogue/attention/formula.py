@@ -23,7 +23,7 @@ import numpy as np
 from tinyllm.errors import invalid
 from tinyllm.spec.attribute_checks import boolean, integer, number, optional
 from tinyllm.spec.op_spec import Attribute
-from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.types import Call
 
 SETTINGS = (
     Attribute("scale", None, optional(number()), "multiplies q.k; None: 1/sqrt(D)"),
@@ -57,41 +57,41 @@ NOTES = (
 )
 
 
-def check_mask(op: str, mask: ArrayType, scores: tuple[Any, ...]) -> None:
-    """Refuses a mask unless it is `[L, S]` or has as many axes as the scores. Each may be 1 or as long as theirs.
+def check_masks(call: Call, lead: tuple[Any, ...], *scores: Any) -> None:
+    """Refuses a mask unless it is `[L, S]` or has as many axes as the scores `[*lead, *scores]`, and a key mask unless
+    it is `[*lead, S]`. Each axis may be 1 or as long as theirs.
 
     Raises:
         InvalidInputError: names the op, the mask and both shapes.
     """
-    shape = mask.shape
-    if len(shape) not in (2, len(scores)):
-        raise invalid(op, "mask", f"2 axes [L, S] or the {len(scores)} of the scores {list(scores)}", list(shape))
-    tail = scores[len(scores) - len(shape) :]
-    if any(m not in (1, s) for m, s in zip(shape, tail, strict=True)):
-        raise invalid(op, "mask", f"a shape that broadcasts to the scores {list(scores)}", list(shape))
+    full: tuple[Any, ...] = (*lead, *scores)
+    if call.inputs["mask"] is not None:
+        shape = call.shape("mask")
+        if len(shape) not in (2, len(full)):
+            raise invalid(call.op, "mask", f"2 axes [L, S] or the {len(full)} of the scores {list(full)}", list(shape))
+        if not _stretches(shape, full[len(full) - len(shape) :]):
+            raise invalid(call.op, "mask", f"a shape that broadcasts to the scores {list(full)}", list(shape))
+    if call.inputs.get("key_mask") is not None:
+        shape, full = call.shape("key_mask"), (*lead, full[-1])
+        if len(shape) != len(full) or not _stretches(shape, full):
+            expected = f"a shape that broadcasts to {list(full)}, with as many axes"
+            raise invalid(call.op, "key_mask", expected, list(shape))
 
 
-def check_scale(op: str, call: Call, head_dim: Any) -> None:
+def _stretches(shape: tuple[Any, ...], full: tuple[Any, ...]) -> bool:
+    return all(size in (1, wanted) for size, wanted in zip(shape, full, strict=True))
+
+
+def check_scale(call: Call, head_dim: Any) -> None:
     """Raises `InvalidInputError` where the scale is left to be `1 / sqrt(D)` and D is 0."""
     if head_dim == 0 and call.attributes["scale"] is None:
-        raise invalid(op, "scale", "an explicit scale where D is 0", None)
+        raise invalid(call.op, "scale", "an explicit scale where D is 0", None)
 
 
-def check_key_mask(op: str, key_mask: ArrayType, lead: tuple[Any, ...], keys: Any) -> None:
-    """Refuses a key mask unless it is `[*B, S]`. Each axis may be 1.
-
-    Raises:
-        InvalidInputError: names the op, the mask and both shapes.
-    """
-    full, shape = (*lead, keys), key_mask.shape
-    if len(shape) != len(full) or any(m not in (1, s) for m, s in zip(shape, full, strict=True)):
-        raise invalid(op, "key_mask", f"a shape that broadcasts to {list(full)}, with as many axes", list(shape))
-
-
-def check_heads(op: str, heads: Any, kv_heads: Any) -> None:
+def check_heads(call: Call, heads: Any, kv_heads: Any) -> None:
     """Raises `InvalidInputError` where the kv heads do not divide the query heads."""
     if isinstance(heads, int) and isinstance(kv_heads, int) and (kv_heads == 0 or heads % kv_heads):
-        raise invalid(op, "q", f"a number of heads that the {kv_heads} kv heads divide", f"{heads} heads")
+        raise invalid(call.op, "q", f"a number of heads that the {kv_heads} kv heads divide", f"{heads} heads")
 
 
 def visible(xp: Any, length: int, keys: int, causal: bool, window: int | None, end: Any = None) -> Any:

@@ -14,8 +14,7 @@ from tinyllm.catalogue.attention.formula import (
     attention_flops,
     both,
     check_heads,
-    check_key_mask,
-    check_mask,
+    check_masks,
     check_scale,
     error_scale,
     of_scores,
@@ -28,7 +27,7 @@ from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.types import Call
 
 
 def _reference(
@@ -62,14 +61,11 @@ def _masks(
 
 def _check(call: Call) -> None:
     q, k, lead = call.shape("q"), call.shape("k"), call.dims["*B"]
-    check_heads("gqa", q[-3], k[-3])
-    check_scale("gqa", call, q[-1])
-    mask, key_mask, lengths = (call.inputs[name] for name in ("mask", "key_mask", "kv_lengths"))
-    if isinstance(mask, ArrayType):
-        check_mask("gqa", mask, (*lead, q[-3], q[-2], k[-2]))
-    if isinstance(key_mask, ArrayType):
-        check_key_mask("gqa", key_mask, lead, k[-2])
-    if isinstance(lengths, ArrayType) and lengths.shape != lead:
+    check_heads(call, q[-3], k[-3])
+    check_scale(call, q[-1])
+    check_masks(call, lead, q[-3], q[-2], k[-2])
+    lengths = call.inputs["kv_lengths"]
+    if lengths is not None and lengths.shape != lead:
         raise invalid("gqa", "kv_lengths", f"shape {list(lead)}: one for each sequence", list(lengths.shape))
 
 

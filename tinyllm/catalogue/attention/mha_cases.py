@@ -83,7 +83,6 @@ _CACHED_ONLY = without(_CACHED, "k_proj", "v_proj")
 _NORMED = layer(2, length=3, norm=True, kv_heads=2)
 _EXTRA = {"bias_k": normal(16), "bias_v": normal(16)}
 _ROPE = Rope()
-_WIDE = layer(1, length=3, model=64, heads=4, kv_heads=2, dim=16)
 _SMOL: dict[str, Any] = {"model": 576, "heads": 9, "kv_heads": 3, "dim": 64}
 _SMOL_SET = {"num_heads": 9, "num_kv_heads": 3, "causal": True, "rope": Rope(base=100000.0)}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from tinyllm.catalogue.attention.formula import attention_flops, check_heads, check_key_mask, check_mask, check_scale
+from tinyllm.catalogue.attention.formula import attention_flops, check_heads, check_masks, check_scale
 from tinyllm.errors import invalid
-from tinyllm.spec.types import ArrayType, Call, Dim
+from tinyllm.spec.types import Call, Dim
 
 
 def check_layer(call: Call) -> dict[str, Any]:
@@ -15,11 +15,11 @@ def check_layer(call: Call) -> dict[str, Any]:
     given = call.attributes
     lead, length = call.dims["*B"], call.dims["L"]
     heads, kv_heads = given["num_heads"], given["num_kv_heads"] or given["num_heads"]
-    check_heads("mha", heads, kv_heads)
+    check_heads(call, heads, kv_heads)
     dim = _per_head("q_proj", call.dims["Nq"], heads)
     keys, value_dim = _check_kv(call, lead, kv_heads, dim)
     _equal("o_proj", "columns", call.shape("o_proj")[1], heads * value_dim)
-    check_scale("mha", call, dim)
+    check_scale(call, dim)
     for name, size in (
         ("q_norm", dim),
         ("k_norm", dim),
@@ -29,11 +29,7 @@ def check_layer(call: Call) -> dict[str, Any]:
     ):
         if call.inputs[name] is not None:
             _equal(name, "numbers", call.shape(name)[0], size)
-    mask, key_mask = call.inputs["mask"], call.inputs["key_mask"]
-    if isinstance(mask, ArrayType):
-        check_mask("mha", mask, (*lead, heads, length, keys))
-    if isinstance(key_mask, ArrayType):
-        check_key_mask("mha", key_mask, lead, keys)
+    check_masks(call, lead, heads, length, keys)
     _check_rope(call, lead, length, dim)
     seen = _plus(keys, (call.inputs["bias_k"] is not None) + given["add_zero_attn"])
     weights = {None: None, "heads": (*lead, heads, length, seen), "mean": (*lead, length, seen)}[given["need_weights"]]

@@ -64,8 +64,8 @@ def _gather(xp: Any, pages: Any, row: Any, length: int) -> Any:
 
 def _check(call: Call) -> None:
     q, k = call.shape("q"), call.shape("k_pages")
-    check_heads("paged_attention", q[1], k[1])
-    check_scale("paged_attention", call, q[2])
+    check_heads(call, q[1], k[1])
+    check_scale(call, q[2])
     check_pages(call)
     starts, sequences = call.shape("q_start")[0], call.shape("kv_len")[0]
     if isinstance(starts, int) and isinstance(sequences, int) and starts != sequences + 1:

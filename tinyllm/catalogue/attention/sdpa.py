@@ -12,7 +12,7 @@ from tinyllm.catalogue.attention.formula import (
     SETTINGS,
     attend,
     attention_flops,
-    check_mask,
+    check_masks,
     check_scale,
     error_scale,
     split_mask,
@@ -24,7 +24,7 @@ from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.types import Call
 
 
 def _reference(
@@ -49,11 +49,10 @@ def _reference(
 def _check(call: Call) -> None:
     q, k = call.shape("q"), call.shape("k")
     lead = call.dims["*B"]
-    check_scale("sdpa", call, q[-1])
-    mask, sinks = call.inputs["mask"], call.inputs["sinks"]
-    if isinstance(mask, ArrayType):
-        check_mask("sdpa", mask, (*lead, q[-2], k[-2]))
-    if isinstance(sinks, ArrayType) and sinks.shape != lead[-1:]:
+    check_scale(call, q[-1])
+    check_masks(call, lead, q[-2], k[-2])
+    sinks = call.inputs["sinks"]
+    if sinks is not None and sinks.shape != lead[-1:]:
         raise invalid("sdpa", "sinks", f"shape {list(lead[-1:])}: one for each head", list(sinks.shape))
 
 

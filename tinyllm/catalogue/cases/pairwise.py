@@ -35,7 +35,7 @@ def pairwise(
     rows = []
     while missing:
         candidates = [_row(seed, choices, missing, fitting) for seed in islice(missing, CANDIDATES)]
-        row = max(candidates, key=lambda row: _gain(row, missing))
+        row = max(candidates, key=lambda row: sum(pair in missing for pair in combinations(row, 2)))
         for pair in combinations(row, 2):
             missing.pop(pair, None)
         rows.append({names[o]: options[names[o]][v] for o, v in row})
@@ -60,8 +60,3 @@ def _row(
 
 def _sorted(a: Choice, b: Choice) -> tuple[Choice, Choice]:
     return (a, b) if a < b else (b, a)
-
-
-def _gain(row: list[Choice], missing: Mapping[Any, None]) -> int:
-    """How many missing pairs a row has."""
-    return sum(pair in missing for pair in combinations(row, 2))

@@ -42,19 +42,17 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.max(np.abs(inputs["w"]), axis=-1, keepdims=True, initial=0.0)
 
 
-def near_levels(
-    *shape: int, bits: int, group_size: int, symmetric: bool = False, exponents: tuple[int, int] = (-6, -3)
-) -> Draw:
+def _near_levels(scheme: Affine | Int8, shape: tuple[int, ...], exponents: tuple[int, int]) -> Draw:
     """Weights a little beside the levels of a scale that every dtype holds, so that all roundings agree on the
     integers.
 
     exponents: the least of the scales, base 2, and one more than the largest.
     """
+    low, high = (-(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1) if isinstance(scheme, Affine) else (-127, 127)
 
     def make(rng: Any) -> Any:
-        low, high = (-127, 127) if symmetric else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         q = rng.integers(low, high + 1, shape) + rng.uniform(-0.2, 0.2, shape)
-        groups = np.clip(q, low, high).reshape(*shape[:-1], -1, group_size)
+        groups = np.clip(q, low, high).reshape(*shape[:-1], -1, scheme.block)
         groups[..., 0], groups[..., -1] = low, high
         scales = 2.0 ** rng.integers(*exponents, groups.shape[:-1])
         return (groups * scales[..., None]).reshape(shape)
@@ -66,10 +64,7 @@ def near_levels_case(
     scheme: Scheme, *shape: int, tier: str = "smoke", name: str = "", exponents: tuple[int, int] = (-6, -3)
 ) -> Case:
     """A case whose numbers lie near the levels of a scheme of the core; for another scheme they are any."""
-    draw = normal(*shape)
-    if isinstance(scheme, (Affine, Int8)):
-        bits, symmetric = (scheme.bits, False) if isinstance(scheme, Affine) else (8, True)
-        draw = near_levels(*shape, bits=bits, group_size=scheme.block, symmetric=symmetric, exponents=exponents)
+    draw = _near_levels(scheme, shape, exponents) if isinstance(scheme, (Affine, Int8)) else normal(*shape)
     size = f",exponents{exponents[0]}" if exponents != (-6, -3) else ""
     return Case(f"{name}{'x'.join(map(str, shape))},{scheme}{size}", {"w": draw}, {"scheme": scheme}, tier=tier)
 
