@@ -60,6 +60,11 @@ def normal(*shape: int, scale: float = 1.0) -> Draw:
     return Draw(shape, lambda rng: rng.standard_normal(shape) * scale)
 
 
+def poisoned(hidden: Any, *shape: int) -> Draw:
+    """Standard normal floats, NaN where nobody may read: where `hidden`, broadcastable to the shape, is True."""
+    return Draw(shape, lambda rng: np.where(hidden, np.nan, rng.standard_normal(shape)))
+
+
 def kept(draw: Draw, dtype: str) -> Draw:
     """The same numbers in a float dtype of their own, whatever the test's."""
     return Draw(draw.shape, draw.make, dtype)
@@ -68,6 +73,11 @@ def kept(draw: Draw, dtype: str) -> Draw:
 def integers(low: int, high: int, *shape: int) -> Draw:
     """int32 from `low` to `high - 1`."""
     return Draw(shape, lambda rng: rng.integers(low, high, shape, dtype=np.int32))
+
+
+def integers_of(dtype: str, high: int, *shape: int) -> Draw:
+    """Integers from 0 to `high - 1` of a dtype."""
+    return Draw(shape, lambda rng: np.asarray(rng.integers(0, high, shape), dtype))
 
 
 def booleans(*shape: int, share: float = 0.7) -> Draw:

@@ -41,11 +41,10 @@ class Output:
         """The types that it has in a call; a `QuantWeight` counts as an array of its unpacked shape and dtype
         `quant`."""
         dtype = str(call.dims["dtype of T"][1]) if self.dtype == "T" else self.dtype
-        if self.is_many:
-            return [ArrayType(tuple(shape), dtype) for shape in call.dims[self._checked]]
         if self._checked:
-            shape = call.dims[self._checked]
-            return [] if shape is None else [ArrayType(tuple(shape), dtype)]
+            found = call.dims[self._checked]
+            shapes = found if self.is_many else () if found is None else (found,)
+            return [ArrayType(tuple(shape), dtype) for shape in shapes]
         sizes: list[Any] = []
         for part in self._pattern:
             if isinstance(part, int):

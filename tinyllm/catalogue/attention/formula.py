@@ -225,6 +225,49 @@ def split_mask(xp: Any, mask: Any, seen: Any) -> tuple[Any, Any]:
     return mask, both(xp, mask > float("-inf"), seen)
 
 
+def all_masks(
+    xp: Any,
+    q: Any,
+    k: Any,
+    *,
+    mask: Any = None,
+    key_mask: Any = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    window: int | None = None,
+) -> tuple[Any, Any]:
+    """What all masks together add to the scores, and which keys they leave visible."""
+    # kv_lengths may be unsigned or have 8 bits, and differences of them are taken
+    end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
+    additive, seen = split_mask(xp, mask, visible(xp, q.shape[-2], k.shape[-2], causal, window, end))
+    return additive, both(xp, seen, of_scores(xp, key_mask))
+
+
+def _masks_of(inputs: Any, attributes: Any) -> tuple[Any, Any]:
+    """`all_masks` of a call. numpy only."""
+    given = {name: inputs.get(name) for name in ("mask", "key_mask", "kv_lengths")}
+    settings = {name: attributes[name] for name in ("causal", "window") if name in attributes}
+    return all_masks(np, inputs["q"], inputs["k"], **given, **settings)
+
+
+def attention_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """`OpSpec.scale` of sdpa and gqa."""
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    return error_scale(q, k, v, attributes.get("scale"), *_masks_of(inputs, attributes))
+
+
+def attention_sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """`OpSpec.sums` of sdpa and gqa."""
+    return sums_of(attention_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
+
+
+def attention_unread(axes: int, inputs: Any, attributes: Any) -> Any:
+    """`OpSpec.unread` of sdpa and gqa. axes: those of q that are no batch axes, two or with the heads three."""
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    lead = np.broadcast_shapes(*(a.shape[:-axes] for a in (q, k, v)))
+    return unread_keys(_masks_of(inputs, attributes)[1], (*lead, *q.shape[-axes:-1], k.shape[-2]), k=k, v=v)
+
+
 def unread_keys(seen: Any, scores: tuple[int, ...], **arrays: Any) -> dict[str, Any]:
     """For each array `[*B, Hkv, S, D]` of keys or values a bool array of its shape, True where no query attends to the
     key, in any entry of the batch that the array is broadcast to, and in any query head that its head serves. numpy

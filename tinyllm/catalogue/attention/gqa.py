@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,18 @@ from tinyllm.catalogue.attention.formula import (
     NOTES,
     REFUSED,
     SETTINGS,
+    all_masks,
     attend_groups,
     attention_flops,
-    both,
+    attention_scale,
+    attention_sums,
+    attention_unread,
     check_heads,
     check_masks,
     check_scale,
-    error_scale,
-    of_scores,
-    split_mask,
-    sums_of,
-    unread_keys,
-    visible,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
-from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal, poisoned
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.types import Call
@@ -45,18 +43,10 @@ def _reference(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Any:
-    additive, seen = _masks(xp, q.shape[-2], k.shape[-2], causal, window, mask, key_mask, kv_lengths)
+    additive, seen = all_masks(
+        xp, q, k, mask=mask, key_mask=key_mask, kv_lengths=kv_lengths, causal=causal, window=window
+    )
     return attend_groups(xp, q, k, v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
-
-
-def _masks(
-    xp: Any, length: int, keys: int, causal: bool, window: int | None, mask: Any, key_mask: Any, kv_lengths: Any
-) -> tuple[Any, Any]:
-    """What all masks together add to the scores, and which keys they leave visible."""
-    # kv_lengths may be unsigned or have 8 bits, and differences of them are taken
-    end = None if kv_lengths is None else xp.asarray(np.asarray(kv_lengths).astype(np.int64)[..., None, None, None])
-    additive, seen = split_mask(xp, mask, visible(xp, length, keys, causal, window, end))
-    return additive, both(xp, seen, of_scores(xp, key_mask))
 
 
 def _check(call: Call) -> None:
@@ -75,27 +65,6 @@ def _check_values(call: Call, values: Any) -> None:
         raise invalid("gqa", "kv_lengths", f"0 to {keys}", f"{int(lengths.min())} to {int(lengths.max())}")
 
 
-def _numpy_masks(inputs: Any, attributes: Any) -> Any:
-    masks = (inputs.get(name) for name in ("mask", "key_mask", "kv_lengths"))
-    length, keys = inputs["q"].shape[-2], inputs["k"].shape[-2]
-    return _masks(np, length, keys, attributes.get("causal", False), attributes.get("window"), *masks)
-
-
-def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    return error_scale(q, k, v, attributes.get("scale"), *_numpy_masks(inputs, attributes))
-
-
-def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    return sums_of(_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
-
-
-def _unread(inputs: Any, attributes: Any) -> Any:
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    lead = np.broadcast_shapes(*(a.shape[:-3] for a in (q, k, v)))
-    return unread_keys(_numpy_masks(inputs, attributes)[1], (*lead, *q.shape[-3:-1], k.shape[-2]), k=k, v=v)
-
-
 def _flops(call: Call) -> int:
     q, k, v = call.shape("q"), call.shape("k"), call.shape("v")
     return attention_flops(call, (*call.dims["*B"], q[-3], q[-2], k[-2]), q[-1], v[-1])
@@ -112,21 +81,11 @@ def qkv(
     }
 
 
-def _spare(lengths: tuple[int, ...], kv_heads: int, keys: int, dim: int) -> Draw:
-    """Keys or values `[B, Hkv, S, D]` of a cache with spare room: NaN at and past each sequence's length."""
-    shape = (len(lengths), kv_heads, keys, dim)
-
-    def make(rng: Any) -> Any:
-        past = np.arange(keys)[None, :] >= np.asarray(lengths)[:, None]
-        return np.where(past[:, None, :, None], np.nan, rng.standard_normal(shape))
-
-    return Draw(shape, make)
-
-
 def _cached(lengths: tuple[int, ...], heads: int, kv_heads: int, length: int, keys: int, dim: int) -> dict[str, Draw]:
-    """A step of `length` queries a sequence over a cache that holds `lengths` keys of each."""
-    k, v = (_spare(lengths, kv_heads, keys, dim) for _ in range(2))
-    return {"q": normal(len(lengths), heads, length, dim), "k": k, "v": v, "kv_lengths": constant(lengths, "int32")}
+    """A step of `length` queries a sequence over a cache that holds `lengths` keys of each. Its spare room is NaN."""
+    past = np.arange(keys)[:, None] >= np.asarray(lengths)[:, None, None, None]
+    kv = poisoned(past, len(lengths), kv_heads, keys, dim)
+    return {"q": normal(len(lengths), heads, length, dim), "k": kv, "v": kv, "kv_lengths": constant(lengths, "int32")}
 
 
 _SMALL = qkv((2,), 4, 2, 3, 5, 8)
@@ -170,10 +129,10 @@ gqa = OpSpec(
     check=_check,
     check_values=_check_values,
     flops=_flops,
-    scale=_scale,
-    sums=_sums,
+    scale=attention_scale,
+    sums=attention_sums,
     more_cases="tinyllm.catalogue.cases.groups:gqa",
-    unread=_unread,
+    unread=partial(attention_unread, 3),
     host=("kv_lengths",),
     notes=(
         *NOTES,

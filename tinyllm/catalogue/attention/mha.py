@@ -11,6 +11,7 @@ from tinyllm.catalogue.attention.formula import (
     NOTES,
     REFUSED,
     SETTINGS,
+    all_masks,
     attend_groups,
     both,
     of_scores,
@@ -88,8 +89,7 @@ def _reference(
         value = key if value is None else value
         k = after(xp, k, ready(_split(xp, product(xp, key, k_proj, k_bias), kv_heads), k_norm))
         v = after(xp, v, _split(xp, product(xp, value, v_proj, v_bias), kv_heads))
-    additive, seen = split_mask(xp, mask, visible(xp, length, k.shape[-2], causal, window))
-    seen = both(xp, seen, of_scores(xp, key_mask))
+    additive, seen = all_masks(xp, q, k, mask=mask, key_mask=key_mask, causal=causal, window=window)
     all_k, all_v = k, v
     for row_k, row_v in _extra(xp, k, v, bias_k, bias_v, add_zero_attn):
         additive, seen = _always(xp, additive, all_k.shape[-2], 0), _always(xp, seen, all_k.shape[-2], 1)

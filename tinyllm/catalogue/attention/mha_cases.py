@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, integers, normal, poisoned
 from tinyllm.spec.rope import Rope, RopeScaling
 
 
@@ -61,17 +61,6 @@ def without(inputs: dict[str, Draw], *names: str) -> dict[str, Draw]:
     return {name: draw for name, draw in inputs.items() if name not in names}
 
 
-def _poisoned(*shape: int, bad: int) -> Draw:
-    """Inputs whose last `bad` tokens are NaN: padding that nobody sees."""
-
-    def make(rng: Any) -> Any:
-        values = rng.standard_normal(shape)
-        values[..., -bad:, :] = np.nan
-        return values
-
-    return Draw(shape, make)
-
-
 _H4 = {"num_heads": 4}
 _H4KV2 = {"num_heads": 4, "num_kv_heads": 2}
 _CAUSAL = _H4 | {"causal": True}
@@ -102,7 +91,11 @@ CASES = (
     Case("key mask", _SELF | {"key_mask": constant([[True, True, False], [False, True, True]])}, _CAUSAL, decision=1),
     Case(
         "padding NaN",
-        layer(1, key=(4, 12)) | {"key": _poisoned(1, 4, 12, bad=2), "key_mask": constant([[True, True, False, False]])},
+        layer(1, key=(4, 12))
+        | {
+            "key": poisoned(np.arange(4)[:, None] >= 2, 1, 4, 12),
+            "key_mask": constant([[True, True, False, False]]),
+        },
         _H4,
         decision=5,
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal, poisoned
 
 
 def batch(
@@ -47,8 +47,7 @@ def batch(
 
 def _pool(free: Any, heads: int, dim: int) -> Draw:
     """Pages `[P, H, page, D]` with NaN in the free slots `[P, page]`."""
-    shape = (free.shape[0], heads, free.shape[1], dim)
-    return Draw(shape, lambda rng: np.where(free[:, None, :, None], np.nan, rng.standard_normal(shape)))
+    return poisoned(free[:, None, :, None], free.shape[0], heads, free.shape[1], dim)
 
 
 def ints(**arrays: Any) -> dict[str, Draw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,14 @@ from tinyllm.catalogue.attention.formula import (
     NOTES,
     REFUSED,
     SETTINGS,
+    all_masks,
     attend,
     attention_flops,
+    attention_scale,
+    attention_sums,
+    attention_unread,
     check_masks,
     check_scale,
-    error_scale,
-    split_mask,
-    sums_of,
-    unread_keys,
-    visible,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, additive_mask, booleans, constant, normal
@@ -40,7 +40,7 @@ def _reference(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Any:
-    additive, seen = split_mask(xp, mask, visible(xp, q.shape[-2], k.shape[-2], causal, window))
+    additive, seen = all_masks(xp, q, k, mask=mask, causal=causal, window=window)
     if sinks is not None:
         sinks = xp.reshape(sinks, (*sinks.shape, 1, 1))
     return attend(xp, q, k, v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks)[0]
@@ -54,28 +54,6 @@ def _check(call: Call) -> None:
     sinks = call.inputs["sinks"]
     if sinks is not None and sinks.shape != lead[-1:]:
         raise invalid("sdpa", "sinks", f"shape {list(lead[-1:])}: one for each head", list(sinks.shape))
-
-
-def _masks(inputs: Any, attributes: Any) -> Any:
-    """What the masks add to the scores, and which keys they leave visible. numpy only."""
-    length, keys = inputs["q"].shape[-2], inputs["k"].shape[-2]
-    seen = visible(np, length, keys, attributes.get("causal", False), attributes.get("window"))
-    return split_mask(np, inputs.get("mask"), seen)
-
-
-def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    return error_scale(q, k, v, attributes.get("scale"), *_masks(inputs, attributes))
-
-
-def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    return sums_of(_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
-
-
-def _unread(inputs: Any, attributes: Any) -> Any:
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    lead = np.broadcast_shapes(*(a.shape[:-2] for a in (q, k, v)))
-    return unread_keys(_masks(inputs, attributes)[1], (*lead, q.shape[-2], k.shape[-2]), k=k, v=v)
 
 
 def _flops(call: Call) -> int:
@@ -129,10 +107,10 @@ sdpa = OpSpec(
     reference=_reference,
     check=_check,
     flops=_flops,
-    scale=_scale,
-    sums=_sums,
+    scale=attention_scale,
+    sums=attention_sums,
     more_cases="tinyllm.catalogue.cases.attention:sdpa",
-    unread=_unread,
+    unread=partial(attention_unread, 2),
     notes=NOTES,
     refused=REFUSED,
     cases=(

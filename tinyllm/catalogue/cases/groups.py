@@ -21,7 +21,7 @@ from tinyllm.catalogue.cases.attention import (
     settings_of,
     slopes,
 )
-from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
+from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.spec.cases import Case, Draw, additive_mask, booleans, constant, kept, normal
 
@@ -190,9 +190,9 @@ def _padded(keys: int, *counts: int) -> Draw:
     return constant(np.arange(keys)[None, :] >= np.asarray(counts)[:, None])
 
 
-def _models() -> list[Case]:
-    """A decode step and a short prefill of each model, over more keys where its heads are few."""
-    keys = {
+def _models() -> Iterator[Case]:
+    """A decode step of each model, over more keys where its heads are few, and a prefill of 19 tokens."""
+    counts = {
         "SmolLM2-135M": 1025,
         "Qwen2.5-0.5B": 2049,
         "Qwen2.5-7B": 129,
@@ -205,23 +205,16 @@ def _models() -> list[Case]:
         "Gemma-2-2B": 129,
         "gpt-oss-20b": 200,
     }
-    return [case for name, count in keys.items() for case in _model(name, MODELS[name], count)]
-
-
-def _model(name: str, size: ModelSizes, keys: int) -> list[Case]:
-    """A decode step over so many keys, and a prefill of 19 tokens."""
-    heads, kv_heads, dim = size.heads, size.kv_heads, size.head_dim
-    settings: dict[str, Any] = {"causal": True}
-    if size.window and size.window < keys:
-        settings["window"] = size.window
-    extra = {"sinks": normal(heads)} if name.startswith("gpt-oss") else {}
-    if name.startswith("Gemma-2-"):
-        settings |= {"softcap": 50.0, "scale": 256**-0.5}
-    shape = f"Hq{heads},Hkv{kv_heads}"
-    decode = Case(
-        f"{name},decode,{shape},S{keys},D{dim}", qkv((1,), heads, kv_heads, 1, keys, dim) | extra, settings, "model", 6
-    )
-    prefill = Case(
-        f"{name},prefill,{shape},L19,D{dim}", qkv((1,), heads, kv_heads, 19, 19, dim) | extra, settings, "model", 6
-    )
-    return [decode, prefill]
+    for name, keys in counts.items():
+        size = MODELS[name]
+        heads, kv_heads, dim = size.heads, size.kv_heads, size.head_dim
+        settings: dict[str, Any] = {"causal": True}
+        if size.window and size.window < keys:
+            settings["window"] = size.window
+        extra = {"sinks": normal(heads)} if name.startswith("gpt-oss") else {}
+        if name.startswith("Gemma-2-"):
+            settings |= {"softcap": 50.0, "scale": 256**-0.5}
+        for step, length, count in ((f"S{keys}", 1, keys), ("L19", 19, 19)):
+            word = "decode" if length == 1 else "prefill"
+            inputs = qkv((1,), heads, kv_heads, length, count, dim) | extra
+            yield Case(f"{name},{word},Hq{heads},Hkv{kv_heads},{step},D{dim}", inputs, settings, "model", 6)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyllm.catalogue.attention.mha_cases import layer, with_weights, without
 from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, digits, flag_words, settings_of
-from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
+from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.int8 import Int8
@@ -231,7 +231,7 @@ def mha() -> tuple[Case, ...]:
     return (*_crossed(), *cases, *_models())
 
 
-def _models() -> list[Case]:
+def _models() -> Iterator[Case]:
     """Layers of small models as they are; of large ones their heads, on fewer hidden numbers."""
     names = {
         "SmolLM2-135M": 576,
@@ -241,31 +241,26 @@ def _models() -> list[Case]:
         "Qwen2.5-7B": 64,
         "Llama-3-8B": 64,
     }
-    return [case for name, hidden in names.items() for case in _model(name, MODELS[name], hidden)]
-
-
-def _model(name: str, size: ModelSizes, hidden: int) -> list[Case]:
-    normed = name.startswith("Qwen3")
-    sizes: dict[str, Any] = {
-        "model": hidden,
-        "heads": size.heads,
-        "kv_heads": size.kv_heads,
-        "dim": size.head_dim,
-        "norm": normed,
-    }
-    rope = Rope(base=size.rope_base, scaling=size.scaling)
-    settings = {
-        "num_heads": size.heads,
-        "num_kv_heads": size.kv_heads,
-        "causal": True,
-        "rope": rope,
-        "norm_eps": size.eps,
-    }
-    inputs = [layer(1, length=length, past=past, **sizes) for length, past in ((1, 40), (11, None))]
-    if name.startswith("Qwen2.5"):
-        inputs = [given | {f"{n}_bias": normal(given[f"{n}_proj"].shape[0]) for n in "qkv"} for given in inputs]
-    words = f"E{hidden},Hq{size.heads},Hkv{size.kv_heads},D{size.head_dim}"
-    return [
-        Case(f"{name},decode,{words},P40", inputs[0], settings | {"return_kv": True}, "model", 12),
-        Case(f"{name},prefill,{words},L11", inputs[1], settings, "model", 12),
-    ]
+    for name, hidden in names.items():
+        size = MODELS[name]
+        sizes: dict[str, Any] = {
+            "model": hidden,
+            "heads": size.heads,
+            "kv_heads": size.kv_heads,
+            "dim": size.head_dim,
+            "norm": name.startswith("Qwen3"),
+        }
+        settings = {
+            "num_heads": size.heads,
+            "num_kv_heads": size.kv_heads,
+            "causal": True,
+            "rope": Rope(base=size.rope_base, scaling=size.scaling),
+            "norm_eps": size.eps,
+        }
+        decode, prefill = layer(1, length=1, past=40, **sizes), layer(1, length=11, **sizes)
+        if name.startswith("Qwen2.5"):
+            biases = {f"{n}_bias": normal(decode[f"{n}_proj"].shape[0]) for n in "qkv"}
+            decode, prefill = decode | biases, prefill | biases
+        words = f"E{hidden},Hq{size.heads},Hkv{size.kv_heads},D{size.head_dim}"
+        yield Case(f"{name},decode,{words},P40", decode, settings | {"return_kv": True}, "model", 12)
+        yield Case(f"{name},prefill,{words},L11", prefill, settings, "model", 12)

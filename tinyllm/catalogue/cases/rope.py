@@ -11,7 +11,7 @@ import numpy as np
 from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.catalogue.cases.rows import SUBNORMAL_16, SUBNORMAL_32, named
-from tinyllm.spec.cases import Case, Draw, constant, integers, kept, normal
+from tinyllm.spec.cases import Case, Draw, constant, integers, integers_of, kept, normal
 from tinyllm.spec.rope import RopeScaling
 
 FREQUENCIES: Mapping[str, Mapping[str, Any]] = {
@@ -152,11 +152,6 @@ def _rope_edges() -> Iterator[Case]:
         )
 
 
-def _positions(dtype: str, *shape: int) -> Draw:
-    """Positions from 0 to 199 in an integer dtype."""
-    return Draw(shape, lambda rng: np.asarray(rng.integers(0, 200, shape), dtype))
-
-
 def rope_angles() -> Iterator[Case]:
     """All settings crossed pairwise; large positions, positions of every integer dtype; frequencies of real models."""
     options: dict[str, Any] = {
@@ -172,7 +167,7 @@ def rope_angles() -> Iterator[Case]:
         inputs, settings = _frequencies(row["frequencies"], dims)
         settings |= {"dims": dims} if row["dims given"] or not inputs else {}
         settings |= {"position_scale": factor} if factor != 1 else {}
-        positions = _positions(row["dtype"], *shape)
+        positions = integers_of(row["dtype"], 200, *shape)
         id = f"{named(*shape)},dims{dims},{row['frequencies']},{row['dtype']},scale{factor:g}" + (
             ",said" if "dims" in settings else ""
         )

@@ -14,7 +14,7 @@ from tinyllm.catalogue.cases.pairwise import pairwise
 from tinyllm.catalogue.cases.rows import SUBNORMAL_16, SUBNORMAL_32
 from tinyllm.catalogue.products.linear import linear_case
 from tinyllm.catalogue.quantize.quantize import near_levels_case
-from tinyllm.spec.cases import Case, Draw, constant, integers, normal
+from tinyllm.spec.cases import Case, Draw, constant, integers, integers_of, normal
 from tinyllm.spec.rope import Rope
 from tinyllm.spec.scheme import Scheme
 
@@ -79,11 +79,6 @@ def linear(scheme: Scheme) -> Iterator[Case]:
         yield linear_case((rows,), plain(65, size), str(first), tier="model", name=f"Qwen2.5-0.5B,{stage},down,")
 
 
-def _ids(dtype: str, *shape: int) -> Draw:
-    """Rows of a table that has 17."""
-    return Draw(shape, lambda rng: np.asarray(rng.integers(0, 17, shape), dtype))
-
-
 def embedding(scheme: Scheme) -> Iterator[Case]:
     """Variants, forms and ids crossed pairwise; empty axes; a table of a real model."""
     first, *others = scheme.variants()
@@ -102,7 +97,9 @@ def embedding(scheme: Scheme) -> Iterator[Case]:
     yield Case(
         f"0,V0,D{one},{first}", {"ids": constant([], "int32"), "weight": _weight(first, "", 0, one)}, tier="full"
     )
-    yield Case(f"2,V17,D0,{first}", {"ids": _ids("int32", 2), "weight": _weight(first, "", 17, 0)}, tier="full")
+    yield Case(
+        f"2,V17,D0,{first}", {"ids": integers_of("int32", 17, 2), "weight": _weight(first, "", 17, 0)}, tier="full"
+    )
     yield Case(
         f"65,V300,D{two},{first}", {"ids": integers(0, 300, 65), "weight": _weight(first, "", 300, two)}, tier="full"
     )
@@ -111,7 +108,7 @@ def embedding(scheme: Scheme) -> Iterator[Case]:
         weight = _weight(row["variant"], row["form"], 17, columns(row["variant"], row["groups"]))
         shape = "x".join(map(str, row["ids"])) or "scalar"
         name = f"crossed:{shape},D{weight.shape[1]},{_named(row['variant'], row['form'])},{row['dtype']}"
-        yield Case(name, {"ids": _ids(row["dtype"], *row["ids"]), "weight": weight}, tier="full")
+        yield Case(name, {"ids": integers_of(row["dtype"], 17, *row["ids"]), "weight": weight}, tier="full")
 
 
 def dequantize(scheme: Scheme) -> Iterator[Case]:
