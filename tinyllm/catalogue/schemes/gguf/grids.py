@@ -66,14 +66,9 @@ def _scales_of_nibbles(b: Block) -> Any:
     return _scales(b, b.bits(b["scales"], 4, 1), 0.25)
 
 
-def _iq2_xxs_words(b: Block) -> Any:
-    """The four bytes of each group that hold signs and the scale."""
-    return b.integers(b["qs"], 4)[..., 1::2]
-
-
 def _iq2_xxs(b: Block) -> Any:
-    rows = b.xp.reshape(b["qs"], (*b["qs"].shape[:-1], 8, 8))[..., :4]
-    return b.lookup(grid("IQ2_XXS"), rows) * _even_signs(b, _iq2_xxs_words(b))
+    groups = b.xp.reshape(b["qs"], (*b["qs"].shape[:-1], 8, 8))
+    return b.lookup(grid("IQ2_XXS"), groups[..., :4]) * _even_signs(b, b.integers(groups[..., 4:], 4)[..., 0])
 
 
 def _iq2_xs(b: Block) -> Any:
@@ -127,7 +122,7 @@ GRIDS = (
         fields={"d": 2, "qs": 32, "qh": 16},
         halves={"d": 0.02},
         q=_iq1_s,
-        scales=lambda b: b.half("d") * (b.number((b.integers(b["qh"], 2) >> 12) & 7) * 2 + 1) * 0.125,
+        scales=lambda b: b.half("d") * (b.number((b["qh"][..., 1::2] >> 4) & 7) * 2 + 1) * 0.125,
     ),
     GgufBlocks(
         name="iq1_m",
@@ -150,7 +145,7 @@ GRIDS = (
         fields={"d": 2, "qs": 64},
         halves={"d": 0.002},
         q=_iq2_xxs,
-        scales=lambda b: _scales(b, _iq2_xxs_words(b) >> 28, 0.25),
+        scales=lambda b: _scales(b, b["qs"][..., 7::8] >> 4, 0.25),
     ),
     GgufBlocks(
         name="iq2_xs",
@@ -182,7 +177,7 @@ GRIDS = (
         fields={"d": 2, "qs": 64, "signs_and_scales": 32},
         halves={"d": 0.0006},
         q=_iq3_xxs,
-        scales=lambda b: _scales(b, b.integers(b["signs_and_scales"], 4) >> 28, 0.5),
+        scales=lambda b: _scales(b, b["signs_and_scales"][..., 3::4] >> 4, 0.5),
     ),
     GgufBlocks(
         name="iq3_s",
