@@ -100,7 +100,7 @@ class GgufBlocks(Scheme):
     affine: Affine | Int8 = GROUPS_OF_32
     zero: int = 0
     q: Callable[[Block], Any]
-    scales: Callable[[Block], Any] = lambda b: b.half("d")
+    scales: Callable[[Block], Any] = lambda block: block.half("d")
     biases: Callable[[Block], Any] | None = None
     redraw: Callable[[np.random.Generator, Fields], Fields] | None = None
 

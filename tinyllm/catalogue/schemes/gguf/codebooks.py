@@ -18,13 +18,14 @@ E8M0 = np.exp2(np.arange(256) - 128.0).astype(np.float32)
 """Half the numbers of 8 exponent bits and nothing else."""
 
 
-def _non_linear(b: Block) -> Any:
-    return b.lookup(NON_LINEAR, b.bits(b["qs"], 4, 16))
+def _non_linear(block: Block) -> Any:
+    return block.lookup(NON_LINEAR, block.bits(block["qs"], 4, 16))
 
 
-def _scales_around_32(b: Block) -> Any:
+def _scales_around_32(block: Block) -> Any:
     """Of IQ4_XS: lower nibbles and upper two bits."""
-    return (b.number(b.bits(b["scales_l"], 4, 1) | (b.bits(b["scales_h"], 2, 1) << 4)) - 32) * b.half("d")
+    scales = block.bits(block["scales_l"], 4, 1) | (block.bits(block["scales_h"], 2, 1) << 4)
+    return (block.number(scales) - 32) * block.half("d")
 
 
 def _usual_exponents(rng: np.random.Generator, fields: Fields) -> Fields:
@@ -60,8 +61,8 @@ CODEBOOKS = (
         source="OCP Microscaling Formats (MX) Specification 1.0, arXiv:2310.10537; ggml-common.h: block_mxfp4",
         block=32,
         fields={"e": 1, "qs": 16},
-        q=lambda b: b.lookup(E2M1, b.bits(b["qs"], 4, 16)),
-        scales=lambda b: b.number(b.lookup(E8M0, b["e"])),
+        q=lambda block: block.lookup(E2M1, block.bits(block["qs"], 4, 16)),
+        scales=lambda block: block.number(block.lookup(E8M0, block["e"])),
         redraw=_usual_exponents,
     ),
 )

@@ -38,70 +38,71 @@ def shifted_grid() -> np.ndarray:
     return np.concatenate([rows + 1, rows - 1])
 
 
-def _joined(b: Block, low: Any, high: Any) -> Any:
+def _joined(block: Block, low: Any, high: Any) -> Any:
     """Integers whose lower 8 bits are bytes, and the bits above."""
-    return b.xp.astype(low, b.xp.int64) | (b.xp.astype(high, b.xp.int64) << 8)
+    return block.xp.astype(low, block.xp.int64) | (block.xp.astype(high, block.xp.int64) << 8)
 
 
-def _pieces(b: Block, integers: Any, bits: int) -> Any:
+def _pieces(block: Block, integers: Any, bits: int) -> Any:
     """The lowest four pieces of so many bits: integers `[...]` to `[..., 4]`."""
-    return (integers[..., None] >> b.xp.asarray(np.arange(4) * bits)) & (2**bits - 1)
+    return (integers[..., None] >> block.xp.asarray(np.arange(4) * bits)) & (2**bits - 1)
 
 
-def _signed(b: Block, rows: Any, signs: Any) -> Any:
+def _signed(block: Block, rows: Any, signs: Any) -> Any:
     """Rows of 4 or 8 numbers times as many signs `[..., 8]`."""
-    return b.xp.reshape(rows, signs.shape) * signs
+    return block.xp.reshape(rows, signs.shape) * signs
 
 
-def _even_signs(b: Block, words: Any) -> Any:
+def _even_signs(block: Block, words: Any) -> Any:
     """Eight signs for each of the lowest four pieces of 7 bits: `[..., 4, 8]`."""
-    return b.lookup(EVEN_SIGNS, _pieces(b, words, 7))
+    return block.lookup(EVEN_SIGNS, _pieces(block, words, 7))
 
 
-def _scales(b: Block, integers: Any, factor: float) -> Any:
-    return b.half("d") * (b.number(integers) + 0.5) * factor
+def _scales(block: Block, integers: Any, factor: float) -> Any:
+    return block.half("d") * (block.number(integers) + 0.5) * factor
 
 
-def _scales_of_nibbles(b: Block) -> Any:
-    return _scales(b, b.bits(b["scales"], 4, 1), 0.25)
+def _scales_of_nibbles(block: Block) -> Any:
+    return _scales(block, block.bits(block["scales"], 4, 1), 0.25)
 
 
-def _iq2_xxs(b: Block) -> Any:
-    groups = b.xp.reshape(b["qs"], (*b["qs"].shape[:-1], 8, 8))
-    return b.lookup(grid("IQ2_XXS"), groups[..., :4]) * _even_signs(b, b.integers(groups[..., 4:], 4)[..., 0])
+def _iq2_xxs(block: Block) -> Any:
+    groups = block.xp.reshape(block["qs"], (*block["qs"].shape[:-1], 8, 8))
+    signs = _even_signs(block, block.integers(groups[..., 4:], 4)[..., 0])
+    return block.lookup(grid("IQ2_XXS"), groups[..., :4]) * signs
 
 
-def _iq2_xs(b: Block) -> Any:
-    q = b.integers(b["qs"], 2)
-    return b.lookup(grid("IQ2_XS"), q & 511) * b.lookup(EVEN_SIGNS, q >> 9)
+def _iq2_xs(block: Block) -> Any:
+    q = block.integers(block["qs"], 2)
+    return block.lookup(grid("IQ2_XS"), q & 511) * block.lookup(EVEN_SIGNS, q >> 9)
 
 
-def _iq2_s(b: Block) -> Any:
-    q = _joined(b, b["qs"], b.bits(b["qh"], 2, 1))
-    return b.lookup(grid("IQ2_S"), q) * b.lookup(SIGNS, b["signs"])
+def _iq2_s(block: Block) -> Any:
+    q = _joined(block, block["qs"], block.bits(block["qh"], 2, 1))
+    return block.lookup(grid("IQ2_S"), q) * block.lookup(SIGNS, block["signs"])
 
 
-def _iq3_xxs(b: Block) -> Any:
-    signs = _even_signs(b, b.integers(b["signs_and_scales"], 4))
-    return _signed(b, b.lookup(grid("IQ3_XXS"), b["qs"]), signs)
+def _iq3_xxs(block: Block) -> Any:
+    signs = _even_signs(block, block.integers(block["signs_and_scales"], 4))
+    return _signed(block, block.lookup(grid("IQ3_XXS"), block["qs"]), signs)
 
 
-def _iq3_s(b: Block) -> Any:
-    q = _joined(b, b["qs"], b.bits(b["qh"], 1, 1))
-    return _signed(b, b.lookup(grid("IQ3_S"), q), b.lookup(SIGNS, b["signs"]))
+def _iq3_s(block: Block) -> Any:
+    q = _joined(block, block["qs"], block.bits(block["qh"], 1, 1))
+    return _signed(block, block.lookup(grid("IQ3_S"), q), block.lookup(SIGNS, block["signs"]))
 
 
-def _iq1_s(b: Block) -> Any:
-    qh = b.integers(b["qh"], 2)
-    high = _pieces(b, qh, 3) | ((qh[..., None] >> 15) << 3)
-    return b.lookup(shifted_grid(), _joined(b, b["qs"], b.xp.reshape(high, b["qs"].shape)))
+def _iq1_s(block: Block) -> Any:
+    qh = block.integers(block["qh"], 2)
+    high = _pieces(block, qh, 3) | ((qh[..., None] >> 15) << 3)
+    return block.lookup(shifted_grid(), _joined(block, block["qs"], block.xp.reshape(high, block["qs"].shape)))
 
 
-def _iq1_m_scales(b: Block) -> Any:
-    packed = b.integers(b["scales"], 2)
-    d = b.number(b.lookup(HALVES, sum((packed[..., i : i + 1] >> 12) << (4 * i) for i in range(4))))
-    scales = b.xp.reshape(_pieces(b, packed, 3), (*packed.shape[:-1], 16))
-    return d * (b.number(scales) * 2 + 1) * 0.125
+def _iq1_m_scales(block: Block) -> Any:
+    packed = block.integers(block["scales"], 2)
+    d = block.number(block.lookup(HALVES, sum((packed[..., i : i + 1] >> 12) << (4 * i) for i in range(4))))
+    scales = block.xp.reshape(_pieces(block, packed, 3), (*packed.shape[:-1], 16))
+    return d * (block.number(scales) * 2 + 1) * 0.125
 
 
 def _spread_scale(rng: np.random.Generator, fields: Fields) -> Fields:
@@ -122,7 +123,7 @@ GRIDS = (
         fields={"d": 2, "qs": 32, "qh": 16},
         halves={"d": 0.02},
         q=_iq1_s,
-        scales=lambda b: b.half("d") * (b.number((b["qh"][..., 1::2] >> 4) & 7) * 2 + 1) * 0.125,
+        scales=lambda block: block.half("d") * (block.number((block["qh"][..., 1::2] >> 4) & 7) * 2 + 1) * 0.125,
     ),
     GgufBlocks(
         name="iq1_m",
@@ -133,7 +134,7 @@ GRIDS = (
         source="ggml-common.h: block_iq1_m; llama.cpp pull request 6302",
         fields={"qs": 32, "qh": 16, "scales": 8},
         affine=Int8(16),
-        q=lambda b: b.lookup(shifted_grid(), _joined(b, b["qs"], b.bits(b["qh"], 4, 1))),
+        q=lambda block: block.lookup(shifted_grid(), _joined(block, block["qs"], block.bits(block["qh"], 4, 1))),
         scales=_iq1_m_scales,
         redraw=_spread_scale,
     ),
@@ -145,7 +146,7 @@ GRIDS = (
         fields={"d": 2, "qs": 64},
         halves={"d": 0.002},
         q=_iq2_xxs,
-        scales=lambda b: _scales(b, b["qs"][..., 7::8] >> 4, 0.25),
+        scales=lambda block: _scales(block, block["qs"][..., 7::8] >> 4, 0.25),
     ),
     GgufBlocks(
         name="iq2_xs",
@@ -177,7 +178,7 @@ GRIDS = (
         fields={"d": 2, "qs": 64, "signs_and_scales": 32},
         halves={"d": 0.0006},
         q=_iq3_xxs,
-        scales=lambda b: _scales(b, b["signs_and_scales"][..., 3::4] >> 4, 0.5),
+        scales=lambda block: _scales(block, block["signs_and_scales"][..., 3::4] >> 4, 0.5),
     ),
     GgufBlocks(
         name="iq3_s",
@@ -187,6 +188,6 @@ GRIDS = (
         fields={"d": 2, "qs": 64, "qh": 8, "signs": 32, "scales": 4},
         halves={"d": 0.0006},
         q=_iq3_s,
-        scales=lambda b: b.half("d") * (b.number(b.bits(b["scales"], 4, 1)) * 2 + 1),
+        scales=lambda block: block.half("d") * (block.number(block.bits(block["scales"], 4, 1)) * 2 + 1),
     ),
 )

@@ -8,24 +8,26 @@ from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.gguf.blocks import Block, GgufBlocks
 
 
-def _scales_around_32(b: Block) -> Any:
+def _scales_around_32(block: Block) -> Any:
     """Of Q3_K, `[..., blocks, 16]`: 8 bytes hold the lower nibbles, and 4 the upper two bits."""
-    low, high = b.bits(b["scales"][..., :8], 4, 8), b.bits(b["scales"][..., 8:], 2, 4)
-    return (b.number(low | (high << 4)) - 32) * b.half("d")
+    low, high = block.bits(block["scales"][..., :8], 4, 8), block.bits(block["scales"][..., 8:], 2, 4)
+    return (block.number(low | (high << 4)) - 32) * block.half("d")
 
 
-def _scales(b: Block) -> Any:
+def _scales(block: Block) -> Any:
     """Of Q4_K and Q5_K, `[..., blocks, 8]`. Of the 12 bytes, 4 hold the first scales and 4 the first minimums, in their
     lower 6 bits. The last 4 hold nibbles of the other scales and minimums, whose upper 2 bits are those of the first 8
     bytes."""
-    first, others = b["scales"][..., :4], b["scales"][..., 8:]
-    return b.number(b.xp.concat([first & 63, (others & 15) | ((first >> 2) & 48)], axis=-1)) * b.half("d")
+    first, others = block["scales"][..., :4], block["scales"][..., 8:]
+    scales = block.xp.concat([first & 63, (others & 15) | ((first >> 2) & 48)], axis=-1)
+    return block.number(scales) * block.half("d")
 
 
-def _biases(b: Block) -> Any:
+def _biases(block: Block) -> Any:
     """The minimums, as `_scales` says."""
-    first, others = b["scales"][..., 4:8], b["scales"][..., 8:]
-    return -(b.number(b.xp.concat([first & 63, (others >> 4) | ((first >> 2) & 48)], axis=-1)) * b.half("dmin"))
+    first, others = block["scales"][..., 4:8], block["scales"][..., 8:]
+    minimums = block.xp.concat([first & 63, (others >> 4) | ((first >> 2) & 48)], axis=-1)
+    return -(block.number(minimums) * block.half("dmin"))
 
 
 K_QUANTS = (
@@ -37,9 +39,9 @@ K_QUANTS = (
         fields={"scales": 16, "qs": 64, "d": 2, "dmin": 2},
         halves={"d": 0.007, "dmin": 0.01},
         affine=Affine(2, 16),
-        q=lambda b: b.bits(b["qs"], 2, 32),
-        scales=lambda b: b.number(b["scales"] & 15) * b.half("d"),
-        biases=lambda b: -(b.number(b["scales"] >> 4) * b.half("dmin")),
+        q=lambda block: block.bits(block["qs"], 2, 32),
+        scales=lambda block: block.number(block["scales"] & 15) * block.half("d"),
+        biases=lambda block: -(block.number(block["scales"] >> 4) * block.half("dmin")),
     ),
     GgufBlocks(
         name="q3_k",
@@ -50,7 +52,7 @@ K_QUANTS = (
         halves={"d": 0.00125},
         affine=Affine(3, 16),
         zero=4,
-        q=lambda b: b.bits(b["qs"], 2, 32) | (b.bits(b["hmask"], 1, 32) << 2),
+        q=lambda block: block.bits(block["qs"], 2, 32) | (block.bits(block["hmask"], 1, 32) << 2),
         scales=_scales_around_32,
     ),
     GgufBlocks(
@@ -61,7 +63,7 @@ K_QUANTS = (
         fields={"d": 2, "dmin": 2, "scales": 12, "qs": 128},
         halves={"d": 0.00034, "dmin": 0.0025},
         affine=Affine(4, 32),
-        q=lambda b: b.bits(b["qs"], 4, 32),
+        q=lambda block: block.bits(block["qs"], 4, 32),
         scales=_scales,
         biases=_biases,
     ),
@@ -73,7 +75,7 @@ K_QUANTS = (
         fields={"d": 2, "dmin": 2, "scales": 12, "qh": 32, "qs": 128},
         halves={"d": 0.00017, "dmin": 0.0025},
         affine=Affine(5, 32),
-        q=lambda b: b.bits(b["qs"], 4, 32) | (b.bits(b["qh"], 1, 32) << 4),
+        q=lambda block: block.bits(block["qs"], 4, 32) | (block.bits(block["qh"], 1, 32) << 4),
         scales=_scales,
         biases=_biases,
     ),
@@ -86,7 +88,7 @@ K_QUANTS = (
         halves={"d": 0.00005},
         affine=Affine(6, 16),
         zero=32,
-        q=lambda b: b.bits(b["ql"], 4, 64) | (b.bits(b["qh"], 2, 32) << 4),
-        scales=lambda b: b.number(b.xp.astype(b["scales"], b.xp.int8)) * b.half("d"),
+        q=lambda block: block.bits(block["ql"], 4, 64) | (block.bits(block["qh"], 2, 32) << 4),
+        scales=lambda block: block.number(block.xp.astype(block["scales"], block.xp.int8)) * block.half("d"),
     ),
 )

@@ -13,13 +13,13 @@ FIFTH_BITS = ((np.arange(256)[:, None] >> np.arange(8) & 1) << 4).astype(np.uint
 """The fifth bits, where they belong, of eight numbers by the byte that holds them `[256, 8]`."""
 
 
-def _nibbles(b: Block) -> Any:
-    return b.bits(b["qs"], 4, 16)
+def _nibbles(block: Block) -> Any:
+    return block.bits(block["qs"], 4, 16)
 
 
-def _five_bits(b: Block) -> Any:
-    nibbles = _nibbles(b)
-    return nibbles | b.xp.reshape(b.lookup(FIFTH_BITS, b["qh"]), nibbles.shape)
+def _five_bits(block: Block) -> Any:
+    nibbles = _nibbles(block)
+    return nibbles | block.xp.reshape(block.lookup(FIFTH_BITS, block["qh"]), nibbles.shape)
 
 
 LEGACY = (
@@ -45,7 +45,7 @@ LEGACY = (
         halves={"d": 0.02, "m": -0.15},
         affine=Affine(4, 32),
         q=_nibbles,
-        biases=lambda b: b.half("m"),
+        biases=lambda block: block.half("m"),
     ),
     GgufBlocks(
         name="q5_0",
@@ -69,7 +69,7 @@ LEGACY = (
         halves={"d": 0.01, "m": -0.15},
         affine=Affine(5, 32),
         q=_five_bits,
-        biases=lambda b: b.half("m"),
+        biases=lambda block: block.half("m"),
     ),
     GgufBlocks(
         name="q8_0",
@@ -79,6 +79,6 @@ LEGACY = (
         block=32,
         fields={"d": 2, "qs": 32},
         halves={"d": 0.00125},
-        q=lambda b: b.xp.astype(b["qs"], b.xp.int8),
+        q=lambda block: block.xp.astype(block["qs"], block.xp.int8),
     ),
 )

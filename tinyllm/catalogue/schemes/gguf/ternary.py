@@ -13,16 +13,16 @@ TRITS = ((np.arange(256)[:, None] * 3 ** np.arange(5) % 256) * 3 // 256).astype(
 """Five digits of base 3 for each byte `[256, 5]`: of the fraction `byte / 256`, so that multiplying brings them out."""
 
 
-def _digits(b: Block, octets: Any, count: int) -> Any:
+def _digits(block: Block, octets: Any, count: int) -> Any:
     """`[..., n]` to `[..., count * n]`: the first digits of all bytes, then the second ones."""
-    digits = b.xp.stack([b.lookup(TRITS[:, i], octets) for i in range(count)], axis=-2)
-    return b.xp.reshape(digits, (*octets.shape[:-1], count * octets.shape[-1]))
+    digits = block.xp.stack([block.lookup(TRITS[:, i], octets) for i in range(count)], axis=-2)
+    return block.xp.reshape(digits, (*octets.shape[:-1], count * octets.shape[-1]))
 
 
-def _trits(b: Block) -> Any:
+def _trits(block: Block) -> Any:
     """Of TQ1_0, in three runs."""
-    runs = ((b["qs"][..., :32], 5), (b["qs"][..., 32:], 5), (b["qh"], 4))
-    return b.xp.concat([_digits(b, octets, count) for octets, count in runs], axis=-1)
+    runs = ((block["qs"][..., :32], 5), (block["qs"][..., 32:], 5), (block["qh"], 4))
+    return block.xp.concat([_digits(block, octets, count) for octets, count in runs], axis=-1)
 
 
 TERNARY = (
@@ -46,6 +46,6 @@ TERNARY = (
         halves={"d": 0.05},
         affine=Affine(2, 256),
         zero=1,
-        q=lambda b: b.bits(b["qs"], 2, 32),
+        q=lambda block: block.bits(block["qs"], 2, 32),
     ),
 )
