@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyllm.cli import options
 from tinyllm.cli.bench_ops import ops_command
-from tinyllm.cli.bench_options import Backends, Json, Model, Rounds, backends_named, model_path, progress
+from tinyllm.cli.bench_options import Backends, Model, Rounds, backends_named, model_path, progress
 from tinyllm.cli.bench_serve import serve_command
 from tinyllm.cli.output import note, print_json, print_table
 
@@ -27,7 +28,7 @@ def model_command(
     fast: Annotated[
         bool, typer.Option("--fast/--no-fast", help="Also measure with kernels that round, and what they cost.")
     ] = True,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure prefill and decode tokens per second at batch 1, every contender in turn, round after round.
 
@@ -119,7 +120,7 @@ def start_command(
     against: Annotated[str, typer.Option("--against", help="transformers")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate; 1 measures the time to the first.")] = 1,
     rounds: Rounds = 5,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure seconds from the command to its first token, and peak memory, of whole processes.
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.cli.bench_options import Backends, Json, Rounds, backends_named, named, progress
-from tinyllm.cli.output import note, print_json, print_table
+from tinyllm.cli import options
+from tinyllm.cli.bench_options import Backends, Rounds, backends_named, named, progress
+from tinyllm.cli.output import note, plain_console, print_json, print_table
 
 if TYPE_CHECKING:
     from tinyllm.bench.compare import Comparison
@@ -20,33 +21,29 @@ if TYPE_CHECKING:
 FIGURES = ("cold us", "spread", "hot us", "GB/s", "GFLOP/s", "of roof", "x numpy", "of best", "first ms")
 PHASE_ORDER = ("decode", "prefill", "other")
 
-Compare = Annotated[
-    Path | None,
-    typer.Option(
-        "--compare",
-        metavar="OLD.json",
-        help="An earlier report of --json; an op that is slower than in it gives exit code 1.",
-    ),
-]
-Threshold = Annotated[
-    float,
-    typer.Option(
-        "--threshold", metavar="X", help="With --compare: an op is slower if it takes more than X times as long."
-    ),
-]
-Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")
-]
-
 
 def ops_command(
     ops: Annotated[str, typer.Option("--ops", help="Ops, comma-separated; default: all.")] = "",
     backends: Backends = "",
     rounds: Rounds = 7,
-    compare: Compare = None,
-    threshold: Threshold = 1.2,
-    plot: Plot = None,
-    as_json: Json = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="OLD.json",
+            help="An earlier report of --json; an op that is slower than in it gives exit code 1.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", metavar="X", help="With --compare: an op is slower if it takes more than X times as long."
+        ),
+    ] = 1.2,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")
+    ] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Measure every op at decode and prefill shapes, in float32: whether it is right, how fast it is, and its share of
     this machine's roofline.
@@ -113,15 +110,19 @@ def _print_report(report: OpReport) -> None:
 def _print_phase(phase: str, results: Sequence[OpResult]) -> None:
     """Print a table with a section for each op; the fastest of a case is bold, what is wrong is red."""
     from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title=phase, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("op", no_wrap=True, style="cyan")
-    table.add_column("case", overflow="fold")
-    table.add_column("kernel", no_wrap=True)
-    for name in FIGURES:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(
+        Column("op", no_wrap=True, style="cyan"),
+        Column("case", overflow="fold"),
+        Column("kernel", no_wrap=True),
+        *(Column(name, justify="right", no_wrap=True) for name in FIGURES),
+        title=phase,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     above: tuple[str, str] = ("", "")
     for r in results:
         if above[0] not in ("", r.op):
@@ -130,7 +131,7 @@ def _print_phase(phase: str, results: Sequence[OpResult]) -> None:
         figures = _figures(r) if r.cold else [r.status, *[""] * (len(FIGURES) - 1)]
         table.add_row(op, case, _short(r), *figures, style=_style(r))
         above = (r.op, r.case)
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    plain_console().print(table)
 
 
 def _style(result: OpResult) -> str:

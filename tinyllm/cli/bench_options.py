@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are counted; their medians are shown.")]
 Backends = Annotated[str, typer.Option("--backends", "-b", help="Backends, comma-separated; default: all available.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder, .gguf file, hub id or known name.")]

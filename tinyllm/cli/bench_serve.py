@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyllm.cli import options
-from tinyllm.cli.bench_options import Json, progress
+from tinyllm.cli.bench_options import progress
 from tinyllm.cli.output import note, print_json, print_table
 
 
@@ -63,7 +63,7 @@ def serve_command(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the results, as .png or .svg.")
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure any OpenAI server under load: time to first token, time per token, end to end, and throughput.
 

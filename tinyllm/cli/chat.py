@@ -8,8 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.cli import options
+from tinyllm.cli import options, session
+from tinyllm.cli.meter import Meter
 from tinyllm.cli.output import note, say
+from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
     from tinyllm.chat import Chat
@@ -42,9 +44,7 @@ def chat(
 
     /help lists the commands; Ctrl-C stops a reply, Ctrl-D leaves.
     """
-    from tinyllm.cli.session import checked, load_model
-
-    sampling = checked(
+    sampling = session.checked(
         {
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -56,7 +56,7 @@ def chat(
             "stop": stop,
         }
     )
-    llm = load_model(model, backend, dtype, fast)
+    llm = session.load_model(model, backend, dtype, fast)
     ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
@@ -66,8 +66,6 @@ def chat(
 
 def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal: bool) -> None:
     """Answer each line of the input, until it ends or a line says `/exit`."""
-    from tinyllm.errors import TinyllmError
-
     if terminal:
         import readline  # noqa: F401  editing and history of `input`
     while True:
@@ -99,18 +97,14 @@ def _read(terminal: bool) -> str:
     """
     if terminal:
         return input("> ")
-    from tinyllm.cli.session import decode
-
     data = sys.stdin.buffer.readline()
     if not data:
         raise EOFError
-    return decode(data, "stdin").rstrip("\r\n")
+    return session.decode(data, "stdin").rstrip("\r\n")
 
 
 def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str) -> None:
     """Stream a reply. Ctrl-C stops it, and what was said so far stays in the history."""
-    from tinyllm.cli.meter import Meter
-
     with closing(conversation.stream(text, **sampling)) as pieces:
         meter = Meter(conversation.prompt_tokens, conversation.reused)
         try:
@@ -124,8 +118,6 @@ def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str
 
 def _obey(conversation: Chat, line: str) -> bool:
     """Carry out a `/command`. Returns False for the one that leaves."""
-    from tinyllm.errors import InvalidInputError, UnknownNameError, suggest
-
     name, _, argument = line[1:].strip().partition(" ")
     argument = argument.strip()
     if name == "exit":
@@ -152,8 +144,6 @@ def _obey(conversation: Chat, line: str) -> bool:
 
 def _save(conversation: Chat, path: Path) -> None:
     """Write the messages as JSON. Raises `InvalidInputError` where the file cannot be written."""
-    from tinyllm.errors import InvalidInputError
-
     try:
         path.write_text(json.dumps(conversation.messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.cli.output import print_table
+from tinyllm.cli.output import plain_console, print_table
 from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import Summary, Way, by_op, counts, failures, reasons, tally, verdict
 from tinyllm.conformance.reports.text import clean
@@ -33,7 +33,6 @@ def progress(total: int | None) -> Iterator[Step]:
     if not sys.stderr.isatty():
         yield lambda check_id, result: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
@@ -42,10 +41,14 @@ def progress(total: int | None) -> Iterator[Step]:
         "{task.description}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
     )
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), counted, name)
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     outcomes: Counter[Outcome] = Counter()
     with Progress(
-        *columns, console=console, transient=True, refresh_per_second=5, expand=True, redirect_stdout=False
+        *columns,
+        console=plain_console(stderr=True),
+        transient=True,
+        refresh_per_second=5,
+        expand=True,
+        redirect_stdout=False,
     ) as bar:
         task = bar.add_task("", total=total, tally="")
 
@@ -116,17 +119,19 @@ def _plain(summary: Summary) -> list[Any]:
 def _print_rich_table(summaries: Sequence[Summary]) -> None:
     """Print the table for a terminal, without columns for outcomes that no check had."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
 
     shown = [o for o in Outcome if o in (Outcome.PASS, Outcome.FAIL) or any(s.counts.get(o) for s in summaries)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("op", no_wrap=True)
-    table.add_column("done by")
-    table.add_column("holds", no_wrap=True)
-    for outcome in shown:
-        table.add_column(HEADINGS.get(outcome, outcome), justify="right", no_wrap=True)
-    table.add_column("worst ulps", justify="right")
-    table.add_column("s", justify="right", no_wrap=True)
+    table = Table(
+        Column("op", no_wrap=True),
+        Column("done by"),
+        Column("holds", no_wrap=True),
+        *(Column(HEADINGS.get(outcome, outcome), justify="right", no_wrap=True) for outcome in shown),
+        Column("worst ulps", justify="right"),
+        Column("s", justify="right", no_wrap=True),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     op_above = ""
     for summary in summaries:
         numbers = [_number(outcome, summary.counts.get(outcome, 0)) for outcome in shown]
@@ -142,7 +147,7 @@ def _print_rich_table(summaries: Sequence[Summary]) -> None:
             str(summary.worst or ""),
             f"{summary.seconds:.1f}",
         )
-    _console().print(table)
+    plain_console().print(table)
 
 
 def _number(outcome: Outcome, number: int) -> Text:
@@ -156,15 +161,9 @@ def _styled(text: str, style: str) -> Text:
     return Text(text, style=style)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, emoji=False)
-
-
 def _printer() -> Callable[..., None]:
     """A function that prints a line, with a style on a terminal; lines are not wrapped, so that they can be copied."""
     if not sys.stdout.isatty():
         return lambda text, style="": print(text)
-    console = _console()
+    console = plain_console()
     return lambda text, style="": console.print(text, style=style or None, soft_wrap=True)

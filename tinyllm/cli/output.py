@@ -6,7 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """Control characters, with which a reply could steer the terminal."""
@@ -28,17 +31,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], grouped: 
             print("\t".join(" ".join(cell.split()) for cell in row))
         return
     from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)  # paths must stay whole, to be copied
+    headers = [Column(name, overflow="fold", no_wrap=number == 0) for number, name in enumerate(columns)]
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)  # folded, as paths must stay whole, to be copied
     above = None
     for first, *rest in cells:
         table.add_row("" if grouped and first == above else first, *rest)
         above = first
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    plain_console().print(table)
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """A terminal of rich that shows text as it is: nothing in it is taken for markup, numbers or emoji."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, stderr=stderr)
 
 
 def _cell(value: Any) -> str:

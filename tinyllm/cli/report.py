@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyllm.cli import options
+from tinyllm.cli.output import note, print_json, print_table
+
 if TYPE_CHECKING:
     from tinyllm.conformance.reports.diff import Diff
 
 app = typer.Typer(help="Show, convert and compare the reports of tinyllm check.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("show")
@@ -35,7 +37,6 @@ def show_command(
     tinyllm report show numpy.json torch.json mlx.json --output support.md
     """
     from tinyllm.cli.check_output import show
-    from tinyllm.cli.output import note
     from tinyllm.conformance.reports.files import check_target, read, write
 
     if output is not None:
@@ -53,7 +54,7 @@ def show_command(
 def diff_command(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A report as .json.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A later one.")],
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what got worse, what was fixed and what is new between two reports. Exit code 1 if anything got worse.
 
@@ -63,7 +64,6 @@ def diff_command(
 
     Example: tinyllm report diff old.json new.json
     """
-    from tinyllm.cli.output import print_json
     from tinyllm.conformance.reports.diff import diff
     from tinyllm.conformance.reports.files import read
 
@@ -78,9 +78,6 @@ def diff_command(
 def _print_diff(difference: Diff) -> None:
     """Print every change but new checks that are fine: a table into a pipe, on a terminal two lines each, so that ids
     stay whole."""
-    import sys
-
-    from tinyllm.cli.output import note, print_table
     from tinyllm.conformance.reports.text import clean, plural
 
     new_bad = difference.new_bad

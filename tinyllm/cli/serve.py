@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyllm.cli import options
+from tinyllm.cli import options, session
+from tinyllm.cli.output import note, plain_console
+from tinyllm.errors import ConfigError, InvalidInputError
+from tinyllm.settings.read import DEFAULT, Setting, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tinyllm.server.served_model import ServedModel
-    from tinyllm.settings.read import Setting
 
 
 def serve(
@@ -45,10 +48,6 @@ def serve(
     --max-body is TINYLLM_SERVE_MAX_BODY, and `max_body` there; `tinyllm config` lists all.
     Requests are logged on stderr, a JSON object each; SIGTERM and Ctrl-C let those that run end.
     """
-    from tinyllm.cli import session
-    from tinyllm.cli.output import note
-    from tinyllm.settings.read import read_settings
-
     with options.extra("serve", "serve"):
         from tinyllm.server.access import allowed_hosts, is_loopback
         from tinyllm.server.app import make_app
@@ -95,9 +94,6 @@ def serve(
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:
     """Pages and tokens both say how much the cache holds. Raises where both options are given, or neither is and both
     settings are set."""
-    from tinyllm.errors import ConfigError, InvalidInputError
-    from tinyllm.settings.read import DEFAULT
-
     why = "exclude one another: both say how much the cache holds"
     if pages is not None and cache_tokens is not None:
         raise InvalidInputError(f"serve: --pages and --cache-tokens {why}")
@@ -108,14 +104,11 @@ def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_token
 
 def _summary(model: ServedModel, address: str, with_key: bool) -> None:
     """Say on stdout what is served, and where: a panel for a terminal, a line for a pipe."""
-    import sys
-
     state = model.status()
     line = f"{address} serves {state['model']} on {state['backend']}"
     if not sys.stdout.isatty():
         print(line, flush=True)
         return
-    from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
 
@@ -133,4 +126,4 @@ def _summary(model: ServedModel, address: str, with_key: bool) -> None:
     table = Table.grid(padding=(0, 2))
     for title, text in rows.items():
         table.add_row(title, text)
-    Console(markup=False, highlight=False, emoji=False).print(Panel(table, title="tinyllm serve", expand=False))
+    plain_console().print(Panel(table, title="tinyllm serve", expand=False))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyllm.cli import options
+from tinyllm.cli.output import note, print_json, print_table
+from tinyllm.errors import UnknownNameError, UnsupportedError, suggest
 
 if TYPE_CHECKING:
     from tinyllm.plugins.backend import Backend
@@ -32,7 +34,7 @@ def which(
     The call is a case of the op's spec. The selected backend is asked twice: for a single call, and for a call in a
     model, where a weight is packed once and used often.
     """
-    from tinyllm.cli.output import note, print_json, print_table
+    from tinyllm.conformance.example import make_example
     from tinyllm.plugins.kernel import EVERY_CPU
     from tinyllm.registry.registry import default_registry
 
@@ -41,7 +43,7 @@ def which(
     selection = registry.select(backend)
     home = registry.backend_for(op, selection)
     example = find_case(spec, case)
-    call = make_call(spec, example, dtype or home.compute_dtype, home)
+    call = replace(make_example(spec, example, dtype or home.compute_dtype).call, device=home.device)
     verdicts = [judge(registry, call, home, fast), judge(registry, replace(call, weights_packed=True), home, fast)]
     kernels = [k for name in (*registry.plugins.backends, EVERY_CPU) for k in registry.kernels(name, op)]
     rows = [
@@ -98,8 +100,6 @@ class Verdict:
 
 def judge(registry: Registry, call: Call, backend: Backend, fast: bool | None) -> Verdict:
     """The registry's choice for a call; where nothing runs it, the error's message is the reason."""
-    from tinyllm.errors import UnsupportedError
-
     try:
         choice = registry.choose(call, backend, fast=fast)
     except UnsupportedError as error:
@@ -112,8 +112,6 @@ def find_case(spec: OpSpec, case_id: str | None) -> Case:
 
     Raises `UnknownNameError` where the spec has no such case.
     """
-    from tinyllm.errors import UnknownNameError, suggest
-
     if not spec.cases:
         raise UnknownNameError(f"{spec.name}: its spec has no case to make a call from")
     if case_id is None:
@@ -122,23 +120,3 @@ def find_case(spec: OpSpec, case_id: str | None) -> Case:
     if case_id not in cases:
         raise UnknownNameError(f"{spec.name}: unknown case {case_id!r}.{suggest(case_id, cases)}")
     return cases[case_id]
-
-
-def make_call(spec: OpSpec, case: Case, dtype: str, backend: Backend) -> Call:
-    """The call of a case, checked against the spec; float inputs have `dtype`."""
-    import numpy as np
-
-    from tinyllm.spec.scheme import QuantWeight
-    from tinyllm.spec.types import FLOATS, ArrayType
-    from tinyllm.spec.validation import check_call
-
-    generator = np.random.default_rng(0)
-    types: dict[str, Any] = {}
-    for name, draw in case.inputs.items():
-        value = draw.make(generator)
-        if isinstance(value, QuantWeight):
-            types[name] = value.type
-        else:
-            drawn = str(np.asarray(value).dtype)
-            types[name] = ArrayType(tuple(np.shape(value)), dtype if drawn in FLOATS else drawn)
-    return check_call(spec, types, case.attributes, backend.device)
