@@ -17,7 +17,7 @@ from tinyllm.batch import run
 from tinyllm.batch.batch_file import BatchFile
 from tinyllm.batch.requests import URLS, prepare
 from tinyllm.batch.result_file import ResultFile
-from tinyllm.batch.run import BatchRun, Counts
+from tinyllm.batch.run import BatchRun, Counts, lines_left
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
 from tinyllm.engine.model_runner import ModelRunner
@@ -65,16 +65,16 @@ class Setup:
         } | settings
         thread = EngineThread(lambda: Engine(runner, **options))
         thread.start()
-        file, results = BatchFile(write(self.input, *lines), URLS), ResultFile(self.output)
-        errors = ResultFile(self.errors) if apart else results
+        file = BatchFile(write(self.input, *lines), URLS)
+        results = [ResultFile(path) for path in ((self.output, self.errors) if apart else (self.output,))]
         try:
-            self.batch = BatchRun(file, results, errors, thread, llm, "fake", window)
+            self.batch = BatchRun(file, lines_left(file, results), results, thread, llm, "fake", window)
             return self.batch.run(on_progress)
         finally:
             thread.stop()
             self.stats = thread.stats()
-            results.close()
-            errors.close()
+            for result in results:
+                result.close()
 
 
 @pytest.fixture

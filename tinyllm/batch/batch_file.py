@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tinyllm.errors import InvalidInputError
 
@@ -51,15 +52,13 @@ class BatchFile:
 
     def __init__(self, path: Path, urls: Collection[str]) -> None:
         self.path = path
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
-        try:
-            self.lines = self._lines(urls)
-        except BaseException:
-            self._file.close()
-            raise
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(path.open("rb"))
+                self.lines = self._lines(urls)
+            except OSError as error:
+                raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
+            stack.pop_all()  # it stays open for the bodies
 
     def body(self, line: Line) -> dict[str, Any]:
         """The body of a request. Raises `InvalidInputError` where the file was changed meanwhile."""
@@ -77,24 +76,21 @@ class BatchFile:
         lines: list[Line] = []
         numbers: dict[str, int] = {}  # of the first line with a custom_id
         offset = 0
-        try:
-            for number, data in enumerate(self._file, 1):
-                start, offset = offset, offset + len(data)
-                if number == 1 and data.startswith(_BOM):
-                    start, data = len(_BOM), data[len(_BOM) :]
-                if not data.strip():
-                    continue
-                line = _check(number, start, data, urls)
-                if line.custom_id is not None:
-                    first = numbers.setdefault(line.custom_id, number)
-                    if first != number:
-                        raise InvalidInputError(
-                            f"{self.path}: line {number}: custom_id: expected one that no other line has, got "
-                            f"{line.custom_id!r}, which line {first} has"
-                        )
-                lines.append(line)
-        except OSError as error:
-            raise InvalidInputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        for number, data in enumerate(self._file, 1):
+            start, offset = offset, offset + len(data)
+            if number == 1 and data.startswith(_BOM):
+                start, data = len(_BOM), data[len(_BOM) :]
+            if not data.strip():
+                continue
+            line = _check(number, start, data, urls)
+            if line.custom_id is not None:
+                first = numbers.setdefault(line.custom_id, number)
+                if first != number:
+                    raise InvalidInputError(
+                        f"{self.path}: line {number}: custom_id: expected one that no other line has, got "
+                        f"{line.custom_id!r}, which line {first} has"
+                    )
+            lines.append(line)
         if not lines:
             raise InvalidInputError(f"{self.path}: expected a request on each line, got an empty file")
         return lines

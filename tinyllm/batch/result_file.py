@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,18 @@ class ResultFile:
         self.path = path.resolve()  # the file itself, where the path is a link
         self._seconds, self._clock = fsync_seconds, clock
         self._synced = clock()
-        try:
-            if path.exists() and not path.is_file():
-                raise InvalidInputError(f"{path}: expected a file that can be read again, got something else")
-            self._file = self.path.open("ab+", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise TinyllmError(f"{path}: another batch writes to it") from error
-        except OSError as error:
-            raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                if path.exists() and not path.is_file():
+                    raise InvalidInputError(f"{path}: expected a file that can be read again, got something else")
+                self._file = stack.enter_context(self.path.open("ab+", buffering=0))
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TinyllmError(f"{path}: another batch writes to it") from error
+            except OSError as error:
+                raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
             self.done, self.failed = self._read()
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()  # it stays open for more results
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append a result. From here on it survives a kill of this process, and from the next fsync on a loss of

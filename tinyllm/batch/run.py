@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tinyllm import __version__
@@ -41,6 +41,11 @@ class Counts:
     reused_tokens: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def before(cls, file: BatchFile, left: list[Line], results: Iterable[ResultFile]) -> Counts:
+        """Those of a run that has yet to answer some lines of a file."""
+        return cls(len(file.lines), len(file.lines) - len(left), sum(result.failed for result in results))
+
     @property
     def tokens_per_second(self) -> float:
         """Tokens of replies a second, in this run."""
@@ -49,16 +54,14 @@ class Counts:
 
 @dataclass
 class _RunningRequest:
-    """A line whose sequences are in the engine. Each group of them is a request of the engine's own."""
+    """A line whose sequences are in the engine. Each group of them is a request of the engine's own; `unfinished`
+    counts the sequences that are still written."""
 
     line: Line
     id: str
     prepared: PreparedRequest
     reply: Reply
-    unfinished: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.unfinished = len(self.prepared.sequences)
+    unfinished: int
 
 
 def lines_left(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
@@ -85,10 +88,11 @@ def lines_left(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
 
 
 class BatchRun:
-    """One run over the lines of a file that have no result yet.
+    """One run over lines of a file.
 
     Args:
-        results, errors: where replies go, and where all else goes; the same file, or two.
+        left: the lines, as `lines_left` gives them.
+        results: the file where replies go, and as the last the one where all else goes; both may be one.
         thread: runs the engine of `llm`.
         name: the one under which requests ask for the model.
         window: sequences that are in the engine at a time, running and waiting.
@@ -97,24 +101,20 @@ class BatchRun:
     def __init__(
         self,
         file: BatchFile,
-        results: ResultFile,
-        errors: ResultFile,
+        left: list[Line],
+        results: list[ResultFile],
         thread: EngineThread,
         llm: LLM,
         name: str,
         window: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._file, self._results, self._errors, self._thread = file, results, errors, thread
-        self._llm, self._name, self._window, self._clock = llm, name, window, clock
+        self._file, self._left, self._results, self._thread = file, left, results, thread
+        self._llm, self._name, self._window = llm, name, window
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         # by the engine's id of a group: its request, and which choice of the request the group's first one is
         self._running: dict[str, tuple[_RunningRequest, int]] = {}
         self._sequences = 0  # that are in the engine
-        files = {id(result): result for result in (results, errors)}.values()
-        self._left = lines_left(file, files)
-        done = len(file.lines) - len(self._left)
-        self.counts = Counts(len(file.lines), done, sum(result.failed for result in files))
+        self.counts = Counts.before(file, left, results)
 
     def run(self, on_progress: Callable[[Counts], None] = lambda counts: None) -> Counts:
         """Answer every line that is left. A request that fails has a result as well, and stops no other.
@@ -122,26 +122,25 @@ class BatchRun:
         Raises:
             TinyllmError: the engine broke, or a result cannot be written. What is done by then is kept.
         """
-        start, lines = self._clock(), iter(self._left)
+        start, lines = time.monotonic(), iter(self._left)
         self._fill(lines)
         on_progress(self.counts)
         while self._running:
             try:
                 event = self._events.get(timeout=_PATIENCE)
-            except queue.Empty:
-                self._check_engine()
+            except queue.Empty:  # a request that reached the engine's thread after its end gets no event
+                if self._thread.error is not None:
+                    reason = f"{type(self._thread.error).__name__}: {self._thread.error}"
+                    raise TinyllmError(f"the engine broke: {reason}") from self._thread.error
                 continue
             self._take(event)
             self._fill(lines)
-            self.counts.seconds = self._clock() - start
+            self.counts.seconds = time.monotonic() - start
             on_progress(self.counts)
         return self.counts
 
     def _fill(self, lines: Iterator[Line]) -> None:
-        while self._sequences < self._window:
-            line = next(lines, None)
-            if line is None:
-                return
+        while self._sequences < self._window and (line := next(lines, None)) is not None:
             self._begin(line)
 
     def _begin(self, line: Line) -> None:
@@ -157,7 +156,7 @@ class BatchRun:
         except Exception as error:  # noqa: BLE001  whatever a request makes go wrong is its own result
             self._fail(line, request_id, error)
             return
-        request, first_choice = _RunningRequest(line, request_id, prepared, reply), 0
+        request, first_choice = _RunningRequest(line, request_id, prepared, reply, len(prepared.sequences)), 0
         self._sequences += request.unfinished
         for number, group in enumerate(prepared.groups):
             self._submit(f"{request_id}.{number}", request, first_choice, group)
@@ -179,51 +178,41 @@ class BatchRun:
     def _take(self, event: Event) -> None:
         if event.request not in self._running:
             return
-        request, first_choice = self._running[event.request]
         if isinstance(event.error, StoppedError):
             raise event.error
-        if event.error is not None:
-            self._give_up(request, event.error)
-            return
-        piece = event.piece
-        if piece is None:
-            return
+        request, first_choice = self._running[event.request]
+        reply, piece = request.reply, event.piece
         try:
-            request.reply.push(first_choice + event.index, piece, event.reused)
-        except Exception as error:  # noqa: BLE001  a reply that cannot be written ends its own request alone
-            self._give_up(request, error)
-            return
-        self.counts.tokens += len(piece.token_ids)
-        # counted anew, as a reply may have enough of a choice before the engine has finished it
-        unfinished = len(request.prepared.sequences) - len(request.reply.finished)
-        self._sequences -= request.unfinished - unfinished
-        request.unfinished = unfinished
-        if not unfinished:
+            if event.error is not None:
+                raise event.error
+            if piece is None:
+                return
+            reply.push(first_choice + event.index, piece, event.reused)
+            self.counts.tokens += len(piece.token_ids)
+            # counted anew, as a reply may have enough of a choice before the engine has finished it
+            unfinished = len(request.prepared.sequences) - len(reply.finished)
+            self._sequences -= request.unfinished - unfinished
+            request.unfinished = unfinished
+            if unfinished:
+                return
+            body = reply.body()
+        except Exception as error:  # noqa: BLE001  what goes wrong with a request or its reply ends no other
             self._drop(request)
-            self._finish(request)
+            self._fail(request.line, request.id, error)
+            return
+        self._drop(request)
+        self.counts.prompt_tokens += reply.prompt_tokens
+        self.counts.reused_tokens += reply.cached_tokens
+        self._write(request.line, request.id, _response(request.id, 200, body), None)
 
     def _drop(self, request: _RunningRequest) -> None:
         """Ignore further events of a request, and cancel what still runs of it."""
+        self._sequences -= request.unfinished
         for number, group in enumerate(request.prepared.groups):
             group_id = f"{request.id}.{number}"
             del self._running[group_id]
             if any(sequence.finish_reason is None for sequence in group):
                 self._thread.cancel(group_id)
-
-    def _give_up(self, request: _RunningRequest, error: Exception) -> None:
-        self._sequences -= request.unfinished
-        self._drop(request)
-        self._fail(request.line, request.id, error)
-
-    def _finish(self, request: _RunningRequest) -> None:
-        try:
-            body = request.reply.body()
-        except Exception as error:  # noqa: BLE001  as in `_take`
-            self._fail(request.line, request.id, error)
-            return
-        self.counts.prompt_tokens += request.reply.prompt_tokens
-        self.counts.reused_tokens += request.reply.cached_tokens
-        self._write(request.line, request.id, _response(request.id, 200, body), None)
 
     def _fail(self, line: Line, request_id: str, error: Exception) -> None:
         answer = api_error(error, request_id)
@@ -237,16 +226,9 @@ class BatchRun:
         """Write the result of a line, and count it."""
         failed = response is None or response["status_code"] != 200
         entry = {"id": request_id, "custom_id": line.custom_id, "response": response, "error": error}
-        (self._errors if failed else self._results).add(entry)
+        self._results[-1 if failed else 0].add(entry)
         self.counts.done += 1
         self.counts.failed += failed
-
-    def _check_engine(self) -> None:
-        """Raises where the engine's thread has ended, as a request that reached it too late gets no event."""
-        if self._thread.error is not None:
-            raise TinyllmError(
-                f"the engine broke: {type(self._thread.error).__name__}: {self._thread.error}"
-            ) from self._thread.error
 
 
 def _response(request_id: str, status: int, body: dict[str, Any]) -> dict[str, Any]:

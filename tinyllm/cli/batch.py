@@ -39,7 +39,8 @@ def batch(
     request failed. Sizes that are not given come from their variables, or the table `batch` of tinyllm.toml.
     --max-running is TINYLLM_BATCH_MAX_RUNNING, and `max_running` there; `tinyllm config` lists all.
     """
-    from contextlib import ExitStack
+    from contextlib import ExitStack, closing
+    from itertools import combinations
 
     from tinyllm.batch.batch_file import BatchFile
     from tinyllm.batch.requests import URLS
@@ -51,32 +52,24 @@ def batch(
 
     sizes = options.resolved("batch", read_settings(), context.params)
     paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
-    for number, (name, path) in enumerate(paths.items()):
-        for other, twin in list(paths.items())[:number]:
-            if same_file(path, twin):
-                raise InvalidInputError(f"batch: {name}: expected another file than that of {other}, got {path}")
+    for (other, twin), (name, path) in combinations(paths.items(), 2):
+        if same_file(path, twin):
+            raise InvalidInputError(f"batch: {name}: expected another file than that of {other}, got {path}")
     with ExitStack() as stack:
-        file = BatchFile(requests, URLS)
-        stack.callback(file.close)
-        results = ResultFile(output)
-        stack.callback(results.close)
-        failures = results
-        if errors is not None:
-            failures = ResultFile(errors)
-            stack.callback(failures.close)
-        left = lines_left(file, {id(result): result for result in (results, failures)}.values())
+        file = stack.enter_context(closing(BatchFile(requests, URLS)))
+        results = [stack.enter_context(closing(ResultFile(path))) for path in (output, errors) if path is not None]
+        left = lines_left(file, results)
         counts = answer_all(
             file,
-            results,
-            failures,
             left,
+            results,
             (model, backend, dtype, fast),
             sizes.max_running,
             sizes.max_step_tokens,
             sizes.cache_tokens,
         )
         if ordered:
-            for result in {id(result): result for result in (results, failures)}.values():
+            for result in results:
                 result.order(line.key for line in file.lines)
     report(counts, output, errors, as_json)
     if counts.failed:

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 def answer_all(
     file: BatchFile,
-    results: ResultFile,
-    failures: ResultFile,
     left: list[Line],
+    results: list[ResultFile],
     model: tuple[str | None, str | None, str | None, bool | None],
     max_running: int,
     max_step_tokens: int,
@@ -33,17 +32,17 @@ def answer_all(
     """Answer the lines that are left. The model is loaded only where there are any.
 
     Args:
-        results, failures: where replies go, and where all else goes; may be the same file.
+        results: the file where replies go, and as the last the one where all else goes; both may be one.
         model: its name, the backend, the dtype, and whether kernels may round; as `load_model` takes them.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
     from tinyllm.engine.engine_thread import EngineThread
 
-    done = len(file.lines) - len(left)
+    counts = Counts.before(file, left, results)
     if not left:
-        return Counts(done, done, results.failed if failures is results else results.failed + failures.failed)
-    if done:
-        note(f"{done} of {len(file.lines)} requests are done already")
+        return counts
+    if counts.done:
+        note(f"{counts.done} of {counts.total} requests are done already")
     loaded: list[LLM] = []
 
     def make_engine() -> Engine:
@@ -57,7 +56,7 @@ def answer_all(
     thread.start()
     thread.wait()
     name = options.served_name(session.model_name(model[0]))
-    run = BatchRun(file, results, failures, thread, loaded[0], name, window=2 * max_running)
+    run = BatchRun(file, left, results, thread, loaded[0], name, window=2 * max_running)
     try:
         with _bar(len(file.lines)) as on_progress:
             return run.run(on_progress)
