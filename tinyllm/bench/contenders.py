@@ -1,10 +1,12 @@
-"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own
-(`worker.py`)."""
+"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own,
+which times it whenever it is told to: a JSON line in, a JSON line out."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import time
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,7 @@ Timing = tuple[float, float]
 """Seconds for the prefill up to its first token, and for the tokens after it."""
 
 
-class Contender(ABC):
-    """A loaded model that can be timed at batch 1, greedy."""
-
-    threads = 0
-
-    @abstractmethod
-    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
-        """Prefill `prompt` into an empty cache and take its first token, then decode `new_tokens` more."""
-
-
-class Tinyllm(Contender):
+class Tinyllm:
     """tinyllm on one backend, as users have it: `llm.stream`, where no token ends the reply."""
 
     def __init__(self, model: str, backend: str, fast: bool) -> None:
@@ -45,7 +37,7 @@ class Tinyllm(Contender):
         return middle - start, time.perf_counter() - middle
 
 
-class Transformers(Contender):
+class Transformers:
     """transformers on torch, from the same GGUF file or folder."""
 
     def __init__(self, model: Path, dtype: str) -> None:
@@ -73,7 +65,7 @@ class Transformers(Contender):
             return middle - start, time.perf_counter() - middle
 
 
-class MlxLm(Contender):
+class MlxLm:
     """mlx-lm in float32, from a folder in Hugging Face form, in its own loop, which computes a token while it hands out
     the last."""
 
@@ -97,6 +89,9 @@ class MlxLm(Contender):
         return times[0] - start, times[-1] - times[0]
 
 
+Contender = Tinyllm | Transformers | MlxLm
+"""A loaded model that can be timed at batch 1, greedy: `measure` prefills a prompt into an empty cache and takes its
+first token, then decodes `new_tokens` more."""
 PEERS: dict[str, tuple[str, ...]] = {
     "transformers": ("transformers:float32", "transformers:bfloat16"),
     "mlx-lm": ("mlx-lm:mkl", "mlx-lm:as-shipped"),
@@ -124,3 +119,21 @@ def make(contender: str, model: Path, folder: Path | None) -> Contender:
     if folder is None:
         raise UnknownNameError(f"{contender}: needs the model as a folder in Hugging Face form")
     return MlxLm(folder, rest == "mkl")
+
+
+def main() -> None:
+    """`contenders CONTENDER MODEL FOLDER`: reads `{"prompt": [...], "new_tokens": n}` lines and answers with
+    `[prefill_s, decode_s]`."""
+    contender, model, folder = sys.argv[1:4]
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries that print must not mix into the answers
+    loaded = make(contender, Path(model), Path(folder) if folder else None)
+    print(json.dumps("ready"), file=answers)
+    for line in sys.stdin:
+        request = json.loads(line)
+        loaded.measure(request["prompt"], 1)  # others ran meanwhile: caches and threads warm up again, uncounted
+        print(json.dumps(loaded.measure(request["prompt"], request["new_tokens"])), file=answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -69,7 +69,7 @@ class Gauge:
     square computes.
 
     Args:
-        product: makes a call, synchronised, of the backend's `linear` on native arrays, the weight packed.
+        product: makes a call, synchronised, of the backend's `linear` on two arrays, made native and packed.
         cache: bytes of the last-level caches.
     """
 
@@ -104,7 +104,7 @@ def _checked(backend: Backend, product: Product, x: Any, weight: Any) -> Callabl
     Raises:
         TinyllmError: it is wrong.
     """
-    call = product(backend.from_numpy(x), backend.from_numpy(weight))
+    call = product(x, weight)
     given, wanted = backend.to_numpy(call()), x @ weight.T
     if (
         given.shape != wanted.shape

@@ -42,7 +42,7 @@ class Result:
 class _Worker:
     def __init__(self, contender: str, model: Path, folder: Path | None, log: IO[bytes]) -> None:
         self.log = log
-        command = [sys.executable, "-m", "tinyllm.bench.worker", contender, str(model), str(folder or "")]
+        command = [sys.executable, "-m", "tinyllm.bench.contenders", contender, str(model), str(folder or "")]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
         )

@@ -4,7 +4,7 @@ fast it is."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from tinyllm.bench.buffers import cache_bytes, cold_times, plan, spare_memory
 from tinyllm.bench.limits import Gauge, Limits, highest, timed
 from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
-from tinyllm.conformance.example import Example, copied, make_example
+from tinyllm.conformance.example import Example, arrays_in, copied, make_example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import to_numpy
 from tinyllm.errors import UnsupportedError
@@ -24,9 +24,6 @@ from tinyllm.registry.choice import Choice
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.scheme import QuantWeight
-from tinyllm.spec.types import ArrayType
-from tinyllm.spec.validation import check_call
 
 DTYPE = "float32"
 LEAST = 0.002
@@ -48,13 +45,6 @@ def moved_bytes(example: Example, outputs: tuple[Any, ...]) -> int:
 def held_bytes(example: Example) -> int:
     """Bytes of the inputs."""
     return sum(int(value.nbytes) for value in example.inputs.values())
-
-
-def parts(value: Any) -> list[Any]:
-    """The arrays in what a kernel gives."""
-    if isinstance(value, tuple):
-        return [part for item in value for part in parts(item)]
-    return list(value.arrays.values()) if isinstance(value, QuantWeight) else [value]
 
 
 @dataclass
@@ -93,7 +83,7 @@ class Trial:
             del arguments
             if consumes:
                 inputs.update(zip(consumes, result, strict=True))
-            backend.synchronize(*parts(result))
+            backend.synchronize(*arrays_in(result))
             return result
 
         return once
@@ -210,18 +200,9 @@ def _timed(
 
 def _product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
     """A call of the backend's `linear` in float32."""
-    spec = registry.spec("linear")
-    types: Mapping[str, Any] = {"x": ArrayType(tuple(x.shape), DTYPE), "weight": ArrayType(tuple(weight.shape), DTYPE)}
-    call = replace(check_call(spec, types, {}, backend.device), weights_packed=True)
-    bound = registry.bind(registry.choose(call, backend))
-    packed = bound.ready({"x": x, "weight": weight})
-
-    def once() -> Any:
-        result = bound.function(packed["x"], packed["weight"])
-        backend.synchronize(result)
-        return result
-
-    return once
+    example = Example(registry.spec("linear"), "limits", DTYPE, {"x": x, "weight": weight}, {})
+    trial = Trial(registry, backend, example)
+    return trial.call(trial.packed())
 
 
 def _numpy_sweep(cache: int) -> Callable[[], None]:

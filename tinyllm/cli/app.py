@@ -18,7 +18,7 @@ from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.generate import generate
 from tinyllm.cli.models import models
-from tinyllm.cli.new_backend.command import new_backend
+from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report

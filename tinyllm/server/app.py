@@ -19,9 +19,7 @@ from tinyllm.server.errors import add_error_handlers
 from tinyllm.server.metrics import Metrics
 from tinyllm.server.middleware import LimitBody, Observe
 from tinyllm.server.reply_response import Responder
-from tinyllm.server.routes.chat_completions import chat_completion_routes
-from tinyllm.server.routes.completions import completion_routes
-from tinyllm.server.routes.models import model_routes
+from tinyllm.server.routes.openai import openai_routes
 from tinyllm.server.routes.page import page_routes
 from tinyllm.server.routes.state import state_routes
 from tinyllm.server.routes.tokens import token_routes
@@ -79,11 +77,8 @@ def make_app(
     )
     add_error_handlers(app)
     metrics = Metrics(model)
-    responder = Responder(model, metrics, timeout, max_pending)
     routers = (
-        chat_completion_routes(responder),
-        completion_routes(responder),
-        model_routes(model),
+        openai_routes(Responder(model, metrics, timeout, max_pending)),
         token_routes(model),
         state_routes(model, metrics),
         page_routes(),

@@ -93,11 +93,9 @@ def _validation_error(request: Request, error: RequestValidationError) -> ApiErr
 
 
 def _http_error(request: Request, error: HTTPException) -> ApiError:
-    path, message = request.url.path, error.detail
-    if error.status_code == 404:
-        message = f"{path}: no such address"
-    elif error.status_code == 405:
-        message = f"{request.method}: {path} does not take this method"
-    elif error.status_code == 400:
-        message = "body: expected JSON in UTF-8, got something else"
-    return ApiError(error.status_code, message)
+    messages = {
+        400: "body: expected JSON in UTF-8, got something else",
+        404: f"{request.url.path}: no such address",
+        405: f"{request.method}: {request.url.path} does not take this method",
+    }
+    return ApiError(error.status_code, messages.get(error.status_code, error.detail))

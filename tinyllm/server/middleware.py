@@ -134,9 +134,7 @@ class LimitBody:
             size += len(part)
             if size > 16 * self._most:
                 raise self._too_large(size)
-            if size > self._most:
-                parts.clear()
-            else:
+            if size <= self._most:
                 parts.append(part)
         if size > self._most:
             raise self._too_large(size)

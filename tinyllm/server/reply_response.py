@@ -62,11 +62,7 @@ class Responder:
         Raises:
             ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
         """
-        notes: dict[str, Any] = request.state.notes
-        notes["model"] = body.model
-        for field in ("user", "safety_identifier"):
-            if (value := getattr(body, field, None)) is not None:
-                notes[field] = value
+        request.state.notes |= body.model_dump(include={"model", "user", "safety_identifier"}, exclude_none=True)
         check_model(body.model, self.model.name)
         prepared = await asyncio.to_thread(prepare, self.model.llm, body)
         room, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)

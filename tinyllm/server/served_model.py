@@ -126,19 +126,14 @@ class ServedModel:
 
     def status(self) -> dict[str, Any]:
         """What the page and `/status` tell: backend, kernels, queue, pages, speed."""
-        stats = self.thread.stats()
-        model: dict[str, Any] = {"backend": "", "kernels": {}, "context": None}
-        if self._llm is not None:
-            kernels = Counter(self._llm.program.report.kernels.values())
-            model = {
-                "backend": self._llm.backend_name,
-                "kernels": dict(sorted(kernels.items())),
-                "context": self._llm.context,
-            }
+        stats, llm = self.thread.stats(), self._llm
+        kernels = Counter(llm.program.report.kernels.values() if llm else ())
         return {
             "model": self.name,
             "ready": self.ready,
-            **model,
+            "backend": llm.backend_name if llm else "",
+            "kernels": dict(sorted(kernels.items())),
+            "context": llm.context if llm else None,
             "running": stats.running,
             "waiting": stats.waiting,
             "pages": self.pages,

@@ -1,4 +1,4 @@
-"""Writes the files of a new backend, which passes the conformance kit as it is."""
+"""`tinyllm new-backend`: write the first files of a backend, which passes the conformance kit as it is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import keyword
 import re
 from collections.abc import Container
 from pathlib import Path
+from typing import Annotated
 
-from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+import typer
+
+from tinyllm.cli.output import note
+from tinyllm.errors import InvalidInputError, invalid
 
 TEMPLATE = Path(__file__).parent / "template"
 FILES = {
@@ -21,10 +25,26 @@ FILES = {
 """The files of the template, and where each is written in the new package."""
 
 
-class FolderExistsError(TinyllmError):
-    """The folder of the new package is there already, or cannot be made."""
+def new_backend(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name that users will select: lower-case letters, digits and _.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="DIR", help="The folder in which the package's folder is made.")
+    ] = Path(),
+) -> None:
+    """Write an installable backend.
 
-    exit_code = 2
+    Every op works at once by its reference, softmax has a kernel of its own, and a test runs the conformance kit.
+    """
+    from tinyllm.registry.registry import default_registry
+
+    plugins = default_registry().plugins
+    check_name(name, {*plugins.backends, *plugins.broken})
+    files = write_backend(name, folder)
+    for file in files:
+        print(file)
+    note(f"next: pip install -e {files[0].parent} && tinyllm check {name}")
 
 
 def check_name(name: str, taken: Container[str]) -> None:
@@ -39,16 +59,16 @@ def write_backend(name: str, parent: Path) -> list[Path]:
     """Write the package into `parent/tinyllm_NAME`, and return the paths of its files.
 
     Raises:
-        FolderExistsError: the folder is there already, and nothing is overwritten; or it cannot be made.
+        InvalidInputError: the folder is there already, and nothing is overwritten; or it cannot be made.
     """
     package = f"tinyllm_{name}"
     folder = parent / package
     if folder.exists():
-        raise FolderExistsError(f"{folder} is there already; nothing was written")
+        raise InvalidInputError(f"{folder} is there already; nothing was written")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise FolderExistsError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise InvalidInputError(f"{folder}: cannot be made: {error.strerror}") from error
     words = {
         "@NAME@": name,
         "@PACKAGE@": package,
