@@ -74,7 +74,7 @@ def test_copies_exceed_the_cache_or_it_is_swept(held: int, touched: int, cache: 
     be evicted."""
     memory = 256 * MB
     found = plan(held, touched, cache, memory)
-    if found.rotates:
+    if found.by == "rotation":
         assert (found.copies - 1) * min(held, touched) > cache
         assert found.copies * held <= memory and found.copies <= MOST_COPIES
     else:
@@ -120,7 +120,7 @@ def test_a_sweep_comes_before_each_timed_call() -> None:
     """Sweep, then the other copy, which warms the code, then the one that is timed; only that one is timed."""
     order: list[str] = []
     calls = [lambda: order.append("warm"), lambda: order.append("cold")]
-    times = cold_times(calls, Plan(2, False), lambda: order.append("sweep"), 3, 1.0)
+    times = cold_times(calls, Plan(2, "sweep"), lambda: order.append("sweep"), 3, 1.0)
     assert order == ["cold", *["sweep", "warm", "cold"] * 3]
     assert len(times) == 3
 
@@ -133,4 +133,4 @@ def test_only_the_cold_call_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def takes(seconds: float) -> Any:
         return lambda: clock.__setitem__(0, clock[0] + seconds)
 
-    assert cold_times([takes(100.0), takes(1.0)], Plan(2, False), takes(1000.0), 2, 0.0) == [1.0, 1.0]
+    assert cold_times([takes(100.0), takes(1.0)], Plan(2, "sweep"), takes(1000.0), 2, 0.0) == [1.0, 1.0]

@@ -172,7 +172,8 @@ class BatchRun:
                     Event(group_id, 0, error=error if isinstance(error, Exception) else TinyllmError(str(error)))
                 )
 
-        accepted = self._thread.submit(group_id, group, self._events.put, request.prepared.priority)
+        priority = request.prepared.request.priority or 0
+        accepted = self._thread.submit(group_id, group, self._events.put, priority)
         accepted.add_done_callback(on_accepted)
 
     def _take(self, event: Event) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from tinyllm.bench.limits import timed
 
@@ -58,15 +59,11 @@ def spare_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How data is kept cold: by `copies` that take turns, or (rotates False) by a sweep before each call."""
+    """How data is kept cold, as reports say it: by the `rotation` of copies that take turns, or by a `sweep` of the
+    caches before each call."""
 
     copies: int
-    rotates: bool
-
-    @property
-    def by(self) -> str:
-        """`rotation` or `sweep`, as reports say it."""
-        return "rotation" if self.rotates else "sweep"
+    by: Literal["rotation", "sweep"]
 
 
 def plan(held: int, touched: int, cache: int, memory: int) -> Plan:
@@ -76,7 +73,8 @@ def plan(held: int, touched: int, cache: int, memory: int) -> Plan:
         held: bytes of one copy of the inputs. touched: bytes of them that a call reads (one row of a large table, say).
     """
     copies = ceil(PAST * cache / max(1, min(held, touched))) + 1
-    return Plan(copies, True) if copies <= MOST_COPIES and copies * held <= memory else Plan(2, False)
+    fits = copies <= MOST_COPIES and copies * held <= memory
+    return Plan(copies, "rotation") if fits else Plan(2, "sweep")
 
 
 def rotation(calls: Sequence[Run]) -> Run:
@@ -91,7 +89,7 @@ def cold_times(calls: Sequence[Run], chosen: Plan, sweep: Run, rounds: int, leas
     In a sweep two copies are there: after the sweep the first one brings code and interpreter back into the caches, and
     the second is timed, whose data are still in memory alone.
     """
-    if chosen.rotates:
+    if chosen.by == "rotation":
         return timed(rotation(calls), rounds, least)
     warm, cold = calls
     cold()  # packs and compiles what a first call does

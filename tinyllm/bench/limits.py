@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from timeit import Timer
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,7 @@ def timed(run: Callable[[], object], rounds: int, least: float = 0.0) -> list[fl
     start = time.perf_counter()
     run()
     repeat = max(1, int(least / max(time.perf_counter() - start, 1e-9)))
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(repeat):
-            run()
-        times.append((time.perf_counter() - start) / repeat)
-    return times
+    return [seconds / repeat for seconds in Timer(run, timer=time.perf_counter).repeat(rounds, repeat)]
 
 
 class Gauge:

@@ -88,14 +88,6 @@ class Trial:
 
         return once
 
-    def outputs(self, result: Any) -> tuple[Any, ...]:
-        """A result as numpy arrays."""
-        return tuple(to_numpy(self.backend, r) for r in (result if isinstance(result, tuple) else (result,)))
-
-    def wrong(self, outputs: tuple[Any, ...]) -> str:
-        """What is wrong with outputs, or nothing."""
-        return judge(self.example, outputs, exact=self.choice.kernel is None or self.choice.kernel.exact).message
-
 
 def bench_ops(
     registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]
@@ -157,19 +149,19 @@ def _guarded(result: OpResult, step: Callable[[OpResult], OpResult]) -> OpResult
 def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, result: OpResult) -> OpResult:
     """The first call, held against the reference."""
     trial = Trial(registry, backend, make_example(spec, case, DTYPE))
-    kernel = trial.choice.id
+    choice = trial.choice
     start = time.perf_counter()
     inputs = trial.packed()
     packed = time.perf_counter()
-    output = trial.call(inputs)()
+    given = trial.call(inputs)()
     called = time.perf_counter()
-    outputs = trial.outputs(output)
-    message = trial.wrong(outputs)
+    outputs = tuple(to_numpy(backend, o) for o in (given if isinstance(given, tuple) else (given,)))
+    message = judge(trial.example, outputs, exact=choice.kernel is None or choice.kernel.exact).message
     if message:
-        return replace(result, kernel=kernel, status=Status.WRONG, reason=message)
+        return replace(result, kernel=choice.id, status=Status.WRONG, reason=message)
     moved, computed = moved_bytes(trial.example, outputs), int(spec.flops(trial.example.call))
     return replace(
-        result, kernel=kernel, bytes=moved, flops=computed, prepare=packed - start, first_call=called - packed
+        result, kernel=choice.id, bytes=moved, flops=computed, prepare=packed - start, first_call=called - packed
     )
 
 

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinyllm.batch.batch_file import BatchFile, Line
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.batch.run import BatchRun, Counts
 from tinyllm.cli import options, session
 from tinyllm.cli.output import note, print_json
-
-if TYPE_CHECKING:
-    from tinyllm.engine.engine import Engine
-    from tinyllm.llm import LLM
+from tinyllm.engine.engine import Engine
+from tinyllm.engine.engine_thread import EngineThread
+from tinyllm.llm import LLM
 
 
 def answer_all(
@@ -36,8 +34,6 @@ def answer_all(
         model: its name, the backend, the dtype, and whether kernels may round; as `load_model` takes them.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
-    from tinyllm.engine.engine_thread import EngineThread
-
     counts = Counts.before(file, left, results)
     if not left:
         return counts

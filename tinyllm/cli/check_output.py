@@ -6,16 +6,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 from tinyllm.cli.output import plain_console, print_table
 from tinyllm.conformance.reports.report import Report
 from tinyllm.conformance.reports.summary import Summary, Way, by_op, counts, failures, reasons, tally, verdict
 from tinyllm.conformance.reports.text import clean
 from tinyllm.conformance.result import BAD, Outcome, Result
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 HOLDS = {True: "yes", False: "no", None: "-"}
 STYLES = {True: "green", False: "bold red", None: "dim"}
@@ -33,9 +35,6 @@ def progress(total: int | None) -> Iterator[Step]:
     if not sys.stderr.isatty():
         yield lambda check_id, result: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
     counted = TextColumn("{task.fields[tally]}", markup=False)
     name = TextColumn(
         "{task.description}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -118,9 +117,6 @@ def _plain(summary: Summary) -> list[Any]:
 
 def _print_rich_table(summaries: Sequence[Summary]) -> None:
     """Print the table for a terminal, without columns for outcomes that no check had."""
-    from rich import box
-    from rich.table import Column, Table
-
     shown = [o for o in Outcome if o in (Outcome.PASS, Outcome.FAIL) or any(s.counts.get(o) for s in summaries)]
     table = Table(
         Column("op", no_wrap=True),
@@ -138,7 +134,7 @@ def _print_rich_table(summaries: Sequence[Summary]) -> None:
         name = "" if summary.op == op_above else clean(summary.op)
         op_above = summary.op
         handed_over = summary.holds and summary.way in (Way.REFERENCE, Way.DELEGATION)
-        verdict_cell = _styled(HOLDS[summary.holds], "yellow" if handed_over else STYLES[summary.holds])
+        verdict_cell = Text(HOLDS[summary.holds], "yellow" if handed_over else STYLES[summary.holds])
         table.add_row(
             name,
             clean(summary.done_by) or "-",
@@ -152,13 +148,7 @@ def _print_rich_table(summaries: Sequence[Summary]) -> None:
 
 def _number(outcome: Outcome, number: int) -> Text:
     style = "red" if outcome in BAD else "" if outcome is Outcome.PASS else "yellow"
-    return _styled(str(number) if number else "", style)
-
-
-def _styled(text: str, style: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style=style)
+    return Text(str(number or ""), style)
 
 
 def _printer() -> Callable[..., None]:

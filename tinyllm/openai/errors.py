@@ -134,18 +134,13 @@ def _place(location: tuple[int | str, ...], body: Any, missing: bool) -> list[in
     place: list[int | str] = []
     value: Any = body
     for number, key in enumerate(location, 1):
-        if _has(value, key):
+        try:
             value = value[key]
-            place.append(key)
-        elif missing and number == len(location):
-            place.append(key)
+        except (LookupError, TypeError):
+            if not missing or number < len(location):
+                continue
+        place.append(key)
     return place
-
-
-def _has(value: Any, key: int | str) -> bool:
-    if isinstance(value, dict):
-        return key in value
-    return isinstance(value, list) and isinstance(key, int) and key < len(value)
 
 
 def _encodable(text: str) -> str:

@@ -54,19 +54,9 @@ class PreparedRequest:
     echoed: tuple[str, ...] = ()
 
     @property
-    def stream(self) -> bool:
-        """Whether the reply is sent in chunks as it is written."""
-        return bool(self.request.stream)
-
-    @property
     def with_usage(self) -> bool:
         """Whether the stream ends with a chunk that counts tokens."""
         return self.request.stream_options is not None and self.request.stream_options.include_usage
-
-    @property
-    def priority(self) -> int:
-        """The lower, the earlier."""
-        return self.request.priority or 0
 
     @property
     def sequences(self) -> list[Sequence]:

@@ -84,12 +84,12 @@ class ReplyResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model, prepared, state = self._model, self._prepared, scope["state"]
-        max_pending = self._responder.max_pending * len(prepared.sequences) if prepared.stream else None
+        max_pending = self._responder.max_pending * len(prepared.sequences) if prepared.request.stream else None
         request = RequestInFlight(model.thread, model.mailbox, prepared.groups, max_pending)
         watcher = asyncio.create_task(_end_when_gone(receive, request))
         model.active.add(request)
         try:
-            await request.submit(prepared.priority, self._responder.timeout)
+            await request.submit(prepared.request.priority or 0, self._responder.timeout)
             await self._run(request, state["started"], scope, receive, send)
         except ClientGoneError:
             state["notes"]["error"] = "the client went away"
@@ -115,7 +115,7 @@ class ReplyResponse(Response):
                 request.close()
             elif error is not None and not self._started:
                 raise error
-            if prepared.stream:
+            if prepared.request.stream:
                 if done and prepared.with_usage:
                     chunks.append(reply.usage_chunk())
                 await self._send_chunks(chunks, done, send)
@@ -165,7 +165,7 @@ class ReplyResponse(Response):
             "prompt_tokens": reply.prompt_tokens,
             "cached_tokens": reply.cached_tokens,
             "completion_tokens": tokens,
-            "stream": self._prepared.stream,
+            "stream": bool(self._prepared.request.stream),
             "finish_reasons": sorted(set(reply.finish_reasons.values())),
         }
         if self._first_token is not None:

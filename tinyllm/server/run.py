@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -25,26 +26,20 @@ _LAST_SECONDS = 5
 def open_socket(address: str, port: int) -> socket.socket:
     """A socket that listens. Raises `InvalidInputError` where the address cannot be had."""
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as error:
         raise InvalidInputError(
             f"serve: host: expected an address of this machine, got {address!r}: {error}"
         ) from error
+    family, _, _, _, place = found[0]
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        if option is not None:  # inherited by every connection
-            with suppress(OSError):
-                listening.setsockopt(socket.IPPROTO_TCP, option, _UNREAD_SECONDS * 1000)
-        listening.bind(place)
-        listening.listen(1024)
+        listening = socket.create_server(place, family=family, backlog=1024, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
-        listening.close()
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise InvalidInputError(f"serve: {address}:{port}: expected an address that is free, got: {reason}") from error
+    with suppress(AttributeError, OSError):  # inherited by every connection; not all systems have it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     return listening
 
 
@@ -109,8 +104,7 @@ def run(app: ASGIApp, model: ServedModel, listening: socket.socket, on_ready: Ca
     if server.force_exit:
         raise KeyboardInterrupt
     error = model.thread.error
-    if error is None:
-        return
     if isinstance(error, TinyllmError):
         raise error
-    raise TinyllmError(f"serve: the engine ended: {type(error).__name__}: {error}") from error
+    if error is not None:
+        raise TinyllmError(f"serve: the engine ended: {type(error).__name__}: {error}") from error
