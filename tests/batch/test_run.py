@@ -15,9 +15,8 @@ from tests.cli.fake_model import fake_llm
 from tests.engine.fakes import FakeProgram, FakeTokenizer
 from tinyllm.batch import run
 from tinyllm.batch.batch_file import BatchFile
-from tinyllm.batch.requests import URLS, prepare
 from tinyllm.batch.result_file import ResultFile
-from tinyllm.batch.run import BatchRun, Counts, lines_left
+from tinyllm.batch.run import URLS, BatchRun, Counts, lines_left, prepare
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
 from tinyllm.engine.model_runner import ModelRunner

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tinyllm.bench.compare import check_common, check_threshold, compare
-from tinyllm.bench.report import FORMAT, VERSION, read_report
+from tinyllm.bench.report import FORMAT, VERSION, check_common, check_threshold, compared, read_report
 from tinyllm.errors import InvalidInputError
 
 
@@ -47,37 +46,37 @@ def test_only_what_is_slower_than_the_threshold_is_named() -> None:
         timing("rope", 1e-6),
         timing("new"),
     )
-    found = compare(old, new, 1.2)
+    found = compared(old, new, 1.2)
     assert [(r.op, r.what, pytest.approx(r.ratio)) for r in found.regressions] == [
         ("gelu", "hot", 5.0),
         ("silu", "cold", 1.3),
     ]
     assert (found.compared, found.doubts) == (4, ())
     assert str(found.regressions[0]) == "gelu decode:1 on numpy: 5.00 times as long, hot: 500.0 us, was 100.0 us"
-    assert compare(old, new, 6.0).regressions == ()
-    assert [r.op for r in compare(old, new, 1.05).regressions] == ["gelu", "silu", "add", "add"]
+    assert compared(old, new, 6.0).regressions == ()
+    assert [r.op for r in compared(old, new, 1.05).regressions] == ["gelu", "silu", "add", "add"]
 
 
 def test_cases_and_backends_are_kept_apart() -> None:
     """A slow backend is not another one's regression."""
     old = report(timing(), timing(cold=9.0, backend="mlx"), timing(cold=7.0, case="prefill:1"))
     new = report(timing(cold=7.0, case="prefill:1"), timing(cold=9.0, backend="mlx"), timing())
-    assert compare(old, new, 1.01).regressions == ()
+    assert compared(old, new, 1.01).regressions == ()
 
 
 @pytest.mark.parametrize("status", ["wrong", "failed", "unsupported"])
 def test_a_time_that_is_gone_is_worse_than_a_slow_one(status: str) -> None:
     """It leads the list and says why; what never had a time is not held against anything."""
     gone = timing(status=status, cold=None, hot=None, reason="off by one")
-    found = compare(report(timing(), timing("gelu")), report(timing("gelu", cold=1.0), gone), 1.2).regressions
+    found = compared(report(timing(), timing("gelu")), report(timing("gelu", cold=1.0), gone), 1.2).regressions
     assert [(r.op, r.what, r.ratio is None) for r in found] == [("silu", status, True), ("gelu", "cold", False)]
     assert str(found[0]) == f"silu decode:1 on numpy: {status}, was timed before: off by one"
-    assert compare(report(gone), report(timing(cold=99.0)), 1.2).compared == 0
+    assert compared(report(gone), report(timing(cold=99.0)), 1.2).compared == 0
 
 
 def test_another_machine_is_mentioned() -> None:
     """The comparison is made, and the doubt is told."""
-    found = compare(report(timing()), report(timing(), machine={"processor": "x", "cores": 64}), 1.2)
+    found = compared(report(timing()), report(timing(), machine={"processor": "x", "cores": 64}), 1.2)
     assert found.doubts == ("cores: 64, was 2",)
 
 
@@ -87,7 +86,7 @@ def test_a_threshold_must_be_a_number_over_0(threshold: float) -> None:
     with pytest.raises(InvalidInputError, match="--threshold: expected a number over 0"):
         check_threshold(threshold)
     with pytest.raises(InvalidInputError, match="--threshold"):
-        compare(report(timing()), report(timing()), threshold)
+        compared(report(timing()), report(timing()), threshold)
 
 
 def test_reports_without_anything_in_common_are_refused() -> None:

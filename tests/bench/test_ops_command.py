@@ -203,7 +203,7 @@ def test_a_missing_matplotlib_is_told_at_once(cli: Cli, unmeasured: None, monkey
 
 def test_matplotlib_is_imported_for_a_plot_alone() -> None:
     """Neither it nor an array library beside numpy comes with the bench's modules."""
-    modules = "tinyllm.bench.ops, tinyllm.bench.plot, tinyllm.bench.compare, tinyllm.bench.report"
+    modules = "tinyllm.bench.ops, tinyllm.bench.plot, tinyllm.bench.report"
     code = f"import sys, {modules}; print([m for m in ('matplotlib', 'torch', 'mlx') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

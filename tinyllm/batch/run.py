@@ -13,17 +13,22 @@ from typing import Any
 
 from tinyllm import __version__
 from tinyllm.batch.batch_file import BatchFile, Line
-from tinyllm.batch.requests import prepare
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.engine.engine import Event
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.llm import LLM
-from tinyllm.openai.errors import api_error
+from tinyllm.openai.errors import ApiError, api_error
 from tinyllm.openai.replies import Reply, make_reply
-from tinyllm.openai.requests import PreparedRequest
+from tinyllm.openai.requests import PreparedRequest, check_model, parse_body, prepare_chat, prepare_completion
+from tinyllm.openai.schema import ChatRequest, CompletionRequest
 
+URLS: dict[str, type[ChatRequest] | type[CompletionRequest]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+}
+"""What can be asked, with the schema of its body."""
 _log = logging.getLogger(__name__)
 _PATIENCE = 1.0
 """Seconds without an event after which the engine is asked whether it still runs."""
@@ -85,6 +90,24 @@ def lines_left(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
             )
         done |= result.done
     return [line for line in file.lines if line.key not in done]
+
+
+def prepare(llm: LLM, name: str, url: str, body: dict[str, Any]) -> PreparedRequest:
+    """A request as the server would prepare it.
+
+    Args:
+        name: the one under which requests ask for the model.
+
+    Raises:
+        ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
+    """
+    request = parse_body(URLS[url], body)
+    check_model(request.model, name)
+    if request.stream:
+        raise ApiError(
+            400, "stream: expected false, as a batch gives whole replies, got true", "stream", "unsupported_value"
+        )
+    return prepare_chat(llm, request) if isinstance(request, ChatRequest) else prepare_completion(llm, request)
 
 
 class BatchRun:

@@ -90,13 +90,8 @@ def root(
     """`main` has taken `--debug` out of the arguments already; it stands here so that the help shows it."""
 
 
-def _examples(lines: tuple[str, ...]) -> str:
-    """The examples as paragraphs: typer joins the lines of one paragraph."""
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
-
-
-for function, lines in COMMANDS.items():
-    app.command(epilog=_examples(lines))(function)
+for function, lines in COMMANDS.items():  # an example is a paragraph, as typer joins the lines of one
+    app.command(epilog="\n\n".join(["Examples:", *(f"  {line}" for line in lines)]))(function)
 app.add_typer(bench, name="bench")
 app.add_typer(report, name="report")
 

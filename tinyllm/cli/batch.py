@@ -43,9 +43,8 @@ def batch(
     from itertools import combinations
 
     from tinyllm.batch.batch_file import BatchFile
-    from tinyllm.batch.requests import URLS
     from tinyllm.batch.result_file import ResultFile, same_file
-    from tinyllm.batch.run import lines_left
+    from tinyllm.batch.run import URLS, lines_left
     from tinyllm.cli.batch_run import answer_all, report
     from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings

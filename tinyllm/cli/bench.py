@@ -8,7 +8,7 @@ import typer
 
 from tinyllm.cli import options
 from tinyllm.cli.bench_ops import ops_command
-from tinyllm.cli.bench_options import Backends, Model, Rounds, backends_named, model_path, progress
+from tinyllm.cli.bench_options import Backends, Rounds, backends_named, model_path, progress
 from tinyllm.cli.bench_serve import serve_command
 from tinyllm.cli.output import note, print_json, print_table
 
@@ -19,7 +19,7 @@ app.command("serve")(serve_command)
 
 @app.command("model")
 def model_command(
-    model: Model = "",
+    model: options.ModelName = None,
     backends: Backends = "",
     against: Annotated[str, typer.Option("--against", help="Peers on the same file: transformers,mlx-lm.")] = "",
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 128,
@@ -115,7 +115,7 @@ def _ratios(rows: list[dict[str, Any]], peer: str) -> list[list[str]]:
 
 @app.command("start")
 def start_command(
-    model: Model = "",
+    model: options.ModelName = None,
     backends: Backends = "",
     against: Annotated[str, typer.Option("--against", help="transformers")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate; 1 measures the time to the first.")] = 1,

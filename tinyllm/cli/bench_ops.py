@@ -15,8 +15,8 @@ from tinyllm.cli.bench_options import Backends, Rounds, backends_named, named, p
 from tinyllm.cli.output import note, plain_console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tinyllm.bench.compare import Comparison
     from tinyllm.bench.op_result import OpReport, OpResult
+    from tinyllm.bench.report import Comparison
 
 FIGURES = ("cold us", "spread", "hot us", "GB/s", "GFLOP/s", "of roof", "x numpy", "of best", "first ms")
 PHASE_ORDER = ("decode", "prefill", "other")
@@ -56,13 +56,11 @@ def ops_command(
 
     tinyllm bench ops --json > old.json; tinyllm bench ops --compare old.json --plot roofline.svg
     """
-    from tinyllm.bench.compare import check_common, check_threshold
-    from tinyllm.bench.compare import compare as compared_with
     from tinyllm.bench.op_result import BAD
     from tinyllm.bench.ops import bench_ops
     from tinyllm.bench.plot import draw
     from tinyllm.bench.plot_file import check_plot
-    from tinyllm.bench.report import document, read_report
+    from tinyllm.bench.report import check_common, check_threshold, compared, document, read_report
     from tinyllm.registry.registry import default_registry
 
     check_threshold(threshold)
@@ -79,7 +77,7 @@ def ops_command(
     with progress() as step:
         report = bench_ops(registry, backend_names, op_names, rounds, step)
     new = document(report, registry, backend_names, rounds)
-    comparison = compared_with(old, new, threshold) if old is not None else None
+    comparison = compared(old, new, threshold) if old is not None else None
     if as_json:
         print_json(new | ({"comparison": _as_json(comparison, compare, threshold)} if comparison else {}))
     else:

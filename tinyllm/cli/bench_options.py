@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from tinyllm.cli.session import model_name
+
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are counted; their medians are shown.")]
 Backends = Annotated[str, typer.Option("--backends", "-b", help="Backends, comma-separated; default: all available.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, .gguf file, hub id or known name.")]
 
 
 @contextmanager
@@ -42,9 +43,8 @@ def backends_named(text: str) -> list[str]:
     return names
 
 
-def model_path(model: str) -> Path:
+def model_path(model: str | None) -> Path:
     """Where the model of `--model` lies, or the one of the settings; downloaded if it is not on this machine."""
     from tinyllm.models.download.sources import resolve
-    from tinyllm.registry.registry import default_registry
 
-    return Path(resolve(model or default_registry().settings["model"].value))
+    return resolve(model_name(model))

@@ -62,7 +62,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        model.start()
+        model.thread.start()  # it loads the model
         yield
         with suppress(asyncio.CancelledError):  # the host waits no longer, and need not be told that it does not
             await model.drain(drain)

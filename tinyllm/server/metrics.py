@@ -33,32 +33,12 @@ _COUNTERS = {
 }
 
 
-class _EngineCollector(Collector):
-    """The engine's counters, read whenever Prometheus asks."""
+class Metrics(Collector):
+    """The metrics of one server, in a registry of their own, which collects the engine's counters beside them."""
 
     def __init__(self, model: ServedModel) -> None:
-        self._model = model
-
-    def collect(self) -> Iterable[Metric]:
-        """All of them."""
-        model, stats = self._model, self._model.thread.stats()
-        for field, (name, text) in _GAUGES.items():
-            yield GaugeMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
-        for field, (name, text) in _COUNTERS.items():
-            yield CounterMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
-        yield GaugeMetricFamily(
-            "tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=model.rate.per_second
-        )
-        yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=model.pages)
-        yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(model.ready))
-
-
-class Metrics:
-    """The metrics of one server, in a registry of their own."""
-
-    def __init__(self, model: ServedModel) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_EngineCollector(model))
+        self._model, self.registry = model, CollectorRegistry()
+        self.registry.register(self)
         self.requests = Counter(
             "tinyllm_requests", "Answers, 499 where the client had gone.", ["path", "status"], registry=self.registry
         )
@@ -80,3 +60,16 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+
+    def collect(self) -> Iterable[Metric]:
+        """The engine's counters, read whenever Prometheus asks."""
+        model, stats = self._model, self._model.thread.stats()
+        for field, (name, text) in _GAUGES.items():
+            yield GaugeMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
+        for field, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"tinyllm_{name}", text, value=getattr(stats, field))
+        yield GaugeMetricFamily(
+            "tinyllm_tokens_per_second", "Tokens per second over the last seconds.", value=model.rate.per_second
+        )
+        yield GaugeMetricFamily("tinyllm_cache_pages", "Pages of the KV cache.", value=model.pages)
+        yield GaugeMetricFamily("tinyllm_ready", "1 if requests are taken.", value=float(model.ready))

@@ -73,10 +73,6 @@ class ServedModel:
         self._mask_executor = ThreadPoolExecutor(1, thread_name_prefix="tinyllm-masks")
         self._mailbox: Mailbox | None = None
 
-    def start(self) -> None:
-        """Begin to load the model, and return at once."""
-        self.thread.start()
-
     async def drain(self, seconds: float) -> None:
         """Refuse new requests, give those that run some seconds to end, break off the rest, and end the thread."""
         self._draining = True
