@@ -96,12 +96,9 @@ class LimitBody:
         try:
             async with asyncio.timeout(self._seconds):
                 body = await self._read(scope, receive)
-        except ApiError as error:
-            await error_response(error)(scope, receive, send)
-            return
-        except TimeoutError:
+        except (ApiError, TimeoutError) as error:
             late = ApiError(408, f"body: expected it within {self._seconds:g} s, got a part of it")
-            await error_response(late)(scope, receive, send)
+            await error_response(error if isinstance(error, ApiError) else late)(scope, receive, send)
             return
         if body is None:
             scope["state"]["gone"] = True
