@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.engine.bookkeeping import engine_problems
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.sampling.params import SamplingParams
@@ -149,7 +150,7 @@ def run(
         for event in tested.step():
             assert event.error is None, event
             texts[event.request] += event.piece.text if event.piece else ""
-        assert tested.problems() == []
+        assert engine_problems(tested) == []
         on_step(steps := steps + 1)
         assert steps < 10_000
     return texts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import PAGE, Clock, Failing, FakeProgram, alone, engine, run, sequence
 from tinyllm.engine.engine import DeadlineError, Event, QueueFullError, StepError
 from tinyllm.errors import InvalidInputError
@@ -110,7 +111,7 @@ def test_cancel_frees_pages_at_once() -> None:
     tested.step()
     held = tested.pool.held
     assert tested.cancel("a") and not tested.cancel("a")
-    assert 0 < tested.pool.held < held and tested.problems() == []
+    assert 0 < tested.pool.held < held and engine_problems(tested) == []
     assert {e.request for e in tested.step()} == {"b"}
 
 
@@ -159,7 +160,7 @@ def test_a_kernel_that_fails_ends_the_request_that_it_is_due_to(wanted: dict[str
                 errors.append((event.request, event.error))
             else:
                 texts[event.request] += event.piece.text if event.piece else ""
-        assert tested.problems() == []
+        assert engine_problems(tested) == []
     ((request, error),) = errors
     assert request == "bad" and isinstance(error, StepError) and "out of luck" in str(error)
     assert texts == wanted

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import PAGE, Failing, alone, engine, run, sequence
 from tinyllm.engine import scheduler
 from tinyllm.engine.engine import StepError
@@ -21,7 +22,7 @@ def test_a_failure_in_a_later_chunk_is_found_while_others_go_on() -> None:
     events = []
     while tested.has_work and len(good.generated) < 60:
         events += tested.step()
-        assert tested.problems() == []
+        assert engine_problems(tested) == []
         assert tested.stats.steps < 200
     ((request, error),) = [(e.request, e.error) for e in events if e.error]
     assert request == "bad" and isinstance(error, StepError) and len(good.generated) == 60
@@ -52,7 +53,7 @@ def test_ranks_stand_still_while_a_step_is_made_up(calls: int) -> None:
         left = calls
         for event in tested.step():
             texts[event.request] += event.piece.text if event.piece else ""
-        assert tested.problems() == []
+        assert engine_problems(tested) == []
         assert tested.stats.steps < 500
     assert tested.stats.preemptions and texts == {
         name: alone(prompt, max_tokens=30) for name, prompt in prompts.items()
@@ -71,7 +72,7 @@ def test_what_a_library_raises_while_a_token_is_chosen_ends_one_request(monkeypa
     events = [e for _ in range(6) for e in tested.step()]
     assert [(e.request, str(e.error)) for e in events if e.error] == [("bad", "a matcher's own mistake")]
     assert "".join(e.piece.text for e in events if e.piece) == alone("ab", max_tokens=5)
-    assert tested.problems() == [] and tested.pool.held == 0
+    assert engine_problems(tested) == [] and tested.pool.held == 0
 
 
 def test_keys_are_made_once_a_page_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

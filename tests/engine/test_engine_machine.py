@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import Clock, FakeProgram, alone, engine, sequence
 from tinyllm.engine.engine import QueueFullError
 
@@ -81,7 +82,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def pages_are_in_order(self) -> None:
-        assert self.engine.problems() == []
+        assert engine_problems(self.engine) == []
 
 
 class GrowingMachine(Machine):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import FakeProgram, alone, engine, run, sequence
 from tinyllm.engine.engine import Engine
 
@@ -36,7 +37,7 @@ def test_prompts_that_come_at_once_share_it(chunk: int, one_at_a_time: bool) -> 
     shared = whole(PREFIX) // chunk * chunk if one_at_a_time else whole(PREFIX)  # one at a time: in whole chunks
     assert tested.stats.reused_tokens == 2 * shared
     assert sum(program.sizes) == sum(map(len, prompts.values())) - 2 * shared + 3 * 3
-    assert tested.problems() == [] and tested.pool.held == 0
+    assert engine_problems(tested) == [] and tested.pool.held == 0
 
 
 def test_who_waits_for_it_holds_up_nobody() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import FakeProgram, sequence
 from tinyllm.engine import private_engine
 from tinyllm.engine.engine import Engine
@@ -32,7 +33,7 @@ def run(engine: Engine, sequences: list[Sequence], on_prefill: Any = None) -> li
     texts = [""] * len(sequences)
     for number, piece in private_engine.run(engine, sequences, on_prefill):
         texts[number] += piece.text
-        assert engine.problems() == []
+        assert engine_problems(engine) == []
     return texts
 
 
@@ -230,7 +231,7 @@ def test_closing_drops_what_is_left_and_keeps_what_was_computed() -> None:
     pieces = private_engine.run(engine, [request])
     said = "".join(next(pieces)[1].text for _ in range(7))
     pieces.close()
-    assert not engine.has_work and engine.pool.held == 0 and engine.problems() == []
+    assert not engine.has_work and engine.pool.held == 0 and engine_problems(engine) == []
     assert engine.reusable(sequence("hello" + said + "!")) == len("hello" + said) - 1
     assert reply(engine, "hello" + said + "!", max_tokens=9) == reply(for_one(), "hello" + said + "!", max_tokens=9)
 
@@ -266,7 +267,7 @@ def test_a_step_that_fails_takes_the_cache_with_it() -> None:
     with pytest.raises(RuntimeError, match="broken off"):
         reply(engine, "hello there")
     program.error = None
-    assert not engine.has_work and engine.problems() == []
+    assert not engine.has_work and engine_problems(engine) == []
     assert engine.reusable(sequence("hello there")) == 0
     assert reply(engine, "hello there", max_tokens=5) == reply(for_one(), "hello there", max_tokens=5)
 

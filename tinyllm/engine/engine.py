@@ -201,14 +201,6 @@ class Engine:
         self._update_stats()
         return events
 
-    def problems(self) -> list[str]:
-        """What is not as it must be in the bookkeeping of pages, a sentence each; empty if all is well."""
-        entries = [*self.scheduler.running, *self.scheduler.waiting]
-        problems = self.pool.problems([e.sequence.pages for e in entries])
-        if {*entries} != {*self._owners}:
-            problems.append("the scheduler's sequences are not those of the requests")
-        return problems
-
     def _advance(self, entry: Entry, logits: Logits) -> list[Event]:
         """Let a sequence choose its next token from logits `[V]`."""
         request, index = self._owners[entry]

@@ -58,7 +58,6 @@ class PagePool:
         self.pages, self.page_size, self.largest = pages, page_size, largest
         self._unit = page_size
         self._free = np.ones(pages, bool)
-        self._free_pages = pages
         self._holders = [0] * pages
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, Key] = {}
@@ -68,7 +67,7 @@ class PagePool:
     @property
     def available(self) -> int:
         """Pages that can be had: free ones and kept ones."""
-        return self._free_pages + len(self._kept)
+        return int(np.count_nonzero(self._free)) + len(self._kept)
 
     @property
     def held(self) -> int:
@@ -111,7 +110,7 @@ class PagePool:
         """
         if count > self.available:
             raise OutOfPagesError(f"{count} pages were asked for, {self.available} of {self.pages} are available")
-        while count > self._free_pages:
+        while count > np.count_nonzero(self._free):
             self._evict()
         taken: list[int] = []
         place = None if after is None else after + 1
@@ -122,7 +121,6 @@ class PagePool:
             self._holders[place] = 1
             taken.append(place)
             place += 1
-        self._free_pages -= count
         return taken
 
     def _begin(self, room: int) -> int:
@@ -140,11 +138,7 @@ class PagePool:
         page, _ = self._kept.popitem(last=False)
         if self._tokens_in.pop(page, None) is None:
             del self._page_of[self._key_of.pop(page)]
-        self._set_free(page)
-
-    def _set_free(self, page: int) -> None:
         self._free[page] = True
-        self._free_pages += 1
 
     def known(self, keys: Sequence[Key]) -> int:
         """How many of these keys, from the first, are those of a page."""
@@ -194,42 +188,15 @@ class PagePool:
             if page in self._key_of or page in self._tokens_in:
                 self._kept[page] = None
             else:
-                self._set_free(page)
+                self._free[page] = True
 
     def forget(self) -> None:
         """What pages contain is gone: a step that was broken off has taken the pool with it. Pages that grow begin
         anew, as the size that they had may have been what there was no memory for."""
-        for page in self._kept:
-            self._set_free(page)
+        self._free[list(self._kept)] = True
         for contents in (self._kept, self._key_of, self._page_of, self._tokens_in):
             contents.clear()
         self.page_size = self._unit
-
-    def problems(self, holders: Sequence[Sequence[int]]) -> list[str]:
-        """What is not as it must be, a sentence each, given the pages that each sequence holds; empty if all is
-        well."""
-        counts = [0] * self.pages
-        for pages in holders:
-            if len(set(pages)) != len(pages):
-                return [f"a sequence holds a page twice: {list(pages)}"]
-            for page in pages:
-                counts[page] += 1
-        problems = []
-        if self._free_pages != self._free.sum():
-            problems.append(f"{self._free_pages} pages are counted as free, {self._free.sum()} are")
-        for page in range(self.pages):
-            free, kept, held = bool(self._free[page]), page in self._kept, self._holders[page] > 0
-            if free + kept + held != 1:
-                problems.append(f"page {page}: free {free}, kept {kept}, held {held}: expected one of them")
-            if counts[page] != self._holders[page]:
-                problems.append(f"page {page}: held {self._holders[page]} times, by {counts[page]} sequences")
-            if self._free[page] and page in self._key_of:
-                problems.append(f"page {page}: free, but registered")
-            if page in self._kept and page not in self._key_of and page not in self._tokens_in:
-                problems.append(f"page {page}: kept, but nobody can find it")
-        if {p: k for k, p in self._page_of.items()} != self._key_of:
-            problems.append("keys and pages do not name each other")
-        return problems
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -173,8 +173,8 @@ class Scheduler:
                 return [_part(entry, count)]
         return []
 
-    def _ranked(self, entries: list[Entry]) -> Iterator[Entry]:
-        return iter(sorted(entries, key=self._rank))
+    def _ranked(self, entries: list[Entry]) -> list[Entry]:
+        return sorted(entries, key=self._rank)
 
     def _rank(self, entry: Entry) -> tuple[int, int]:
         return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number
@@ -255,13 +255,14 @@ class Scheduler:
         sequence = entry.sequence
         self.pool.grow(sequence.cached + tokens, sequence.longest)
         missing = self.pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
+        if missing <= 0:
+            return True
         while missing > self.pool.available:
-            *_, last = self._ranked(self.running)
+            last = max(self.running, key=self._rank)
             self._preempt(last)
             if last is entry:
                 return False
-        if missing > 0:
-            sequence.pages += self.pool.allocate(missing, sequence.pages[-1] if sequence.pages else None)
+        sequence.pages += self.pool.allocate(missing, sequence.pages[-1] if sequence.pages else None)
         return True
 
     def _preempt(self, entry: Entry) -> None:

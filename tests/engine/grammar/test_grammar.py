@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import FakeProgram, FakeTokenizer, sequence
 from tests.engine.grammar.replies import (
     END,
@@ -213,7 +214,7 @@ def crowd(names: list[str], pages: int) -> tuple[dict[str, str], Engine]:
             for event in tested.step():
                 assert event.piece is not None, event
                 replies[event.request] += event.piece.text
-            assert tested.problems() == []
+            assert engine_problems(tested) == []
     return replies, tested
 
 
