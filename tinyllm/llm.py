@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from tinyllm.chat import Chat
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar.grammars import Grammars
-from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles

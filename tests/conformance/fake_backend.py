@@ -11,8 +11,8 @@ from tests.registry.fakes import module, registry
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.plugins.backend import BackendPlugin, Probe
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, Kernel
-from tinyllm.registry.by_reference import reference_function
 from tinyllm.registry.registry import Registry
+from tinyllm.registry.without_kernel import reference_function
 
 
 class FakeBackend(NumpyBackend):

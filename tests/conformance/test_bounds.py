@@ -18,7 +18,7 @@ from tinyllm.conformance.example import DTYPES, Example, dtypes_of, make_example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.run import run
 from tinyllm.plugins.kernel import EVERY_CPU
-from tinyllm.registry.by_reference import reference_function
+from tinyllm.registry.without_kernel import reference_function
 from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
 

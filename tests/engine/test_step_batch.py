@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.engine.model_runner import Chunk, make_step
 
 
 def test_a_prefill_beside_a_decode_beside_a_late_chunk() -> None:

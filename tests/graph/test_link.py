@@ -19,9 +19,8 @@ from tinyllm.graph.bind import bind
 from tinyllm.graph.builder import GraphBuilder
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.decoder import decoder
-from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.backend import Backend, Run
 from tinyllm.plugins.kernel import Kernel
-from tinyllm.plugins.link import Run
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import parse_selection
 from tinyllm.spec.scheme import QuantWeight

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.catalogue.harness import backends, registry, with_kernels
 from tests.graph.tiny import CONFIG, Tensors, forward
-from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
 from tinyllm.graph.passes.merge import merge_calls

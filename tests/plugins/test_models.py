@@ -18,8 +18,7 @@ import pytest
 from tests.catalogue.harness import available, backends
 from tests.graph.tiny import CONFIG, Tensors, forward
 from tinyllm.cli.session import describe
-from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.step_batch import Chunk, make_step
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.page_pool import PagePool
 from tinyllm.engine.sampling.arrays import Logits
 from tinyllm.engine.scheduler import Entry, Part, Scheduler
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.engine.step_batch import Chunk, make_step
 from tinyllm.errors import InvalidInputError, TinyllmError
 
 
@@ -72,10 +71,6 @@ class _Request:
     id: str
     entries: list[Entry]
     deadline: float | None
-    unfinished: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.unfinished = len(self.entries)
 
 
 class Engine:
@@ -135,7 +130,8 @@ class Engine:
         if len(self.scheduler.waiting) + len(sequences) > self.max_waiting + self.scheduler.max_running - len(
             self.scheduler.running
         ):
-            raise QueueFullError(len(self.scheduler.waiting), self._retry_after())
+            seconds_a_step = self.stats.model_seconds / max(1, self.stats.steps)  # the queue moves within some steps
+            raise QueueFullError(len(self.scheduler.waiting), max(1.0, 32 * seconds_a_step))
         for sequence in sequences:
             if len(sequence.prompt) >= self.pool.capacity:
                 raise InvalidInputError(
@@ -210,15 +206,11 @@ class Engine:
             return self._fail(request, error)
         self.stats.generated_tokens += len(piece.token_ids)
         if piece.finish_reason is not None:
-            self._finish(entry)
+            del self._owners[entry]
+            self.scheduler.remove(entry)
+            if not any(e in self._owners for e in request.entries):
+                del self._requests[request.id]
         return [Event(request.id, index, piece, reused=entry.reused or 0)]
-
-    def _finish(self, entry: Entry) -> None:
-        request, _ = self._owners.pop(entry)
-        self.scheduler.remove(entry)
-        request.unfinished -= 1
-        if not request.unfinished:
-            del self._requests[request.id]
 
     def _fail(self, request: _Request, error: Exception) -> list[Event]:
         self.cancel(request.id)
@@ -244,11 +236,6 @@ class Engine:
         cause = StepError(f"the model failed on this request: {type(error).__name__}: {error}")
         cause.__cause__ = error
         return self._fail(request, cause)
-
-    def _retry_after(self) -> float:
-        """Seconds until the queue will have moved, judged by how long a step has taken so far."""
-        seconds = self.stats.model_seconds / max(1, self.stats.steps)
-        return max(1.0, 32 * seconds)
 
     def _update_stats(self) -> None:
         stats = self.stats

@@ -104,7 +104,7 @@ class Scheduler:
         parts: list[Part] = []
         decoding = sum(e.sequence.pending == 1 for e in self.running)
         room = max(1, self.max_step_tokens - decoding)
-        for entry in self._ranked(self.running):
+        for entry in sorted(self.running, key=self._rank):
             if entry not in self.running:  # preempted for one before it
                 continue
             decodes = entry.sequence.pending == 1
@@ -112,7 +112,7 @@ class Scheduler:
             if count > 0 and self._grow(entry, count):
                 parts.append(_part(entry, count))
                 room -= 0 if decodes else count
-        for entry in self._ranked(self.waiting):
+        for entry in sorted(self.waiting, key=self._rank):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
             if self._is_being_read(entry):
@@ -160,21 +160,18 @@ class Scheduler:
 
     def _next_turn(self) -> list[Part]:
         """One sequence a step, in turn; new ones begin as soon as there is room."""
-        for entry in self._ranked(self.waiting):
+        for entry in sorted(self.waiting, key=self._rank):
             if len(self.running) >= self.max_running:
                 break
             if not self._is_being_read(entry) and not self._admit(entry):
                 break
-        for entry in sorted(self._ranked(self.running), key=lambda e: self._turns.get(e, 0)):
+        for entry in sorted(self.running, key=lambda e: (self._turns.get(e, 0), self._rank(e))):
             sequence = entry.sequence
             count = min(sequence.pending, self.max_step_tokens - sequence.cached % self.max_step_tokens)
             if entry in self.running and self._grow(entry, count):
                 self._turns[entry] = self._turns.get(entry, min(self._turns.values(), default=0)) + 1
                 return [_part(entry, count)]
         return []
-
-    def _ranked(self, entries: list[Entry]) -> list[Entry]:
-        return sorted(entries, key=self._rank)
 
     def _rank(self, entry: Entry) -> tuple[int, int]:
         return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number

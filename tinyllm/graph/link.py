@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyllm.graph.program import Step
-from tinyllm.plugins.link import Run
+from tinyllm.plugins.backend import Run
 from tinyllm.spec.scheme import QuantWeight
 
 

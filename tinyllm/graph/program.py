@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.graph.graph import State
-from tinyllm.plugins.backend import Backend
-from tinyllm.plugins.link import BoundNode
+from tinyllm.plugins.backend import Backend, BoundNode
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
 

@@ -9,11 +9,10 @@ from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.family import Family
-from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
+from tinyllm.plugins.backend import Backend, BackendPlugin, BoundNode, Probe, Run
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
-from tinyllm.plugins.link import BoundNode, Run
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype

@@ -1,4 +1,4 @@
-"""What a plugin provides: a backend (a library on a device) and its kernels."""
+"""What a plugin provides: a backend, which is a library on a device, and may make one call of a run of bound nodes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.plugins.link import Run
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import SPEC_VERSION
+from tinyllm.spec.scheme import QuantWeight
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,43 @@ class BackendPlugin:
     spec_version: int = SPEC_VERSION
 
 
+@dataclass(frozen=True)
+class BoundNode:
+    """A node of a bound program: `function(*sources) -> targets`, sources and targets being numbers of values.
+
+    kernel: its id, `mlx/linear:scratch`. several: the function gives a tuple, a part for each target.
+    """
+
+    op: str
+    name: str
+    kernel: str
+    function: Callable[..., Any]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    several: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring nodes of one backend, all traceable. Calling it runs them one after the other.
+
+    inputs: numbers of the arrays that it is called with, weights included. outputs: those that it gives, as a tuple.
+    constants: by number the packed weights that are no arrays. No Python value that changes between steps is in it.
+    """
+
+    nodes: tuple[BoundNode, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: Mapping[int, Any]
+
+    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+        values = dict(zip(self.inputs, arrays, strict=True)) | dict(self.constants)
+        for node in self.nodes:
+            result = node.function(*[values[source] for source in node.sources])
+            values.update(zip(node.targets, result if node.several else (result,), strict=True))
+        return tuple(values[number] for number in self.outputs)
+
+
 class Backend(ABC):
     """An array library on a device. Everything but the abstract methods has a default that is right, if slow."""
 
@@ -83,15 +121,11 @@ class Backend(ABC):
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A native array of zeros, owned by the caller alone."""
-        import ml_dtypes
-
-        return self.from_numpy(np.zeros(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
+        return self.from_numpy(np.zeros(shape, numpy_dtype(dtype)))
 
     def astype(self, array: Any, dtype: str) -> Any:
         """The same numbers in another dtype."""
-        import ml_dtypes
-
-        return self.from_numpy(self.to_numpy(array).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
+        return self.from_numpy(self.to_numpy(array).astype(numpy_dtype(dtype)))
 
     def synchronize(self, *arrays: Any) -> None:  # noqa: B027  a default: nothing to wait for
         """Return when the arrays are computed."""
@@ -120,3 +154,18 @@ class Backend(ABC):
 
     call_context: Callable[[], AbstractContextManager[Any]] | None = None
     """What a single op call runs in, where the library would otherwise take another device than this backend's."""
+
+
+def each_array(function: Callable[[Any], Any], value: Any) -> Any:
+    """A value with a function applied to its arrays: to itself, to those of a `QuantWeight`, to the parts of a tuple;
+    None stays None."""
+    if isinstance(value, tuple):
+        return tuple(each_array(function, part) for part in value)
+    if isinstance(value, QuantWeight):
+        return value.with_arrays({name: function(array) for name, array in value.arrays.items()})
+    return None if value is None else function(value)
+
+
+def on_host(backend: Backend, value: Any) -> Any:
+    """An array or a `QuantWeight` with numpy arrays in the place of the backend's."""
+    return each_array(lambda a: a if isinstance(a, (np.ndarray, np.generic)) else backend.to_numpy(a), value)

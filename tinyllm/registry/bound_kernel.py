@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.backend import Backend, each_array, on_host
 from tinyllm.plugins.kernel import Kernel, Prepare
 from tinyllm.registry.choice import Choice, Form
 from tinyllm.spec.dtypes import numpy_dtype
@@ -133,8 +133,7 @@ class BoundKernel:
         if isinstance(weight, QuantWeight):
             weight = self._formed(name, weight)
         elif self._numpy:
-            host = weight if isinstance(weight, np.ndarray) else self.backend.to_numpy(weight)
-            weight = host.astype(numpy_dtype(self.call.dtype(name)), copy=False)
+            weight = on_host(self.backend, weight).astype(numpy_dtype(self.call.dtype(name)), copy=False)
         elif isinstance(weight, np.ndarray):
             weight = self.backend.from_numpy(weight)
             if self.backend.dtype_name(weight) != self.call.dtype(name):  # a checkpoint's floats, in the model's dtype
@@ -153,19 +152,13 @@ class BoundKernel:
             exact = replace(weight, dtype=wide if name in self.packed else dtype)
             if not self._numpy:
                 return self._registry.expanded(exact, self.backend)
-            host = self._on_host(exact)
+            host = on_host(self.backend, exact)
             return host.scheme.dequantize(np, host, numpy_dtype(wide)).astype(numpy_dtype(exact.dtype), copy=False)
         if self.choice.form is Form.AFFINE and weight.scheme.affine is not None:
-            weight = replace(weight.scheme.as_affine(self._on_host(weight)), dtype=weight.dtype)
+            weight = replace(weight.scheme.as_affine(on_host(self.backend, weight)), dtype=weight.dtype)
         if self._numpy:
-            return self._on_host(weight)
-        native = {n: self.backend.from_numpy(a) if isinstance(a, np.ndarray) else a for n, a in weight.arrays.items()}
-        return weight.with_arrays(native)
-
-    def _on_host(self, weight: QuantWeight) -> QuantWeight:
-        return weight.with_arrays(
-            {n: a if isinstance(a, np.ndarray) else self.backend.to_numpy(a) for n, a in weight.arrays.items()}
-        )
+            return on_host(self.backend, weight)
+        return each_array(lambda a: self.backend.from_numpy(a) if isinstance(a, np.ndarray) else a, weight)
 
     def _through_numpy(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of numpy arrays as one of native arrays, without copies where the library shares memory."""
@@ -177,16 +170,10 @@ class BoundKernel:
             is_ready = name in ready or value is None or isinstance(value, (np.ndarray, QuantWeight))
             return value if is_ready else backend.to_numpy(value)
 
-        def native(result: Any) -> Any:
-            if isinstance(result, tuple):
-                return tuple(native(part) for part in result)
-            if isinstance(result, QuantWeight):
-                return result.with_arrays({n: backend.from_numpy(a) for n, a in result.arrays.items()})
-            return backend.from_numpy(result)
-
         def run(*args: Any, **kwargs: Any) -> Any:
             arrays = [host(name, value) for name, value in zip(positional, args, strict=False)]
-            return native(function(*arrays, **{name: host(name, value) for name, value in kwargs.items()}))
+            result = function(*arrays, **{name: host(name, value) for name, value in kwargs.items()})
+            return each_array(backend.from_numpy, result)
 
         return run
 

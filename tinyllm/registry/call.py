@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinyllm.errors import InvalidInputError
-from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.backend import Backend, each_array, on_host
 from tinyllm.registry.bound_kernel import BoundKernel, Run
 from tinyllm.registry.choice import Choice
 from tinyllm.registry.selection import Selection, selected
@@ -76,7 +76,7 @@ class Dispatcher:
         if self.spec.check_values is not None:
             self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
         result = plan.run(args, kwargs)
-        return _to_numpy(plan.backend, result) if plan.numpy_out else result
+        return each_array(plan.backend.to_numpy, result) if plan.numpy_out else result
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], backend: str | None) -> tuple[Any, ...]:
         """All that decisions depend on."""
@@ -144,12 +144,8 @@ class Dispatcher:
 
     def _host_values(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         values = dict(zip((i.name for i in self.spec.positional), args, strict=False)) | dict(kwargs)
-        host = {}
-        for i in self.spec.inputs:
-            value = values.get(i.name)
-            if i.kind == "int" and value is not None:
-                host[i.name] = value if isinstance(value, (np.ndarray, np.generic)) else plan.backend.to_numpy(value)
-        return host
+        names = [i.name for i in self.spec.inputs if i.kind == "int" and values.get(i.name) is not None]
+        return {name: on_host(plan.backend, values[name]) for name in names}
 
 
 def _form(value: Any) -> Any:
@@ -167,11 +163,3 @@ def _plain(value: Any) -> Any:
     if value.__class__ is tuple:
         return tuple, tuple([_plain(v) for v in value])
     return value.__class__, value
-
-
-def _to_numpy(backend: Backend, result: Any) -> Any:
-    if isinstance(result, tuple):
-        return tuple(_to_numpy(backend, r) for r in result)
-    if isinstance(result, QuantWeight):
-        return result.with_arrays({k: backend.to_numpy(a) for k, a in result.arrays.items()})
-    return None if result is None else backend.to_numpy(result)

@@ -22,15 +22,14 @@ from tinyllm.errors import (
     plugin_code,
     suggest,
 )
-from tinyllm.plugins.backend import Backend, BackendPlugin, Probe
+from tinyllm.plugins.backend import Backend, BackendPlugin, Probe, on_host
 from tinyllm.plugins.kernel import EVERY_CPU, Kernel, optional_arguments_left_out, resolve
 from tinyllm.plugins.load import Plugins, check_fields, load_plugins
-from tinyllm.registry.backend_ops import BackendOps
 from tinyllm.registry.bound_kernel import BoundKernel
-from tinyllm.registry.by_reference import reference_function
 from tinyllm.registry.call import Dispatcher
 from tinyllm.registry.choice import Candidate, Choice, Form, best, candidate, forms
 from tinyllm.registry.selection import Selection, parse_pins, parse_selection, selected
+from tinyllm.registry.without_kernel import BackendOps, reference_function
 from tinyllm.settings.read import Setting, read_settings
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
@@ -251,7 +250,8 @@ class Registry:
             if choice.kernel:
                 self._functions[key] = choice.kernel.function(spec)
             elif choice.by == "composed":
-                self._functions[key] = partial(resolve(spec.composed, choice.id), BackendOps(self, choice.backend))
+                ops = BackendOps(self.dispatcher, choice.backend)
+                self._functions[key] = partial(resolve(spec.composed, choice.id), ops)
             else:
                 self._functions[key] = reference_function(spec, choice.backend)
         return self._functions[key]
@@ -263,9 +263,8 @@ class Registry:
         try:
             bound = self.bind(self.choose(call, backend))
         except UnsupportedError:
-            arrays = {n: a if isinstance(a, np.ndarray) else backend.to_numpy(a) for n, a in weight.arrays.items()}
             wide = np.float64 if weight.dtype == "float64" else np.float32
-            matrix = weight.scheme.dequantize(np, weight.with_arrays(arrays), wide)
+            matrix = weight.scheme.dequantize(np, on_host(backend, weight), wide)
             return backend.from_numpy(matrix.astype(numpy_dtype(weight.dtype), copy=False))
         return bound(bound.ready_weight("weight", weight))
 
@@ -290,7 +289,7 @@ class Registry:
             name,
             weight,
             lambda a: str(a.dtype) if isinstance(a, np.ndarray) else backend.dtype_name(a),
-            lambda a: a if isinstance(a, np.ndarray) else backend.to_numpy(a),
+            partial(on_host, backend),
         )
 
     def owner(self, array: Any) -> str | None:

@@ -12,11 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.fakes import sequence
-from tinyllm.engine.sampling.adjust import adjust
+from tinyllm.engine.sampling.adjust import TokenCounts, adjust
 from tinyllm.engine.sampling.logprobs import log_probability
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sampling.sample import sample
-from tinyllm.engine.sampling.token_counts import TokenCounts
 from tinyllm.errors import InvalidInputError
 
 shares = st.floats(0.01, 0.99)

@@ -1,20 +1,26 @@
-"""From a grammar to a matcher that stands before the first token."""
+"""From a grammar to llguidance's matcher, which stands before the first token, or to the reason why there is none."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyllm.engine.grammar import json_schema
 from tinyllm.engine.grammar.grammar import Grammar
-from tinyllm.engine.grammar.mask import next_mask
-from tinyllm.engine.grammar.matcher import make_matcher, to_lark
-from tinyllm.engine.grammar.refusal import refusal
+from tinyllm.engine.grammar.library import first_line, load_llguidance
+from tinyllm.engine.grammar.state import next_mask
 from tinyllm.engine.grammar.vocabulary import Vocabulary
-from tinyllm.errors import TinyllmError, invalid
+from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
 if TYPE_CHECKING:
     import llguidance
+
+WHITESPACE = r" |\n[ \t]{0,24}"
+"""Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for
+ever."""
 
 
 def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
@@ -22,10 +28,10 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
 
     Raises `InvalidInputError` where llguidance refuses the grammar, or no text of the vocabulary matches it.
     """
-    matcher = make_matcher(to_lark(grammar), vocabulary)
+    matcher = _matcher(grammar, vocabulary)
     reason = matcher.get_error() if matcher.is_error() else "; ".join(matcher.get_grammar_warnings())
     if reason:
-        raise refusal(grammar, vocabulary, reason)
+        raise _refusal(grammar, vocabulary, reason)
     try:
         mask, may_end = next_mask(matcher.deep_copy(), vocabulary.size, vocabulary.ends)
     except TinyllmError:
@@ -35,5 +41,65 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
     if vocabulary.strips:
         # where a reply may begin with a space, the space that is lost has to be there, otherwise it may be
         spaces = any(mask[token] and vocabulary.tokens[token].startswith(b" ") for token in range(vocabulary.size))
-        matcher = make_matcher(to_lark(grammar, '" "' if spaces else '" "?'), vocabulary)
+        matcher = _matcher(grammar, vocabulary, '" "' if spaces else '" "?')
     return matcher
+
+
+def _matcher(grammar: Grammar, vocabulary: Vocabulary, before: str = "") -> llguidance.LLMatcher:
+    """A matcher; it holds its own error where it could not be made. before: what comes before the reply, as a term of
+    the dialect of Lark that llguidance reads."""
+    library = load_llguidance()
+    if grammar.kind == "schema":
+        schema = json.loads(grammar.source)
+        schema = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
+        body = "body: %json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
+    elif grammar.kind == "regex":
+        body = f"body: /{library.regex_to_lark(grammar.source, 'dw')}/"
+    else:
+        body = "body: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
+    lark = library.LLMatcher.grammar_from_lark(f"start: {before} body\n{body}")
+    limits = library.LLParserLimits(verbose_errors=False)
+    matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
+    return matcher
+
+
+def _refusal(grammar: Grammar, vocabulary: Vocabulary, reason: str) -> InvalidInputError:
+    """The error that says why a grammar could not be compiled; reason: llguidance's message."""
+    if grammar.kind == "regex":
+        matcher = load_llguidance().LLMatcher
+        # its message for the pattern as it was given, where \d is not written out, has the place
+        plain = matcher(vocabulary.tokenizer, matcher.grammar_from_regex(grammar.source), log_level=0)
+        problem = _regex_problem(grammar.source, plain.get_error() or reason)
+        return invalid("grammar", "regex", "a regular expression", problem)
+    if grammar.kind == "choice":
+        return invalid("grammar", "choice", "texts that can be told apart", first_line(reason))
+    place = _innermost_place(json.loads(grammar.source), vocabulary)
+    return invalid("grammar", place, "a schema that can be enforced", f"one that cannot: {first_line(reason)}")
+
+
+def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
+    """Where in a schema the innermost part with the same problem is; at most 200 parts are tried."""
+    keys = ("$defs", "definitions")
+    definitions = {key: schema[key] for key in keys if key in schema} if isinstance(schema, dict) else {}
+
+    def problem(part: Any) -> str:
+        text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
+        matcher = _matcher(Grammar("schema", text), vocabulary)
+        return first_line(matcher.get_error()) if matcher.is_error() else ""
+
+    place, whole_problem, budget = "schema", problem(schema), 200
+    while budget > 0:
+        parts = list(json_schema.children(schema, place))[:budget]
+        budget -= len(parts)
+        guilty = next((part for part in parts if problem(part[0]) == whole_problem), None)
+        if guilty is None:
+            break
+        schema, place = guilty
+    return place
+
+
+def _regex_problem(pattern: str, reason: str) -> str:
+    """What is wrong with a pattern, and where; llguidance writes / as \\/."""
+    where = re.search(r"regex parse error:\n    (.*)\n    ( *)\^+\n", reason)
+    before = where[1][: len(where[2])].replace("\\/", "/") if where else ""
+    return f"{pattern!r}: {first_line(reason)}{f' at position {len(before)}' if where else ''}"

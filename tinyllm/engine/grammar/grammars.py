@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from concurrent.futures import Executor
-from typing import Any
+from functools import cached_property, lru_cache
 
 from tinyllm.engine.grammar.compile import compile_grammar
 from tinyllm.engine.grammar.grammar import Grammar
@@ -23,10 +22,13 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Tokenizer, executor: Executor | None = None, most: int = 64) -> None:
-        self._tokenizer, self._executor, self._most = tokenizer, executor, most
-        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._tokenizer, self._executor = tokenizer, executor
+        self._matcher = lru_cache(most)(lambda grammar: compile_grammar(grammar, self._vocabulary))
         self._lock = threading.Lock()
-        self._vocabulary: Vocabulary | None = None
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._tokenizer)
 
     def start(self, grammar: Grammar) -> GrammarState:
         """The state of a reply that is yet to begin.
@@ -36,15 +38,7 @@ class Grammars:
             UnsupportedError: llguidance is not installed.
         """
         with self._lock:
-            vocabulary = self._vocabulary = self._vocabulary or Vocabulary(self._tokenizer)
-            matcher = self._compiled.pop(grammar, None)
-        if matcher is None:
-            matcher = compile_grammar(grammar, vocabulary)
+            vocabulary = self._vocabulary
+        matcher = self._matcher(grammar)
         with self._lock:
-            self._compiled[grammar] = matcher
-            while len(self._compiled) > self._most:
-                self._compiled.popitem(last=False)
             return GrammarState(matcher.deep_copy(), vocabulary.size, vocabulary.ends, self._executor)
-
-    def __len__(self) -> int:
-        return len(self._compiled)

@@ -1,17 +1,42 @@
-"""How far a reply has come in its grammar."""
+"""How far a reply has come in its grammar, and which tokens may come next."""
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyllm.engine.grammar.mask import Mask, next_mask
+from tinyllm.engine.grammar.library import first_line
 from tinyllm.errors import TinyllmError
 
 if TYPE_CHECKING:
     import llguidance
+
+Mask = NDArray[np.bool_]
+"""For each token of the vocabulary whether it may come next, `[V]`."""
+
+
+def next_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tuple[Mask, bool]:
+    """The tokens of text that may come next, and whether the reply may end here.
+
+    Args:
+        size: of the vocabulary. ends: its tokens that end replies, which are no text.
+
+    Raises:
+        TinyllmError: llguidance gave up.
+    """
+    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    if matcher.is_error():
+        if matcher.get_error().startswith("NoExtension"):  # what must come next cannot be spelled: no token is allowed
+            return np.zeros(size, np.bool_), False
+        raise TinyllmError(f"grammar: this reply cannot go on: {first_line(matcher.get_error())}")
+    mask = np.unpackbits(bits, bitorder="little", count=size).view(np.bool_)
+    mask[ends] = False
+    return mask, matcher.is_accepting()
 
 
 class GrammarState:
@@ -19,8 +44,7 @@ class GrammarState:
 
     def __init__(self, matcher: llguidance.LLMatcher, size: int, ends: list[int], executor: Executor | None) -> None:
         self._matcher, self._size, self._ends, self._executor = matcher, size, ends, executor
-        self._next: Future[tuple[Mask, bool]] | None = None
-        self._now: tuple[Mask, bool] | None = None
+        self._state: Callable[[], tuple[Mask, bool]]
         self.finished = False
         """Whether the reply can only end."""
         self._begin()
@@ -36,22 +60,16 @@ class GrammarState:
 
     def accept(self, token: int) -> None:
         """Go on by a token of text that was chosen. Raises `TinyllmError` where the mask does not have it."""
-        mask, _ = self._state()
+        mask = self.mask()
         if not (0 <= token < mask.size and mask[token]) or not self._matcher.consume_token(token):
             raise TinyllmError(f"grammar: token {token} does not continue the reply")
         self.finished = self._matcher.is_stopped() and not self._matcher.is_error()
-        self._now = (np.zeros(self._size, np.bool_), True) if self.finished else None
-        if not self.finished:
+        if self.finished:
+            self._state = lambda: (np.zeros(self._size, np.bool_), True)
+        else:
             self._begin()
 
     def _begin(self) -> None:
-        self._next = self._executor.submit(self._compute) if self._executor is not None else None
-
-    def _state(self) -> tuple[Mask, bool]:
-        if self._now is None:
-            self._now = self._compute() if self._next is None else self._next.result()
-            self._next = None
-        return self._now
-
-    def _compute(self) -> tuple[Mask, bool]:
-        return next_mask(self._matcher, self._size, self._ends)
+        """Have the next mask computed: by the executor from now on, otherwise once, when it is asked for."""
+        compute = partial(next_mask, self._matcher, self._size, self._ends)
+        self._state = cache(compute) if self._executor is None else self._executor.submit(compute).result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm.engine.sampling.arrays import Logits
-from tinyllm.engine.sampling.largest import largest
+from tinyllm.engine.sampling.sample import largest
 
 
 @dataclass(frozen=True)

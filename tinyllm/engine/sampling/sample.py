@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.engine.sampling.arrays import Ids, Logits
-from tinyllm.engine.sampling.largest import largest
 from tinyllm.engine.sampling.params import SamplingParams
 
 _BLOCK = 256
+_LOWEST = np.finfo(np.float32).min
+_GROUPS = 64
 
 
 def sample(logits: Logits, params: SamplingParams, seed: int, position: int, best: int | None = None) -> int:
@@ -51,6 +52,21 @@ def sample(logits: Logits, params: SamplingParams, seed: int, position: int, bes
         near_best = weights >= params.min_p * weights.max()
         kept, weights = kept[near_best], weights[near_best]
     return int(kept[_draw(weights, noise)])
+
+
+def largest(logits: Logits, count: int) -> Ids:
+    """The ids, in order, of the `count` largest logits and of all that equal the smallest of these; never one whose
+    logit is -inf."""
+    columns = logits.size // _GROUPS
+    bound = _LOWEST
+    if count <= columns // 2:  # `count` columns have a maximum of at least the bound, so at least as many logits have
+        maxima = logits[: columns * _GROUPS].reshape(_GROUPS, columns).max(axis=0)
+        bound = max(bound, np.partition(maxima, -count)[-count])
+    ids = np.flatnonzero(logits >= bound)
+    if ids.size > count:
+        values = logits[ids]
+        ids = ids[values >= np.partition(values, -count)[-count]]
+    return ids
 
 
 def _weights(logits: Logits, maximum: np.float32, temperature: float) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.plugins.backend import Backend
+from tinyllm.plugins.backend import Backend, on_host
 from tinyllm.plugins.load import Plugins
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.choice import Choice
@@ -84,7 +84,7 @@ class Recorder(Registry):
         self.counts[key] = self.counts.get(key, 0) + 1
         if key not in self.calls:
             values = {
-                n: _host(inputs[n], backend).copy()
+                n: on_host(backend, inputs[n]).copy()
                 for n, t in types.items()
                 if isinstance(t, ArrayType) and t.dtype in INTEGERS
             }
@@ -103,7 +103,3 @@ class Recorder(Registry):
         return ArrayType(
             tuple(value.shape), str(value.dtype) if isinstance(value, np.ndarray) else backend.dtype_name(value)
         )
-
-
-def _host(value: Any, backend: Backend) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else backend.to_numpy(value)

@@ -1,5 +1,4 @@
-"""Runs an op by its reference on a backend's array namespace: 16-bit inputs are computed in float32 and rounded
-once."""
+"""Runs ops that a backend has no kernel for: composed of other ops, or by their reference on its array namespace."""
 
 from __future__ import annotations
 
@@ -14,8 +13,35 @@ from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import FLOATS
 
 
+class BackendOps:
+    """`ops.linear(x, weight)` on the backend's arrays. `xp` is its namespace: for views, and for what is no op."""
+
+    def __init__(self, dispatcher: Callable[[str], Callable[..., Any]], backend: Backend) -> None:
+        self.backend = backend
+        self.xp = backend.xp
+        self._dispatcher = dispatcher
+        self._place = f"{backend.name}:{backend.device}"
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        run = self._dispatcher(op)
+        return lambda *args, **kwargs: run(args, kwargs, self._place)
+
+    def array(self, values: np.ndarray) -> Any:
+        """A numpy array as a native one."""
+        return self.backend.from_numpy(values)
+
+    def astype(self, array: Any, dtype: str) -> Any:
+        """The same numbers in another dtype."""
+        return array if self.backend.dtype_name(array) == dtype else self.backend.astype(array, dtype)
+
+    def dtype(self, array: Any) -> str:
+        """The dtype of an array, as numpy names it."""
+        return self.backend.dtype_name(array)
+
+
 def reference_function(spec: OpSpec, backend: Backend) -> Callable[..., Any]:
-    """A function with the op's signature that computes the reference on `backend.xp`."""
+    """A function with the op's signature that computes the reference on `backend.xp`: 16-bit inputs in float32, rounded
+    once."""
     xp, names = backend.xp, [i.name for i in spec.positional]
     unchanged = {*spec.host, *(a.name for a in spec.attributes)}
 
