@@ -12,6 +12,7 @@ from tinyllm.engine.private_engine import run
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.models.text.chat_template import check_messages
 
 
 class Model(Protocol):
@@ -110,7 +111,5 @@ class Chat:
 def _checked(messages: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list):
         raise invalid("chat", "messages", "a list of messages", f"{messages!r:.80}")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise invalid("chat", f"messages[{index}]", "an object with a role", f"{message!r:.80}")
+    check_messages(messages)
     return list(messages)

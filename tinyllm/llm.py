@@ -236,10 +236,8 @@ class LLM:
             if raw or self.chat_template is None:
                 return self.tokenizer.encode(prompt, add_special_tokens=True)
             prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, list):
-            raise _no_prompt(type(prompt).__name__)
-        if not prompt:
-            raise _no_prompt("an empty list")
+        if not isinstance(prompt, list) or not prompt:
+            raise _no_prompt("an empty list" if isinstance(prompt, list) else type(prompt).__name__)
         messages = [p for p in prompt if isinstance(p, dict)]
         ids = [int(p) for p in prompt if isinstance(p, (int, np.integer)) and not isinstance(p, bool)]
         if len(ids) == len(prompt):

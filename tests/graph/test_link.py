@@ -16,7 +16,7 @@ from tests.catalogue.harness import backends, registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, made, program
 from tests.graph.tiny import CONFIG, Tensors
 from tinyllm.graph.bind import bind
-from tinyllm.graph.builder import GraphBuilder
+from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins.backend import Backend, Run

@@ -14,8 +14,7 @@ from tests.graph.tiny import Tensors
 from tinyllm import Affine
 from tinyllm.errors import PluginError, TinyllmError
 from tinyllm.graph.bind import bind
-from tinyllm.graph.builder import GraphBuilder
-from tinyllm.graph.graph import Graph
+from tinyllm.graph.graph import Graph, GraphBuilder
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
 from tinyllm.plugins.kernel import Kernel

@@ -11,7 +11,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.models.checkpoints.gguf import GgufFile
-from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder, templates_from_gguf
+from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
+from tinyllm.models.text.gguf_vocabulary import templates_from_gguf
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.page_pool import PagePool
-from tinyllm.engine.sampling.arrays import Logits
+from tinyllm.engine.sampling.params import Logits
 from tinyllm.engine.scheduler import Entry, Part, Scheduler
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError

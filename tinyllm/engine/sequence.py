@@ -9,9 +9,8 @@ import numpy as np
 
 from tinyllm.engine.grammar.state import GrammarState, Mask
 from tinyllm.engine.sampling.adjust import TokenCounts, adjust
-from tinyllm.engine.sampling.arrays import Logits
 from tinyllm.engine.sampling.logprobs import TokenLogprob, log_probability
-from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.sampling.params import Logits, SamplingParams
 from tinyllm.engine.sampling.sample import sample
 from tinyllm.engine.stop_strings import StopStrings
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid

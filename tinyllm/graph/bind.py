@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from tinyllm.errors import UnsupportedError, invalid
 from tinyllm.graph.graph import Graph, Node
-from tinyllm.graph.link import link_runs
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.passes.merge import merge_calls
-from tinyllm.graph.program import Allocation, Program, Report, Step
+from tinyllm.graph.program import Allocation, Program, Report, Step, link_runs
 from tinyllm.graph.weights import WeightKey, WeightSource, load_weights, place, stored_type, weight_key
 from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
@@ -24,15 +25,8 @@ from tinyllm.spec.validation import check_call
 
 HOST = "host"
 
-
-class _Slots:
-    """Numbers for values; a value has one slot on each backend it is needed on."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[tuple[Any, str], int] = {}
-
-    def of(self, name: Any, where: str) -> int:
-        return self.numbers.setdefault((name, where), len(self.numbers))
+Slots = dict[tuple[Any, str], int]
+"""Numbers for values; a value has one slot on each backend it is needed on, made when it is first asked for."""
 
 
 def bind(
@@ -119,7 +113,9 @@ class _Binder:
 
     def lay_out(self, weights: Mapping[WeightKey, Any]) -> Program:
         """The flat list of calls, with copies between backends made explicit and values freed after their last use."""
-        slots, constants, copied = _Slots(), {}, set()
+        slots: Slots = defaultdict(count().__next__)
+        constants: dict[int, Any] = {}
+        copied: set[int] = set()
         steps: list[Step] = []
         home: dict[str, str] = dict.fromkeys(self.graph.inputs, HOST)
         backends = {place(bound.backend): bound.backend for bound in self.bound.values()}
@@ -130,20 +126,20 @@ class _Binder:
             for input_name, name in node.inputs.items():
                 if name in self.graph.weights:
                     key = weight_key(name, bound, input_name)
-                    slot = slots.of(key, here)
+                    slot = slots[key, here]
                     constants[slot] = weights[key]
                 else:
                     if name in self.graph.states:
                         home[name] = here
                     needed = HOST if input_name in bound.host else here
-                    slot = slots.of(name, needed)
+                    slot = slots[name, needed]
                     if home[name] != needed and slot not in copied:
                         copied.add(slot)
                         steps.append(_copy(name, home[name], needed, backends, slots))
                 sources[input_name] = slot
             for output in node.outputs:
                 home[output] = here
-            steps.append(self._step(node, bound, sources, tuple(slots.of(output, here) for output in node.outputs)))
+            steps.append(self._step(node, bound, sources, tuple(slots[output, here] for output in node.outputs)))
         return self._program(steps, constants, slots, home, backends)
 
     def _step(self, node: Node, bound: BoundKernel, sources: dict[str, int], targets: tuple[int, ...]) -> Step:
@@ -167,21 +163,19 @@ class _Binder:
         self,
         steps: list[Step],
         constants: dict[int, Any],
-        slots: _Slots,
+        slots: Slots,
         home: dict[str, str],
         backends: dict[str, Backend],
     ) -> Program:
         graph = self.graph
-        for output in graph.outputs:
-            slots.of(output, home[output])
-        inputs = {name: slots.of(name, HOST) for name in graph.inputs}
-        states = {name: slots.of(name, home[name]) for name in graph.states}
-        updates = {name: slots.of(value, home[value]) for name, value in graph.updates.items()}
-        outputs = [(slots.of(name, home[name]), backends[home[name]]) for name in graph.outputs]
+        inputs = {name: slots[name, HOST] for name in graph.inputs}
+        states = {name: slots[name, home[name]] for name in graph.states}
+        updates = {name: slots[value, home[value]] for name, value in graph.updates.items()}
+        outputs = [(slots[name, home[name]], backends[home[name]]) for name in graph.outputs]
         allocations = {name: Allocation(state, backends[home[name]]) for name, state in graph.states.items()}
         kept = {slot for slot, _ in outputs} | set(updates.values())
         steps = link_runs(steps, constants, kept)
-        return Program(steps, constants, len(slots.numbers), inputs, states, updates, outputs, allocations, self.report)
+        return Program(steps, constants, len(slots), inputs, states, updates, outputs, allocations, self.report)
 
 
 def _packing(
@@ -200,21 +194,13 @@ def _by_name(function: Callable[..., Any], positional: int, names: tuple[str, ..
     return lambda *args: function(*args[:positional], **dict(zip(names, args[positional:], strict=True)))
 
 
-def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], slots: _Slots) -> Step:
+def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], slots: Slots) -> Step:
     """An explicit move of a value between host and backends."""
-    function: Callable[[Any], Any]
-    if home == HOST:
-        backend, function = backends[needed], backends[needed].from_numpy
-    elif needed == HOST:
-        backend, function = backends[home], backends[home].to_numpy
-    else:
-        backend = backends[needed]
-        function = _chain(backends[home].to_numpy, backend.from_numpy)
+    backend = backends[home if needed == HOST else needed]
+
+    def move(value: Any) -> Any:
+        host = value if home == HOST else backends[home].to_numpy(value)
+        return host if needed == HOST else backend.from_numpy(host)
+
     what = f"{name} {home}->{needed}"
-    return Step(
-        "copy", what, "copy", function, (slots.of(name, home),), (slots.of(name, needed),), False, backend, False
-    )
-
-
-def _chain(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: second(first(value))
+    return Step("copy", what, "copy", move, (slots[name, home],), (slots[name, needed],), False, backend, False)

@@ -6,7 +6,6 @@ is of another version, another key or too short is never read: it is made anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import mmap
@@ -85,8 +84,7 @@ class PackedFiles:
                     file.truncate(begin + end)
                 os.replace(part, target)
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part)
+                Path(part).unlink(missing_ok=True)
         except OSError as error:
             raise TinyllmError(f"packed weights: {self.folder}: cannot be written: {error.strerror}") from error
         found = self.find(*key)

@@ -1,4 +1,5 @@
-"""A bound graph: flat calls over numbered slots, with nothing left to decide or check."""
+"""A bound graph: flat calls over numbered slots, with nothing left to decide or check; and how runs of them become one
+call, where their backend gains by it."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tinyllm.graph.graph import State
-from tinyllm.plugins.backend import Backend, BoundNode
+from tinyllm.plugins.backend import Backend, BoundNode, Run
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
+from tinyllm.spec.scheme import QuantWeight
 
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
@@ -177,3 +179,43 @@ def _last_uses(steps: list[Step], kept: set[int]) -> list[tuple[int, ...]]:
         dead.append(tuple(sorted(touched - needed)))
         needed |= touched
     return dead[::-1]
+
+
+def link_runs(steps: list[Step], constants: Mapping[int, Any], kept: set[int]) -> list[Step]:
+    """The steps with each run of traceable ones on one backend replaced by one call, if `Backend.link` gives one.
+
+    kept: numbers of values that are read after the last step.
+    """
+    linked: list[Step] = []
+    run: list[Step] = []
+    for number, step in enumerate(steps):
+        if run and (not step.traceable or step.backend is not run[0].backend):
+            linked += _linked(run, steps[number:], constants, kept)
+            run = []
+        if step.traceable:
+            run.append(step)
+        else:
+            linked.append(step)
+    return linked + _linked(run, [], constants, kept)
+
+
+def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], kept: set[int]) -> list[Step]:
+    if len(steps) < 2:
+        return steps
+    targets = {number for step in steps for number in step.targets}
+    sources = dict.fromkeys(number for step in steps for number in step.sources if number not in targets)
+    packed = {n: constants[n] for n in sources if n in constants and not _is_array(constants[n])}
+    read_later = kept | {number for step in later for number in step.sources}
+    inputs = tuple(number for number in sources if number not in packed)
+    outputs = tuple(number for step in steps for number in step.targets if number in read_later)
+    backend = steps[0].backend
+    function = backend.link(Run(tuple(steps), inputs, outputs, packed))
+    if function is None:
+        return steps
+    name = f"{steps[0].name} .. {steps[-1].name}"
+    return [Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, backend, False)]
+
+
+def _is_array(value: Any) -> bool:
+    """A packed weight may know its dtype, but has no shape."""
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, QuantWeight)

@@ -124,7 +124,9 @@ def _load(
     for key, use in forms.items():
         loaded[key] = _ready(use, read, weight.name, source, files)
         if stored and isinstance(stored[0], QuantWeight) and use.bound.choice.form is Form.EXPANDED:
-            _count_expanded(report, use, stored[0])
+            scheme = f"{stored[0].scheme} on {use.bound.choice.id}"
+            before, after = report.expanded.get(scheme, (0, 0))
+            report.expanded[scheme] = before + stored[0].nbytes, after + 4 * int(np.prod(weight.shape))
     if len(forms) > 1:
         kernels = ", ".join(use.bound.choice.id for use in forms.values())
         report.second_copies.append(f"{weight.name}: {kernels}")
@@ -147,12 +149,6 @@ def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, 
             )
         arrays = files.keep(arrays, *key)
     return arrays
-
-
-def _count_expanded(report: Report, use: _Use, weight: QuantWeight) -> None:
-    key = f"{weight.scheme} on {use.bound.choice.id}"
-    before, after = report.expanded.get(key, (0, 0))
-    report.expanded[key] = before + weight.nbytes, after + 4 * int(np.prod(weight.shape))
 
 
 def merge(parts: list[Any]) -> Any:

@@ -41,9 +41,7 @@ class Declaration:
     def covers(self, backend: str, op: str, kernel: str, dtype: str, case: str, aspect: str) -> bool:
         """Whether a check is what this is about."""
         given = ((self.op, op), (self.kernel, kernel), (self.dtype, dtype), (self.case, case), (self.aspect, aspect))
-        if self.backend != backend:
-            return False
-        return all(fnmatchcase(value, pattern) for pattern, value in given)
+        return self.backend == backend and all(fnmatchcase(value, pattern) for pattern, value in given)
 
 
 @dataclass(frozen=True)

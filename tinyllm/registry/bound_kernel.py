@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tinyllm.plugins.backend import Backend, each_array, on_host
-from tinyllm.plugins.kernel import Kernel, Prepare
+from tinyllm.plugins.kernel import Prepare
 from tinyllm.registry.choice import Choice, Form
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
@@ -20,45 +20,35 @@ from tinyllm.spec.scheme import QuantType, QuantWeight
 Run = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Knows(Protocol):
-    """Who knows kernels, and binds the op `dequantize`, by which weights are expanded: a `Registry`."""
-
-    def left_out(self, kernel: Kernel) -> frozenset[str]:
-        """The optional arguments that a kernel does not take."""
-
-    def expanded(self, weight: QuantWeight, backend: Backend) -> Any:
-        """The matrix that a weight stands for, as a native array."""
-
-
 class BoundKernel:
     """A function on inputs that are ready: native arrays, packed weights, host arrays where the kernel wants them.
 
     `converter` says what makes an input ready; calling the object runs the function in the backend's context.
+    expanded: gives the matrix that a weight stands for, as a native array.
     """
 
-    def __init__(self, spec: OpSpec, choice: Choice, function: Callable[..., Any], registry: Knows) -> None:
+    def __init__(
+        self,
+        spec: OpSpec,
+        choice: Choice,
+        function: Callable[..., Any],
+        expanded: Callable[[QuantWeight, Backend], Any],
+    ) -> None:
         self.spec, self.choice, self.backend, self.call = spec, choice, choice.backend, choice.call
-        self.function = function
-        self._registry = registry
+        self._expanded = expanded
+        self._context = self.backend.call_context or nullcontext
         kernel = choice.kernel
         self._numpy = kernel is not None and kernel.arrays == "host"
         self.host = frozenset(kernel.host if kernel else spec.host if choice.by == "reference" else ())
         """Inputs that the function takes as numpy arrays."""
         self.packed = frozenset(kernel.prepares) if kernel and kernel.prepare is not None else frozenset()
         """Inputs that `prepare` packs."""
-        missing = registry.left_out(kernel) if kernel else frozenset()
-        if missing:
-            self.function = _without(function, missing)
-        if self._numpy:
-            self.function = self._through_numpy(self.function)
+        self.function = self._through_numpy(function) if self._numpy else function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function on inputs that are ready."""
         with self._context():
             return self.function(*args, **kwargs)
-
-    def _context(self) -> AbstractContextManager[Any]:
-        return self.backend.call_context() if self.backend.call_context else nullcontext()
 
     def caller(self, converters: Mapping[int | str, Callable[[Any], Any]]) -> Run:
         """What runs a call whose inputs are not ready: `run(args, kwargs)`, kwargs being its to change.
@@ -151,7 +141,7 @@ class BoundKernel:
             wide = "float64" if dtype == "float64" else "float32"
             exact = replace(weight, dtype=wide if name in self.packed else dtype)
             if not self._numpy:
-                return self._registry.expanded(exact, self.backend)
+                return self._expanded(exact, self.backend)
             host = on_host(self.backend, exact)
             return host.scheme.dequantize(np, host, numpy_dtype(wide)).astype(numpy_dtype(exact.dtype), copy=False)
         if self.choice.form is Form.AFFINE and weight.scheme.affine is not None:
@@ -176,8 +166,3 @@ class BoundKernel:
             return each_array(backend.from_numpy, result)
 
         return run
-
-
-def _without(function: Callable[..., Any], missing: frozenset[str]) -> Callable[..., Any]:
-    """A function that is also given arguments that it does not take, where those are at their defaults."""
-    return lambda *args, **kwargs: function(*args, **{n: value for n, value in kwargs.items() if n not in missing})

@@ -54,7 +54,12 @@ class Registry:
         self._dispatchers: dict[str, Dispatcher] = {}
         kernels = self.settings["kernels"]
         self.pins = parse_pins(kernels.value, kernels.source)
-        self._check_pins(kernels.source)
+        for backend, op in self.pins:
+            self.spec(op)
+            if backend not in self.plugins.backends:
+                raise UnknownNameError(
+                    f"{kernels.source}: kernels: unknown backend {backend!r}.{suggest(backend, self.plugins.backends)}"
+                )
 
     @property
     def specs(self) -> Mapping[str, OpSpec]:
@@ -73,7 +78,11 @@ class Registry:
             plugin = self._plugin(name)
             try:
                 with plugin_code("probe"):
-                    self._probes[name] = _checked_probe(plugin.probe())
+                    probe = plugin.probe()
+                    if not isinstance(probe, Probe):
+                        raise PluginError(f"expected a Probe, got {probe!r}")
+                    check_fields("Probe", probe, available=bool, reason=str, score=int, devices=tuple)
+                self._probes[name] = probe
             except PluginError as error:
                 self._probes[name] = Probe(False, str(error))
         return self._probes[name]
@@ -240,7 +249,7 @@ class Registry:
 
     def bind(self, choice: Choice) -> BoundKernel:
         """A choice made ready for its call. Raises `PluginError` where the kernel cannot be loaded."""
-        return BoundKernel(self.spec(choice.op), choice, self._function(choice), self)
+        return BoundKernel(self.spec(choice.op), choice, self._function(choice), self.expanded)
 
     def _function(self, choice: Choice) -> Callable[..., Any]:
         """The function behind a choice, loaded and its signature checked once."""
@@ -248,7 +257,8 @@ class Registry:
         if key not in self._functions:
             spec = self.spec(choice.op)
             if choice.kernel:
-                self._functions[key] = choice.kernel.function(spec)
+                function, missing = choice.kernel.function(spec), self.left_out(choice.kernel)
+                self._functions[key] = _without(function, missing) if missing else function
             elif choice.by == "composed":
                 ops = BackendOps(self.dispatcher, choice.backend)
                 self._functions[key] = partial(resolve(spec.composed, choice.id), ops)
@@ -313,21 +323,6 @@ class Registry:
                     f"{call.op}: {name}: backend {backend.name}:{backend.device} has no {dtype} (it has {supported})"
                 )
 
-    def _check_pins(self, source: str) -> None:
-        for backend, op in self.pins:
-            self.spec(op)
-            if backend not in self.plugins.backends:
-                raise UnknownNameError(
-                    f"{source}: kernels: unknown backend {backend!r}.{suggest(backend, self.plugins.backends)}"
-                )
-
-
-def _checked_probe(probe: Any) -> Probe:
-    if not isinstance(probe, Probe):
-        raise PluginError(f"expected a Probe, got {probe!r}")
-    check_fields("Probe", probe, available=bool, reason=str, score=int, devices=tuple)
-    return probe
-
 
 def _load(plugin: BackendPlugin, device: str | None) -> Backend:
     with plugin_code(f"backend {plugin.name!r}: load", BackendUnavailableError, passing=(TinyllmError,)):
@@ -343,6 +338,11 @@ def _load(plugin: BackendPlugin, device: str | None) -> Backend:
     if loaded.name != plugin.name:
         raise PluginError(f"backend {plugin.name!r}: load gave a backend named {loaded.name!r}")
     return loaded
+
+
+def _without(function: Callable[..., Any], missing: frozenset[str]) -> Callable[..., Any]:
+    """A function that is also given arguments that it does not take, where those are at their defaults."""
+    return lambda *args, **kwargs: function(*args, **{n: value for n, value in kwargs.items() if n not in missing})
 
 
 @cache

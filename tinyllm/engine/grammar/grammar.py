@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyllm.engine.grammar import json_schema
 from tinyllm.errors import invalid
+from tinyllm.models.text.tokenizer import check_unicode
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Grammar:
         """
         if not isinstance(pattern, str):
             raise invalid("grammar", "regex", "a regular expression", repr(pattern))
-        _check_unicode("regex", pattern)
+        check_unicode("grammar", "regex", pattern)
         return cls("regex", pattern)
 
     @classmethod
@@ -54,12 +55,5 @@ class Grammar:
         if not (isinstance(choices, (list, tuple)) and choices and all(isinstance(c, str) and c for c in choices)):
             raise invalid("grammar", "choice", "a list of texts, none empty", repr(choices))
         for choice in choices:
-            _check_unicode("choice", choice)
+            check_unicode("grammar", "choice", choice)
         return cls("choice", json.dumps(list(choices)))
-
-
-def _check_unicode(kind: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise invalid("grammar", kind, "valid Unicode", f"a lone surrogate at character {error.start}") from error

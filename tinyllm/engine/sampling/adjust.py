@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.engine.sampling.arrays import Ids, Logits
-from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.sampling.params import Ids, Logits, SamplingParams
 
 
 class TokenCounts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.engine.sampling.arrays import Logits
+from tinyllm.engine.sampling.params import Logits
 from tinyllm.engine.sampling.sample import largest
 
 

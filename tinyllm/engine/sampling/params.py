@@ -1,4 +1,4 @@
-"""The sampling settings of a request, checked."""
+"""The sampling settings of a request, checked, and the arrays that sampling works on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyllm.engine.grammar.grammar import Grammar
-from tinyllm.engine.sampling.arrays import Ids, Logits
 from tinyllm.errors import invalid
 from tinyllm.spec.attribute_checks import Check, boolean, instance, integer, number, optional
+
+Logits = NDArray[np.float32]
+"""A number for each token of the vocabulary, `[V]`, or for some of them."""
+Ids = NDArray[np.int64]
+"""Token ids."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.engine.sampling.arrays import Ids, Logits
-from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.sampling.params import Ids, Logits, SamplingParams
 
 _BLOCK = 256
 _LOWEST = np.finfo(np.float32).min

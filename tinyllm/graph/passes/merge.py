@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from tinyllm.graph.graph import Graph, Node, Weight
@@ -81,7 +81,9 @@ def _merge(graph: Graph, members: list[Node], users: list[Node]) -> Graph:
             nodes += [linear, split]
         elif node.name not in dropped:
             nodes.append(node)
-    return replace(graph, nodes=tuple(nodes), weights=_used(weights, nodes), types=types)
+    read = {name for node in nodes for name in node.inputs.values()}
+    used = {name: weight for name, weight in weights.items() if name in read}
+    return replace(graph, nodes=tuple(nodes), weights=used, types=types)
 
 
 def merge_rotations(graph: Graph) -> Graph:
@@ -116,8 +118,3 @@ def _turn_together(graph: Graph, node: Node, turned: list[Node], rest: list[str]
     replaced = {node.name: (split,), q.name: (rotate, apart), k.name: ()}
     nodes = tuple(new for old in graph.nodes for new in replaced.get(old.name, (old,)))
     return replace(graph, nodes=nodes, types={**graph.types, both: joined, result: joined})
-
-
-def _used(weights: Mapping[str, Weight], nodes: list[Node]) -> dict[str, Weight]:
-    read = {name for node in nodes for name in node.inputs.values()}
-    return {name: weight for name, weight in weights.items() if name in read}

@@ -44,15 +44,13 @@ class TensorInfo:
 class Checkpoint(ABC):
     """A model on disk. Tensor names are Hugging Face's (`model.layers.0.self_attn.q_proj.weight`) in every format.
 
-    `config` and `generation_config` have the form of `config.json` and `generation_config.json`. Nothing is read before
-    it is asked for.
+    `config` has the form of `config.json`. No tensor is read before it is asked for.
     """
 
     path: Path
     identity: str
     """What tells its numbers from those of any other: the path, size and time of each file that has tensors."""
     config: dict[str, Any]
-    generation_config: dict[str, Any]
 
     @abstractmethod
     def tensor_names(self) -> tuple[str, ...]:

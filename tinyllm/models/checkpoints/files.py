@@ -1,10 +1,12 @@
-"""The two ways in which readers open files: mapped into memory, and as JSON. Both say what is wrong in one line."""
+"""What readers of files share: how they are opened, mapped into memory or as JSON, and whether tensors overlap. All say
+what is wrong in one line."""
 
 from __future__ import annotations
 
 import json
 import mmap
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ def identity(paths: Iterable[Path]) -> str:
     """Where files lie, how long they are and when they were written: changes with what is in them."""
     stats = [(str(path.resolve()), path.stat()) for path in paths]
     return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def check_apart(path: Path, extents: Iterable[tuple[int, int, str]]) -> None:
+    """Raises `CheckpointError` where two of a file's tensors overlap; each is given by its start, bytes and name."""
+    for (start, nbytes, left), (right_start, _, right) in pairwise(sorted(extents)):
+        if start + nbytes > right_start:
+            raise CheckpointError(f"{path}: tensors {left!r} and {right!r} overlap")
 
 
 def read_json(path: Path) -> dict[str, Any]:

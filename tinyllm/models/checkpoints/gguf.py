@@ -6,7 +6,6 @@ Source: the GGUF specification of ggml (versions 2 and 3, little endian).
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import struct
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoints.files import map_file
+from tinyllm.models.checkpoints.files import check_apart, map_file
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -57,8 +56,7 @@ TENSOR_TYPES = {
 }
 """Names of tensor types by the number that a file has for them."""
 
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
+_U32, _U64 = "<u4", "<u8"
 _STRING, _ARRAY = 8, 9
 # value type id: its little-endian numpy dtype; bool is read as a byte
 _SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
@@ -113,18 +111,17 @@ class GgufFile:
         self._at = start + size
         return start
 
-    def _u32(self, what: str) -> int:
-        return int(_U32.unpack_from(self.map, self._take(4, what))[0])
-
-    def _u64(self, what: str) -> int:
-        return int(_U64.unpack_from(self.map, self._take(8, what))[0])
+    def _scalar(self, kind: str, what: str) -> Any:
+        """A number of a numpy dtype."""
+        dtype = np.dtype(kind)
+        return np.frombuffer(self.map, dtype, 1, self._take(dtype.itemsize, what))[0].item()
 
     def _string(self, what: str) -> str:
         return self._strings(1, what)[0]
 
     def _strings(self, count: int, what: str) -> list[str]:
         # A vocabulary has a hundred thousand strings, so this loop keeps everything in locals.
-        data, at, end, read_length = self.map, self._at, self._end, _U64.unpack_from
+        data, at, end, read_length = self.map, self._at, self._end, struct.Struct("<Q").unpack_from
         strings = []
         for index in range(count):
             start = at + 8
@@ -148,19 +145,19 @@ class GgufFile:
         if (magic := self.map[: min(4, self._end)]) != b"GGUF":
             raise self._fail(f"magic: expected b'GGUF', got {magic!r}")
         self._at = 4
-        version = self._u32("version")
+        version = self._scalar(_U32, "version")
         if version and version & 0xFFFF == 0:
             raise self._fail("byte order: expected little endian, got a big-endian GGUF")
         if version not in (2, 3):
             raise self._fail(f"version: expected GGUF version 2 or 3, got {version}")
-        tensor_count, key_count = self._u64("tensor count"), self._u64("metadata count")
+        tensor_count, key_count = self._scalar(_U64, "tensor count"), self._scalar(_U64, "metadata count")
         self._check_count("tensor count", tensor_count, 24)
         self._check_count("metadata count", key_count, 13)
         for _ in range(key_count):
             key = self._string("metadata key")
             if key in self.metadata:
                 raise self._fail(f"metadata key {key!r} is there twice")
-            self.metadata[key] = self._value(key, self._u32(key))
+            self.metadata[key] = self._value(key, self._scalar(_U32, key))
         self._read_tensor_table(tensor_count)
 
     def _check_count(self, what: str, count: int, least: int) -> None:
@@ -172,21 +169,20 @@ class GgufFile:
         if kind == _STRING:
             return self._string(key)
         if kind == _ARRAY:
-            kind, count = self._u32(key), self._u64(key)
+            kind, count = self._scalar(_U32, key), self._scalar(_U64, key)
             if kind == _STRING:
                 self._check_count(key, count, 8)
                 return self._strings(count, key)
-            dtype = self._scalar(key, kind)
+            dtype = np.dtype(self._kind(key, kind))
             start = self._take(count * dtype.itemsize, key)
             return np.frombuffer(self.map, dtype, count, start).tolist() if count else []
-        dtype = self._scalar(key, kind)
-        return np.frombuffer(self.map, dtype, 1, self._take(dtype.itemsize, key))[0].item()
+        return self._scalar(self._kind(key, kind), key)
 
-    def _scalar(self, key: str, kind: int) -> np.dtype[Any]:
+    def _kind(self, key: str, kind: int) -> str:
         if kind not in _SCALARS:
             problem = "nested arrays" if kind == _ARRAY else f"unknown value type {kind}"
             raise self._fail(f"metadata key {key!r}: {problem}")
-        return np.dtype(_SCALARS[kind])
+        return _SCALARS[kind]
 
     def _read_tensor_table(self, count: int) -> None:
         entries = [self._tensor_entry() for _ in range(count)]
@@ -198,18 +194,15 @@ class GgufFile:
             if name in self.tensors:
                 raise self._fail(f"tensor {name!r} is there twice")
             self.tensors[name] = self._tensor(name, shape, type_id, offset, data, alignment)
-        ordered = sorted(self.tensors.values(), key=lambda tensor: tensor.start)
-        for left, right in itertools.pairwise(ordered):
-            if left.start + left.nbytes > right.start:
-                raise self._fail(f"tensors {left.name!r} and {right.name!r} overlap")
+        check_apart(self.path, ((tensor.start, tensor.nbytes, tensor.name) for tensor in self.tensors.values()))
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string("tensor name")
-        dims = self._u32(name)
+        dims = self._scalar(_U32, name)
         if not 1 <= dims <= _MAX_DIMS:
             raise self._fail(f"tensor {name!r}: expected 1 to {_MAX_DIMS} dimensions, got {dims}")
-        shape = tuple(reversed([self._u64(name) for _ in range(dims)]))
-        return name, shape, self._u32(name), self._u64(name)
+        shape = tuple(reversed([self._scalar(_U64, name) for _ in range(dims)]))
+        return name, shape, self._scalar(_U32, name), self._scalar(_U64, name)
 
     def _tensor(
         self, name: str, shape: tuple[int, ...], type_id: int, offset: int, data: int, alignment: int

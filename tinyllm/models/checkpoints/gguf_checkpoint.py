@@ -14,8 +14,8 @@ from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checke
 from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
-from tinyllm.models.text.chat_template import ChatTemplate, templates_from_gguf
-from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
+from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
@@ -32,13 +32,8 @@ class GgufCheckpoint(Checkpoint):
         self.path, self.identity = path, identity([path])
         self.file = GgufFile(path)
         self.config = to_hf_config(self.file)
-        stops = [self.file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
-        self.generation_config = {"eos_token_id": [stop for stop in dict.fromkeys(stops) if stop is not None]}
-        self._tensors: dict[str, GgufTensor] = {}
-        for tensor in self.file.tensors.values():
-            if tensor.name == ROPE_FACTORS:  # already in the config
-                continue
-            self._tensors[hf_name(tensor.name) or tensor.name] = tensor
+        tensors = [t for t in self.file.tensors.values() if t.name != ROPE_FACTORS]  # those are in the config
+        self._tensors = {hf_name(tensor.name) or tensor.name: tensor for tensor in tensors}
 
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._tensors)

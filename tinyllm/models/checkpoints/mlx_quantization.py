@@ -18,12 +18,11 @@ from tinyllm.spec.scheme import QuantType, QuantWeight
 
 @dataclass(frozen=True)
 class MlxQuantization:
-    """Bits and group size of the packed layers; `layers` holds those of single modules that differ."""
+    """The scheme of the packed layers; `layers` holds those of single modules that differ."""
 
     where: str
-    bits: int
-    group_size: int
-    layers: dict[str, tuple[int, int]]
+    scheme: Affine
+    layers: dict[str, Affine]
 
     @classmethod
     def take_from(cls, config: dict[str, Any], where: str) -> MlxQuantization | None:
@@ -45,23 +44,23 @@ class MlxQuantization:
             raise CheckpointError(
                 f"{where}: {key}: expected MLX's affine form (bits, group_size), got method {method!r}"
             )
-        layers: dict[str, tuple[int, int]] = {}
+        layers: dict[str, Affine] = {}
         for name, value in settings.items():
             if name in ("bits", "group_size", "mode") or value is False:  # False: MLX left that module as it was
                 continue
             if not isinstance(value, dict):
                 raise CheckpointError(f"{where}: {key}.{name}: expected the settings of a module, got {value!r}")
-            layers[name] = cls._pair(value, f"{where}: {key}.{name}")
-        return cls(where, *cls._pair(settings, f"{where}: {key}"), layers)
+            layers[name] = cls._read_scheme(value, f"{where}: {key}.{name}")
+        return cls(where, cls._read_scheme(settings, f"{where}: {key}"), layers)
 
     @staticmethod
-    def _pair(settings: dict[str, Any], where: str) -> tuple[int, int]:
+    def _read_scheme(settings: dict[str, Any], where: str) -> Affine:
         bits, group_size = settings.get("bits"), settings.get("group_size")
         if type(bits) is not int or bits not in BITS:
             raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {bits!r}")
         if type(group_size) is not int or group_size <= 0:
             raise CheckpointError(f"{where}.group_size: expected a positive integer, got {group_size!r}")
-        return bits, group_size
+        return Affine(bits, group_size)
 
     def packed_names(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Packed weights with the names of their scales and biases. Raises `CheckpointError` where one of the two is
@@ -80,11 +79,11 @@ class MlxQuantization:
 
     def type_of(self, name: str, packed: tuple[int, ...]) -> QuantType:
         """The type of a packed layer, from the shape of its words."""
-        bits, group_size = self._settings(name)
-        return QuantType(_unpacked(packed, bits), Affine(bits, group_size))
+        scheme = self._scheme_of(name)
+        return QuantType(_unpacked(packed, scheme.bits), scheme)
 
-    def _settings(self, name: str) -> tuple[int, int]:
-        return self.layers.get(name.removesuffix(".weight"), (self.bits, self.group_size))
+    def _scheme_of(self, name: str) -> Affine:
+        return self.layers.get(name.removesuffix(".weight"), self.scheme)
 
     def weight(self, name: str, q: NDArray[Any], scales: NDArray[Any], biases: NDArray[Any]) -> QuantWeight:
         """The `QuantWeight` of a packed layer: `q` uint32 `[..., N, K * bits / 32]`, `scales` and `biases`
@@ -92,9 +91,8 @@ class MlxQuantization:
 
         Raises `CheckpointError` where shapes or dtypes do not fit the settings.
         """
-        bits, group_size = self._settings(name)
-        arrays = {"q": q, "scales": scales, "biases": biases}
-        return checked_weight(self.where, name, QuantWeight(Affine(bits, group_size), arrays, _unpacked(q.shape, bits)))
+        scheme, arrays = self._scheme_of(name), {"q": q, "scales": scales, "biases": biases}
+        return checked_weight(self.where, name, QuantWeight(scheme, arrays, _unpacked(q.shape, scheme.bits)))
 
 
 def _unpacked(packed: tuple[int, ...], bits: int) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ specification.
 
 from __future__ import annotations
 
-import itertools
 import mmap
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +18,15 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
-from tinyllm.models.checkpoints.files import identity, json_object, let_go, map_file, read_json, read_json_if_there
+from tinyllm.models.checkpoints.files import (
+    check_apart,
+    identity,
+    json_object,
+    let_go,
+    map_file,
+    read_json,
+    read_json_if_there,
+)
 from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
 from tinyllm.models.text.tokenizer import Tokenizer, tokenizer_from_folder
@@ -58,13 +65,9 @@ class _Stored:
         return prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> NDArray[Any]:
-        if not self.nbytes:
-            return read_only(np.empty(self.shape, self.dtype))
-        if self.start % self.dtype.itemsize == 0:
-            return np.frombuffer(self.map, self.dtype, prod(self.shape), self.start).reshape(self.shape)
-        raw = np.frombuffer(
-            self.map, np.uint8, self.nbytes, self.start
-        ).copy()  # an unaligned view is slow or refused later on
+        raw = np.frombuffer(self.map, np.uint8, self.nbytes, self.start)
+        if self.start % self.dtype.itemsize:
+            raw = raw.copy()  # an unaligned view is slow or refused later on
         return read_only(raw.view(self.dtype).reshape(self.shape))
 
 
@@ -83,7 +86,7 @@ def read_safetensors(path: Path) -> dict[str, _Stored]:
         )
     header = json_object(data[8 : 8 + length], f"{path}: header")
     header.pop("__metadata__", None)
-    stored, extents = {}, []
+    stored = {}
     for name, entry in header.items():
         shape, dtype, begin, end = _entry(entry, f"{path}: {name}")
         if not 0 <= begin <= end <= size - 8 - length:
@@ -95,11 +98,7 @@ def read_safetensors(path: Path) -> dict[str, _Stored]:
                 f"{path}: {name}: expected {need} bytes for {dtype.name} {list(shape)}, got {end - begin}"
             )
         stored[name] = _Stored(data, shape, dtype, 8 + length + begin)
-        extents.append((begin, end, name))
-    extents.sort()
-    for (_, end, left), (begin, _, right) in itertools.pairwise(extents):
-        if end > begin:
-            raise CheckpointError(f"{path}: tensors {left!r} and {right!r} overlap")
+    check_apart(path, ((tensor.start, tensor.nbytes, name) for name, tensor in stored.items()))
     return stored
 
 
@@ -135,7 +134,7 @@ class SafetensorsCheckpoint(Checkpoint):
         config = read_json(self.folder / "config.json")
         self._quantization = MlxQuantization.take_from(config, str(self.folder / "config.json"))
         self.config = config
-        self.generation_config = read_json_if_there(self.folder / "generation_config.json")
+        self._generation_config = read_json_if_there(self.folder / "generation_config.json")
         self._stored = self._open_all()
         self._packed = self._quantization.packed_names(self._stored) if self._quantization else {}
         sides = {side for pair in self._packed.values() for side in pair}
@@ -199,7 +198,7 @@ class SafetensorsCheckpoint(Checkpoint):
             let_go(mapped)
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizer_from_folder(self.folder, self.config, self.generation_config)
+        return tokenizer_from_folder(self.folder, self.config, self._generation_config)
 
     def chat_template(self) -> ChatTemplate | None:
         return templates_from_folder(self.folder)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinyllm.graph.builder import GraphBuilder, Value
-from tinyllm.graph.graph import Graph
+from tinyllm.graph.graph import Graph, GraphBuilder, Value
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.spec.op_spec import OpSpec
 

@@ -126,18 +126,19 @@ def pull(name: str, progress: Progress | None = None) -> Path:
             f"unknown model {name!r}: expected a known name or a hub id (org/name).{suggest(name, KNOWN)}"
         )
     model = KNOWN[name]
-    for path in (cache_folder() / model.file, _in_package(model)):
-        if path is not None and file_matches(path, model.source):
-            return path
-    return _download_known(model, True, progress)
+    there = next((path for path in _places(model) if file_matches(path, model.source)), None)
+    return there or _download_known(model, True, progress)
 
 
 def _known_file(model: KnownModel) -> Path | None:
-    """The file in the cache or in an installed package. Its size is checked here, its hash when it was pulled."""
-    for path in (cache_folder() / model.file, _in_package(model)):
-        if path is not None and path.is_file() and path.stat().st_size == model.source.size:
-            return path
-    return None
+    """The file where it is there. Its size is checked here, its hash when it was pulled."""
+    files = (path for path in _places(model) if path.is_file())
+    return next((file for file in files if file.stat().st_size == model.source.size), None)
+
+
+def _places(model: KnownModel) -> list[Path]:
+    """Where the file may lie: in the cache, or in an installed package."""
+    return [path for path in (cache_folder() / model.file, _in_package(model)) if path is not None]
 
 
 def _in_package(model: KnownModel) -> Path | None:

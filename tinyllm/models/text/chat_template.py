@@ -6,16 +6,17 @@ import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
 
 from tinyllm.errors import CheckpointError, InvalidInputError, invalid
 from tinyllm.models.checkpoints.files import read_json_if_there
 from tinyllm.models.text.tokenizer import special_token
-
-if TYPE_CHECKING:
-    import jinja2
-
-    from tinyllm.models.checkpoints.gguf import GgufFile
 
 _SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # What a template's own expressions raise on messages it was not written for: `'a' + none`, a missing index, a division.
@@ -47,8 +48,6 @@ class ChatTemplate:
         `kwargs` are further variables (`enable_thinking=False`). Raises `InvalidInputError` for messages that the
         template does not take, `CheckpointError` for a template that is broken.
         """
-        import jinja2
-
         _check(messages, tools)
         name = template or ("tool_use" if tools and "tool_use" in self.templates else "default")
         variables = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
@@ -59,8 +58,6 @@ class ChatTemplate:
             raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
 
     def _template(self, name: str) -> jinja2.Template:
-        import jinja2
-
         if name not in self.templates:
             raise invalid("chat template", "template", f"one of {', '.join(sorted(self.templates))}", repr(name))
         if name not in self._compiled:
@@ -76,11 +73,16 @@ class ChatTemplate:
 def _check(messages: Any, tools: Any) -> None:
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise invalid("chat", "messages", "a list of at least one message", f"{messages!r:.80}")
+    check_messages(messages)
+    if tools is not None and not (isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise invalid("chat", "tools", "a list of JSON schemas", f"{tools!r:.80}")
+
+
+def check_messages(messages: Sequence[Any]) -> None:
+    """Raises `InvalidInputError` for a message that is no object or has no role."""
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise invalid("chat", f"messages[{index}]", "an object with a role", f"{message!r:.80}")
-    if tools is not None and not (isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)):
-        raise invalid("chat", "tools", "a list of JSON schemas", f"{tools!r:.80}")
 
 
 def _one_line(error: Exception) -> str:
@@ -90,10 +92,6 @@ def _one_line(error: Exception) -> str:
 def _environment() -> jinja2.Environment:
     """Jinja as transformers sets it up, so that templates give the same text; sandboxed, since they come with
     downloads."""
-    import jinja2.ext
-    import jinja2.nodes
-    import jinja2.parser
-    import jinja2.sandbox
 
     class Generation(jinja2.ext.Extension):
         """`{% generation %}` marks what the assistant says, for training; at inference it is its content."""
@@ -125,8 +123,6 @@ def _tojson(
 
 
 def _raise_exception(message: str) -> None:
-    import jinja2
-
     raise jinja2.TemplateError(message)
 
 
@@ -161,16 +157,3 @@ def _stated(value: Any, where: str) -> dict[str, str]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "template")):
             raise CheckpointError(f"{where}: expected a template or a list of named ones, got {entry!r:.80}")
     return {entry["name"]: entry["template"] for entry in entries}
-
-
-def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
-    """The templates in a GGUF's metadata: `tokenizer.chat_template`, and `tokenizer.chat_template.<name>`."""
-    from tinyllm.models.text.gguf_vocabulary import special_tokens
-
-    prefix = "tokenizer.chat_template"
-    found = {key: value for key, value in file.metadata.items() if key == prefix or key.startswith(f"{prefix}.")}
-    for key, value in found.items():
-        if not isinstance(value, str):
-            raise CheckpointError(f"{file.path}: {key}: expected a template, got {type(value).__name__}")
-    templates = {key.removeprefix(prefix).lstrip(".") or "default": value for key, value in found.items()}
-    return ChatTemplate(templates, special_tokens(file), str(file.path)) if templates else None

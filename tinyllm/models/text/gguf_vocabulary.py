@@ -1,4 +1,5 @@
-"""The tokenizer that a GGUF file carries in its metadata: byte-level BPE ("gpt2") or sentencepiece BPE ("llama").
+"""The tokenizer that a GGUF file carries in its metadata, byte-level BPE ("gpt2") or sentencepiece BPE ("llama"), and
+its chat templates.
 
 How text is cut before the merges is not in the file, only its name: the regular expressions are those of the models'
 own `tokenizer.json` (SmolLM, Qwen2, Llama 3, GPT-2) and, for `default`, llama.cpp's.
@@ -6,14 +7,15 @@ own `tokenizer.json` (SmolLM, Qwen2, Llama 3, GPT-2) and, for `default`, llama.c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from tinyllm.errors import CheckpointError, suggest
 from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import tokenizers
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -66,6 +68,17 @@ def special_tokens(file: GgufFile) -> dict[str, str]:
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     ids = {name: vocabulary.special(key) for name, key in names.items()}
     return {name: vocabulary.tokens[index] for name, index in ids.items() if index is not None}
+
+
+def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
+    """The templates in a GGUF's metadata: `tokenizer.chat_template`, and `tokenizer.chat_template.<name>`."""
+    prefix = "tokenizer.chat_template"
+    found = {key: value for key, value in file.metadata.items() if key == prefix or key.startswith(f"{prefix}.")}
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise CheckpointError(f"{file.path}: {key}: expected a template, got {type(value).__name__}")
+    templates = {key.removeprefix(prefix).lstrip(".") or "default": value for key, value in found.items()}
+    return ChatTemplate(templates, special_tokens(file), str(file.path)) if templates else None
 
 
 class _Vocabulary:
@@ -126,19 +139,15 @@ class _Vocabulary:
 
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
         """Control and user-defined tokens are taken whole, wherever they stand in a text."""
-        from tokenizers import AddedToken
-
         backend.add_special_tokens(
-            [AddedToken(token, normalized=False, special=True) for token in self.of_type(_CONTROL)]
+            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(_CONTROL)]
         )
         backend.add_tokens(
-            [AddedToken(token, normalized=False, special=False) for token in self.of_type(_USER_DEFINED)]
+            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(_USER_DEFINED)]
         )
 
 
 def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
     if vocabulary.pre not in _CUTS:
         raise vocabulary.fail("pre", "a known pre-tokenizer", f"{vocabulary.pre!r}.{suggest(vocabulary.pre, _CUTS)}")
     ids = vocabulary.ids()
@@ -149,9 +158,9 @@ def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
             raise vocabulary.fail("merges", "two tokens that make a third", repr(merge))
         merges.append((left, right))
     model = models.BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.pre in _LLAMA3_NAMES)
-    backend = Tokenizer(model)
+    backend = tokenizers.Tokenizer(model)
     patterns, gpt2 = _CUTS[vocabulary.pre]
-    cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
+    cuts = [pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated") for pattern in patterns]
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)]
     )
@@ -162,8 +171,6 @@ def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
 
 
 def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
-    from tokenizers import Tokenizer, decoders, models, normalizers
-
     ids = vocabulary.ids()
     scores = vocabulary.numbers("scores")
     if scores is None:
@@ -178,7 +185,7 @@ def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
         fuse_unk=True,
         byte_fallback=True,
     )
-    backend = Tokenizer(model)
+    backend = tokenizers.Tokenizer(model)
     prefix = vocabulary.flag("add_space_prefix", True)
     spaces = normalizers.Replace(" ", _SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces

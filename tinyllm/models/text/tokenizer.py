@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tokenizers
 
 from tinyllm.errors import CheckpointError, invalid
 from tinyllm.models.checkpoints.files import read_json_if_there
 from tinyllm.models.text.token_text import TextStream, spelling_of
-
-if TYPE_CHECKING:
-    import tokenizers
 
 
 class Tokenizer:
@@ -52,10 +51,7 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise invalid("encode", "text", "a string", type(text).__name__)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise invalid("encode", "text", "valid Unicode", f"a lone surrogate at character {error.start}") from error
+        check_unicode("encode", "text", text)
         ids: list[int] = self._backend.encode(
             text, add_special_tokens=add_special_tokens and not self._own_specials
         ).ids
@@ -82,14 +78,20 @@ class Tokenizer:
         return b"" if token_id in self._special else self.token_bytes(token_id)
 
 
+def check_unicode(where: str, argument: str, text: str) -> None:
+    """Raises `InvalidInputError` for a text that holds lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(where, argument, "valid Unicode", f"a lone surrogate at character {error.start}") from error
+
+
 def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of a folder in Hugging Face form: `tokenizer.json`, with `tokenizer_config.json` where there is
     one.
 
     Raises `CheckpointError` where the file is missing or not understood.
     """
-    import tokenizers
-
     path = folder / "tokenizer.json"
     try:
         backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
