@@ -119,13 +119,11 @@ class Trial:
     def cases(self) -> list[Case]:
         """Those of the tiers asked for, or those recorded from a model's run."""
         if self.plan.shapes:
-            return list(self._recorded().get(self.spec.name, ()))
+            recorded = read_shapes(self.plan.shapes, self.registry.specs, self.registry.plugins.schemes)
+            return list(recorded.get(self.spec.name, ()))
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
         stated = self.spec.all_cases if wanted - {"smoke"} else self.spec.cases
         return [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
-
-    def _recorded(self) -> dict[str, tuple[Case, ...]]:
-        return read_shapes(self.plan.shapes, self.registry.specs, self.registry.plugins.schemes)
 
     @cached_property
     def scheme_cases(self) -> list[Case]:
@@ -185,6 +183,18 @@ class Trial:
     def check(self, case: str, run: Callable[[Admitted], Verdict], **about: Any) -> Check:
         """A check of this trial."""
         return Check(self.backend.name, self.spec.name, case, run, **about)
+
+    def failing(self, case: str, message: str, **about: Any) -> Check:
+        """A check of which it is known beforehand what is wrong."""
+        return self.check(case, lambda admitted: Verdict(message), **about)
+
+    def unsupported(self, case: str, reason: str, **about: Any) -> Check:
+        """A check that does nothing but say why something is not tried."""
+
+        def run(admitted: Admitted) -> Verdict:
+            raise DeclaredError(reason)
+
+        return self.check(case, run, **about)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
@@ -28,19 +29,19 @@ def layouts(trial: Trial) -> Iterator[Check]:
     """Every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
     smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
     views: list[tuple[str, View]] = [("sliced", _sliced)]
-    others: tuple[tuple[str, View, tuple[str, ...]], ...] = (
-        ("transposed", _transposed, PERMUTE),
-        ("broadcast", _broadcast, BROADCAST),
-    )
-    for aspect, view, names in others:
-        if find_function(trial.backend, *names):
-            views.append((aspect, view))
+    for aspect, shown_by, names in (("transposed", _transposed, PERMUTE), ("broadcast", _broadcast, BROADCAST)):
+        if function := find_function(trial.backend, *names):
+            views.append((aspect, partial(shown_by, function)))
         elif smoke and trial.subjects:
-            yield _no_view(trial, aspect, names)
+            yield trial.unsupported(
+                "views",
+                f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}",
+                aspect=aspect,
+            )
     for dtype in trial.safety_dtypes:
         for case in smoke:
             example = trial.example(case, dtype)
-            shown = [n for n in _viewable(example) if n not in trial.spec.consumes]
+            shown = _viewable(example)
             for subject in trial.subjects if shown else ():
                 if trial.tries(subject, case, dtype, indirectly=False):
                     for aspect, view in views:
@@ -48,15 +49,6 @@ def layouts(trial: Trial) -> Iterator[Check]:
                             aspect != "broadcast" or not example.unread
                         ):  # what is hidden in one entry may be seen in the next
                             yield _check(trial, subject, case, dtype, aspect, view, shown)
-
-
-def _no_view(trial: Trial, aspect: str, names: tuple[str, ...]) -> Check:
-    def run(admitted: Admitted) -> Verdict:
-        raise DeclaredError(
-            f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}"
-        )
-
-    return trial.check("views", run, aspect=aspect)
 
 
 PERMUTE, BROADCAST = ("permute_dims", "permute", "transpose"), ("broadcast_to",)
@@ -72,20 +64,10 @@ def find_function(backend: Backend, *names: str) -> Callable[..., Any] | None:
     return next((f for space in (backend.xp, module) for n in names if callable(f := getattr(space, n, None))), None)
 
 
-def _required(backend: Backend, *names: str) -> Callable[..., Any]:
-    function = find_function(backend, *names)
-    if function is None:
-        raise LookupError(names[0])
-    return function
-
-
 def _viewable(example: Example) -> list[str]:
-    host = {i.name for i in example.spec.inputs if i.kind == "int"}
-    return [
-        n
-        for n, v in example.inputs.items()
-        if n not in host and isinstance(v, np.ndarray) and v.ndim > 0 and v.size > 0
-    ]
+    """Inputs that a view can show; those that the op consumes, and numbers that it reads on the host, are none."""
+    shown = {i.name for i in example.spec.inputs if i.kind != "int"}.difference(example.spec.consumes)
+    return [n for n, v in example.inputs.items() if n in shown and isinstance(v, np.ndarray) and v.ndim and v.size]
 
 
 View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]]]
@@ -120,15 +102,19 @@ def _sliced(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Calla
     return native[inside], array, lambda: np.ascontiguousarray(subject.backend.to_numpy(native)).tobytes() == before
 
 
-def _transposed(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+def _transposed(
+    permute: Callable[..., Any], subject: Subject, array: np.ndarray
+) -> tuple[Any, np.ndarray, Callable[[], bool]]:
     """The axes lie in memory the other way round."""
     axes = tuple(reversed(range(array.ndim)))
     native = subject.backend.from_numpy(np.ascontiguousarray(array.transpose(axes)))
-    return _required(subject.backend, *PERMUTE)(native, axes), array, lambda: True
+    return permute(native, axes), array, lambda: True
 
 
-def _broadcast(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+def _broadcast(
+    broadcast_to: Callable[..., Any], subject: Subject, array: np.ndarray
+) -> tuple[Any, np.ndarray, Callable[[], bool]]:
     """The first entry of the first axis, shown as often as the axis is long."""
     shown = np.ascontiguousarray(np.broadcast_to(array[:1], array.shape))
     native = subject.backend.from_numpy(array[:1].copy())
-    return _required(subject.backend, *BROADCAST)(native, array.shape), shown, lambda: True
+    return broadcast_to(native, array.shape), shown, lambda: True

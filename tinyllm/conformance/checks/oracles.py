@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 
-from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example, dtypes_of
 from tinyllm.conformance.judge import Verdict
@@ -15,7 +15,6 @@ from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError
 from tinyllm.plugins.kernel import resolve
 from tinyllm.plugins.oracle import ONNX, Oracle
-from tinyllm.spec.cases import Case
 
 NOT_MAPPED = "not mapped: "
 """Begins the message of a case that a judge and our ops have no common words for, which is nobody's shortcoming."""
@@ -39,36 +38,35 @@ def _onnx(trial: Trial) -> Iterator[Check]:
 
     for entry, calls in judged():
         if not calls and entry.ops == (trial.spec.name,) and not trial.plan.kernels:
-            yield _unsupported(trial, entry.case, "", "onnx", f"{NOT_MAPPED}{entry.node}: {entry.how}")
+            yield trial.unsupported(entry.case, f"{NOT_MAPPED}{entry.node}: {entry.how}", aspect="onnx")
         for call in calls:
             if call.op == trial.spec.name:
                 example = call.example(trial.spec, entry.case)
                 if example.dtype in trial.plan.dtypes or not trial.plan.dtypes:
-                    yield from _judged(trial, example, "onnx", partial(_same, example), BOTH_ROUND)
+                    yield from _judged(
+                        trial, example, "onnx", partial(call.example, trial.spec, entry.case), BOTH_ROUND
+                    )
 
 
 def _judged_by(trial: Trial, oracle: Oracle) -> Iterator[Check]:
     if importlib.util.find_spec(oracle.package) is None:
         raise TinyllmError(f"--oracle {oracle.name} needs the package {oracle.package}: {oracle.install}")
     answer, why_not = (resolve(path, f"oracle {oracle.name}") for path in (oracle.answer, oracle.reason))
-    last: list[Example] = []  # kernels of one case come one after the other
 
-    def answered(case: Case, dtype: str) -> Example:
-        example = trial.example(case, dtype)
-        if not last or last[0] is not example:
-            judged = example.with_inputs()
-            judged.expected = answer(example)
-            last[:] = example, judged
-        return last[1]
+    @lru_cache(maxsize=1)  # kernels of one case come one after the other
+    def answered(number: int, dtype: str) -> Example:
+        judged = trial.example(trial.cases[number], dtype).with_inputs()
+        judged.expected = answer(judged)
+        return judged
 
-    for case in trial.cases:
-        for number, dtype in enumerate(trial.dtypes):
+    for number, case in enumerate(trial.cases):
+        for dtype in trial.dtypes:
             example = trial.example(case, dtype)
             reason = why_not(example)
             if not reason:
-                yield from _judged(trial, example, oracle.name, partial(answered, case, dtype), 1.0)
-            elif not number and not trial.plan.kernels:
-                yield _unsupported(trial, case.id, "", oracle.name, NOT_MAPPED + reason)
+                yield from _judged(trial, example, oracle.name, partial(answered, number, dtype), 1.0)
+            elif dtype == trial.dtypes[0] and not trial.plan.kernels:
+                yield trial.unsupported(case.id, NOT_MAPPED + reason, aspect=oracle.name)
 
 
 def _judged(
@@ -92,17 +90,4 @@ def _judged(
     yield from map(check_of, taking)
     if not taking and not trial.plan.kernels:
         reasons = "; ".join(f"{who}: {why}" for who, why in declined.items())
-        yield _unsupported(
-            trial, example.case, example.dtype, aspect, reasons or f"backend {backend.name} has no kernel for it"
-        )
-
-
-def _unsupported(trial: Trial, case: str, dtype: str, aspect: str, reason: str) -> Check:
-    def run(admitted: Admitted) -> Verdict:
-        raise DeclaredError(reason)
-
-    return trial.check(case, run, aspect=aspect, dtype=dtype)
-
-
-def _same(example: Example) -> Example:
-    return example
+        yield trial.unsupported(example.case, reasons or f"backend {backend.name} has no kernel for it", **about)

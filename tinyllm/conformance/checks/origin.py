@@ -36,7 +36,9 @@ class Watch:
     """Sees who computes while a kernel runs: `with watch: ...`, then `watch.found`."""
 
     def __init__(self, registry: Registry, subject: Subject) -> None:
-        self._codes = {code for spec in registry.specs.values() for code in _codes(spec.reference)}
+        self._codes = {
+            spec.reference.__code__ for spec in registry.specs.values() if isinstance(spec.reference, FunctionType)
+        }
         self._foreign = _foreign_roots(registry, subject)
         self._seen: set[str] = set()
         self._by_reference = False
@@ -146,11 +148,6 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _nested(constant)
-
-
-def _codes(function: Any) -> Iterator[CodeType]:
-    if isinstance(function, FunctionType):
-        yield function.__code__
 
 
 def _module_root(value: Any) -> str:

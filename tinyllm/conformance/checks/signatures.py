@@ -15,7 +15,7 @@ def signatures(trial: Trial) -> Iterator[Check]:
     who = f"{trial.backend.name}/{trial.spec.name}:"
     for name, error in trial.registry.plugins.broken.items():
         if name.startswith(who):
-            yield _aside(trial, name.removeprefix(who), error)
+            yield trial.failing(name.removeprefix(who), str(error), aspect="signature")
     for subject in subjects(trial.registry, trial.backend, trial.spec):
         if subject.kernel is not None and (not trial.plan.kernels or subject.name in trial.plan.kernels):
             yield _check(trial, subject)
@@ -34,10 +34,3 @@ def _check(trial: Trial, subject: Subject) -> Check:
         return Verdict()
 
     return trial.check("", run, aspect="signature", subject=subject)
-
-
-def _aside(trial: Trial, kernel: str, error: Exception) -> Check:
-    def run(admitted: Admitted) -> Verdict:
-        return Verdict(str(error))
-
-    return trial.check(kernel, run, aspect="signature")

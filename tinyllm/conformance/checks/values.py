@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
+from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.example import Example, arrays_in
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import BROKEN_SUPPORTS, Subject, to_numpy
@@ -48,11 +48,9 @@ def run_and_judge(
         return Verdict(
             f"gives {type(foreign[0]).__module__}.{type(foreign[0]).__name__}, not an array of {subject.backend.name}"
         )
-    device = next(
-        (d for o in outputs if (d := device_of(subject, o)) != subject.backend.device), subject.backend.device
-    )
-    if device != subject.backend.device:
-        return Verdict(f"gives an array on device {device!r} instead of {subject.backend.device!r}")
+    devices = [subject.backend.device_of(arrays_in(o)[0]) for o in outputs]
+    if elsewhere := [d for d in devices if d != subject.backend.device]:
+        return Verdict(f"gives an array on device {elsewhere[0]!r} instead of {subject.backend.device!r}")
     verdict = judge(subject.seen(example), subject.outputs(outputs), exact=subject.exact, factor=admitted.factor)
     if verdict.message:
         return verdict
@@ -64,11 +62,6 @@ def is_native(subject: Subject, output: Any) -> bool:
     """Whether an output is the backend's own kind of array."""
     kind = type(subject.backend.from_numpy(np.zeros(1, np.float32)))
     return not isinstance(output, tuple) and all(isinstance(part, kind) for part in arrays_in(output))
-
-
-def device_of(subject: Subject, output: Any) -> str:
-    """Where an output lies, as far as the backend can tell."""
-    return subject.backend.device_of(arrays_in(output)[0])
 
 
 def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
@@ -83,16 +76,11 @@ def _declined(trial: Trial, case: Case, dtype: str) -> Check:
     cannot be loaded, or whose `supports` is broken, has declared nothing."""
     reasons = [f"{s.id}: {s.declines(trial.call(case, dtype))}" for s in trial.subjects]
     broken = bool(trial.broken) or any(BROKEN_SUPPORTS in reason for reason in reasons)
-    reasons += [f"{name}: {error}" for name, error in trial.broken.items()]
-
-    def run(admitted: Admitted) -> Verdict:
-        if broken:
-            return Verdict("; ".join(reasons))
-        raise DeclaredError(
-            "; ".join(reasons) or f"backend {trial.backend.name!r} has no kernel for it and no namespace for references"
-        )
-
-    return trial.check(case.id, run, dtype=dtype, decision=case.decision)
+    told = "; ".join([*reasons, *(f"{name}: {error}" for name, error in trial.broken.items())])
+    if broken:
+        return trial.failing(case.id, told, dtype=dtype, decision=case.decision)
+    nothing = f"backend {trial.backend.name!r} has no kernel for it and no namespace for references"
+    return trial.unsupported(case.id, told or nothing, dtype=dtype, decision=case.decision)
 
 
 def _repeat(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
