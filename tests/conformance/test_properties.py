@@ -17,8 +17,7 @@ from tinyllm.conformance.checks.check import Admitted, DeclaredError, Plan, Tria
 from tinyllm.conformance.checks.properties import properties
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.properties import PROPERTIES, properties_of
-from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import search
+from tinyllm.conformance.properties.search import Property, search
 from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import Runner
 from tinyllm.conformance.subject import Subject

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinyllm.conformance.checks.check import Admitted, Check, Trial
-from tinyllm.conformance.checks.properties import takes
+from tinyllm.conformance.checks.check import Check, Trial
+from tinyllm.conformance.checks.properties import searched, takes
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
-from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.properties.random_calls import random_call
-from tinyllm.conformance.properties.search import Draws, Run, search
+from tinyllm.conformance.properties.search import Draws, Property
 from tinyllm.conformance.subject import Subject
 
 
@@ -21,19 +20,7 @@ def fuzz(trial: Trial) -> Iterator[Check]:
         return
     for subject in trial.subjects:
         for dtype in (d for d in trial.dtypes if takes(trial, subject, d)):
-            yield _check(trial, subject, dtype)
-
-
-def _check(trial: Trial, subject: Subject, dtype: str) -> Check:
-    plan = trial.plan
-
-    def run(admitted: Admitted) -> Verdict:
-        def test(draws: Draws) -> str:
-            return tried(subject, draws)
-
-        return search(test, dtype, admitted, f"{trial.spec.name}/fuzz/{dtype}", plan.seed, plan.examples)
-
-    return trial.check("fuzz", run, aspect="fuzz", subject=subject, dtype=dtype)
+            yield searched(trial, subject, Property("fuzz", trial.spec.name, tried), dtype, "fuzz")
 
 
 def tried(subject: Subject, draws: Draws) -> str:
@@ -41,5 +28,4 @@ def tried(subject: Subject, draws: Draws) -> str:
     inputs, attributes = random_call(draws, subject.spec)
     example = Example(subject.spec, "fuzz", draws.dtype, inputs, attributes)
     draws.must_run(subject, example)
-    draws.runs.append(Run(subject, example, ()))
     return run_and_judge(subject, example, draws.admitted).message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,11 +96,11 @@ def judge_array(output: Any, wanted: Any, bound: Bound, rounded: int = 1) -> Ver
         if str(output.dtype) in HALVES and rounded:
             allowed = allowed + rounded * half_step(output, np.where(wanted > given, np.inf, -np.inf))
         errors = np.maximum(errors - np.where(bound.unit > 0, allowed, 0.0), 0.0)
-    return _held(errors, bound, lambda index: f"{given[index]:.9g}, reference {wanted[index]:.9g}")
+    return _held(errors, bound, given, wanted)
 
 
-def _held(errors: Any, bound: Bound, values: Callable[[Any], str]) -> Verdict:
-    """The verdict on errors, per element; `values` tells the two numbers at an index."""
+def _held(errors: Any, bound: Bound, given: Any, wanted: Any) -> Verdict:
+    """Errors against the two bounds: of each element, and of the mean of all."""
     if not errors.size:
         return Verdict()
     with np.errstate(all="ignore"):
@@ -111,7 +110,8 @@ def _held(errors: Any, bound: Bound, values: Callable[[Any], str]) -> Verdict:
     message = ""
     if not worst <= bound.most:
         off = f"{np.sum(~(in_ulps <= bound.most))} of {in_ulps.size} are off"
-        message = f"error of {worst:.3g} ulps (allowed {bound.most:g}) at {index}: {values(index)}; {off}"
+        values = f"{given[index]:.9g}, reference {wanted[index]:.9g}; {off}"
+        message = f"error of {worst:.3g} ulps (allowed {bound.most:g}) at {index}: {values}"
     elif in_ulps.size >= FEWEST and mean > most_mean:
         message = f"mean error of {mean:.3g} ulps (allowed {most_mean:g}), worst {worst:.3g}"
     return Verdict(message, worst, mean, str(index))
@@ -143,10 +143,7 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, most:
             )
     restored, ideal = (dense(np, weight, np.float64) for weight in (output, wanted))
     unit = eps(floats) * np.maximum(scale, 1e-30)
-    errors = np.abs(restored - ideal)
-    verdict = _held(
-        errors, Bound(unit, unit, most), lambda index: f"{restored[index]:.9g}, reference {ideal[index]:.9g}"
-    )
+    verdict = _held(np.abs(restored - ideal), Bound(unit, unit, most), restored, ideal)
     return replace(verdict, message=f"dequantized: {verdict.message}" if verdict.message else "")
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.properties import properties_of
-from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import require_hypothesis, search
+from tinyllm.conformance.properties.search import Property, require_hypothesis, search
 from tinyllm.conformance.subject import Subject
 
 
@@ -25,7 +24,7 @@ def properties(trial: Trial) -> Iterator[Check]:
         for dtype in (d for d in trial.dtypes if d in wanted and takes(trial, subject, d)):
             for found in properties_of(trial.spec):
                 if dtype in found.dtypes:
-                    yield _check(trial, subject, found, dtype)
+                    yield searched(trial, subject, found, dtype, "property")
 
 
 def takes(trial: Trial, subject: Subject, dtype: str) -> bool:
@@ -34,11 +33,12 @@ def takes(trial: Trial, subject: Subject, dtype: str) -> bool:
     return not cases or any(not subject.declines(trial.call(case, dtype)) for case in cases)
 
 
-def _check(trial: Trial, subject: Subject, found: Property, dtype: str) -> Check:
+def searched(trial: Trial, subject: Subject, found: Property, dtype: str, aspect: str) -> Check:
+    """A check that looks for inputs on which a property does not hold."""
     plan = trial.plan
 
     def run(admitted: Admitted) -> Verdict:
         name = f"{found.op}/{found.name}/{dtype}"  # not the kernel's: all are tried on the same inputs
         return search(lambda draws: found.test(subject, draws), dtype, admitted, name, plan.seed, plan.examples)
 
-    return trial.check(found.name, run, aspect="property", subject=subject, dtype=dtype)
+    return trial.check(found.name, run, aspect=aspect, subject=subject, dtype=dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyllm.conformance.properties import attention, pages, products, rope, rows
 from tinyllm.conformance.properties.neighbours import neighbours_of
-from tinyllm.conformance.properties.property import Property
+from tinyllm.conformance.properties.search import Property
 from tinyllm.spec.op_spec import OpSpec
 
 PROPERTIES: tuple[Property, ...] = (

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import Draws
+from tinyllm.conformance.properties.search import Draws, Property
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.rope import Rope
 

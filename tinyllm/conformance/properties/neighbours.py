@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tinyllm.conformance.example import Example
-from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_calls import random_call
-from tinyllm.conformance.properties.search import Draws
+from tinyllm.conformance.properties.search import Draws, Property
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantWeight

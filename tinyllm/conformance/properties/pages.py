@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.properties.attention import chunks, settings
-from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import Draws, Run
+from tinyllm.conformance.properties.search import Draws, Property, Run
 from tinyllm.conformance.subject import Subject
 
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.int8 import Int8
-from tinyllm.conformance.properties.property import Property
 from tinyllm.conformance.properties.random_arrays import quant_weight
-from tinyllm.conformance.properties.search import Draws, Run
+from tinyllm.conformance.properties.search import Draws, Property, Run
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.scheme import Scheme
 

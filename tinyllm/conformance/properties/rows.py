@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyllm.conformance.example import eps
-from tinyllm.conformance.properties.property import Property
-from tinyllm.conformance.properties.search import Draws
+from tinyllm.conformance.properties.search import Draws, Property
 from tinyllm.conformance.subject import Subject
 
 

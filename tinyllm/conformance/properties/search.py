@@ -18,12 +18,11 @@ import numpy as np
 
 from tinyllm.conformance.bounds import HALVES, bounds_of, half_step
 from tinyllm.conformance.checks.check import Admitted, DeclaredError
-from tinyllm.conformance.example import Example
+from tinyllm.conformance.example import DTYPES, Example
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.spec.dtypes import numpy_dtype
-from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantWeight
 
 SIZES = (2, 1, 3, 0, 4, 5, 8, 17, 33)
@@ -55,6 +54,20 @@ class Run:
         return error + half_step(output, np.copysign(np.inf, output)) if str(output.dtype) in HALVES else error
 
 
+@dataclass(frozen=True)
+class Property:
+    """Something that holds between outputs of one kernel, or of kernels of one backend, whatever the numbers are.
+
+    test: draws inputs, compares outputs with one another, and gives "" or what is wrong.
+    dtypes: those it holds in.
+    """
+
+    name: str
+    op: str
+    test: Callable[[Subject, Draws], str]
+    dtypes: tuple[str, ...] = DTYPES
+
+
 @dataclass
 class Draws:
     """Where a property takes its inputs from, and the subject's outputs on them."""
@@ -62,14 +75,12 @@ class Draws:
     data: Any
     dtype: str
     admitted: Admitted = field(default_factory=Admitted)
-    runs: list[Run] = field(default_factory=list)
+    tried: list[Example] = field(default_factory=list)
     sizes: tuple[int, ...] = SIZES
     declined: str = ""
 
     def pick(self, *options: Any) -> Any:
         """One of these; shrinking ends at the first."""
-        if len(options) == 1:
-            return options[0]
         flips, bits = self.data.draw(_flips(len(options))), 0
         for flip in flips:
             bits = 2 * bits + flip
@@ -102,7 +113,6 @@ class Draws:
 
         self.declined = reason
         reject()
-        raise TinyllmError(reason)  # never reached
 
     def must_be_valid(self, example: Example) -> None:
         """Rejects an example that its op refuses."""
@@ -117,15 +127,13 @@ class Draws:
         reason = subject.declines(example.call)
         if reason:
             self.reject(f"{subject.id}: {reason}")
+        self.tried.append(example)
 
     def run(self, subject: Subject, inputs: Mapping[str, Any], **attributes: Any) -> Run:
         """The subject's outputs; inputs that the op refuses or the subject declines are rejected."""
         example = Example(subject.spec, "drawn", self.dtype, dict(inputs), attributes)
         self.must_run(subject, example)
-        run = Run(subject, example, ())
-        self.runs.append(run)
-        run = self.runs[-1] = Run(subject, example, subject(example))
-        return run
+        return Run(subject, example, subject(example))
 
     def other(self, subject: Subject, op: str, inputs: Mapping[str, Any], **attributes: Any) -> Run:
         """What the kernel that the subject's backend chooses for another op gives."""
@@ -137,12 +145,10 @@ class Draws:
             self.reject(str(error))
         return self.run(Subject(subject.registry, subject.backend, spec, choice.kernel), inputs, **attributes)
 
-    def differ(self, run: Run, *against: Any, outputs: tuple[Any, ...] | None = None) -> str:
-        """What sets the outputs of a run (or others of its shape) apart from others, each of the two being allowed the
-        tolerance."""
-        given = run.outputs if outputs is None else outputs
+    def differ(self, run: Run, *against: Any) -> str:
+        """What sets the outputs of a run apart from others, each of the two being allowed the tolerance."""
         message = judge(
-            run.example, given, exact=run.subject.exact, against=against, factor=self.admitted.factor
+            run.example, run.outputs, exact=run.subject.exact, against=against, factor=self.admitted.factor
         ).message
         return message.replace("the reference", "the other").replace("reference", "the other")
 
@@ -177,23 +183,23 @@ def check_values(example: Example) -> None:
         )
 
 
-def described(spec: OpSpec, inputs: Mapping[str, Any], attributes: Mapping[str, Any], dtype: str) -> str:
+def _described(example: Example) -> str:
     """A call as ids write it: `sdpa[q2x3x4,k2x5x4,v2x5x4,causal,float32]`; small arrays of integers with their numbers,
     no defaults."""
     parts = []
-    for name, value in inputs.items():
+    for name, value in example.inputs.items():
         if isinstance(value, QuantWeight):
             parts.append(f"{name} {'x'.join(map(str, value.shape))}:{value.scheme}")
         elif value.dtype.kind in "iu" and value.size <= 12:
             parts.append(f"{name}={value.tolist()}".replace(" ", ""))
         else:
-            kind = "" if str(value.dtype) == dtype else f":{value.dtype}"
+            kind = "" if str(value.dtype) == example.dtype else f":{value.dtype}"
             parts.append(name + ("x".join(map(str, value.shape)) or " scalar") + kind)
-    defaults = {a.name: a.default for a in spec.attributes}
-    for name, value in attributes.items():
+    defaults = {a.name: a.default for a in example.spec.attributes}
+    for name, value in example.attributes.items():
         if value is not defaults.get(name) and value != defaults.get(name):
             parts.append(name if value is True else f"{name}={_short(value)}")
-    return f"{spec.name}[{','.join([*parts, dtype])}]"
+    return f"{example.spec.name}[{','.join([*parts, example.dtype])}]"
 
 
 def _short(value: Any) -> str:
@@ -252,7 +258,7 @@ def search(
         if not message:
             held += 1
             return
-        failures.append(_failure(draws.runs, message, error))
+        failures.append(_failure(draws.tried, message, error))
         deadline = min(deadline, time.monotonic() + MOST_SECONDS)
         raise _WrongError
 
@@ -275,7 +281,10 @@ def search(
         if held and not failures and not enough:
             raise
     if failures:
-        return _verdict(min(failures, key=lambda f: f.size))
+        smallest = min(failures, key=lambda f: f.size)
+        if isinstance(smallest.error, (UnsupportedError, NotImplementedError)):
+            raise UnsupportedError(smallest.message) from smallest.error
+        return Verdict(smallest.message)
     if not held:
         raise DeclaredError(
             f"all inputs that were tried are declined: "
@@ -284,20 +293,12 @@ def search(
     return Verdict()
 
 
-def _failure(runs: Sequence[Run], message: str, error: Exception | None) -> _Failure:
-    names = list(
-        dict.fromkeys(described(r.example.spec, r.example.inputs, r.example.attributes, r.example.dtype) for r in runs)
-    )
+def _failure(tried: Sequence[Example], message: str, error: Exception | None) -> _Failure:
+    names = list(dict.fromkeys(map(_described, tried)))
     told = " and ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-    values = (v for r in runs for v in r.example.inputs.values())
+    values = (v for example in tried for v in example.inputs.values())
     size = sum(v.nbytes if isinstance(v, QuantWeight) else v.size for v in values)
     return _Failure((size, len(told)), " ".join((f"{message}; with {told}" if told else message).split()), error)
-
-
-def _verdict(failure: _Failure) -> Verdict:
-    if isinstance(failure.error, (UnsupportedError, NotImplementedError)):
-        raise UnsupportedError(failure.message) from failure.error
-    return Verdict(failure.message)
 
 
 def require_hypothesis() -> Any:
