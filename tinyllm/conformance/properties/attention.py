@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,7 @@ def order_of_keys(subject: Subject, draws: Draws) -> str:
     moved = {n: np.take(a, order, axis=-2) if n in ("k", "v", "key", "value") else a for n, a in inputs.items()}
     if "mask" in inputs:
         moved["mask"] = inputs["mask"][:, order]
-    other = draws.run(subject, moved, **attributes)
-    return draws.differ(draws.run(subject, inputs, **attributes), *other.outputs)
+    return draws.apart(subject, (inputs, attributes), (moved, attributes))
 
 
 def heads_repeated(subject: Subject, draws: Draws) -> str:
@@ -97,8 +97,9 @@ def heads_repeated(subject: Subject, draws: Draws) -> str:
     repeated = {name: a if name == "q" else np.repeat(a, groups, axis=-3) for name, a in inputs.items()}
     run = draws.run(subject, inputs, **attributes)
     own = draws.run(subject, repeated, **attributes)
-    message = draws.differ(run, *own.outputs)
-    return message or draws.differ(run, *draws.other(subject, "sdpa", repeated, **attributes).outputs)
+    return draws.differ(run, *own.outputs) or draws.differ(
+        run, *draws.other(subject, "sdpa", repeated, **attributes).outputs
+    )
 
 
 def step_by_step(subject: Subject, draws: Draws) -> str:
@@ -108,22 +109,19 @@ def step_by_step(subject: Subject, draws: Draws) -> str:
     if draws.flag():
         attributes["window"] = draws.pick(2, 1, 4)
     whole = draws.run(subject, inputs, **attributes)
-    parts, start = [], 0
-    for size in chunks(draws, length):
-        end = start + size
+    parts = []
+    for start, end in chunks(draws, length):
         part = {"q": inputs["q"][..., start:end, :], "k": inputs["k"][..., :end, :], "v": inputs["v"][..., :end, :]}
         parts.append(draws.run(subject, part, **attributes).outputs[0])
-        start = end
     return draws.differ(whole, np.concatenate(parts, axis=-2))
 
 
-def chunks(draws: Draws, length: int) -> list[int]:
-    """Sizes that sum to the length: one for each token, or larger ones."""
-    sizes: list[int] = []
-    most = draws.pick(1, 2, 3)
-    while sum(sizes) < length:
-        sizes.append(min(draws.pick(*range(1, most + 1)), length - sum(sizes)))
-    return sizes
+def chunks(draws: Draws, length: int) -> list[tuple[int, int]]:
+    """Starts and ends of parts that make up the length: one for each token, or larger ones."""
+    ends, most = [0], draws.pick(1, 2, 3)
+    while ends[-1] < length:
+        ends.append(min(ends[-1] + draws.pick(*range(1, most + 1)), length))
+    return list(pairwise(ends))
 
 
 def layer_step_by_step(subject: Subject, draws: Draws) -> str:
@@ -132,15 +130,13 @@ def layer_step_by_step(subject: Subject, draws: Draws) -> str:
     inputs, attributes = layer(draws, length, *lead, rope=True)
     attributes |= {"causal": True, "return_kv": True}
     whole = draws.run(subject, inputs, **attributes)
-    parts, start = [], 0
+    parts = []
     past: dict[str, Any] = {}
-    for size in chunks(draws, length):
-        run = draws.run(subject, inputs | past | {"query": inputs["query"][..., start : start + size, :]}, **attributes)
+    for start, end in chunks(draws, length):
+        run = draws.run(subject, inputs | past | {"query": inputs["query"][..., start:end, :]}, **attributes)
         past = dict(zip(("past_k", "past_v"), run.outputs[1:], strict=True))
         parts.append(run.outputs[0])
-        start += size
-    outputs = (np.concatenate(parts, axis=-2), past["past_k"], past["past_v"])
-    return draws.differ(whole, *outputs)
+    return draws.differ(whole, np.concatenate(parts, axis=-2), past["past_k"], past["past_v"])
 
 
 def _masked(draws: Draws, subject: Subject) -> tuple[int, int, dict[str, Any], dict[str, Any]]:
@@ -152,23 +148,16 @@ def _masked(draws: Draws, subject: Subject) -> tuple[int, int, dict[str, Any], d
 def no_sinks(subject: Subject, draws: Draws) -> str:
     """Sinks far below all scores are none."""
     _, _, inputs, attributes = _masked(draws, subject)
-    if subject.spec.name == "mha":
-        shape: tuple[int, ...] = (attributes["num_heads"],)
-    elif subject.spec.name == "gqa":
-        shape = inputs["q"].shape[-3:-2]
-    else:
-        shape = inputs["q"].shape[:-2][-1:]
-    sinks = np.full(shape, draws.pick(-1e4, -np.inf), np.float32)
-    without = draws.run(subject, inputs, **attributes)
-    return draws.differ(without, *draws.run(subject, inputs | {"sinks": sinks}, **attributes).outputs)
+    heads = (attributes["num_heads"],) if subject.spec.name == "mha" else inputs["q"].shape[-3:-2]
+    sinks = np.full(heads, draws.pick(-1e4, -np.inf), np.float32)
+    return draws.apart(subject, (inputs, attributes), (inputs | {"sinks": sinks}, attributes))
 
 
 def wide_window(subject: Subject, draws: Draws) -> str:
     """A window that no query and key are apart by is none."""
     length, keys, inputs, attributes = _masked(draws, subject)
-    without = draws.run(subject, inputs, **attributes)
     wide = max(length, keys) + draws.pick(0, 1, 1000)
-    return draws.differ(without, *draws.run(subject, inputs, **attributes, window=wide).outputs)
+    return draws.apart(subject, (inputs, attributes), (inputs, attributes | {"window": wide}))
 
 
 def two_kinds_of_mask(subject: Subject, draws: Draws) -> str:
@@ -176,8 +165,7 @@ def two_kinds_of_mask(subject: Subject, draws: Draws) -> str:
     length, keys, inputs, attributes = _masked(draws, subject)
     mask = draws.rng.random((length, draws.pick(keys, keys, 1))) < draws.pick(0.7, 0.3)
     added = draws.cast(np.where(mask, 0.0, -np.inf))
-    by_bool = draws.run(subject, inputs | {"mask": mask}, **attributes)
-    return draws.differ(by_bool, *draws.run(subject, inputs | {"mask": added}, **attributes).outputs)
+    return draws.apart(subject, (inputs | {"mask": mask}, attributes), (inputs | {"mask": added}, attributes))
 
 
 def causal_is_a_mask(subject: Subject, draws: Draws) -> str:
@@ -191,9 +179,8 @@ def causal_is_a_mask(subject: Subject, draws: Draws) -> str:
     if window is not None:
         mask &= np.abs(distance) < window
         mask |= (distance < 0) & (distance > -window) & (not attributes["causal"])
-    by_name = draws.run(subject, inputs, **attributes, window=window)
-    by_mask = draws.run(subject, inputs | {"mask": mask}, **attributes | {"causal": False})
-    return draws.differ(by_name, *by_mask.outputs)
+    by_mask = inputs | {"mask": mask}, attributes | {"causal": False}
+    return draws.apart(subject, (inputs, attributes | {"window": window}), by_mask)
 
 
 ALL = ("sdpa", "gqa", "mha")

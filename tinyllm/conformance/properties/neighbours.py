@@ -33,7 +33,8 @@ def neighbours(subject: Subject, draws: Draws) -> str:
     example = Example(spec, "drawn", draws.dtype, inputs, attributes)
     draws.must_be_valid(example)
     lead = example.call.dims[_group(spec)]
-    if example.call.attributes.get("axis") in (0, -len(lead) - _tail(spec)):
+    past_lead = len(spec.inputs[0].shape.split()) - 1
+    if example.call.attributes.get("axis") in (0, -len(lead) - past_lead):
         draws.reject("the axis is that of the batch")
     batched = [name for name, value in inputs.items() if _batched(spec, name, value, lead)]
     if lead[:1] != (count,) or not batched:
@@ -53,11 +54,6 @@ def _group(spec: OpSpec) -> str:
     return (
         spec.outputs[0].shape.split()[0] if spec.outputs[0].shape.startswith("*") else spec.inputs[0].shape.split()[0]
     )
-
-
-def _tail(spec: OpSpec) -> int:
-    """How many axes the first input has past the leading ones."""
-    return len(spec.inputs[0].shape.split()) - 1
 
 
 def _batched(spec: OpSpec, name: str, value: Any, lead: tuple[int, ...]) -> bool:

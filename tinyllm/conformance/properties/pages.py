@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.conformance.properties.attention import chunks, settings
-from tinyllm.conformance.properties.search import Draws, Property, Run
+from tinyllm.conformance.properties.search import Draws, Property
 from tinyllm.conformance.subject import Subject
 
 
@@ -73,9 +73,9 @@ def _order(draws: Draws) -> Any:
 def pages_anywhere(subject: Subject, draws: Draws) -> str:
     """Where pages lie, and how large they are, does not matter."""
     made, attributes = _sequences(draws, draws.pick(1, 2, 3)), _attributes(draws)
-    run = draws.run(subject, made.inputs(draws.pick(2, 1, 4), np.arange(64)), **attributes)
-    moved = draws.run(subject, made.inputs(draws.pick(2, 4, 1, 16), _order(draws)), **attributes)
-    return draws.differ(run, *moved.outputs)
+    here = made.inputs(draws.pick(2, 1, 4), np.arange(64))
+    elsewhere = made.inputs(draws.pick(2, 4, 1, 16), _order(draws))
+    return draws.apart(subject, (here, attributes), (elsewhere, attributes))
 
 
 def neighbouring_sequence(subject: Subject, draws: Draws) -> str:
@@ -83,15 +83,14 @@ def neighbouring_sequence(subject: Subject, draws: Draws) -> str:
     made, attributes = _sequences(draws, 3), _attributes(draws)
     page, order = draws.pick(2, 1, 4), _order(draws)
     alone = draws.run(subject, made.inputs(page, order, (1,)), **attributes)
-    start, end = len(made.q[0]), len(made.q[0]) + len(made.q[1])
     for _ in range(2):
+        start = len(made.q[0])
         among = draws.run(subject, made.inputs(page, order), **attributes).outputs[0]
-        message = draws.differ(alone, among[start:end])
+        message = draws.differ(alone, among[start : start + len(made.q[1])])
         if message:
             return message
         for arrays in (made.q, made.k, made.v):
             arrays[0], arrays[2] = (a * np.asarray(8, a.dtype) for a in (arrays[2], arrays[0]))
-        start, end = len(made.q[0]), len(made.q[0]) + len(made.q[1])
     return ""
 
 
@@ -110,20 +109,19 @@ def cache_step_by_step(subject: Subject, draws: Draws) -> str:
     page = draws.pick(2, 1, 4)
     full = made.inputs(page, _order(draws))
     whole = draws.run(subject, full, **attributes)
-    table, parts, start = full["block_table"], [], 0
+    table, parts = full["block_table"], []
     pages = {name: np.full_like(full[name], np.nan) for name in ("k_pages", "v_pages")}
-    for size in chunks(draws, len(made.q[0])):
-        places = np.arange(start, start + size)
+    for start, end in chunks(draws, len(made.q[0])):
+        places = np.arange(start, end)
         slots = (table[0, places // page] * page + places % page).astype(np.int32)
         new = {"k": made.k[0][places], "v": made.v[0][places], "slots": slots}
         pages = dict(zip(pages, draws.other(subject, "kv_append", pages | new).outputs, strict=True))
         now = {
             "q": made.q[0][places],
-            "q_start": np.asarray([0, size], np.int32),
-            "kv_len": np.asarray([start + size], np.int32),
+            "q_start": np.asarray([0, end - start], np.int32),
+            "kv_len": np.asarray([end], np.int32),
         }
         parts.append(draws.run(subject, pages | now | {"block_table": table}, **attributes).outputs[0])
-        start += size
     return draws.differ(whole, np.concatenate(parts))
 
 
@@ -132,17 +130,15 @@ def no_sinks(subject: Subject, draws: Draws) -> str:
     made, attributes = _sequences(draws, draws.pick(1, 2)), _attributes(draws)
     inputs = made.inputs(draws.pick(2, 1, 4), _order(draws))
     sinks = np.full(made.q[0].shape[1], draws.pick(-1e4, -np.inf), np.float32)
-    without = draws.run(subject, inputs, **attributes)
-    return draws.differ(without, *draws.run(subject, inputs | {"sinks": sinks}, **attributes).outputs)
+    return draws.apart(subject, (inputs, attributes), (inputs | {"sinks": sinks}, attributes))
 
 
 def wide_window(subject: Subject, draws: Draws) -> str:
     """A window as long as the longest sequence is none."""
     made, attributes = _sequences(draws, draws.pick(1, 2)), settings(draws)
     inputs = made.inputs(draws.pick(2, 1, 4), _order(draws))
-    without = draws.run(subject, inputs, **attributes)
     wide = int(inputs["kv_len"].max()) + draws.pick(0, 1, 1000)
-    return draws.differ(without, *draws.run(subject, inputs, **attributes, window=wide).outputs)
+    return draws.apart(subject, (inputs, attributes), (inputs, attributes | {"window": wide}))
 
 
 def appended_one_by_one(subject: Subject, draws: Draws) -> str:
@@ -154,12 +150,10 @@ def appended_one_by_one(subject: Subject, draws: Draws) -> str:
     pages = {"k_pages": draws.normal(count, heads, page, dim), "v_pages": draws.normal(count, heads, page, value_dim)}
     new = {"k": draws.normal(tokens, heads, dim), "v": draws.normal(tokens, heads, value_dim)}
     whole = draws.run(subject, pages | new | {"slots": slots})
-    step: Run | None = None
     held = pages
     for token in draws.rng.permutation(tokens):
         one = {name: a[token : token + 1] for name, a in new.items()} | {"slots": slots[token : token + 1]}
-        step = draws.run(subject, held | one)
-        held = dict(zip(pages, step.outputs, strict=True))
+        held = dict(zip(pages, draws.run(subject, held | one).outputs, strict=True))
     for name, output in zip(pages, whole.outputs, strict=True):
         if not np.array_equal(output, held[name]):
             return f"{name} is another when the tokens come one by one"

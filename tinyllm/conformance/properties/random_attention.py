@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,22 @@ def _settings(draws: Draws, head_dim: int, *names: str) -> dict[str, Any]:
     return found | ({"scale": 0.5} if head_dim == 0 and "scale" not in found else {})
 
 
+def _now_and_then(draws: Draws, **makers: Callable[[], Any]) -> dict[str, Any]:
+    """What these make, each in a third of the calls."""
+    return {name: make() for name, make in makers.items() if draws.pick(False, False, True)}
+
+
+def _key_mask(draws: Draws, *shape: int) -> Any:
+    return values(draws, "bool", tuple(draws.pick(n, n, 1) for n in shape))
+
+
 def _sdpa(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     inputs, _ = generic(draws, spec, lead, leave=("mask", "sinks"))
     (length, dim), keys = inputs["q"].shape[-2:], inputs["k"].shape[-2]
     full = np.broadcast_shapes(*(a.shape[:-2] for a in inputs.values()))
     if draws.flag():
         inputs["mask"] = values(draws, "mask", mask_shape(draws, *full, length, keys))
-    if draws.pick(False, False, True):
-        inputs["sinks"] = values(draws, "float", full[-1:])
+    inputs |= _now_and_then(draws, sinks=lambda: values(draws, "float", full[-1:]))
     return inputs, _settings(draws, dim, "scale", "causal", "window", "softcap")
 
 
@@ -49,10 +58,11 @@ def _gqa(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     full = np.broadcast_shapes(*(inputs[name].shape[:-3] for name in "qkv"))
     if draws.flag():
         inputs["mask"] = values(draws, "mask", mask_shape(draws, *full, heads, length, keys))
-    if draws.pick(False, False, True):
-        inputs["key_mask"] = values(draws, "bool", tuple(draws.pick(n, n, 1) for n in (*full, keys)))
-    if draws.pick(False, False, True):
-        inputs["kv_lengths"] = np.asarray(draws.rng.integers(0, keys + 1, full), draws.pick(*INDICES))
+    inputs |= _now_and_then(
+        draws,
+        key_mask=lambda: _key_mask(draws, *full, keys),
+        kv_lengths=lambda: np.asarray(draws.rng.integers(0, keys + 1, full), draws.pick(*INDICES)),
+    )
     return inputs, _settings(draws, dim, "scale", "causal", "window", "softcap")
 
 
@@ -73,12 +83,12 @@ def _mha(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
         inputs |= {f"{n}_norm": draws.normal(dim) for n in "qk"}
     if draws.pick(False, False, True):
         inputs |= {f"bias_{n}": draws.normal(kv_heads * dim) for n in "kv"}
-    if draws.pick(False, False, True):
-        inputs["mask"] = values(draws, "mask", mask_shape(draws, *lead, heads, length, keys))
-    if draws.pick(False, False, True):
-        inputs["key_mask"] = values(draws, "bool", tuple(draws.pick(n, n, 1) for n in (*lead, keys)))
-    if draws.pick(False, False, True):
-        inputs["sinks"] = values(draws, "float", (heads,))
+    inputs |= _now_and_then(
+        draws,
+        mask=lambda: values(draws, "mask", mask_shape(draws, *lead, heads, length, keys)),
+        key_mask=lambda: _key_mask(draws, *lead, keys),
+        sinks=lambda: values(draws, "float", (heads,)),
+    )
     if draws.pick(False, False, True):
         name = draws.pick("q_proj", "k_proj", "v_proj", "o_proj")
         inputs[name] = quant_weight(draws, inputs[name].shape[0], columns=inputs[name].shape[1])
@@ -111,15 +121,10 @@ def _rope(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     inputs: dict[str, Any] = {"x": draws.normal(*lead, length, width)}
     frequencies, attributes = _rope_settings(draws, width)
     kind, far = draws.pick("none", "offset", "positions"), draws.pick(50, 5000)
-    each = bool(lead) and draws.flag()
-    if kind == "offset":
-        inputs["offset"] = np.asarray(
-            draws.rng.integers(-3, far, lead[:1] if each else ()), draws.pick("int32", "int64")
-        )
-    elif kind == "positions":
-        inputs["positions"] = np.asarray(
-            draws.rng.integers(-3, far, (*(lead[:1] if each else ()), length)), draws.pick("int32", "int64")
-        )
+    batch = lead[:1] if lead and draws.flag() else ()
+    if kind != "none":
+        shape = batch if kind == "offset" else (*batch, length)
+        inputs[kind] = np.asarray(draws.rng.integers(-3, far, shape), draws.pick("int32", "int64"))
     return inputs | frequencies, attributes | ({"traditional": True} if draws.flag() else {})
 
 

@@ -80,8 +80,7 @@ def offset_is_positions(subject: Subject, draws: Draws) -> str:
         offset, positions = starts, starts[:, None] + np.arange(length, dtype=np.int32)
     else:
         offset, positions = np.asarray(starts[0]), starts[0] + np.arange(length, dtype=np.int32)
-    by_positions = draws.run(subject, {"x": x, "positions": positions}, **settings)
-    return draws.differ(draws.run(subject, {"x": x, "offset": offset}, **settings), *by_positions.outputs)
+    return draws.apart(subject, ({"x": x, "offset": offset}, settings), ({"x": x, "positions": positions}, settings))
 
 
 def angles_then_rotation(subject: Subject, draws: Draws) -> str:

@@ -14,8 +14,7 @@ def shift_of_a_row(subject: Subject, draws: Draws) -> str:
     x = draws.eighths(draws.pick(2, 1, 3), draws.pick(3, 1, 2, 8, 17))
     most = 1 / (8 * eps(draws.dtype)) - 4  # up to here x + c is exact
     shift = draws.pick(*(c for c in (1000.0, -1000.0, 100.0, 1.0, -3.0, 12.0) if abs(c) <= most))
-    moved = draws.run(subject, {"x": draws.cast(x.astype(np.float64) + shift)})
-    return draws.differ(draws.run(subject, {"x": x}), *moved.outputs)
+    return draws.apart(subject, ({"x": x}, {}), ({"x": draws.cast(x.astype(np.float64) + shift)}, {}))
 
 
 def rows_sum_to_1(subject: Subject, draws: Draws) -> str:
@@ -34,8 +33,8 @@ def scale_of_a_row(subject: Subject, draws: Draws) -> str:
     width = draws.pick(4, 1, 3, 8, 17)
     x, weight = draws.normal(draws.pick(2, 1, 3), width), draws.normal(width)
     factor, small = draws.pick(4.0, 0.125, 2.0), draws.pick(0.5, 0.0, 1e-5)
-    scaled = draws.run(subject, {"x": draws.cast(x * factor), "weight": weight}, eps=small * factor**2)
-    return draws.differ(draws.run(subject, {"x": x, "weight": weight}, eps=small), *scaled.outputs)
+    scaled = {"x": draws.cast(x * factor), "weight": weight}, {"eps": small * factor**2}
+    return draws.apart(subject, ({"x": x, "weight": weight}, {"eps": small}), scaled)
 
 
 def weight_of_a_row(subject: Subject, draws: Draws) -> str:
@@ -66,11 +65,10 @@ def silu_times_up(subject: Subject, draws: Draws) -> str:
 
 def either_order(subject: Subject, draws: Draws) -> str:
     """The order of the two arguments does not matter."""
-    names = [i.name for i in subject.spec.positional]
+    first, second = (i.name for i in subject.spec.positional)
     shape = draws.pick(2, 1, 3), draws.pick(4, 1, 17)
     a, b = draws.normal(*shape), draws.normal(*shape)
-    first, second = (draws.run(subject, dict(zip(names, given, strict=True))) for given in ((a, b), (b, a)))
-    return draws.differ(first, *second.outputs)
+    return draws.apart(subject, ({first: a, second: b}, {}), ({first: b, second: a}, {}))
 
 
 def parts_together(subject: Subject, draws: Draws) -> str:

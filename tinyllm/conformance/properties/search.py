@@ -145,6 +145,11 @@ class Draws:
             self.reject(str(error))
         return self.run(Subject(subject.registry, subject.backend, spec, choice.kernel), inputs, **attributes)
 
+    def apart(self, subject: Subject, *calls: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
+        """What sets the subject's outputs on two calls apart, each of them inputs and attributes."""
+        first, second = (self.run(subject, inputs, **attributes) for inputs, attributes in calls)
+        return self.differ(first, *second.outputs)
+
     def differ(self, run: Run, *against: Any) -> str:
         """What sets the outputs of a run apart from others, each of the two being allowed the tolerance."""
         message = judge(
