@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 
@@ -55,9 +56,10 @@ class Result:
     snippet: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As a report writes it, in plain types; fields that say nothing are left out."""
-        said = {name: value for name, value in asdict(self).items() if value not in ("", None, ()) and value == value}
-        return said | {"outcome": self.outcome.value}
+        """As a report writes it, in plain types; left out are fields that say nothing, and numbers that JSON lacks."""
+        said = {name: value for name, value in asdict(self).items() if value not in ("", None, ())}
+        finite = {name: value for name, value in said.items() if not isinstance(value, float) or isfinite(value)}
+        return finite | {"outcome": self.outcome.value}
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> Result:

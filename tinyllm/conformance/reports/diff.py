@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from tinyllm.conformance.reports.report import Report
-from tinyllm.conformance.reports.summary import Way, way
+from tinyllm.conformance.reports.summary import Way, earlier, way
 from tinyllm.conformance.reports.text import plural
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.errors import InvalidInputError
@@ -115,7 +114,8 @@ def _compared(old: Report, new: Report) -> Diff:
         result for key, result in before.items() if key not in after and result.outcome is not Outcome.UNSUPPORTED
     ]
     gone = [r for r in missing if _asked(new.plan, old.plan, r)]
-    regressions = [c for was, now in both for c in _worse(was, now)] + [_gone(r) for r in gone]
+    regressions = [c for was, now in both for c in _worse(was, now)]
+    regressions += [Change(Kind.GONE, r.id, r.outcome) for r in gone]
     mended = [(was, now) for was, now in both if was.outcome in BAD and now.outcome not in BAD]
     regressed = {c.id for c in regressions}
     fixed = [Change("fixed", now.id, was.outcome, now.outcome) for was, now in mended if _mended(was, now)]
@@ -190,10 +190,6 @@ def _grew(was: Result, now: Result) -> bool:
     return now.worst > GROWTH * was.worst and now.worst > SHARE * min(was.bound, now.bound)
 
 
-def _gone(result: Result) -> Change:
-    return Change(Kind.GONE, result.id, result.outcome)
-
-
 def _asked(new: Mapping[str, Any], old: Mapping[str, Any], result: Result) -> bool:
     """Whether the plan of the new report asked for this check; empty means all of it."""
     for name, value in (("ops", result.op), ("dtypes", result.dtype), ("kernels", result.kernel)):
@@ -220,14 +216,10 @@ def _by_backend(reports: Sequence[Report]) -> dict[tuple[str, str], Report]:
     return by_backend
 
 
-def _numbered(results: Iterable[Result]) -> dict[tuple[str, int], Result]:
+def _numbered(results: Sequence[Result]) -> dict[tuple[str, int], Result]:
     """Results by id and number; the number tells apart checks that share an id."""
-    seen: Counter[str] = Counter()
-    numbered = {}
-    for result in results:
-        numbered[result.id, seen[result.id]] = result
-        seen[result.id] += 1
-    return numbered
+    numbers = earlier(result.id for result in results)
+    return {(result.id, number): result for result, number in zip(results, numbers, strict=True)}
 
 
 def _doubts(old: Report, new: Report) -> Iterator[str]:

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.reports.report import Report
-from tinyllm.conformance.reports.summary import Summary, Way, by_dtype
+from tinyllm.conformance.reports.summary import Summary, Way, by_dtype, dtype_order, earlier
 from tinyllm.conformance.result import Outcome
 
 LEGEND = (
@@ -32,12 +31,8 @@ def columns(reports: Sequence[Report]) -> list[str]:
     """A name for each report: the backend, where that is not enough with its device, then numbered."""
     backends = Counter(r.backend for r in reports)
     named = [r.backend if backends[r.backend] == 1 else f"{r.backend}:{r.device}" for r in reports]
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in named:
-        seen[name] += 1
-        unique.append(f"{name} #{seen[name]}" if named.count(name) > 1 else name)
-    return unique
+    numbered = zip(named, earlier(named), strict=True)
+    return [f"{name} #{number + 1}" if named.count(name) > 1 else name for name, number in numbered]
 
 
 def rows(reports: Sequence[Report]) -> list[Row]:
@@ -48,10 +43,7 @@ def rows(reports: Sequence[Report]) -> list[Row]:
         for summary in by_dtype(report):
             cells[-1].setdefault((summary.op, summary.dtype), []).append(summary)
     ops = list(dict.fromkeys(op for column in cells for op, _ in column))
-    order = {dtype: number for number, dtype in enumerate(DTYPES)} | {"": len(DTYPES) + 1}
-    keys = sorted(
-        {key for column in cells for key in column}, key=lambda k: (ops.index(k[0]), order.get(k[1], len(DTYPES)), k[1])
-    )
+    keys = sorted({key for column in cells for key in column}, key=lambda k: (ops.index(k[0]), dtype_order(k[1])))
     return [Row(op, dtype, tuple(tuple(column.get((op, dtype), ())) for column in cells)) for op, dtype in keys]
 
 

@@ -70,15 +70,10 @@ class Report:
         """Whether something passed and nothing is bad."""
         return not self.bad and any(r.outcome is Outcome.PASS for r in self.results)
 
-    @property
-    def seconds(self) -> float:
-        """What the checks took together."""
-        return sum(r.seconds for r in self.results)
-
     def to_json(self) -> dict[str, Any]:
         """As a file holds it."""
         head = {name: getattr(self, name) for name in ("backend", "device", "plan", "when", "machine", "versions")}
-        return head | {"results": [_finite(r.to_json()) for r in self.results]}
+        return head | {"results": [r.to_json() for r in self.results]}
 
     @classmethod
     def from_json(cls, fields: Any, where: str) -> Report:
@@ -124,7 +119,7 @@ def _result(row: Any, where: str) -> Result:
     for reason in row.get("declared", ()):
         if not isinstance(reason, str):
             raise InvalidInputError(f"{where}: declared: expected strings, got {reason!r}")
-    return Result.from_json({"how": ""} | row)
+    return Result.from_json(row)
 
 
 def _check(fields: Any, kinds: Mapping[str, type], needed: set[str], where: str) -> None:
@@ -140,10 +135,3 @@ def _check(fields: Any, kinds: Mapping[str, type], needed: set[str], where: str)
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits or (kind is float and not abs(value) < float("inf")):
             raise InvalidInputError(f"{where}: {name}: expected {_NAMES[kind]}, got {value!r}")
-
-
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without infinities, which JSON lacks."""
-    return {
-        name: value for name, value in fields.items() if not (isinstance(value, float) and abs(value) == float("inf"))
-    }

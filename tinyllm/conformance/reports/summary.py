@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -125,6 +125,14 @@ def worst(results: Iterable[Result]) -> Worst | None:
     return max(errors, key=lambda w: (w.share, w.ulps), default=None)
 
 
+def earlier(keys: Iterable[object]) -> Iterator[int]:
+    """For each key, how many before it are the same."""
+    seen: Counter[object] = Counter()
+    for key in keys:
+        yield seen[key]
+        seen[key] += 1
+
+
 def _summaries(results: Sequence[Result], part: Callable[[Result], str]) -> list[Summary]:
     mains = _mains(results)
     groups: dict[tuple[str, str, Way], list[Result]] = {}
@@ -132,7 +140,7 @@ def _summaries(results: Sequence[Result], part: Callable[[Result], str]) -> list
         groups.setdefault((result.op, part(result), way(result.how) or mains[result.op]), []).append(result)
     ops = list(dict.fromkeys(r.op for r in results))
     ways = list(Way)
-    order = sorted(groups, key=lambda k: (ops.index(k[0]), _dtype_order(k[1]), ways.index(k[2])))
+    order = sorted(groups, key=lambda k: (ops.index(k[0]), dtype_order(k[1]), ways.index(k[2])))
     return [_summary(*key, groups[key]) for key in order]
 
 
@@ -165,9 +173,9 @@ def _holds(numbers: Mapping[Outcome, int]) -> bool | None:
     return True if numbers.get(Outcome.PASS) else None
 
 
-def _dtype_order(dtype: str) -> tuple[int, str]:
-    known = ["", *DTYPES]
-    return (known.index(dtype) if dtype in known else len(known)), dtype
+def dtype_order(dtype: str) -> tuple[int, str]:
+    """What dtypes are sorted by: those of the kit from float32 on, then others, and last what concerns none."""
+    return (DTYPES.index(dtype) if dtype in DTYPES else len(DTYPES) + (not dtype)), dtype
 
 
 @dataclass(frozen=True)
@@ -220,12 +228,7 @@ def idle(report: Report, declarations: Iterable[Declaration]) -> list[Declaratio
 
 def failures(report: Report) -> list[Result]:
     """What is bad: first one of each kernel and aspect, then the others."""
-    seen: Counter[tuple[str, str, str]] = Counter()
-    ranked = []
-    for result in report.bad:
-        key = (result.op, result.kernel, result.aspect)
-        ranked.append((seen[key], result))
-        seen[key] += 1
+    ranked = zip(earlier((r.op, r.kernel, r.aspect) for r in report.bad), report.bad, strict=True)
     return [result for _, result in sorted(ranked, key=lambda pair: pair[0])]
 
 
