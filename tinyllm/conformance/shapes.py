@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyllm.errors import TinyllmError, suggest
 from tinyllm.graph.tools.trace import Recorded
-from tinyllm.spec.cases import Case, Draw, constant, integers, normal, quantized
+from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal, quantized
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.rope import Rope, RopeScaling
@@ -51,16 +51,10 @@ def to_line(call: Recorded, count: int) -> str:
 
 
 def _encoded(value: Any) -> Any:
+    """The value of an attribute: tuples are lists, one of `SETTINGS` is an object of its class and fields."""
     if type(value).__name__ in SETTINGS:
-        return {
-            type(value).__name__: {n: _encoded(v) if not isinstance(v, dict) else v for n, v in _fields(value).items()}
-        }
+        return {type(value).__name__: {f.name: _encoded(getattr(value, f.name)) for f in dataclass_fields(value)}}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    values = asdict(value)
-    return values | {n: getattr(value, n) for n in values if type(getattr(value, n)).__name__ in SETTINGS}
 
 
 def check_writable(path: Path) -> None:
@@ -159,9 +153,9 @@ def _one_of(field: str, value: Any, known: Iterable[Any]) -> Any:
 
 def _case(line: Any, specs: Mapping[str, OpSpec], schemes: Mapping[str, Scheme], number: int) -> tuple[str, Case]:
     fields = _object("", line)
-    for needed in ("op", "inputs"):
+    for needed, what in (("op", "the name of an op"), ("inputs", "an object")):
         if needed not in fields:
-            raise _wrong(needed, "the name of an op" if needed == "op" else "an object", "nothing")
+            raise _wrong(needed, what, "nothing")
     spec = specs[_one_of("op", fields["op"], specs)]
     _integer("count", fields.get("count", 1), 1)
     given, settings = _object("inputs", fields["inputs"]), _object("attributes", fields.get("attributes", {}))
@@ -233,7 +227,7 @@ def _input(
         values[name] = _numbers(f"{name}.values", given["values"], dtype, shape)
         return ArrayType(shape, dtype), constant(values[name])
     if dtype == "bool":
-        return ArrayType(shape, dtype), Draw(shape, lambda rng: rng.random(shape) < 0.7)
+        return ArrayType(shape, dtype), booleans(*shape)
     if dtype in INTEGERS:
         return ArrayType(shape, dtype), integers(0, 2, *shape)
     wide = len(shape) == 2 and name.endswith(("weight", "proj"))

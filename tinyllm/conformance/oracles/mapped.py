@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tinyllm.conformance.example import Example
@@ -16,14 +16,12 @@ class NotMappedError(Exception):
 
 @dataclass(frozen=True)
 class Mapped:
-    """A call of an op and the outputs that the judge gives, as numpy arrays. left_out: outputs of the judge's that ours
-    has not."""
+    """A call of an op and the outputs that the judge gives, as numpy arrays."""
 
     op: str
     inputs: Mapping[str, Any]
     attributes: Mapping[str, Any]
     expected: tuple[Any, ...]
-    left_out: tuple[str, ...] = field(default=())
 
     def example(self, spec: OpSpec, case: str) -> Example:
         """The call as an example of its op; its dtype is that of the first output."""

@@ -46,26 +46,17 @@ NODES: dict[str, Node] = {
 
 
 class Entry(NamedTuple):
-    """A case of ONNX's: its type of node, `run` or the reason why not, the ops that run it (else the nearest one),
-    outputs left out."""
+    """A case of ONNX's: its type of node, `run` or the reason why not, the ops that run it (else the nearest one)."""
 
     case: str
     node: str
     how: str
     ops: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-
-
-class Judged(NamedTuple):
-    """An entry and its calls."""
-
-    entry: Entry
-    calls: tuple[Mapped, ...]
 
 
 @lru_cache(maxsize=1)
-def judged() -> tuple[Judged, ...]:
-    """Every case of every node above.
+def judged() -> tuple[tuple[Entry, tuple[Mapped, ...]], ...]:
+    """Every case of every node above, and the calls that it becomes.
 
     Raises:
         TinyllmError: onnx is not installed.
@@ -73,24 +64,12 @@ def judged() -> tuple[Judged, ...]:
     return tuple(_judged(case) for case in load(NODES))
 
 
-def listing() -> list[Entry]:
-    """What becomes of every case, in ONNX's order."""
-    return [entry for entry, _ in judged()]
-
-
-def counts() -> dict[str, tuple[int, int, int]]:
-    """By type of node: cases found, run, and listed with a reason."""
-    found = {node: [e.how == RUN for e in listing() if e.node == node] for node in NODES}
-    return {node: (len(runs), sum(runs), len(runs) - sum(runs)) for node, runs in found.items()}
-
-
-def _judged(case: OnnxCase) -> Judged:
+def _judged(case: OnnxCase) -> tuple[Entry, tuple[Mapped, ...]]:
     node = NODES[case.node]
     try:
         if isinstance(node.mapping, str):
             raise NotMappedError(node.mapping)
         calls = tuple(node.mapping(case))
     except NotMappedError as error:
-        return Judged(Entry(case.name, case.node, str(error), (node.op,)), ())
-    left_out = tuple(dict.fromkeys(name for call in calls for name in call.left_out))
-    return Judged(Entry(case.name, case.node, RUN, tuple(call.op for call in calls), left_out), calls)
+        return Entry(case.name, case.node, str(error), (node.op,)), ()
+    return Entry(case.name, case.node, RUN, tuple(call.op for call in calls)), calls

@@ -15,7 +15,8 @@ from tinyllm.conformance.oracles.mapped import Mapped, NotMappedError
 from tinyllm.conformance.oracles.onnx_cases import OnnxCase
 
 WEIGHTS = 3
-"""The `qk_matmul_output_mode` that gives what comes out of the softmax; the others give scores."""
+"""The `qk_matmul_output_mode` that gives what comes out of the softmax; the others give scores
+before it, which no op of ours gives."""
 
 
 def attention(case: OnnxCase) -> list[Mapped]:
@@ -32,27 +33,25 @@ def attention(case: OnnxCase) -> list[Mapped]:
     settings = {"scale": setting("scale"), "softcap": setting("softcap") or None}
     lengths = given.get("nonpad_kv_seqlen")
     y = _unpacked(case.outputs["Y"], setting("q_num_heads"))
-    scores = "qk_matmul_output" in case.outputs and setting("qk_matmul_output_mode", 0) != WEIGHTS
-    left_out = ("qk_matmul_output: scores before the softmax",) if scores else ()
 
     here = mask if native is not None else _both(mask, places)
     ours = (native or {}) | settings
     extra = {} if lengths is None else {"kv_lengths": lengths}
-    calls = [_call("gqa", {"q": q, "k": all_k, "v": all_v, "mask": here} | extra, ours, (y,), left_out)]
+    calls = [_call("gqa", {"q": q, "k": all_k, "v": all_v, "mask": here} | extra, ours, (y,))]
     if lengths is not None:  # sdpa and mha have no lengths: they are in the mask
         here, ours = _both(mask, places), settings
     if q.shape[1] == k.shape[1]:
-        calls.append(_call("sdpa", {"q": q, "k": all_k, "v": all_v, "mask": here}, ours, (y,), left_out))
+        calls.append(_call("sdpa", {"q": q, "k": all_k, "v": all_v, "mask": here}, ours, (y,)))
     inputs = _projected(q, k, v) | {"past_k": past_k, "past_v": past_v, "mask": here}
     ours = ours | {"num_heads": q.shape[1], "num_kv_heads": k.shape[1]}
     outputs = [_packed(y)]
-    if "qk_matmul_output" in case.outputs and not scores:
+    if "qk_matmul_output" in case.outputs and setting("qk_matmul_output_mode", 0) == WEIGHTS:
         ours["need_weights"] = "heads"
         outputs.append(case.outputs["qk_matmul_output"])
     if "present_key" in case.outputs:
         ours["return_kv"] = True
         outputs += [case.outputs["present_key"], case.outputs["present_value"]]
-    return [*calls, _call("mha", inputs, ours, tuple(outputs), left_out)]
+    return [*calls, _call("mha", inputs, ours, tuple(outputs))]
 
 
 def flex_attention(case: OnnxCase) -> list[Mapped]:
@@ -68,15 +67,13 @@ def flex_attention(case: OnnxCase) -> list[Mapped]:
         mask = _added(graph, (*q.shape[:-1], k.shape[-2]), q.dtype) if cap is None else None
     inputs = {"q": q, "k": k, "v": v, "mask": mask}
     ops = ("gqa", "sdpa") if q.shape[1] == k.shape[1] else ("gqa",)
-    return [_call(op, inputs, settings, (case.outputs["Y"],), ()) for op in ops]
+    return [_call(op, inputs, settings, (case.outputs["Y"],)) for op in ops]
 
 
-def _call(
-    op: str, inputs: dict[str, Any], attributes: dict[str, Any], outputs: tuple[Any, ...], left_out: tuple[str, ...]
-) -> Mapped:
+def _call(op: str, inputs: dict[str, Any], attributes: dict[str, Any], outputs: tuple[Any, ...]) -> Mapped:
     """Without what is absent."""
     present = {n: v for n, v in inputs.items() if v is not None}
-    return Mapped(op, present, {n: v for n, v in attributes.items() if v is not None}, outputs, left_out)
+    return Mapped(op, present, {n: v for n, v in attributes.items() if v is not None}, outputs)
 
 
 def _unpacked(x: Any, heads: int | None) -> Any:

@@ -3,7 +3,7 @@ outputs."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,8 +51,10 @@ def load(nodes: Iterable[str]) -> list[OnnxCase]:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            for node in sorted(wanted):
-                _import(f"{CASES}.{node.lower()}", f"{CASES}.{_snake(node)}")
+            for node in sorted(wanted):  # this version of ONNX may not have it yet
+                for name in (f"{CASES}.{node.lower()}", f"{CASES}.{_snake(node)}"):
+                    if importlib.util.find_spec(name):
+                        importlib.import_module(name)
     finally:
         np.random.set_state(state)
     made = getattr(package, "_NodeTestCases", None)
@@ -62,18 +64,6 @@ def load(nodes: Iterable[str]) -> list[OnnxCase]:
     return [
         _case(onnx, case) for case in made if EXPANDED not in case.name and case.model.graph.node[0].op_type in wanted
     ]
-
-
-def _import(*names: str) -> None:
-    """The first module of these that is there; none, where this version of ONNX has no such node yet."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-        else:
-            return
 
 
 def _snake(name: str) -> str:
