@@ -29,12 +29,8 @@ def qkv(subject: Subject, draws: Draws, length: int, keys: int, groups: int = 0)
 
 def settings(draws: Draws) -> dict[str, Any]:
     """A scale or a softcap, now and then."""
-    found: dict[str, Any] = {}
-    if draws.flag():
-        found["scale"] = draws.pick(0.5, -0.7)
-    if draws.pick(False, False, False, True):
-        found["softcap"] = draws.pick(2.0, 30.0)
-    return found
+    scale = {"scale": draws.pick(0.5, -0.7)} if draws.flag() else {}
+    return scale | ({"softcap": draws.pick(2.0, 30.0)} if draws.pick(False, False, False, True) else {})
 
 
 def layer(

@@ -20,26 +20,24 @@ class Sequences:
     k: list[Any]
     v: list[Any]
 
-    def inputs(self, page: int, order: Any, keep: tuple[int, ...] | None = None) -> dict[str, Any]:
+    def inputs(self, page: int, order: Any) -> dict[str, Any]:
         """The flat batch over pages of a size, given out in an order; slots that belong to nobody hold NaN."""
-        chosen = range(len(self.q)) if keep is None else keep
-        lengths = [len(self.k[b]) for b in chosen]
+        lengths = [len(k) for k in self.k]
         counts = [-(-n // page) for n in lengths]
         order = np.argsort(order[: sum(counts) + 1], kind="stable")
         table = np.full((len(lengths), max(counts, default=0)), -1, np.int32)
         k_pages, v_pages = (
             np.full((len(order), a[0].shape[1], page, a[0].shape[2]), np.nan, a[0].dtype) for a in (self.k, self.v)
         )
-        taken = 0
-        for row, b in enumerate(chosen):
-            table[row, : counts[row]] = order[taken : taken + counts[row]]
-            taken += counts[row]
-            for slot in range(lengths[row]):
-                place = table[row, slot // page]
-                k_pages[place, :, slot % page], v_pages[place, :, slot % page] = self.k[b][slot], self.v[b][slot]
-        starts = np.cumsum([0, *(len(self.q[b]) for b in chosen)])
+        given = np.split(order, np.cumsum(counts))  # the last page is nobody's
+        for row, (pages, k, v) in enumerate(zip(given[:-1], self.k, self.v, strict=True)):
+            table[row, : counts[row]] = pages
+            slots = np.arange(lengths[row])
+            k_pages[pages[slots // page], :, slots % page] = k
+            v_pages[pages[slots // page], :, slots % page] = v
+        starts = np.cumsum([0, *map(len, self.q)])
         return {
-            "q": np.concatenate([self.q[b] for b in chosen]),
+            "q": np.concatenate(self.q),
             "k_pages": k_pages,
             "v_pages": v_pages,
             "q_start": starts.astype(np.int32),
@@ -82,7 +80,8 @@ def neighbouring_sequence(subject: Subject, draws: Draws) -> str:
     """A sequence gives the same alone as between others, whatever those hold."""
     made, attributes = _sequences(draws, 3), _attributes(draws)
     page, order = draws.pick(2, 1, 4), _order(draws)
-    alone = draws.run(subject, made.inputs(page, order, (1,)), **attributes)
+    second = Sequences(made.q[1:2], made.k[1:2], made.v[1:2])
+    alone = draws.run(subject, second.inputs(page, order), **attributes)
     for _ in range(2):
         start = len(made.q[0])
         among = draws.run(subject, made.inputs(page, order), **attributes).outputs[0]
@@ -144,9 +143,8 @@ def wide_window(subject: Subject, draws: Draws) -> str:
 def appended_one_by_one(subject: Subject, draws: Draws) -> str:
     """Tokens appended one by one, in any order, leave what they leave in one go; no other slot changes."""
     count, heads, page, dim, value_dim = (draws.pick(*o) for o in ((2, 1, 4), (2, 1), (4, 1, 3), (4, 1), (3, 4)))
-    tokens = draws.pick(2, 1, 0, 3, 5)
+    tokens = min(draws.pick(2, 1, 0, 3, 5), count * page)
     slots = draws.rng.permutation(count * page)[:tokens].astype(np.int32)
-    tokens = len(slots)
     pages = {"k_pages": draws.normal(count, heads, page, dim), "v_pages": draws.normal(count, heads, page, value_dim)}
     new = {"k": draws.normal(tokens, heads, dim), "v": draws.normal(tokens, heads, value_dim)}
     whole = draws.run(subject, pages | new | {"slots": slots})

@@ -9,11 +9,10 @@ import numpy as np
 
 from tinyllm.conformance.properties.attention import layer
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
+from tinyllm.conformance.properties.rope import SCALINGS, YARN
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.rope import RopeScaling
 
-SCALINGS = (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, 64), RopeScaling("yarn", 4.0, 32))
 INDICES = ("int32", "int64", "uint8")
 
 
@@ -110,7 +109,7 @@ def _rope_settings(draws: Draws, width: int | None) -> tuple[dict[str, Any], dic
     if draws.pick(False, False, True):
         pairs = draws.pick(*(n for n in (1, 2, 3) if width is None or 2 * n <= width))
         return {"inv_freq": draws.rng.random(pairs).astype(np.float32)}, attributes
-    attributes |= {"base": draws.pick(10000.0, 5e5, 100.0), "scaling": draws.pick(*SCALINGS)}
+    attributes |= {"base": draws.pick(10000.0, 5e5, 100.0), "scaling": draws.pick(*SCALINGS, YARN)}
     if width is None or draws.flag():
         attributes["dims"] = draws.pick(*(n for n in (2, 4, 8, 64) if width is None or n <= width))
     return {}, attributes

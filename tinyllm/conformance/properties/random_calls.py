@@ -21,9 +21,7 @@ def random_call(draws: Draws, spec: OpSpec, lead: tuple[int, ...] | None = None)
         lead = tuple(draws.pick(*draws.sizes) for _ in range(draws.pick(*RANKS)))
     elif lead is None:
         lead = draws.pick(*LEADS)
-    recipe = RECIPES.get(spec.name)
-    inputs, attributes = recipe(draws, spec, lead) if recipe else generic(draws, spec, lead)
-    return inputs, attributes
+    return RECIPES.get(spec.name, generic)(draws, spec, lead)
 
 
 def _ids(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:

@@ -17,14 +17,11 @@ YARN = RopeScaling("yarn", 4.0, 32)
 
 
 def _settings(draws: Draws, dims: int, *scalings: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {
+    return {
         "base": draws.pick(10000.0, 5e5),
         "traditional": draws.flag(),
         "scaling": draws.pick(*scalings),
-    }
-    if draws.flag():
-        settings["dims"] = draws.pick(2, dims)
-    return settings
+    } | ({"dims": draws.pick(2, dims)} if draws.flag() else {})
 
 
 def _pairs(x: Any, dims: int, traditional: bool) -> Any:
@@ -47,8 +44,7 @@ def norms_stay(subject: Subject, draws: Draws) -> str:
     inner = run.example.inner_scales[0]  # an error of the angle changes no length
     turning = 0.0 if inner is None else subject.spec.tolerance * eps(run.example.inner_dtype) * np.abs(inner)
     bound = 2 * np.sqrt(_pairs(run.error - turning, dims, settings["traditional"]))
-    message = draws.beyond(after, before, bound)
-    return f"lengths of pairs change: {message}" if message else ""
+    return draws.beyond(after, before, bound, "lengths of pairs change: ")
 
 
 def relative_position(subject: Subject, draws: Draws) -> str:
@@ -66,8 +62,7 @@ def relative_position(subject: Subject, draws: Draws) -> str:
         a, b = turned(q, where), turned(k, where + apart)
         products.append(np.sum(a.first * b.first))
         bound += np.sum(a.error * np.abs(b.first) + np.abs(a.first) * b.error)
-    message = draws.beyond(products[1], products[0], bound)
-    return f"q.k of tokens {apart} apart changes with the place: {message}" if message else ""
+    return draws.beyond(products[1], products[0], bound, f"q.k of tokens {apart} apart changes with the place: ")
 
 
 def offset_is_positions(subject: Subject, draws: Draws) -> str:
@@ -102,9 +97,9 @@ def on_the_circle(subject: Subject, draws: Draws) -> str:
     settings = {"dims": draws.pick(4, 2, 16), "base": draws.pick(10000.0, 5e5), "scaling": draws.pick(*SCALINGS)}
     run = draws.run(subject, {"positions": positions}, **settings)
     cos, sin = (a.astype(np.float64) for a in run.outputs)
-    message = draws.beyond(cos**2 + sin**2, np.ones_like(cos), 4 * subject.spec.tolerance * 2.0**-23)
+    message = draws.beyond(cos**2 + sin**2, np.ones_like(cos), 4 * subject.spec.tolerance * 2.0**-23, "cos^2 + sin^2: ")
     back = draws.run(subject, {"positions": np.negative(positions)}, **settings)
-    return f"cos^2 + sin^2: {message}" if message else draws.differ(run, back.outputs[0], -back.outputs[1])
+    return message or draws.differ(run, back.outputs[0], -back.outputs[1])
 
 
 def turned_back(subject: Subject, draws: Draws) -> str:
@@ -123,8 +118,7 @@ def turned_back(subject: Subject, draws: Draws) -> str:
     lengths = np.sqrt(2 * _pairs(there.error, 2 * pairs, traditional))  # an error of a pair turns with it
     spread = np.repeat(lengths, 2, axis=-1) if traditional else np.concatenate([lengths, lengths], axis=-1)
     bound = spread + back.error[..., : 2 * pairs]
-    message = draws.beyond(back.first[..., : 2 * pairs], x[..., : 2 * pairs], bound)
-    return f"turned and turned back: {message}" if message else ""
+    return draws.beyond(back.first[..., : 2 * pairs], x[..., : 2 * pairs], bound, "turned and turned back: ")
 
 
 PROPERTIES = (

@@ -157,9 +157,9 @@ class Draws:
         ).message
         return message.replace("the reference", "the other").replace("reference", "the other")
 
-    def beyond(self, got: Any, wanted: Any, bound: Any) -> str:
-        """The element that is off by more than the bound, which is per element and stated in the op's rounding
-        errors."""
+    def beyond(self, got: Any, wanted: Any, bound: Any, what: str = "") -> str:
+        """The element that is off by more than the bound, which is per element and stated in the op's rounding errors;
+        what is compared stands before it."""
         got, wanted = np.atleast_1d(np.asarray(got, np.float64)), np.atleast_1d(np.asarray(wanted, np.float64))
         error = np.abs(got - wanted)
         bound = np.broadcast_to(np.asarray(bound) * self.admitted.factor + 1e-30, error.shape)
@@ -167,7 +167,7 @@ class Draws:
         if not np.any(bad):
             return ""
         index = tuple(int(i[0]) for i in np.nonzero(bad))
-        return f"{got[index]:.9g} instead of {wanted[index]:.9g} at {index} (off by {bound[index]:.3g} at most)"
+        return f"{what}{got[index]:.9g} instead of {wanted[index]:.9g} at {index} (off by {bound[index]:.3g} at most)"
 
 
 @lru_cache(maxsize=64)
