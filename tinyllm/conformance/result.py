@@ -65,7 +65,5 @@ class Result:
     def from_json(fields: dict[str, Any]) -> Result:
         """What `to_json` gave."""
         defaults = {"kernel": "", "dtype": "", "case": "", "aspect": "", "how": ""}
-        known = (
-            defaults | fields | {"outcome": Outcome(fields["outcome"]), "declared": tuple(fields.get("declared", ()))}
-        )
-        return Result(**known)
+        read = {"outcome": Outcome(fields["outcome"]), "declared": tuple(fields.get("declared", ()))}
+        return Result(**defaults | fields | read)

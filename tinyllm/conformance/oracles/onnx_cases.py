@@ -84,8 +84,7 @@ def _named(onnx: Any, edges: Iterable[str], formal: Any, values: Iterable[Any]) 
     edges, names = list(edges), [f.name for f in formal]
     names += [f"{names[-1]}_{i}" for i in range(1, len(edges) - len(names) + 1)]
     present = [name for name, edge in zip(names, edges, strict=False) if edge]
-    return {name: _array(onnx, value) for name, value in zip(present, values, strict=True)}
-
-
-def _array(onnx: Any, value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else onnx.numpy_helper.to_array(value)
+    return {
+        name: np.asarray(value) if isinstance(value, np.ndarray | np.generic) else onnx.numpy_helper.to_array(value)
+        for name, value in zip(present, values, strict=True)
+    }

@@ -125,10 +125,9 @@ def _compared(old: Report, new: Report) -> Diff:
         if not _mended(was, now) and now.id not in regressed
     ]
     added = [Change("new", r.id, "", r.outcome, r.message) for key, r in after.items() if key not in before]
-    order = list(Kind)
     return Diff(
         len(both),
-        tuple(sorted(regressions, key=lambda c: order.index(Kind(c.kind)))),
+        tuple(sorted(regressions, key=lambda c: list(Kind).index(Kind(c.kind)))),
         tuple(fixed),
         tuple(sorted(added, key=lambda c: Outcome(c.new) not in BAD)),
         len(missing) - len(gone),

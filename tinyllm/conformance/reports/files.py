@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinyllm.conformance.reports.html import html
 from tinyllm.conformance.reports.json_file import read_document
+from tinyllm.conformance.reports.markdown import markdown
 from tinyllm.conformance.reports.report import VERSION, Report
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
@@ -61,13 +63,7 @@ def rendered(suffix: str, reports: Sequence[Report]) -> str:
     if suffix == ".json":
         document = {"format": FORMAT, "version": VERSION, "reports": [r.to_json() for r in reports]}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
-    if suffix == ".md":
-        from tinyllm.conformance.reports.markdown import markdown
-
-        return markdown(reports)
-    from tinyllm.conformance.reports.html import html
-
-    return html(reports)
+    return markdown(reports) if suffix == ".md" else html(reports)
 
 
 def read(path: str | Path) -> list[Report]:

@@ -20,19 +20,8 @@ def read_document(path: str | Path, command: str, name: str, version: int) -> di
         InvalidInputError: the file cannot be read, is no JSON or another document; names the file, and the line where
             there is one.
     """
-    document = _read_json(path)
-    if not isinstance(document, dict) or document.get("format") != name:
-        raise InvalidInputError(f"{path}: is no report of {command}: expected an object with format {name!r}")
-    if document.get("version") != version:
-        raise InvalidInputError(
-            f"{path}: has version {document.get('version')!r} of the report, this tinyllm reads {version}"
-        )
-    return document
-
-
-def _read_json(path: str | Path) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -41,3 +30,10 @@ def _read_json(path: str | Path) -> Any:
         raise InvalidInputError(f"{path}: line {error.lineno}: is no JSON: {error.msg}") from error
     except (RecursionError, ValueError) as error:  # nested too deep; a number of too many digits
         raise InvalidInputError(f"{path}: is no report: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != name:
+        raise InvalidInputError(f"{path}: is no report of {command}: expected an object with format {name!r}")
+    if document.get("version") != version:
+        raise InvalidInputError(
+            f"{path}: has version {document.get('version')!r} of the report, this tinyllm reads {version}"
+        )
+    return document
