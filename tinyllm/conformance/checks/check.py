@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from tinyllm.conformance.example import SHORT, Example, dtypes_of, make_example
@@ -21,6 +21,13 @@ from tinyllm.spec.types import Call
 
 TIERS = ("smoke", "full", "model", "fuzz")
 """`full` includes `smoke`; `model` and `fuzz` stand by themselves."""
+
+
+MOST_HELD = 128
+"""Examples whose data is kept."""
+
+_RECENT: dict[tuple[str, int, str, int], tuple[Case, Example]] = {}
+"""Those used last by all trials; each with its case, so that no other can have the case's id meanwhile."""
 
 
 class DeclaredError(TinyllmError):
@@ -146,12 +153,8 @@ class Trial:
     def safety_dtypes(self) -> list[str]:
         """Those in which views, repeats and hidden elements are tried: float32 or the first that is there; past smoke
         also 16 bits."""
-        first = [d for d in ("float32", *self.dtypes) if d in self.dtypes][:1]
-        return (
-            first
-            if set(self.plan.tiers) == {"smoke"}
-            else [d for d in self.dtypes if d in first or d in ("float16", "bfloat16")]
-        )
+        wanted = [*self.dtypes[:1], *(() if set(self.plan.tiers) == {"smoke"} else ("float16", "bfloat16"))]
+        return [d for d in self.dtypes if d in wanted]
 
     @property
     def asked_dtypes(self) -> list[str]:
@@ -160,7 +163,12 @@ class Trial:
 
     def example(self, case: Case, dtype: str) -> Example:
         """The case with its data; the last ones are kept for the next kernel."""
-        return _example(self.spec.name, case.id, dtype, self.plan.seed, _Held(self.spec, case))
+        key = self.spec.name, id(case), dtype, self.plan.seed
+        held = _RECENT.pop(key, None) or (case, make_example(self.spec, case, dtype, self.plan.seed))
+        _RECENT[key] = held  # what was used last stands last
+        if len(_RECENT) > MOST_HELD:
+            del _RECENT[next(iter(_RECENT))]
+        return held[1]
 
     def call(self, case: Case, dtype: str) -> Call:
         """The call of a case, kept for all that is asked about it: drawing its data takes far longer."""
@@ -195,22 +203,3 @@ class Trial:
             raise DeclaredError(reason)
 
         return self.check(case, run, **about)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A spec and a case that stand for themselves: the names beside them say which they are."""
-
-    spec: OpSpec
-    case: Case
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and other.case is self.case
-
-
-@lru_cache(maxsize=128)
-def _example(op: str, case: str, dtype: str, seed: int, held: _Held) -> Example:
-    return make_example(held.spec, held.case, dtype, seed)
