@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyllm.spec.cases import Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
-from tinyllm.spec.op_spec import REQUIRED, OpSpec
+from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType, Call
 from tinyllm.spec.validation import check_call
@@ -146,11 +146,9 @@ class Example:
     def _sizes(self, model: Callable[..., Any] | None) -> tuple[Any, ...]:
         if model is None:
             return (None,) * len(self.expected)
-        defaults = {a.name: a.default for a in self.spec.attributes if a.default is not REQUIRED}
+        outputs = self.expected if len(self.expected) > 1 else self.expected[0]
         with np.errstate(all="ignore"):
-            sizes = model(
-                self.wide, defaults | self.attributes, self.expected if len(self.expected) > 1 else self.expected[0]
-            )
+            sizes = model(self.wide, self.call.attributes, outputs)
         return sizes if isinstance(sizes, tuple) else (sizes,) * len(self.expected)
 
     @property
@@ -163,8 +161,7 @@ class Example:
         """Per input, where that is some: True at elements that no output depends on."""
         if self.spec.unread is None:
             return {}
-        defaults = {a.name: a.default for a in self.spec.attributes if a.default is not REQUIRED}
-        found = self.spec.unread(self.wide, defaults | self.attributes)
+        found = self.spec.unread(self.wide, self.call.attributes)
         return {name: where for name, where in found.items() if np.any(where)}
 
     def positional(self, inputs: Mapping[str, Any]) -> list[Any]:

@@ -126,11 +126,9 @@ def _judge_quant(output: Any, wanted: QuantWeight, scale: Any, dtype: str, most:
     """A quantized weight is judged by its format and by what it gives back dequantized."""
     if not isinstance(output, QuantWeight):
         return Verdict(f"{type(output).__name__} instead of a QuantWeight")
-    for name in ("scheme", "shape"):
-        if getattr(output, name) != getattr(wanted, name):
-            return Verdict(f"{name} {getattr(output, name)} instead of {getattr(wanted, name)}")
-    if output.dtype != dtype:
-        return Verdict(f"dtype {output.dtype} instead of {dtype}")
+    for name, right in (("scheme", wanted.scheme), ("shape", wanted.shape), ("dtype", dtype)):
+        if getattr(output, name) != right:
+            return Verdict(f"{name} {getattr(output, name)} instead of {right}")
     floats = "float32" if dtype in ("float32", "float64") else "float16"
     parts = wanted.scheme.parts(wanted.shape)
     for name in output.arrays.keys() | wanted.arrays.keys():

@@ -25,6 +25,9 @@ from tinyllm.plugins.declarations import (
 )
 from tinyllm.registry.registry import Registry
 
+EXPECTED = {Outcome.PASS: Outcome.XPASS, Outcome.FAIL: Outcome.XFAIL, Outcome.UNDECLARED: Outcome.XFAIL}
+"""What an outcome is called where a declaration says that the check fails."""
+
 
 class Runner:
     """Runs the checks of a plan; finds out once for each kernel who does its work."""
@@ -46,17 +49,17 @@ class Runner:
         if check.subject and watch:
             check.subject.watch = watch
         start = time.perf_counter()
-        outcome, verdict = _outcome(check, _admitted(declared, check.dtype))
+        factor = max((_factor(d, check.dtype) for d in declared), default=1.0)
+        outcome, verdict = _outcome(check, Admitted(factor, any(isinstance(d, Unrepeatable) for d in declared)))
         seconds = time.perf_counter() - start
         if check.subject:
             check.subject.watch = nullcontext()
-        outcome = _expected(outcome, declared)
+        if any(isinstance(d, ExpectedFailure) for d in declared):
+            outcome = EXPECTED.get(outcome, outcome)
         used = tuple(d.reason for d in declared if _used(d, check.dtype, outcome, verdict))
         if check.subject and not check.subject.exact and outcome is Outcome.PASS and verdict.where:
             used += (f"inexact kernel: an ulp is {INEXACT:g} of the scale (it runs only with --fast, or by name)",)
-        message = verdict.message
-        if outcome is Outcome.XPASS:
-            message = f"passes, although it is expected to fail: {', '.join(used)}"
+        unexpected = f"passes, although it is expected to fail: {', '.join(used)}"
         judged = check.subject is not None and outcome is not Outcome.UNSUPPORTED and (verdict.where or verdict.worst)
         return Result(
             check.id,
@@ -67,7 +70,7 @@ class Runner:
             check.case,
             check.aspect,
             outcome,
-            message,
+            unexpected if outcome is Outcome.XPASS else verdict.message,
             how=self._how(check.subject, check.dtype, watch),
             worst=verdict.worst if judged and math.isfinite(verdict.worst) else None,
             bound=verdict.bound if judged else None,
@@ -111,16 +114,10 @@ def _outcome(check: Check, admitted: Admitted) -> tuple[Outcome, Verdict]:
     except (UnsupportedError, NotImplementedError) as error:
         return Outcome.UNDECLARED, Verdict(f"says only when it runs that it does not support this: {error}")
     except (Exception, SystemExit) as error:  # noqa: BLE001  a backend's code may raise anything, and that is a result
-        return Outcome.FAIL, Verdict(_described(error))
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"in {frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
+        return Outcome.FAIL, Verdict(f"{type(error).__name__}: {error} ({place})")
     return (Outcome.FAIL if verdict.message else Outcome.PASS), verdict
-
-
-def _described(error: BaseException) -> str:
-    """The error, and the innermost line of it outside of the kit."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = frames[-1] if frames else None
-    place = f" (in {frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno})" if frame else ""
-    return f"{type(error).__name__}: {error}{place}"
 
 
 def _factor(declaration: Declaration, dtype: str) -> float:
@@ -128,11 +125,6 @@ def _factor(declaration: Declaration, dtype: str) -> float:
     if isinstance(declaration, RoundedSteps):
         return eps(dtype) / eps("float32") if dtype in HALVES else 1.0
     return declaration.factor if isinstance(declaration, Widened) else 1.0
-
-
-def _admitted(declared: list[Declaration], dtype: str) -> Admitted:
-    factors = [_factor(d, dtype) for d in declared]
-    return Admitted(max(factors, default=1.0), any(isinstance(d, Unrepeatable) for d in declared))
 
 
 def _used(declaration: Declaration, dtype: str, outcome: Outcome, verdict: Verdict) -> bool:
@@ -143,14 +135,6 @@ def _used(declaration: Declaration, dtype: str, outcome: Outcome, verdict: Verdi
         narrow = verdict.bound / _factor(declaration, dtype)
         return verdict.bound > 0 and (verdict.worst > narrow or verdict.mean > narrow * MEAN_SHARE)
     return bool(verdict.where)
-
-
-def _expected(outcome: Outcome, declared: list[Declaration]) -> Outcome:
-    if not any(isinstance(d, ExpectedFailure) for d in declared):
-        return outcome
-    if outcome is Outcome.PASS:
-        return Outcome.XPASS
-    return Outcome.XFAIL if outcome in BAD else outcome
 
 
 def snippet(check_id: str, aspect: str, plan: Plan) -> str:

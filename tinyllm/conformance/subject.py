@@ -34,6 +34,8 @@ class Subject:
 
     def __init__(self, registry: Registry, backend: Backend, spec: OpSpec, kernel: Kernel | None) -> None:
         self.registry, self.backend, self.spec, self.kernel = registry, backend, spec, kernel
+        self.host = kernel.host if kernel else spec.host
+        """Inputs that stay numpy."""
         self.watch: AbstractContextManager[Any] = nullcontext()
         """What each run of the kernel's own function happens in."""
 
@@ -60,10 +62,8 @@ class Subject:
     @cached_property
     def function(self) -> Callable[..., Any]:
         """The function itself, its signature checked."""
-        choice = Choice(
-            self.spec.name, self.backend, self.kernel, (), "on trial", Call(self.spec.name, {}, {}), by=self.by
-        )
-        return self.registry.bind(choice).function
+        call = Call(self.spec.name, {}, {})
+        return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", call, by=self.by)).function
 
     def _candidate(self, call: Call, weights_packed: bool) -> tuple[Candidate | None, dict[Form, Call]]:
         ways = forms(self.spec, replace(call, device=self.backend.device, weights_packed=weights_packed))
@@ -84,8 +84,7 @@ class Subject:
         """The kernel, made ready for a call as a bound program has it."""
         taken, ways = self._candidate(call, True)
         form = taken.form if taken else Form.AS_IT_IS
-        seen = ways[form]
-        return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", seen, form, self.by))
+        return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", ways[form], form, self.by))
 
     def seen(self, example: Example) -> Example:
         """The example as the kernel sees it: with a quantized weight that is expanded for it the matrix that it stands
@@ -103,8 +102,7 @@ class Subject:
 
     def native(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Copies as native arrays; inputs that the kernel wants on the host stay numpy."""
-        host = self.kernel.host if self.kernel else self.spec.host
-        return {n: copied(v) if n in host else to_native(self.backend, copied(v)) for n, v in inputs.items()}
+        return {n: copied(v) if n in self.host else to_native(self.backend, copied(v)) for n, v in inputs.items()}
 
     def run(self, example: Example, natives: Mapping[str, Any]) -> tuple[Any, ...]:
         """Native outputs on native inputs."""
@@ -133,12 +131,10 @@ class Subject:
 def subjects(registry: Registry, backend: Backend, spec: OpSpec) -> list[Subject]:
     """Every kernel of a backend for an op; where there is none, the reference, if the backend has a namespace for
     it."""
-    kernels: list[Kernel | None] = [*registry.kernels(backend.name, spec.name)]
-    if backend.device == "cpu":
-        kernels += registry.kernels(EVERY_CPU, spec.name)
-    if not registry.kernels(backend.name, spec.name) and backend.xp is not None:
-        kernels.append(None)
-    return [Subject(registry, backend, spec, kernel) for kernel in kernels]
+    own = registry.kernels(backend.name, spec.name)
+    shared = registry.kernels(EVERY_CPU, spec.name) if backend.device == "cpu" else []
+    by_formula = [None] if not own and backend.xp is not None else []
+    return [Subject(registry, backend, spec, kernel) for kernel in (*own, *shared, *by_formula)]
 
 
 def to_native(backend: Backend, value: Any) -> Any:

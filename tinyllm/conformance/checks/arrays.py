@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinyllm.conformance.checks.check import Admitted, Check, Plan
+from tinyllm.conformance.checks.check import Check, Plan
 from tinyllm.conformance.example import DTYPES, SHORT
 from tinyllm.conformance.judge import Verdict
 from tinyllm.plugins.backend import Backend
@@ -46,11 +46,13 @@ def arrays(backend: Backend, plan: Plan) -> Iterator[Check]:
 
 def _check(backend: Backend, case: str, dtype: str, test: Callable[[Backend, str, str], Iterator[str]]) -> Check:
     """A check that holds where all that a test yields is empty; otherwise it tells the first that is not."""
-
-    def run(admitted: Admitted) -> Verdict:
-        return Verdict(next(filter(None, test(backend, case, dtype)), ""))
-
-    return Check(backend.name, OP, case, run, dtype=dtype)
+    return Check(
+        backend.name,
+        OP,
+        case,
+        lambda admitted: Verdict(next(filter(None, test(backend, case, dtype)), "")),
+        dtype=dtype,
+    )
 
 
 def _numbers(dtype: str) -> np.ndarray:

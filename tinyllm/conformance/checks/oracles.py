@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 
-from tinyllm.conformance.checks.check import Admitted, Check, Trial
+from tinyllm.conformance.checks.check import Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example, dtypes_of
-from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import TinyllmError
 from tinyllm.plugins.kernel import resolve
@@ -81,10 +81,12 @@ def _judged(
     )
 
     def check_of(subject: Subject) -> Check:
-        def run(admitted: Admitted) -> Verdict:
-            return run_and_judge(subject, answered(), Admitted(admitted.factor * factor, admitted.varies))
-
-        return trial.check(example.case, run, subject=subject, **about)
+        return trial.check(
+            example.case,
+            lambda admitted: run_and_judge(subject, answered(), replace(admitted, factor=admitted.factor * factor)),
+            subject=subject,
+            **about,
+        )
 
     taking = [s for s in trial.subjects if declined.get(s.id) == ""]
     yield from map(check_of, taking)

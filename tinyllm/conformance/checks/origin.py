@@ -106,13 +106,10 @@ def _output_bytes(spec: OpSpec, call: Call) -> int:
 
 def _own_roots(registry: Registry, backend: str) -> set[str]:
     """Top-level packages of a backend's kernels and array library."""
-    plugin = registry.plugins.backends[backend]
-    roots = {t.partition(".")[0] for t in plugin.array_types}
-    for kernel in registry.plugins.kernels:
-        if kernel.backend == backend:
-            where = kernel.load if isinstance(kernel.load, str) else getattr(kernel.load, "__module__", "")
-            roots.add(str(where).partition(":")[0].partition(".")[0])
-    return roots
+    loads = [kernel.load for kernel in registry.plugins.kernels if kernel.backend == backend]
+    modules = [load if isinstance(load, str) else str(getattr(load, "__module__", "")) for load in loads]
+    names = (*registry.plugins.backends[backend].array_types, *modules)
+    return {name.partition(":")[0].partition(".")[0] for name in names}
 
 
 def _foreign_roots(registry: Registry, subject: Subject) -> set[str]:

@@ -17,8 +17,7 @@ def properties(trial: Trial) -> Iterator[Check]:
     if trial.plan.shapes or set(trial.plan.tiers) == {"model"}:
         return
     smoke = set(trial.plan.tiers) == {"smoke"}
-    first = [d for d in ("float32", *trial.dtypes) if d in trial.dtypes][:1]
-    wanted = trial.plan.dtypes or (first if smoke else [*first, "bfloat16"])
+    wanted = trial.plan.dtypes or (*trial.dtypes[:1], *(() if smoke else ("bfloat16",)))
     require_hypothesis()
     for subject in trial.subjects:
         for dtype in (d for d in trial.dtypes if d in wanted and takes(trial, subject, d)):

@@ -4,6 +4,7 @@ runs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
@@ -68,11 +69,8 @@ def _error(trial: Trial, bad: BadInput, arrays: str) -> Check:
         inputs = draw_inputs(spec, bad.id, bad.inputs, dtype, trial.plan.seed)
         if arrays == "native":
             inputs = Subject(trial.registry, backend, spec, None).native(inputs)
-        args = []
-        for given in spec.positional:  # by position as far as the spec's order is kept, all else by name
-            if given.name not in inputs:
-                break
-            args.append(inputs.pop(given.name))
+        # by position as far as the spec's order is kept, all else by name
+        args = [inputs.pop(i.name) for i in takewhile(lambda i: i.name in inputs, spec.positional)]
         op = Op(spec, NothingRuns(trial.registry.plugins, trial.registry.settings))
         wanted = f"{bad.error.__name__} with {bad.match!r}"
         try:

@@ -65,10 +65,13 @@ def is_native(subject: Subject, output: Any) -> bool:
 
 
 def _value(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
-    def run(admitted: Admitted) -> Verdict:
-        return run_and_judge(subject, trial.example(case, dtype), admitted)
-
-    return trial.check(case.id, run, subject=subject, dtype=dtype, decision=case.decision)
+    return trial.check(
+        case.id,
+        lambda admitted: run_and_judge(subject, trial.example(case, dtype), admitted),
+        subject=subject,
+        dtype=dtype,
+        decision=case.decision,
+    )
 
 
 def _declined(trial: Trial, case: Case, dtype: str) -> Check:
