@@ -37,11 +37,6 @@ def _info(dtype: str) -> Any:
     return ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
 
 
-def is_float(value: Any) -> bool:
-    """Whether it is a numpy array of floats, those of `ml_dtypes` included."""
-    return isinstance(value, np.ndarray) and str(value.dtype).startswith(("float", "bfloat"))
-
-
 def dtypes_of(spec: OpSpec) -> tuple[str, ...]:
     """The dtypes to test an op in: one, where nothing in the op depends on it."""
     typed = any(i.kind in ("T", "weight", "quant") for i in spec.inputs)
@@ -63,8 +58,8 @@ def arrays_in(value: Any) -> list[Any]:
 
 
 def widen(value: Any) -> Any:
-    """Floats as float64, all else as it is; a quantized weight gives its numbers in float64."""
-    wide = map_arrays(value, lambda a: a.astype(np.float64) if is_float(a) else a)
+    """Floats (of `ml_dtypes` too) as float64, all else as it is; a quantized weight gives its numbers in float64."""
+    wide = map_arrays(value, lambda a: a.astype(np.float64) if str(a.dtype).startswith(("float", "bfloat")) else a)
     return replace(wide, dtype="float64") if isinstance(wide, QuantWeight) else wide
 
 

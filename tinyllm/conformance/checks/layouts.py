@@ -12,7 +12,6 @@ import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
-from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.plugins.backend import Backend
@@ -38,10 +37,12 @@ def layouts(trial: Trial) -> Iterator[Check]:
                 f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}",
                 aspect=aspect,
             )
+    never = {*trial.spec.consumes, *(i.name for i in trial.spec.inputs if i.kind == "int")}  # read on the host
     for dtype in trial.safety_dtypes:
         for case in smoke:
             example = trial.example(case, dtype)
-            shown = _viewable(example)
+            arrays = {n: v for n, v in example.inputs.items() if isinstance(v, np.ndarray) and n not in never}
+            shown = [name for name, array in arrays.items() if array.ndim and array.size]
             for subject in trial.subjects if shown else ():
                 if trial.tries(subject, case, dtype, indirectly=False):
                     for aspect, view in views:
@@ -62,12 +63,6 @@ def find_function(backend: Backend, *names: str) -> Callable[..., Any] | None:
     except Exception:  # noqa: BLE001  the checks of arrays tell
         return None
     return next((f for space in (backend.xp, module) for n in names if callable(f := getattr(space, n, None))), None)
-
-
-def _viewable(example: Example) -> list[str]:
-    """Inputs that a view can show; those that the op consumes, and numbers that it reads on the host, are none."""
-    shown = {i.name for i in example.spec.inputs if i.kind != "int"}.difference(example.spec.consumes)
-    return [n for n, v in example.inputs.items() if n in shown and isinstance(v, np.ndarray) and v.ndim and v.size]
 
 
 View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class OnnxCase:
         return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def load(nodes: Iterable[str]) -> list[OnnxCase]:
+def load(nodes: Collection[str]) -> list[OnnxCase]:
     """The cases of these node types. The wheel makes them anew each time, from the same seed.
 
     Raises:
@@ -46,12 +46,11 @@ def load(nodes: Iterable[str]) -> list[OnnxCase]:
         package = importlib.import_module(CASES)
     except ImportError as error:
         raise TinyllmError(f"--oracle onnx needs the onnx package ({error}); pip install 'tinyllm[onnx]'") from error
-    wanted = set(nodes)
     state = np.random.get_state()  # ONNX seeds the one generator that all share
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            for node in sorted(wanted):  # this version of ONNX may not have it yet
+            for node in sorted(nodes):  # this version of ONNX may not have it yet
                 for name in (f"{CASES}.{node.lower()}", f"{CASES}.{_snake(node)}"):
                     if importlib.util.find_spec(name):
                         importlib.import_module(name)
@@ -62,7 +61,7 @@ def load(nodes: Iterable[str]) -> list[OnnxCase]:
         where = f"onnx {onnx.__version__} keeps its node cases elsewhere than in {CASES}"
         raise TinyllmError(f"--oracle onnx: {where}; pip install 'tinyllm[onnx]'")
     return [
-        _case(onnx, case) for case in made if EXPANDED not in case.name and case.model.graph.node[0].op_type in wanted
+        _case(onnx, case) for case in made if EXPANDED not in case.name and case.model.graph.node[0].op_type in nodes
     ]
 
 

@@ -309,7 +309,6 @@ def _failure(tried: Sequence[Example], message: str, error: Exception | None) ->
 def require_hypothesis() -> Any:
     """The module hypothesis, or a `TinyllmError` that says how to get it."""
     try:
-        import hypothesis
         import hypothesis.strategies
     except ImportError as error:
         raise TinyllmError("properties need hypothesis: pip install 'tinyllm[conformance]'") from error
