@@ -39,6 +39,8 @@ class MlxBackend(Backend):
     def from_numpy(self, array: np.ndarray) -> mx.array:
         if array.dtype == np.float64:
             raise UnsupportedError("mlx: float64 is not computed in float64 there; cast to float32 first")
+        if any(stride < 0 for stride in array.strides):  # which DLPack refuses, of axes of length 1 too
+            array = array.copy()
         array = np.ascontiguousarray(array).reshape(array.shape)
         if array.dtype == ml_dtypes.bfloat16:
             return mx.array(array.view(np.uint16)).view(mx.bfloat16)

@@ -15,7 +15,8 @@ with `size` the sum of the terms' sizes, m the significand of a partial sum, and
 spread evenly. That errors are independent and average to zero is the model of Higham and Mary 2019
 (doi:10.1137/18M1226312), who bound the error by `lambda * sqrt(n) * size * eps / 2` in it. An element may be off by six
 standard deviations, lambda = 1.5, as there are many; a mean by four, as all elements may share one sum. The spec gives
-`sqrt(n) * size` (`sums`). Sums by blocks, by pairs or by lanes are rounded fewer times.
+`sqrt(n) * size` (`sums`), and for a softmax what a long sum loses of terms below half an ulp of it, which is no random
+walk. Sums by blocks, by pairs or by lanes are rounded fewer times.
 
 An output of 16 bits is a number of the inner dtype, rounded once. So it is right if some number within these bounds
 rounds to it: the rounding costs nothing, and any other step that is done in 16 bits is seen.
@@ -41,6 +42,11 @@ SUM_MOST, SUM_MEAN = 6 / 8.2, 4 / 8.2
 
 HALVES = ("float16", "bfloat16")
 """Dtypes narrower than what kernels compute in."""
+
+
+def step_factor(dtype: str) -> float:
+    """How many times as large the errors are of a kernel that rounds to the dtype between its steps."""
+    return eps(dtype) / eps("float32") if dtype in HALVES else 1.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import ml_dtypes
@@ -136,7 +136,7 @@ class Example:
     @cached_property
     def sums(self) -> tuple[Any, ...]:
         """Per output what the errors of long sums are relative to; None: there are none."""
-        return self._sizes(self.spec.sums)
+        return self._sizes(self.spec.sums and partial(self.spec.sums, eps=eps(self.inner_dtype)))
 
     def _sizes(self, model: Callable[..., Any] | None) -> tuple[Any, ...]:
         if model is None:

@@ -8,10 +8,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
-from tinyllm.conformance.bounds import HALVES, INEXACT, MEAN_SHARE
+from tinyllm.conformance.bounds import INEXACT, MEAN_SHARE, step_factor
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Plan, Trial
 from tinyllm.conformance.checks.origin import Watch, origin
-from tinyllm.conformance.example import eps
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.subject import Subject
@@ -123,7 +122,7 @@ def _outcome(check: Check, admitted: Admitted) -> tuple[Outcome, Verdict]:
 def _factor(declaration: Declaration, dtype: str) -> float:
     """By how much a declaration widens the bounds."""
     if isinstance(declaration, RoundedSteps):
-        return eps(dtype) / eps("float32") if dtype in HALVES else 1.0
+        return step_factor(dtype)
     return declaration.factor if isinstance(declaration, Widened) else 1.0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from types import NoneType
@@ -41,7 +41,7 @@ def to_line(call: Recorded, count: int) -> str:
     inputs: dict[str, Any] = {}
     for name, kind in call.types.items():
         if isinstance(kind, QuantType):
-            inputs[name] = {"scheme": kind.scheme.name, **asdict(kind.scheme), "shape": list(kind.shape)}
+            inputs[name] = {"scheme": kind.scheme.name, **kind.scheme.parameters, "shape": list(kind.shape)}
         else:
             inputs[name] = {"dtype": kind.dtype, "shape": list(kind.shape)}
             if name in call.values:
@@ -238,13 +238,13 @@ def _quantized(
     name: str, given: Mapping[str, Any], shape: tuple[int, ...], schemes: Mapping[str, Scheme]
 ) -> tuple[QuantType, Draw]:
     """A weight of a scheme that is registered, its parameters beside its name."""
-    kind = type(schemes[_one_of(f"{name}.scheme", given["scheme"], schemes)])
-    parameters = {f.name: given.get(f.name, "nothing") for f in dataclass_fields(kind)}
+    registered = schemes[_one_of(f"{name}.scheme", given["scheme"], schemes)]
+    parameters = {parameter: given.get(parameter, "nothing") for parameter in registered.parameters}
     for field in given:
         _one_of(name, field, ("scheme", "shape", *parameters))
     for parameter, value in parameters.items():
         _integer(f"{name}.{parameter}", value, 1)
-    scheme = kind(**parameters)
+    scheme = replace(registered, **parameters)
     if len(shape) != 2:
         raise _wrong(f"{name}.shape", "two sizes, rows and columns", list(shape))
     expected = (

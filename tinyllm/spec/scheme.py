@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -50,6 +50,11 @@ class Scheme(ABC):
     def __str__(self) -> str:
         """The name with the parameters: `affine4/32`."""
         return self.name
+
+    @property
+    def parameters(self) -> Mapping[str, int]:
+        """What sets the schemes of one name apart: the fields, unless overridden."""
+        return asdict(self)
 
     @property
     @abstractmethod

@@ -256,7 +256,7 @@ def attention_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return error_scale(q, k, v, attributes.get("scale"), *_masks_of(inputs, attributes))
 
 
-def attention_sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+def attention_sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
     """`OpSpec.sums` of sdpa and gqa."""
     return sums_of(attention_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
 

@@ -203,7 +203,7 @@ def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return (*(0.0 for _ in sizes[:-2]), sizes[-2] * farthest * abs(rope.position_scale), 0.0)
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
     """The longest sum: of a projection, a score, or over the keys."""
     past = 0 if inputs.get("past_k") is None else inputs["past_k"].shape[-2]
     key = inputs["query"] if inputs.get("key") is None else inputs["key"]

@@ -127,7 +127,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.concatenate(parts)
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any) -> Any:
+def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
     keys = max(inputs["kv_len"].tolist(), default=0)
     return sums_of(_scale(inputs, attributes, outputs), keys, inputs["q"].shape[-1])
 

@@ -17,9 +17,9 @@ from tinyllm.spec.scheme import QuantWeight
 
 
 def again(trial: Trial) -> Iterator[Check]:
-    """Every smoke case, or the cases asked for, on every kernel that takes it as it is."""
+    """Every small case, on every kernel that takes it as it is."""
     for dtype in trial.safety_dtypes:
-        for case in [c for c in trial.cases if c.tier == "smoke"] or trial.cases:
+        for case in trial.small_cases:
             for subject in trial.subjects:
                 if trial.tries(subject, case, dtype, indirectly=False):
                     yield _check(trial, subject, case, dtype)

@@ -25,6 +25,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transposed": lambda a: a.T,
     "every second": lambda a: a[:, ::2],
     "backwards": lambda a: a[::-1],
+    "one row backwards": lambda a: a[:1][::-1],
     "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
     "read-only": lambda a: np.broadcast_to(a, a.shape),  # a view that may not be written to
 }

@@ -18,13 +18,12 @@ from tinyllm.spec.cases import Case
 
 
 def calls(trial: Trial) -> Iterator[Check]:
-    """In the first dtype, every smoke case with numpy and with native arrays."""
+    """In the first dtype, every small case with numpy and with native arrays."""
     if not trial.dtypes or not trial.subjects or trial.plan.kernels:
         return
-    for case in trial.cases:
-        if case.tier == "smoke":
-            yield _check(trial, case, "numpy")
-            yield _check(trial, case, "native")
+    for case in trial.small_cases:
+        yield _check(trial, case, "numpy")
+        yield _check(trial, case, "native")
 
 
 def _check(trial: Trial, case: Case, arrays: str) -> Check:

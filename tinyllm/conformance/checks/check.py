@@ -30,6 +30,10 @@ _RECENT: dict[tuple[str, int, str, int], tuple[Case, Example]] = {}
 """Those used last by all trials; each with its case, so that no other can have the case's id meanwhile."""
 
 
+LARGE, LARGEST = 3, 2**17
+"""How many large cases of an op are tried in every way, and how many numbers they may have."""
+
+
 class DeclaredError(TinyllmError):
     """Raised by a check whose call the backend says it does not support: the outcome `unsupported`, with the reason."""
 
@@ -130,7 +134,22 @@ class Trial:
             return list(recorded.get(self.spec.name, ()))
         wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
         stated = self.spec.all_cases if wanted - {"smoke"} else self.spec.cases
-        return [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
+        cases = [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
+        inner = self.plan.case.partition("[")[2].partition("]")[0]
+        return [case for case in cases if f"{inner},".startswith(f"{case.id},")] or cases
+
+    @cached_property
+    def small_cases(self) -> list[Case]:
+        """Those on which memory and state are tried: the smoke cases, or where there are none all. All of them too
+        where a check is asked for by its id, whichever plan had it."""
+        smoke = [case for case in self.cases if case.tier == "smoke"]
+        return self.cases if self.plan.case or not smoke else smoke
+
+    @cached_property
+    def large_cases(self) -> list[Case]:
+        """The largest of the cases past the smoke tier that are not too large to be tried in every way."""
+        further = [case for case in self.cases if case.tier != "smoke" and case.size <= LARGEST]
+        return sorted(further, key=lambda case: case.size)[-LARGE:]
 
     @cached_property
     def scheme_cases(self) -> list[Case]:

@@ -1,5 +1,5 @@
-"""Arrays that are views: slices between guard bands, transposed, broadcast. Kernels see a library's arrays, not their
-memory."""
+"""Arrays that are views: slices between guard bands, backwards, transposed, broadcast. Kernels see a library's arrays,
+not their memory."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ GUARD = 7.0
 
 
 def layouts(trial: Trial) -> Iterator[Check]:
-    """Every smoke case, or the cases asked for, that has an array with an axis, masks and indices among them."""
-    smoke = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
+    """Every small case and some large ones, where other code paths run, that have an array with an axis."""
+    cases = list({case.id: case for case in (*trial.small_cases, *trial.large_cases)}.values())
     views: list[tuple[str, View]] = [("sliced", _sliced)]
+    why_not = _why_not_reversed(trial.backend)
+    if not why_not:
+        views.append(("reversed", _reversed))
+    elif cases and trial.subjects:
+        yield trial.unsupported("views", why_not, aspect="reversed")
     for aspect, shown_by, names in (("transposed", _transposed, PERMUTE), ("broadcast", _broadcast, BROADCAST)):
         if function := find_function(trial.backend, *names):
             views.append((aspect, partial(shown_by, function)))
-        elif smoke and trial.subjects:
+        elif cases and trial.subjects:
             yield trial.unsupported(
                 "views",
                 f"views are not tried {aspect}: neither xp nor the module of the arrays has {' or '.join(names)}",
@@ -39,16 +44,16 @@ def layouts(trial: Trial) -> Iterator[Check]:
             )
     never = {*trial.spec.consumes, *(i.name for i in trial.spec.inputs if i.kind == "int")}  # read on the host
     for dtype in trial.safety_dtypes:
-        for case in smoke:
+        for case in cases:
             example = trial.example(case, dtype)
             arrays = {n: v for n, v in example.inputs.items() if isinstance(v, np.ndarray) and n not in never}
             shown = [name for name, array in arrays.items() if array.ndim and array.size]
+            flat = any(arrays[name].ndim == 1 for name in shown)
             for subject in trial.subjects if shown else ():
                 if trial.tries(subject, case, dtype, indirectly=False):
                     for aspect, view in views:
-                        if (
-                            aspect != "broadcast" or not example.unread
-                        ):  # what is hidden in one entry may be seen in the next
+                        # what is hidden in one entry may be seen in the next; many equal numbers have no mean error
+                        if aspect != "broadcast" or not (example.unread or (case in trial.large_cases and flat)):
                             yield _check(trial, subject, case, dtype, aspect, view, shown)
 
 
@@ -95,6 +100,21 @@ def _sliced(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Calla
     before = around.tobytes()
     native = subject.backend.from_numpy(around)
     return native[inside], array, lambda: np.ascontiguousarray(subject.backend.to_numpy(native)).tobytes() == before
+
+
+def _reversed(subject: Subject, array: np.ndarray) -> tuple[Any, np.ndarray, Callable[[], bool]]:
+    """Every axis runs backwards in memory."""
+    backwards = (slice(None, None, -1),) * array.ndim
+    return subject.backend.from_numpy(array[backwards].copy())[backwards], array, lambda: True
+
+
+def _why_not_reversed(backend: Backend) -> str:
+    """Why a library has no arrays that run backwards, or nothing."""
+    try:
+        _ = backend.from_numpy(np.zeros(2, np.float32))[::-1]
+    except (ValueError, TypeError, NotImplementedError) as error:
+        return f"views are not tried reversed: {error}"
+    return ""
 
 
 def _transposed(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from tinyllm.conformance.bounds import step_factor
 from tinyllm.conformance.checks.check import Check, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example, dtypes_of
@@ -20,7 +21,7 @@ NOT_MAPPED = "not mapped: "
 """Begins the message of a case that a judge and our ops have no common words for, which is nobody's shortcoming."""
 
 BOTH_ROUND = 2.0
-"""ONNX's outputs are rounded to the case's dtype, as ours are: each of the two may be off by the tolerance."""
+"""ONNX's outputs are computed in the case's dtype, step by step: each of the two may be off by the tolerance."""
 
 
 def oracles(trial: Trial) -> Iterator[Check]:
@@ -43,9 +44,8 @@ def _onnx(trial: Trial) -> Iterator[Check]:
             if call.op == trial.spec.name:
                 example = call.example(trial.spec, entry.case)
                 if example.dtype in trial.plan.dtypes or not trial.plan.dtypes:
-                    yield from _judged(
-                        trial, example, "onnx", partial(call.example, trial.spec, entry.case), BOTH_ROUND
-                    )
+                    factor = BOTH_ROUND * step_factor(example.dtype)
+                    yield from _judged(trial, example, "onnx", partial(call.example, trial.spec, entry.case), factor)
 
 
 def _judged_by(trial: Trial, oracle: Oracle) -> Iterator[Check]:

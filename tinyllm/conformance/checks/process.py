@@ -15,18 +15,21 @@ from tinyllm.conformance.checks.check import Admitted, Check, Trial
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.subject import Subject
 from tinyllm.plugins.backend import Backend
+from tinyllm.spec.cases import Case
 
 
 def process(trial: Trial) -> Iterator[Check]:
-    """The smoke cases, or those asked for, one after the other in the first dtype, on every kernel."""
+    """The small cases one after the other in the first dtype, on every kernel that takes any."""
     for subject in trial.subjects if trial.dtypes else ():
-        yield _check(trial, subject, trial.dtypes[0])
+        dtype = trial.dtypes[0]
+        cases = [case for case in trial.small_cases if trial.tries(subject, case, dtype)]
+        if cases:
+            yield _check(trial, subject, cases, dtype)
 
 
-def _check(trial: Trial, subject: Subject, dtype: str) -> Check:
+def _check(trial: Trial, subject: Subject, cases: list[Case], dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        cases = [c for c in trial.cases if c.tier == "smoke"] or trial.cases
-        for number, case in enumerate(c for c in cases if trial.tries(subject, c, dtype)):
+        for number, case in enumerate(cases):
             example = trial.example(case, dtype)
             if not number:
                 subject(example)  # what is set up once, such as a pool of threads, is set up here

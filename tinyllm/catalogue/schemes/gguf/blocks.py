@@ -114,6 +114,10 @@ class GgufBlocks(Scheme):
         return f"GgufBlocks({self.name!r})"
 
     @property
+    def parameters(self) -> Mapping[str, int]:
+        return {}
+
+    @property
     def block_bytes(self) -> int:
         """Bytes that a block takes."""
         return sum(self.fields.values())
