@@ -29,13 +29,13 @@ from tinyllm.registry.registry import Registry
 
 ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
     "signatures": signatures,
+    "process": process,
     "values": values,
     "repeats": repeats,
     "again": again,
     "layouts": layouts,
     "unread": unread,
     "calls": calls,
-    "process": process,
     "threads": threads,
     "errors": errors,
     "refusals": refusals,

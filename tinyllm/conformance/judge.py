@@ -92,7 +92,7 @@ def judge_array(output: Any, wanted: Any, bound: Bound, rounded: int = 1) -> Ver
         return Verdict(message, np.inf, np.inf, str(index))
     errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
     if bound.most > 0:  # numbers that are copied are copied as they are
-        allowed = _flushed(str(output.dtype))
+        allowed = flushed(str(output.dtype))
         if str(output.dtype) in HALVES and rounded:
             allowed = allowed + rounded * half_step(output, np.where(wanted > given, np.inf, -np.inf))
         errors = np.maximum(errors - np.where(bound.unit > 0, allowed, 0.0), 0.0)
@@ -117,7 +117,7 @@ def _held(errors: Any, bound: Bound, given: Any, wanted: Any) -> Verdict:
     return Verdict(message, worst, mean, str(index))
 
 
-def _flushed(dtype: str) -> float:
+def flushed(dtype: str) -> float:
     """What libraries may flush to 0: subnormal numbers, in float16 the last bit of them."""
     return 2 * tiny(dtype) * (eps(dtype) if dtype == "float16" else 1.0)
 

@@ -15,6 +15,7 @@ Sinks: Xiao et al. 2023, arXiv:2309.17453, one a head as in gpt-oss.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -250,15 +251,19 @@ def _masks_of(inputs: Any, attributes: Any) -> tuple[Any, Any]:
     return all_masks(np, inputs["q"], inputs["k"], **given, **settings)
 
 
-def attention_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """`OpSpec.scale` of sdpa and gqa."""
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    return error_scale(q, k, v, attributes.get("scale"), *_masks_of(inputs, attributes))
+def attention_scale(formula: Callable[..., Any], inputs: Any, attributes: Any, outputs: Any) -> Any:
+    """`OpSpec.scale` of sdpa and gqa. formula: `attend` or `attend_groups`."""
+    q, k, v = (finite(inputs[name]) for name in ("q", "k", "v"))
+    additive, seen = _masks_of(inputs, attributes)
+    sinks, settings = inputs.get("sinks"), {name: attributes.get(name) for name in ("scale", "softcap")}
+    shaped = sinks[..., None, None] if sinks is not None and formula is attend else sinks
+    weights = formula(np, q, k, v, additive=additive, seen=seen, sinks=shaped, **settings)[1]
+    return attention_errors(q, k, v, weights, settings["scale"], shift(additive, seen, sinks))[1]
 
 
-def attention_sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
-    """`OpSpec.sums` of sdpa and gqa."""
-    return sums_of(attention_scale(inputs, attributes, outputs), *inputs["k"].shape[-2:])
+def attention_sums(formula: Callable[..., Any], inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
+    """`OpSpec.sums` of sdpa and gqa: over the keys, and over the numbers of a score."""
+    return max(inputs["k"].shape[-2:]) ** 0.5 * attention_scale(formula, inputs, attributes, outputs)
 
 
 def attention_unread(axes: int, inputs: Any, attributes: Any) -> Any:
@@ -288,42 +293,64 @@ def unread_keys(seen: Any, scores: tuple[int, ...], **arrays: Any) -> dict[str, 
     return {name: unread(array) for name, array in arrays.items()}
 
 
-def error_scale(q: Any, k: Any, v: Any, scale: float | None, additive: Any = None, seen: Any = None) -> Any:
-    """The size `[*B, L, 1 or Dv]` that rounding errors of the output are relative to. numpy only.
+TINY = 1e-30
+"""Where all is so small that libraries flush it to 0, errors are relative to this."""
 
-        (1 + max_j |scale| sum_d |q_d| |k_jd| + |top of the mask|) max_j |v_j|
 
-    A score is a sum of D products, whose rounding errors are relative to the sum of their sizes; a softcap does not
-    enlarge them, its slope being 1 at most. A float mask is then added and the sum rounded, with an error relative to
-    the mask where it is largest, at the keys that count. An error e of a score is a relative error e of its weight,
-    since `exp(s + e)` is about `(1 + e) exp(s)`. The weights sum to 1 at most, so all of that is multiplied by the
-    largest value. The 1 is for the rounding of weights and output.
+def finite(array: Any) -> Any:
+    """Numbers with 0 for NaN and inf, which only what no query attends to may hold. numpy only."""
+    return np.nan_to_num(array, nan=0, posinf=0, neginf=0)
 
-    kv heads may be fewer than query heads. NaN and inf count as 0: only keys that no query attends to may hold them.
+
+def attention_errors(
+    q: Any,
+    k: Any,
+    v: Any,
+    weights: Any,
+    scale: float | None,
+    shifts: Any,
+    d_q: Any = 0.0,
+    d_k: Any = 0.0,
+    d_v: Any = 0.0,
+) -> tuple[Any, Any]:
+    """How rounding errors go through attention, to first order and in units of eps: those of weights `[*B, H, L, S]`
+    and the output `[*B, H, L, Dv]`, given those of queries, keys and values. numpy only.
+
+        d s   = scale (d q . |k| + |q| . d k + |q| . |k| + max_j |q| . |k_j|) + shift
+        d w_j = w_j (1 + d s_j + sum_l w_l d s_l)
+        d y   = sum_j (d w_j |v_j| + w_j d v_j)
+
+    A score is a sum of products, whose rounding errors are relative to the sum of their sizes; a softcap does not
+    enlarge them, its slope being 1 at most. The largest logit is taken off, and a float mask is added, each with an
+    error relative to its size (`shift`). An error e of a score is a relative error e of its weight, since `exp(s + e)`
+    is about `(1 + e) exp(s)`, and each weight is divided by the sum of all.
     """
+    k, v, d_k, d_v = (_of_query_heads(np.abs(a), q) if np.ndim(a) else a for a in (k, v, d_k, d_v))
+    q, keys, d_keys = np.abs(q), np.swapaxes(k, -1, -2), d_k if np.ndim(d_k) == 0 else np.swapaxes(d_k, -1, -2)
     factor = q.shape[-1] ** -0.5 if scale is None else abs(scale)
-    k, v = (np.nan_to_num(a, nan=0, posinf=0, neginf=0) for a in (k, v))
-    heads = q.shape[-3] if q.ndim > 2 else 1
-    if k.ndim > 2 and k.shape[-3] > 1 and (heads > k.shape[-3] or heads == 0):
-        k, v = (np.repeat(a, heads // a.shape[-3], axis=-3) if a.ndim > 2 and a.shape[-3] > 1 else a for a in (k, v))
-    size = np.abs(q) @ np.abs(np.swapaxes(k, -1, -2)) * factor
-    largest = np.max(size, axis=-1, keepdims=True, initial=1.0)
-    return (1 + largest + shift(additive, seen)) * np.max(np.abs(v), axis=-2, keepdims=True, initial=1e-6)
+    sizes = factor * (q @ keys)
+    d_scores = sizes + np.max(sizes, axis=-1, keepdims=True, initial=0) + shifts
+    for a, b in ((d_q, keys), (q, d_keys)):
+        if np.ndim(a) and np.ndim(b):
+            d_scores = d_scores + factor * (a @ b)
+    d_weights = weights * (1 + d_scores + np.sum(weights * d_scores, axis=-1, keepdims=True))
+    return d_weights, d_weights @ v + (weights @ d_v if np.ndim(d_v) else 0.0) + TINY
 
 
-def sums_of(size: Any, keys: int, head_dim: int) -> Any:
-    """What the errors of sums over the keys and over the numbers of a score are relative to, of `error_scale`'s size: a
-    score's is multiplied by its part of that, and a key's by the rest."""
-    return max(keys, head_dim) ** 0.5 * size
+def _of_query_heads(array: Any, q: Any) -> Any:
+    """Keys or values with a head for each head of q, where there are fewer."""
+    heads, kv_heads = (a.shape[-3] if a.ndim > 2 else 1 for a in (q, array))
+    return np.repeat(array, heads // kv_heads, axis=-3) if kv_heads > 1 and heads != kv_heads else array
 
 
-def shift(additive: Any, seen: Any) -> Any:
-    """The size `[..., L, 1]` of the largest number that a float mask adds in each row to a key that the row attends to.
-    numpy only."""
+def shift(additive: Any, seen: Any, sinks: Any) -> Any:
+    """What the scores of each row are shifted by, `[..., L, 1]`: the size of the largest number that a float mask adds
+    to a key that the row attends to, and of a sink, which may be the largest logit. sinks: `[H]`. numpy only."""
+    size = 0.0 if sinks is None else np.maximum(sinks, 0)[..., None, None]
     if additive is None:
-        return 0.0
+        return size
     top = np.max(np.where(True if seen is None else seen, additive, -np.inf), axis=-1, keepdims=True, initial=-np.inf)
-    return np.abs(np.where(np.isfinite(top), top, 0.0))
+    return size + np.abs(np.where(np.isfinite(top), top, 0.0))
 
 
 def attention_flops(call: Call, scores: tuple[Any, ...], head_dim: int, value_dim: int) -> int:

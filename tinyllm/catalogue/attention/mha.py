@@ -11,8 +11,6 @@ from tinyllm.catalogue.attention.formula import (
     NOTES,
     REFUSED,
     SETTINGS,
-    all_masks,
-    attend_groups,
     both,
     of_scores,
     split_mask,
@@ -21,15 +19,12 @@ from tinyllm.catalogue.attention.formula import (
 )
 from tinyllm.catalogue.attention.mha_cases import BAD_INPUTS, CASES
 from tinyllm.catalogue.attention.mha_checks import check_layer, layer_flops
-from tinyllm.catalogue.attention.mha_composed import after, swapped
+from tinyllm.catalogue.attention.mha_errors import error_sizes
+from tinyllm.catalogue.attention.mha_formula import attended, merge
 from tinyllm.catalogue.products.linear import product
-from tinyllm.catalogue.rope.rope_angles import cos_sin
-from tinyllm.catalogue.rope.rope_rotate import rotate
-from tinyllm.catalogue.rows.rms_norm import normed
 from tinyllm.spec.attribute_checks import boolean, choice, instance, integer, number, optional
 from tinyllm.spec.op_spec import REQUIRED, Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
-from tinyllm.spec.quantized import magnitude
 from tinyllm.spec.rope import Rope
 
 
@@ -39,168 +34,18 @@ def _reference(
     q_proj: Any,
     o_proj: Any,
     *,
-    k_proj: Any = None,
-    v_proj: Any = None,
-    key: Any = None,
-    value: Any = None,
-    q_bias: Any = None,
-    k_bias: Any = None,
-    v_bias: Any = None,
     o_bias: Any = None,
-    bias_k: Any = None,
-    bias_v: Any = None,
-    q_norm: Any = None,
-    k_norm: Any = None,
-    past_k: Any = None,
-    past_v: Any = None,
-    positions: Any = None,
-    mask: Any = None,
-    key_mask: Any = None,
-    sinks: Any = None,
-    num_heads: int,
-    num_kv_heads: int | None = None,
-    scale: float | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    softcap: float | None = None,
-    rope: Rope | None = None,
-    norm_eps: float = 1e-6,
-    qk_norm_after_rope: bool = False,
-    add_zero_attn: bool = False,
     need_weights: str | None = None,
     return_kv: bool = False,
+    **settings: Any,
 ) -> Any:
-    kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    length = query.shape[-2]
-    if positions is None:
-        first = 0 if past_k is None else past_k.shape[-2]
-        positions = xp.arange(first, first + length)
-
-    def ready(x: Any, norm: Any) -> Any:
-        if norm is not None and not qk_norm_after_rope:
-            x = normed(xp, x, norm, eps=norm_eps)
-        x = _turn(xp, x, positions, rope)
-        return normed(xp, x, norm, eps=norm_eps) if norm is not None and qk_norm_after_rope else x
-
-    q = ready(_split(xp, product(xp, query, q_proj, q_bias), num_heads), q_norm)
-    k, v = past_k, past_v
-    if k_proj is not None:
-        key = query if key is None else key
-        value = key if value is None else value
-        k = after(xp, k, ready(_split(xp, product(xp, key, k_proj, k_bias), kv_heads), k_norm))
-        v = after(xp, v, _split(xp, product(xp, value, v_proj, v_bias), kv_heads))
-    additive, seen = all_masks(xp, q, k, mask=mask, key_mask=key_mask, causal=causal, window=window)
-    all_k, all_v = k, v
-    for row_k, row_v in _extra(xp, k, v, bias_k, bias_v, add_zero_attn):
-        additive, seen = _always(xp, additive, all_k.shape[-2], 0), _always(xp, seen, all_k.shape[-2], 1)
-        all_k, all_v = xp.concat([all_k, row_k], axis=-2), xp.concat([all_v, row_v], axis=-2)
-    y, weights = attend_groups(
-        xp, q, all_k, all_v, scale=scale, softcap=softcap, additive=additive, seen=seen, sinks=sinks
-    )
-    outputs = [product(xp, _merge(xp, y), o_proj, o_bias)]
+    layer = attended(xp, query, q_proj, **settings)
+    outputs = [product(xp, merge(xp, layer.y), o_proj, o_bias)]
     if need_weights:
-        outputs.append(weights if need_weights == "heads" else xp.mean(weights, axis=-3))
+        outputs.append(layer.weights if need_weights == "heads" else xp.mean(layer.weights, axis=-3))
     if return_kv:
-        outputs += [k, v]
+        outputs += [layer.k, layer.v]
     return tuple(outputs) if len(outputs) > 1 else outputs[0]
-
-
-def _split(xp: Any, x: Any, heads: int) -> Any:
-    return swapped(xp, xp.reshape(x, (*x.shape[:-1], heads, x.shape[-1] // heads)))
-
-
-def _merge(xp: Any, x: Any) -> Any:
-    x = swapped(xp, x)
-    return xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
-
-
-def _turn(xp: Any, x: Any, positions: Any, rope: Rope | None) -> Any:
-    """Rotates `[*B, H, L, D]`; positions `[L]` or `[*B, L]`."""
-    if rope is None:
-        return x
-    dims = x.shape[-1] if rope.dims is None else rope.dims
-    cos, sin = cos_sin(xp, positions, None, dims, rope.base, rope.scaling, rope.position_scale, x.dtype)
-    if positions.ndim > 1:
-        cos, sin = xp.expand_dims(cos, axis=-3), xp.expand_dims(sin, axis=-3)
-    return rotate(xp, x, cos, sin, rope.traditional)
-
-
-def _extra(xp: Any, k: Any, v: Any, bias_k: Any, bias_v: Any, zero: bool) -> list[tuple[Any, Any]]:
-    """The rows that every query sees, whatever the masks say: a learned one, then one of zeros."""
-    rows = []
-    if bias_k is not None:
-        rows.append(
-            tuple(_row(xp, xp.reshape(b, (a.shape[-3], 1, a.shape[-1])), a) for a, b in ((k, bias_k), (v, bias_v)))
-        )
-    if zero:
-        rows.append(tuple(_row(xp, xp.zeros((1, 1), dtype=a.dtype), a) for a in (k, v)))
-    return rows
-
-
-def _row(xp: Any, row: Any, like: Any) -> Any:
-    return xp.broadcast_to(row, (*like.shape[:-2], 1, like.shape[-1]))
-
-
-def _always(xp: Any, mask: Any, keys: int, value: int) -> Any:
-    """One more column, which every query sees."""
-    if mask is None:
-        return None
-    column = xp.astype(xp.broadcast_to(xp.asarray(value), (*mask.shape[:-1], 1)), mask.dtype)
-    return xp.concat([xp.broadcast_to(mask, (*mask.shape[:-1], keys)), column], axis=-1)
-
-
-def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """Sizes go through the layer as the numbers do: |x| |W|^T, then the largest value a query may take, grown by the
-    scores."""
-    heads = attributes["num_heads"]
-    kv_heads = attributes.get("num_kv_heads") or heads
-
-    def sizes_of(which: str, x: Any, count: int) -> Any:
-        """The sizes of a projection, head by head, normed where its numbers are."""
-        size, norm = _split(np, _size(inputs, x, which), count), inputs.get(f"{which}_norm")
-        if norm is None:
-            return size
-        numbers = product(np, _finite(x), inputs[f"{which}_proj"], inputs.get(f"{which}_bias"))
-        mean = np.mean(_split(np, numbers, count) ** 2, axis=-1, keepdims=True)
-        return size / np.sqrt(mean + attributes.get("norm_eps", 1e-6)) * np.max(np.abs(norm))
-
-    query = inputs["query"]
-    q = sizes_of("q", query, heads)
-    k, v, bias_k, bias_v = (
-        inputs.get(name) if inputs.get(name) is None else np.abs(inputs[name])
-        for name in ("past_k", "past_v", "bias_k", "bias_v")
-    )
-    if inputs.get("k_proj") is not None:
-        key = query if inputs.get("key") is None else inputs["key"]
-        value = key if inputs.get("value") is None else inputs["value"]
-        k, v = after(np, k, sizes_of("k", key, kv_heads)), after(np, v, sizes_of("v", value, kv_heads))
-    kv = [
-        np.broadcast_to(np.max(a, axis=-1, keepdims=True, initial=0), a.shape) for a in (k, v)
-    ]  # rotation mixes the dims of a head
-    for row_k, row_v in _extra(np, k, v, bias_k, bias_v, False):
-        k, v = np.concat([k, row_k], axis=-2), np.concat([v, row_v], axis=-2)
-    factor = q.shape[-1] ** -0.5 if attributes.get("scale") is None else abs(attributes["scale"])
-    longest = np.repeat(np.max(np.linalg.norm(k, axis=-1), axis=-1, initial=0), heads // kv_heads, axis=-1)[
-        ..., None, None
-    ]
-    growth = 1 + np.maximum(np.linalg.norm(q, axis=-1, keepdims=True) * longest * factor, 1)
-    largest = np.repeat(np.max(v, axis=-2, keepdims=True, initial=0), heads // kv_heads, axis=-3)
-    sizes = [_size(inputs, _merge(np, growth * largest), "o") + 1e-6]
-    if attributes.get("need_weights"):
-        sizes.append((growth if attributes["need_weights"] == "heads" else np.max(growth, axis=-3)) * outputs[1] + 1e-6)
-    if attributes.get("return_kv"):
-        sizes += kv
-    return tuple(sizes) if len(sizes) > 1 else sizes[0]
-
-
-def _inner_scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """A float32 angle is off in proportion to the position, and so are the keys it turned."""
-    rope, sizes = attributes.get("rope"), _scale(inputs, attributes, outputs)
-    if rope is None or not attributes.get("return_kv"):
-        return tuple(0.0 for _ in sizes) if isinstance(sizes, tuple) else 0.0
-    positions = inputs.get("positions")
-    farthest = outputs[-2].shape[-2] if positions is None else np.max(np.abs(positions), initial=0)
-    return (*(0.0 for _ in sizes[:-2]), sizes[-2] * farthest * abs(rope.position_scale), 0.0)
 
 
 def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
@@ -209,7 +54,7 @@ def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
     key = inputs["query"] if inputs.get("key") is None else inputs["key"]
     weights = [inputs[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj") if inputs.get(name) is not None]
     longest = max(past + key.shape[-2], *(weight.shape[-1] for weight in weights)) + 1
-    sizes = _scale(inputs, attributes, outputs)
+    sizes = error_sizes(inputs, attributes, outputs)
     return tuple(longest**0.5 * size for size in sizes) if isinstance(sizes, tuple) else longest**0.5 * sizes
 
 
@@ -229,18 +74,6 @@ def _unread(inputs: Any, attributes: Any) -> Any:
     of_past, of_new = np.split(np.broadcast_to(True if seen is None else seen, shape), [past], axis=-1)
     unread = unread_keys(of_new, of_new.shape, **tokens)
     return unread_keys(of_past, of_past.shape, **cached) | {name: a[..., 0, :, :] for name, a in unread.items()}
-
-
-def _size(inputs: Any, x: Any, which: str) -> Any:
-    """|x| |W|^T + |b|."""
-    weight, bias = inputs[f"{which}_proj"], inputs.get(f"{which}_bias")
-    size = np.abs(_finite(x)) @ magnitude(weight).T
-    return size if bias is None else size + np.abs(bias)
-
-
-def _finite(x: Any) -> Any:
-    """What NaN and inf stand for is seen by nobody."""
-    return np.nan_to_num(x, nan=0, posinf=0, neginf=0)
 
 
 mha = OpSpec(
@@ -307,8 +140,7 @@ mha = OpSpec(
     reference=_reference,
     check=check_layer,
     flops=layer_flops,
-    scale=_scale,
-    inner_scale=_inner_scale,
+    scale=error_sizes,
     sums=_sums,
     more_cases="tinyllm.catalogue.cases.mha:mha",
     scheme_cases="tinyllm.catalogue.cases.schemes:mha",

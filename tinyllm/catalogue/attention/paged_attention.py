@@ -11,11 +11,12 @@ from tinyllm.catalogue.attention.formula import (
     REFUSED,
     SETTINGS,
     attend_groups,
+    attention_errors,
     attention_flops,
     check_heads,
     check_scale,
-    error_scale,
-    sums_of,
+    finite,
+    shift,
     visible,
 )
 from tinyllm.catalogue.attention.kv_append import check_pages
@@ -116,20 +117,24 @@ def _check_rows(read: np.ndarray, needed: np.ndarray, pages: int) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """That of attention (`formula.error_scale`), for each sequence over its own keys: `[T, Hq, 1]`."""
-    q_start = inputs["q_start"]
-    parts = [np.zeros((0, inputs["q"].shape[1], 1))]
+    """That of attention, for each sequence over its own keys."""
+    q_start, sinks = inputs["q_start"], inputs.get("sinks")
+    settings = {name: attributes.get(name) for name in ("scale", "softcap")}
+    parts = [np.zeros((0, *outputs.shape[1:]))]
     for b, length in enumerate(inputs["kv_len"].tolist()):
-        queries = np.swapaxes(inputs["q"][q_start[b] : q_start[b + 1]], 0, 1)
-        k, v = (_gather(np, inputs[name], inputs["block_table"][b], length) for name in ("k_pages", "v_pages"))
-        size = error_scale(queries, k, v, attributes.get("scale"))
-        parts.append(np.swapaxes(np.max(size, axis=-1, keepdims=True, initial=0), 0, 1))
+        q = np.swapaxes(inputs["q"][q_start[b] : q_start[b + 1]], 0, 1)
+        pages = (inputs[name] for name in ("k_pages", "v_pages"))
+        k, v = (finite(_gather(np, array, inputs["block_table"][b], length)) for array in pages)
+        seen = visible(np, q.shape[1], length, True, attributes.get("window"))
+        weights = attend_groups(np, q, k, v, seen=seen, sinks=sinks, **settings)[1]
+        errors = attention_errors(q, k, v, weights, settings["scale"], shift(None, None, sinks))[1]
+        parts.append(np.swapaxes(errors, 0, 1))
     return np.concatenate(parts)
 
 
 def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
     keys = max(inputs["kv_len"].tolist(), default=0)
-    return sums_of(_scale(inputs, attributes, outputs), keys, inputs["q"].shape[-1])
+    return max(keys, inputs["q"].shape[-1]) ** 0.5 * _scale(inputs, attributes, outputs)
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:

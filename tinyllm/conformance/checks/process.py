@@ -19,22 +19,25 @@ from tinyllm.spec.cases import Case
 
 
 def process(trial: Trial) -> Iterator[Check]:
-    """The small cases one after the other in the first dtype, on every kernel that takes any."""
-    for subject in trial.subjects if trial.dtypes else ():
-        dtype = trial.dtypes[0]
-        cases = [case for case in trial.small_cases if trial.tries(subject, case, dtype)]
-        if cases:
-            yield _check(trial, subject, cases, dtype)
+    """The small cases one after the other, on every kernel that takes any. This comes before the kernel is tried in
+    other ways: what it sets once and for all is seen at its first call alone."""
+    for subject in trial.subjects:
+        for dtype in trial.safety_dtypes:
+            cases = [case for case in trial.small_cases if trial.tries(subject, case, dtype)]
+            if cases:
+                yield _check(trial, subject, cases, dtype)
 
 
 def _check(trial: Trial, subject: Subject, cases: list[Case], dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
-        for number, case in enumerate(cases):
+        for case in cases:
             example = trial.example(case, dtype)
-            if not number:
-                subject(example)  # what is set up once, such as a pool of threads, is set up here
+            bound = subject.bind(example.call)
+            ready = bound.ready(subject.native(example.inputs))
+            np.random.random()
+            random.random()
             before = state(trial.backend)
-            subject(example)
+            bound(*example.positional(ready), **example.keyword(ready))
             after = state(trial.backend)
             changed = [name for name, value in before.items() if after[name] != value]
             if changed:

@@ -25,7 +25,7 @@ def threads(trial: Trial) -> Iterator[Check]:
                 [c for c in cases if trial.tries(subject, c, dtype, indirectly=False)]
                 for cases in (trial.small_cases, trial.large_cases)
             )
-            for case in large or (small if trial.plan.case else sorted(small, key=lambda case: case.size)[-1:]):
+            for case in small if trial.plan.case else large or sorted(small, key=lambda case: case.size)[-1:]:
                 yield _check(trial, subject, case, dtype)
 
 

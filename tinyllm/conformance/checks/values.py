@@ -32,8 +32,8 @@ def repeats(trial: Trial) -> Iterator[Check]:
     for subject in trial.subjects:
         for dtype in trial.safety_dtypes:
             taken = [c for c in trial.cases if not subject.declines(trial.call(c, dtype))]
-            if taken:
-                yield _repeat(trial, subject, max(taken, key=lambda case: case.size), dtype)
+            for case in taken if trial.plan.case else sorted(taken, key=lambda case: case.size)[-1:]:
+                yield _repeat(trial, subject, case, dtype)
 
 
 def run_and_judge(

@@ -1,0 +1,122 @@
+"""Which wrong outputs the cases of an op refuse: a table for whoever adds an op, or doubts the kit.
+
+Wrong outputs are made of the reference's, without any kernel. A case counts where the wrong output has other bits than
+the right one, and refuses it where the judge does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyllm.conformance.example import DTYPES, Example, make_example
+from tinyllm.conformance.judge import flushed, judge
+from tinyllm.spec.cases import Case
+from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.scheme import QuantWeight
+from tinyllm.spec.validation import output_types
+
+Outputs = tuple[Any, ...]
+NARROWER = {"float64": "float32", "float32": "float16"}
+"""What is half as wide as a dtype; 16 bits stand for themselves."""
+SOME, LITTLE = 0.01, 2.0**-16
+"""A wrong output is off by more than this share of its largest number; one in half precision may be so by less."""
+
+
+class Stepwise(np.ndarray):
+    """An array whose operations are each rounded to a narrower dtype."""
+
+    narrow: Any
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.narrow = getattr(other, "narrow", None)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        settings.pop("out", None)  # a new array is rounded as well
+        plain = [np.asarray(i) if isinstance(i, Stepwise) else i for i in inputs]
+        narrow = next(i.narrow for i in inputs if isinstance(i, Stepwise))
+        return stepwise(getattr(ufunc, method)(*plain, **settings), narrow)
+
+
+def stepwise(values: Any, narrow: Any) -> Any:
+    """Numbers rounded to a dtype, with operations that round to it; anything but floats as it is."""
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        return values
+    rounded = array.astype(narrow).astype(array.dtype).view(Stepwise)
+    rounded.narrow = narrow
+    return rounded
+
+
+def right(example: Example) -> Outputs:
+    """What the reference gives, rounded to the dtype."""
+    kinds = output_types(example.spec, example.call)
+    with np.errstate(all="ignore"):
+        return tuple(np.asarray(y).astype(numpy_dtype(k.dtype)) for y, k in zip(example.expected, kinds, strict=True))
+
+
+def zeros(example: Example) -> Iterator[Outputs]:
+    """Nothing is computed."""
+    yield tuple(np.zeros_like(y) for y in right(example))
+
+
+def copies(example: Example) -> Iterator[Outputs]:
+    """Each input that could pass for the first output."""
+    first, *others = right(example)
+    for value in example.inputs.values():
+        if isinstance(value, np.ndarray) and (value.shape, value.dtype) == (first.shape, first.dtype):
+            yield (value, *others)
+
+
+def half_precision(example: Example) -> Iterator[Outputs]:
+    """The formula with each step in half the precision, in 16 bits in these."""
+    narrow = numpy_dtype(NARROWER.get(example.dtype, example.dtype))
+    floats = {n for n, v in example.inputs.items() if isinstance(v, np.ndarray) and str(v.dtype) in DTYPES}
+    inputs = example.wide | {name: stepwise(example.wide[name], narrow) for name in floats}
+    with np.errstate(all="ignore"):
+        given = example.spec.reference(np, *example.positional(inputs), **example.keyword(inputs))
+    outputs = given if isinstance(given, tuple) else (given,)
+    yield tuple(np.asarray(y).astype(r.dtype) for y, r in zip(outputs, right(example), strict=True))
+
+
+def shifted(example: Example) -> Iterator[Outputs]:
+    """Each number in its neighbour's place, along the last axis and along the first."""
+    for axis in (-1, 0):
+        yield tuple(np.roll(y, 1, axis) if y.ndim else y for y in right(example))
+
+
+WRONG: Mapping[str, Callable[[Example], Iterator[Outputs]]] = {
+    "zeros": zeros,
+    "a copied input": copies,
+    "half precision": half_precision,
+    "off by one": shifted,
+}
+"""By the names that the table has."""
+
+
+def passing(spec: OpSpec, case: Case, dtype: str, wrong: str) -> tuple[int, int]:
+    """How many wrong outputs of a kind a case has, and how many of them pass."""
+    example = make_example(spec, case, dtype)
+    if any(isinstance(y, QuantWeight) for y in example.expected):
+        return 0, 0
+    good = right(example)
+    tried = [outputs for outputs in WRONG[wrong](example) if differs(outputs, good, wrong)]
+    return len(tried), sum(not judge(example, outputs).message for outputs in tried)
+
+
+def differs(outputs: Outputs, good: Outputs, wrong: str) -> bool:
+    """Whether outputs are wrong indeed: in some number by more than is flushed, and by what rounding may not be."""
+    for output, wanted in zip(outputs, good, strict=True):
+        kind, output, wanted = str(wanted.dtype), output.astype(np.float64), wanted.astype(np.float64)
+        if not np.array_equal(np.isfinite(output), np.isfinite(wanted)):
+            return True
+        with np.errstate(all="ignore"):
+            error = np.nan_to_num(np.abs(output - wanted), nan=0)
+        largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
+        share = LITTLE if wrong == "half precision" else SOME
+        if np.any(error > np.maximum(share * largest, 4 * flushed(kind))):
+            return True
+    return False
