@@ -31,9 +31,10 @@ lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: install  ## docs/ops.md from the op specs, docs/schemes.md from the schemes
+docs: install  ## the pages that are made from specs, schemes and cases
 	$(BIN)/python -m tinyllm.catalogue.docs docs/ops.md
 	$(BIN)/python -m tinyllm.catalogue.schemes.docs docs/schemes.md
+	$(BIN)/python -m tinyllm.conformance.refused docs/refused.md
 
 install: $(VENV)/.dev  ## everything that developing needs
 install-demo: $(VENV)/.demo  ## what the demo needs

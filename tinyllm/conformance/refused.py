@@ -6,12 +6,16 @@ the right one, and refuses it where the judge does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tinyllm.conformance.example import DTYPES, Example, make_example
+from tinyllm.catalogue import CATALOGUE
+from tinyllm.catalogue.docs import write
+from tinyllm.catalogue.schemes.affine import Affine
+from tinyllm.conformance.example import DTYPES, Example, dtypes_of, eps, make_example
 from tinyllm.conformance.judge import flushed, judge
 from tinyllm.spec.cases import Case
 from tinyllm.spec.dtypes import numpy_dtype
@@ -22,8 +26,8 @@ from tinyllm.spec.validation import output_types
 Outputs = tuple[Any, ...]
 NARROWER = {"float64": "float32", "float32": "float16"}
 """What is half as wide as a dtype; 16 bits stand for themselves."""
-SOME, LITTLE = 0.01, 2.0**-16
-"""A wrong output is off by more than this share of its largest number; one in half precision may be so by less."""
+SOME = 0.01
+"""A wrong output is off by more than this share of its largest number; one in half precision by less."""
 
 
 class Stepwise(np.ndarray):
@@ -97,14 +101,31 @@ WRONG: Mapping[str, Callable[[Example], Iterator[Outputs]]] = {
 """By the names that the table has."""
 
 
-def passing(spec: OpSpec, case: Case, dtype: str, wrong: str) -> tuple[int, int]:
-    """How many wrong outputs of a kind a case has, and how many of them pass."""
-    example = make_example(spec, case, dtype)
-    if any(isinstance(y, QuantWeight) for y in example.expected):
-        return 0, 0
-    good = right(example)
-    tried = [outputs for outputs in WRONG[wrong](example) if differs(outputs, good, wrong)]
-    return len(tried), sum(not judge(example, outputs).message for outputs in tried)
+@dataclass
+class Row:
+    """An op in a dtype: per kind of wrong outputs how many its cases have, and the ids of cases that let one pass."""
+
+    tried: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WRONG, 0))
+    passed: dict[str, list[str]] = field(default_factory=lambda: {wrong: [] for wrong in WRONG})
+
+    def __str__(self) -> str:
+        refused = [(self.tried[wrong] - len(self.passed[wrong]), self.tried[wrong]) for wrong in WRONG]
+        return " | ".join("" if not n else "100 %" if k == n else f"{k} of {n}" for k, n in refused)
+
+
+def row(spec: OpSpec, cases: Iterable[Case], dtype: str) -> Row:
+    """Tries the wrong outputs of cases. Those of ops that give quantized weights are left to the zoo."""
+    found = Row()
+    for case in cases:
+        example = make_example(spec, case, dtype)
+        if any(isinstance(y, QuantWeight) for y in example.expected):
+            continue
+        good = right(example)
+        for wrong, outputs_of in WRONG.items():
+            tried = [outputs for outputs in outputs_of(example) if differs(outputs, good, wrong)]
+            found.tried[wrong] += len(tried)
+            found.passed[wrong] += [case.id for outputs in tried if not judge(example, outputs).message]
+    return found
 
 
 def differs(outputs: Outputs, good: Outputs, wrong: str) -> bool:
@@ -116,7 +137,41 @@ def differs(outputs: Outputs, good: Outputs, wrong: str) -> bool:
         with np.errstate(all="ignore"):
             error = np.nan_to_num(np.abs(output - wanted), nan=0)
         largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
-        share = LITTLE if wrong == "half precision" else SOME
+        share = eps(NARROWER.get(kind, kind)) / 64 if wrong == "half precision" else SOME
         if np.any(error > np.maximum(share * largest, 4 * flushed(kind))):
             return True
     return False
+
+
+def cases_of(spec: OpSpec) -> list[Case]:
+    """The smoke and full cases, and those of one scheme."""
+    cases = (*spec.all_cases, *spec.cases_of(Affine()))
+    return [case for case in cases if case.tier in ("smoke", "full")]
+
+
+def page() -> str:
+    """docs/refused.md."""
+    lines = [*HEAD.splitlines(), "", f"| op | dtype | {' | '.join(WRONG)} |", f"|---|---|{'---|' * len(WRONG)}"]
+    passed = []
+    for name, spec in CATALOGUE.items():
+        for dtype in dtypes_of(spec):
+            found = row(spec, cases_of(spec), dtype)
+            if any(found.tried.values()):
+                lines.append(f"| {name} | {dtype} | {found} |")
+            passed += [f"- {name}, {dtype}, {w}: {', '.join(ids)}" for w, ids in found.passed.items() if ids]
+    return "\n".join([*lines, "", "What passes:", "", *passed, ""])
+
+
+HEAD = """# What the cases refuse
+
+Made from the specs by `make docs`, without any kernel: outputs that are wrong in a way that kernels are, put before the
+judge in every case of the tiers smoke and full. *Zeros*: nothing is computed. *A copied input*: one of the shape of the
+output. *Half precision*: each step of the formula rounded to half the bits, in 16 bits to these. *Off by one*: each
+number in its neighbour's place.
+
+An output counts where it is wrong indeed: off by more than a hundredth of the largest number, in half precision by more
+than a 64th of what that can tell apart, and by more than libraries flush to 0."""
+
+
+if __name__ == "__main__":
+    write(page())

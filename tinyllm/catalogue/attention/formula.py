@@ -316,9 +316,14 @@ def attention_errors(
     """How rounding errors go through attention, to first order and in units of eps: those of weights `[*B, H, L, S]`
     and the output `[*B, H, L, Dv]`, given those of queries, keys and values. numpy only.
 
-        d s   = scale (d q . |k| + |q| . d k + |q| . |k| + max_j |q| . |k_j|) + shift
-        d w_j = w_j (1 + d s_j + sum_l w_l d s_l)
-        d y   = sum_j (d w_j |v_j| + w_j d v_j)
+        d s   = scale (d q * |k| + |q| * d k + |q| . |k| + max_j |q| . |k_j|) + shift
+        d z   = |w * d s|
+        d w_j = w_j (1 + d s_j + d z)
+        d y   = (w + w d s) * |v| + w * d v + (1 + d z) w . |v|
+
+    where `a * b` is the root of the sum of the squares of `a_i b_i`: errors of different numbers are independent, as in
+    the model of `tinyllm/conformance/bounds.py`. The rounding errors of one product are not taken to be: `a . b` is the
+    sum of `a_i b_i`.
 
     A score is a sum of products, whose rounding errors are relative to the sum of their sizes; a softcap does not
     enlarge them, its slope being 1 at most. The largest logit is taken off, and a float mask is added, each with an
@@ -332,9 +337,17 @@ def attention_errors(
     d_scores = sizes + np.max(sizes, axis=-1, keepdims=True, initial=0) + shifts
     for a, b in ((d_q, keys), (q, d_keys)):
         if np.ndim(a) and np.ndim(b):
-            d_scores = d_scores + factor * (a @ b)
-    d_weights = weights * (1 + d_scores + np.sum(weights * d_scores, axis=-1, keepdims=True))
-    return d_weights, d_weights @ v + (weights @ d_v if np.ndim(d_v) else 0.0) + TINY
+            d_scores = d_scores + factor * independent(a, b)
+    of_sum = np.sqrt(np.sum((weights * d_scores) ** 2, axis=-1, keepdims=True))
+    d_weights = weights * (1 + d_scores)
+    d_y = independent(d_weights, v) + (1 + of_sum) * (weights @ v) + (independent(weights, d_v) if np.ndim(d_v) else 0)
+    return d_weights + weights * of_sum, d_y + TINY
+
+
+def independent(errors: Any, sizes: Any) -> Any:
+    """The error of a matrix product whose factors are off by errors that are independent of one another: the root of
+    the sum of their squares. numpy only."""
+    return np.sqrt(errors**2 @ sizes**2)
 
 
 def _of_query_heads(array: Any, q: Any) -> Any:

@@ -5,7 +5,7 @@ With d the error of what it stands before:
 
     projection    d p = |x| |W|^T + |b|
     norm          d y = |w| / r d p + |y| (1 + sum |p| d p / (n r^2)),  r = sqrt(mean(p^2) + eps)
-    rotation      d y = d a + d b for both dims of a pair (a, b), and (|a| + |b|) |position| by the error of the angle
+    rotation      d y = d a + d b for both dims of a pair (a, b), and (|a| + |b|) (1 + |angle|) by that of the angle
     attention     `formula.attention_errors`
 """
 
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.attention.formula import TINY, attention_errors, shift
+from tinyllm.catalogue.attention.formula import TINY, attention_errors, independent, shift
 from tinyllm.catalogue.attention.mha_composed import after
 from tinyllm.catalogue.attention.mha_formula import attended, merge, split
 from tinyllm.catalogue.products.linear import product
 from tinyllm.catalogue.rope.rope_rotate import pair_size
 from tinyllm.spec.quantized import magnitude
 from tinyllm.spec.rope import Rope
+from tinyllm.spec.rope_frequencies import inverse_frequencies
 
 
 def error_sizes(inputs: Mapping[str, Any], attributes: Mapping[str, Any], outputs: Any) -> Any:
@@ -51,7 +52,8 @@ def error_sizes(inputs: Mapping[str, Any], attributes: Mapping[str, Any], output
         _padded(d_k, layer.all_k),
         _padded(d_v, layer.all_v),
     )
-    sizes = [merge(np, d_y) @ magnitude(finite["o_proj"]).T + _size(finite, merge(np, layer.y), "o") + TINY]
+    d_o = independent(merge(np, d_y), magnitude(finite["o_proj"]).T)
+    sizes = [d_o + _size(finite, merge(np, layer.y), "o") + TINY]
     if attributes.get("need_weights"):
         sizes.append(TINY + (d_weights if attributes["need_weights"] == "heads" else np.mean(d_weights, axis=-3)))
     if attributes.get("return_kv"):
@@ -97,10 +99,9 @@ def _of_rotation(numbers: Any, errors: Any, rope: Rope, positions: Any) -> Any:
     dims = numbers.shape[-1] if rope.dims is None else rope.dims
     far = np.abs(positions * rope.position_scale)[..., None]
     far = np.expand_dims(far, -3) if np.ndim(positions) > 1 else far
-    pairs = np.ones((*far.shape[:-1], dims // 2))
-    return pair_size(errors, pairs, rope.traditional, 1.0) + pair_size(
-        numbers, pairs * (1 + far), rope.traditional, 1.0
-    )
+    turns = 1 + far * np.asarray(inverse_frequencies(dims, rope.base, rope.scaling))
+    pairs = np.ones_like(turns)
+    return pair_size(errors, pairs, rope.traditional, 1.0) + pair_size(numbers, turns, rope.traditional, 1.0)
 
 
 def _padded(errors: Any, like: Any) -> Any:

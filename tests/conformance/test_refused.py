@@ -1,0 +1,31 @@
+"""Outputs that are wrong in a way that kernels are: the cases of every op refuse them in every dtype."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.catalogue.harness import registry
+from tinyllm.conformance.example import dtypes_of
+from tinyllm.conformance.refused import WRONG, cases_of, row
+
+PAGE = (Path(__file__).parents[2] / "docs" / "refused.md").read_text(encoding="utf-8")
+LEFT = {
+    ("mha", "large"): "scores so large that one key has all the weight, and rounding may choose another",
+    ("mha", "positions far"): "angles of 131,071 radians, which float32 tells apart to 0.008",
+    ("silu", "33,small"): "half of a small number, by a sigmoid whose error is relative to 1",
+}
+"""Cases whose bound is wide for a reason: half precision passes."""
+
+
+@pytest.mark.parametrize("op", list(registry().specs))
+def test_wrong_outputs_are_refused(op: str) -> None:
+    """And docs/refused.md says so: where it does not, run `make docs`."""
+    spec = registry().spec(op)
+    for dtype in dtypes_of(spec):
+        found = row(spec, cases_of(spec), dtype)
+        assert any(found.tried.values()) or op == "quantize"
+        passed = {(wrong, case) for wrong in WRONG for case in found.passed[wrong]}
+        assert {(wrong, case) for wrong, case in passed if (op, case) not in LEFT and "subnormal" not in case} == set()
+        assert not any(found.tried.values()) or f"| {op} | {dtype} | {found} |" in PAGE
