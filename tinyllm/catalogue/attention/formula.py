@@ -353,7 +353,7 @@ def independent(errors: Any, sizes: Any) -> Any:
 def _of_query_heads(array: Any, q: Any) -> Any:
     """Keys or values with a head for each head of q, where there are fewer."""
     heads, kv_heads = (a.shape[-3] if a.ndim > 2 else 1 for a in (q, array))
-    return np.repeat(array, heads // kv_heads, axis=-3) if kv_heads > 1 and heads != kv_heads else array
+    return np.repeat(array, heads // kv_heads, axis=-3) if kv_heads > 1 and (heads > kv_heads or not heads) else array
 
 
 def shift(additive: Any, seen: Any, sinks: Any) -> Any:

@@ -77,6 +77,8 @@ def mha(
         v = after(xp, v, heads(key if value is None else value, v_proj, v_bias, kv_heads))
     rows = [] if bias_k is None else [(widened(bias_k), widened(bias_v))]
     rows += [(None, None)] if add_zero_attn else []
+    if key_mask is not None and key_mask.shape[-1] != k.shape[-2]:  # 1 for all keys, where `gqa` wants each
+        key_mask = xp.broadcast_to(key_mask, (*key_mask.shape[:-1], k.shape[-2]))
     masks = {"mask": mask, "key_mask": key_mask, "causal": causal, "window": window}
     if rows:  # every query sees them, whatever the masks say of the others
         masks = _with_columns(ops, masks, q.shape[-2], k.shape[-2], len(rows))

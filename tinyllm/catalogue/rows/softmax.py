@@ -43,12 +43,12 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
 
 
 def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
-    """Each weight is divided by the sum, which in a row of few large terms loses the small ones: whoever adds a term
-    below half an ulp of the sum adds nothing. That goes to one side alone, and counts twice, so that the mean has all
-    of it."""
+    """Each weight is divided by the sum. One term may be most of it, and come first: all partial sums are as large as
+    the whole then, and not a third of its square on average. And small ones are lost: whoever adds a term below half an
+    ulp of the sum adds nothing. That goes to one side alone, and counts twice, so that the mean has all of it."""
     axis = attributes["axis"]
     lost = np.sum(np.where(outputs < eps, np.minimum(outputs / eps, 0.5), 0.0), axis=axis, keepdims=True)
-    return (inputs["x"].shape[axis] ** 0.5 + 2 * lost) * outputs
+    return ((3 * inputs["x"].shape[axis]) ** 0.5 + 2 * lost) * outputs
 
 
 softmax = OpSpec(
