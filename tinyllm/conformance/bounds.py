@@ -17,8 +17,8 @@ spread evenly. That errors are independent and average to zero is the model of H
 standard deviations, lambda = 1.5, as there are many; a mean by four, as all elements may share one sum. The spec gives
 `sqrt(n) * size` (`sums`), and for a softmax what a long sum loses of terms below half an ulp of it, which is no random
 walk. Products of 16-bit numbers are none quite either: they end in few bits, so that ties are common and rounding them
-to even goes one way for long. That was seen to add as much again, and twice as much is allowed. Sums by blocks, by pairs
-or by lanes are rounded fewer times.
+to even goes one way for long. That was seen to add as much again, and twice as much is allowed. Sums by blocks, by
+pairs or by lanes are rounded fewer times.
 
 An output of 16 bits is a number of the inner dtype, rounded once. So it is right if some number within these bounds
 rounds to it: the rounding costs nothing, and any other step that is done in 16 bits is seen.
