@@ -27,7 +27,8 @@ def gelu(x: mx.array, *, approximate: str = "none") -> mx.array:
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """`silu(gate) * up`, `[*B, D]`, rounded once."""
     wide = widen(gate)
-    return (wide * widen(up) / (1 + exp(-wide))).astype(gate.dtype)
+    # not the product of both first, which overflows
+    return (wide / (1 + exp(-wide)) * widen(up)).astype(gate.dtype)
 
 
 def add(x: mx.array, y: mx.array) -> mx.array:

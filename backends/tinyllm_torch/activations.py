@@ -7,6 +7,9 @@ import torch.nn.functional as F
 
 from tinyllm_torch.widen import narrow, widen
 
+EXACT = 16.0
+"""Beyond it gelu(x) is x. oneDNN, which computes `F.gelu` in float32, gives inf for 3e38 and NaN for inf."""
+
 
 def silu(x: torch.Tensor) -> torch.Tensor:
     """`x sigmoid(x)`, `[*B]`, rounded once."""
@@ -15,7 +18,11 @@ def silu(x: torch.Tensor) -> torch.Tensor:
 
 def gelu(x: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
     """x times the standard normal distribution function of x, `[*B]`, by erf or by the approximation with tanh."""
-    return F.gelu(widen(x), approximate=approximate).to(x.dtype)
+    wide = widen(x)
+    y = F.gelu(wide, approximate=approximate)
+    if approximate == "none":
+        y = torch.where(wide > EXACT, wide, y)
+    return y.to(x.dtype)
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

@@ -87,8 +87,8 @@ def bounds_of(example: Example, exact: bool = True, factor: float = 1.0) -> list
 
 def half_step(array: Any, towards: Any) -> Any:
     """Half of the distance from each number of a 16-bit array to the next one in a direction, float64: what rounding to
-    it may have cost."""
+    it may have cost. Nothing for NaN and infinity."""
     given = array.astype(np.float64)
     with np.errstate(all="ignore"):
         next_one = np.nextafter(array, np.asarray(towards).astype(array.dtype)).astype(np.float64)
-    return np.abs(next_one - given) / 2
+        return np.where(np.isfinite(given), np.abs(next_one - given) / 2, 0.0)

@@ -33,6 +33,35 @@ def masked_scores(*shape: int, share: float = 0.3) -> Draw:
     return Draw(shape, make)
 
 
+def strange(*shape: int) -> Draw:
+    """Normal numbers, among which NaN, inf and -inf stand apart from one another: some where blocks of 4 to 64 begin or
+    end, some in what is left over behind the last block."""
+
+    def make(rng: Any) -> Any:
+        numbers = rng.standard_normal(shape) * 2
+        flat = numbers.reshape(-1)
+        for places, value in (((0, 31, -1), np.nan), ((3, 32, -3), np.inf), ((7, 64, -5), -np.inf)):
+            flat[list(places)] = value
+        return numbers
+
+    return Draw(shape, make)
+
+
+def strange_rows(entries: int) -> Any:
+    """Rows `[7, entries]` of growing numbers: NaN at the begin, in the last place; inf, -inf, both; all -inf; none."""
+    rows = np.tile(np.linspace(-2, 2, entries), (7, 1))
+    rows[0, 0] = rows[1, -1] = np.nan
+    rows[2, entries // 2], rows[3, -2] = np.inf, -np.inf
+    rows[4, [1, -1]] = np.inf, -np.inf
+    rows[5] = -np.inf
+    return rows
+
+
+def near_top(*shape: int) -> Draw:
+    """Numbers from 56,000 to 64,000: of one sign, and near the largest of float16."""
+    return Draw(shape, lambda rng: 56e3 + 8e3 * rng.random(shape))
+
+
 def softmax() -> Iterator[Case]:
     """Row lengths, every axis of every rank, excluded, equal and very different scores; scores of real models."""
     for n in (*LENGTHS, 7919):
@@ -60,6 +89,9 @@ def softmax() -> Iterator[Case]:
     }
     for name, drawn in draws.items():
         yield Case(f"{named(*drawn.shape)},{name.replace(' ', '-')}", {"x": drawn}, tier="full")
+    for n in (17, 131):
+        yield Case(f"7x{n},NaN-and-infinity", {"x": constant(strange_rows(n))}, {}, "full", 23)
+        yield Case(f"{n}x7,axis0,NaN-and-infinity", {"x": constant(strange_rows(n).T)}, {"axis": 0}, "full", 23)
     for model, length, keys in (
         ("SmolLM2-135M", 1, 513),
         ("SmolLM2-135M", 65, 65),
@@ -102,6 +134,10 @@ def rms_norm() -> Iterator[Case]:
         yield case((3, 65), eps, size)
     for size in (SUBNORMAL_16, SUBNORMAL_32):
         yield case((3, 33), None, size)
+    for n in (17, 131):
+        inputs = {"x": constant(strange_rows(n)), "weight": normal(n)}
+        yield Case(f"7x{n},NaN-and-infinity", inputs, {}, "full", 23)
+    yield Case("3x71,weight-NaN-and-infinity", {"x": normal(3, 71), "weight": strange(71)}, {}, "full", 23)
     row = np.zeros((2, 65))
     row[:, 31] = [1.0, -3e4]
     yield Case("2x65,one-not-zero", {"x": constant(row), "weight": normal(65)}, tier="full")
@@ -137,11 +173,14 @@ def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
         "zeros": constant([0.0, -0.0] * 9),
         "33,small": normal(33, scale=1e-3),
         "33,large": normal(33, scale=1e4),
+        "37,near-60000": near_top(37),
+        "40,huge": constant(np.tile([3e38, -3e38, 1e20, -1e20], 10)),
         "33,subnormal16": normal(33, scale=SUBNORMAL_16),
         "33,subnormal32": normal(33, scale=SUBNORMAL_32),
     }
     for name, draw in draws.items():
         yield name, draw, "full", None
+    yield "71,NaN-and-infinity", strange(71), "full", 23
 
 
 def _mlp() -> Iterator[tuple[str, tuple[int, int]]]:
@@ -190,6 +229,9 @@ def _pairs(first: str, second: str) -> Iterator[Case]:
     for id, x, tier, decision in _elements():
         other = normal(*x.shape, scale=2.0) if x.shape else normal()
         yield Case(id, {first: x, second: other}, tier=tier, decision=decision)
+    odd = np.asarray([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -1.5])
+    pairs = {first: constant(np.repeat(odd, 7)), second: constant(np.tile(odd, 7))}
+    yield Case("49,pairs-of-NaN-and-infinity", pairs, {}, "full", 23)
     for a, b in BROADCAST:
         inputs = {first: normal(*a), second: normal(*b)}
         yield Case(f"broadcast,{named(*a)},{named(*b)}", inputs, tier="full", decision=20 if 0 in a else None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tinyllm.errors import InvalidInputError
 from tinyllm.spec.cases import BadInput, Case, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec
@@ -31,12 +33,21 @@ add = OpSpec(
     reference=_reference,
     flops=lambda call: prod(call.dims["*B"]) * call.dims["D"],
     tolerance=1.0,  # one operation, which rounds once
+    notes=("NaN gives NaN, as does inf - inf; a sum beyond the dtype's numbers is inf or -inf (decision 23).",),
     cases=(
         _case(5),
         _case(2, 3, 4),
         Case("broadcast 2x1x4,3x4", {"x": normal(2, 1, 4), "y": normal(3, 4)}),
         Case(
             "cancels", {"x": constant([1.0, -2.0, 1024.0], "float64"), "y": constant([-1.0, 2.0, -1023.5], "float64")}
+        ),
+        Case(
+            "NaN and infinity",
+            {
+                "x": constant([np.nan, 1.0, np.inf, np.inf, -np.inf, 6e4]),
+                "y": constant([1.0, np.nan, -1.0, -np.inf, -np.inf, 6e4]),
+            },
+            decision=23,
         ),
         _case(0, 4, decision=20),
         _case(3, 0, decision=20),

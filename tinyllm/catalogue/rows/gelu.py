@@ -82,6 +82,7 @@ gelu = OpSpec(
     reference=_reference,
     flops=lambda call: (9 if call.attributes["approximate"] == "tanh" else 5) * math.prod(call.shape("x")),
     scale=_scale,
+    notes=("Of both formulas NaN gives NaN, inf gives inf, and -inf gives NaN: it is -inf times 0 (decision 23).",),
     cases=(
         Case("5", {"x": normal(5)}),
         Case("2x3x4", {"x": normal(2, 3, 4, scale=3.0)}),
@@ -89,6 +90,8 @@ gelu = OpSpec(
         Case("scalar", {"x": constant(-0.75, "float64")}),
         Case("large", {"x": constant([-3e4, -100.0, -8.0, -3.0, -2.8, 0.0, 2.8, 3.0, 8.0, 100.0, 3e4], "float64")}),
         Case("large,tanh", {"x": constant([-3e4, -100.0, -8.0, 0.0, 8.0, 100.0, 3e4], "float64")}, TANH),
+        Case("NaN and infinity", {"x": constant([np.nan, np.inf, -np.inf, 1.0])}, decision=23),
+        Case("NaN and infinity,tanh", {"x": constant([np.nan, np.inf, -np.inf, 1.0])}, TANH, decision=23),
         Case("0", {"x": normal(0)}, decision=20),
         Case("2x0x3,tanh", {"x": normal(2, 0, 3)}, TANH, decision=20),
         Case("33x65", {"x": normal(33, 65, scale=3.0)}, tier="full"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.spec.attribute_checks import number
 from tinyllm.spec.cases import BadInput, Case, constant, normal
@@ -47,6 +49,7 @@ rms_norm = OpSpec(
     notes=(
         "16-bit x is normed and weighted in float32 and rounded once (transformers rounds before the weight).",
         "Gemma's weights are stored less 1: add it when loading.",
+        "NaN makes its whole row NaN. inf and -inf give NaN where they stand and 0 elsewhere in the row (decision 23).",
     ),
     refused={"normalized_shape": "it is always the last axis"},
     cases=(
@@ -57,6 +60,14 @@ rms_norm = OpSpec(
         Case("zeros", {"x": constant([[0.0] * 4, [1.0, -1.0, 0.0, 2.0]], "float64"), "weight": normal(4)}),
         Case("eps rules", {"x": normal(2, 4, scale=1e-3), "weight": normal(4)}, {"eps": 1.0}),
         Case("large", {"x": constant([[3e4, -2e4, 1e4, 0.0]], "float64"), "weight": normal(4)}),
+        Case(
+            "NaN and infinity",
+            {
+                "x": constant([[1.0, np.nan, 2.0], [1.0, np.inf, 2.0], [-np.inf, 1.0, 2.0], [1.0, 2.0, 3.0]]),
+                "weight": normal(3),
+            },
+            decision=23,
+        ),
         _case(0, 4, decision=20),
         _case(3, 0, decision=20),
         _case(7, 1000, tier="full"),

@@ -64,11 +64,24 @@ softmax = OpSpec(
     flops=lambda call: 4 * prod(call.shape("x")),
     scale=_scale,
     sums=_sums,
+    notes=(
+        "A score of -inf gives a weight of 0. NaN or inf makes all weights along the axis NaN, and so does -inf where "
+        "all scores are -inf (decision 23).",
+    ),
     cases=(
         Case("5", {"x": normal(5)}),
         Case("3x7", {"x": normal(3, 7, scale=4.0)}),
         Case("2x3x4,axis1", {"x": normal(2, 3, 4)}, {"axis": 1}),
         Case("1x1", {"x": normal(1, 1)}),
+        Case(
+            "NaN and infinity",
+            {
+                "x": constant(
+                    [[1.0, 2.0, np.nan], [1.0, np.inf, 2.0], [-np.inf, 1.0, 2.0], [-np.inf] * 3, [0.0, 1.0, 2.0]]
+                )
+            },
+            decision=23,
+        ),
         Case("3x0", {"x": normal(3, 0)}, decision=20),
         Case("0x4", {"x": normal(0, 4)}, decision=20),
         Case("large", {"x": constant([[1e4, 1e4 - 1, -1e4], [3e4, 3e4, 3e4]], "float64")}),

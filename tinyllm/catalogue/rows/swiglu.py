@@ -45,6 +45,7 @@ swiglu = OpSpec(
     reference=_reference,
     flops=lambda call: 5 * prod(call.dims["*B"]) * call.dims["D"],
     scale=_scale,
+    notes=("NaN in either input gives NaN, as do a gate of -inf, whose silu is NaN, and inf times 0 (decision 23).",),
     cases=(
         _case(5),
         _case(2, 3, 4),
@@ -55,6 +56,14 @@ swiglu = OpSpec(
                 "gate": constant([-3e4, -100.0, 0.0, 100.0], "float64"),
                 "up": constant([2.0, -3.0, 5.0, -7.0], "float64"),
             },
+        ),
+        Case(
+            "NaN and infinity",
+            {
+                "gate": constant([np.nan, np.inf, np.inf, -np.inf, 1.0, 0.0, 2.0]),
+                "up": constant([1.0, -2.0, 0.0, 1.0, np.nan, np.inf, -np.inf]),
+            },
+            decision=23,
         ),
         _case(0, 4, decision=20),
         _case(3, 0, decision=20),
