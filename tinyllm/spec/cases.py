@@ -85,9 +85,9 @@ def booleans(*shape: int, share: float = 0.7) -> Draw:
     return Draw(shape, lambda rng: rng.random(shape) < share)
 
 
-def additive_mask(*shape: int) -> Draw:
-    """Standard normal floats, a fifth of them -inf."""
-    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape)))
+def additive_mask(*shape: int, level: float = 0.0) -> Draw:
+    """Normal floats around a level, a fifth of them -inf."""
+    return Draw(shape, lambda rng: np.where(rng.random(shape) < 0.2, -np.inf, level + rng.standard_normal(shape)))
 
 
 def constant(values: Any, dtype: str | None = None) -> Draw:

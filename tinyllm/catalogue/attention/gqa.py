@@ -202,8 +202,8 @@ gqa = OpSpec(
             tier="full",
         ),
         Case(
-            "Hq14,Hkv2,L64,S128,D64,window17",
-            qkv((), 14, 2, 64, 128, 64) | {"sinks": normal(14)},
+            "Hq14,Hkv2,L33,S100,D40,window17",
+            qkv((), 14, 2, 33, 100, 40) | {"sinks": normal(14)},
             {"causal": True, "window": 17},
             tier="full",
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.attention.gqa import qkv
+from tinyllm.catalogue.cases import many_keys
 from tinyllm.catalogue.cases.attention import (
     FLAGS,
     MAGNITUDES,
@@ -86,7 +87,7 @@ def gqa() -> tuple[Case, ...]:
         Case(
             f"Hq{heads},Hkv{kv},G{heads // kv},L2,S7,D16", qkv((1,), heads, kv, 2, 7, 16), {"causal": True}, "full", 10
         )
-        for heads, kv in ((32, 32), (32, 16), (12, 4), (32, 8), (15, 3), (48, 8), (14, 2), (32, 4), (32, 2), (32, 1))
+        for heads, kv in ((32, 32), (12, 4), (32, 8), (15, 3), (48, 8), (14, 2), (32, 4), (24, 2), (32, 2), (32, 1))
     ]
     small = qkv((2,), 4, 2, 5, 9, 16)
     cases += [
@@ -97,12 +98,14 @@ def gqa() -> tuple[Case, ...]:
         _with_lengths((17, 0, 1, 33), 8, 2, 1, 33, 64, {"causal": True}),
         _with_lengths((129, 127, 64), 4, 4, 3, 129, 16, {"causal": True, "window": 65}),
         _with_lengths((16, 16), 4, 1, 2, 33, 16, {"causal": True}),
-        _with_lengths((300, 290), 2, 1, 280, 310, 8, {"causal": True}),
+        _with_lengths((275, 260), 2, 1, 270, 280, 3, {"causal": True}),
+        _with_lengths(tuple(range(65)), 2, 1, 1, 65, 4, {"causal": True}),
         _with_lengths((2, 3), 2, 2, 4, 7, 8, {"causal": True, "window": 1}),
         _with_lengths((3, 2), 4, 2, 4, 300, 8, {"causal": True}, "uint8"),
         _with_lengths((100, 127), 4, 2, 2, 200, 8, {"causal": True, "window": 9}, "int8"),
         _with_lengths((9, 2), 4, 2, 4, 9, 8, {}, "uint16"),
         _with_lengths((9, 0), 4, 2, 4, 9, 8, {"window": 3}, "uint64"),
+        Case("Hq12,Hkv1,L1,S2049,D16", qkv((), 12, 1, 1, 2049, 16), {"causal": True}, "full", 10),
         Case(
             "B2,Hq4,Hkv2,lengths,left padding",
             small | {"kv_lengths": constant([7, 9], "int64"), "key_mask": _padded(9, 3, 0)},
@@ -131,7 +134,6 @@ def gqa() -> tuple[Case, ...]:
             "full",
             3,
         ),
-        Case("B2,Hq4,Hkv2,all at -1000", small | {"mask": constant(np.full((5, 9), -1e3))}, {}, "full", 5),
         Case(
             "Hq4,Hkv2,L9,S17,alibi",
             qkv((), 4, 2, 9, 17, 16) | {"mask": slopes(4, length=9, keys=17)},
@@ -165,7 +167,7 @@ def gqa() -> tuple[Case, ...]:
         Case("B1,Hq4,Hkv2,L4,S4,causal,scale-1", qkv((1,), 4, 2, 4, 4, 8), {"causal": True, "scale": -1.0}, "full", 9),
         Case("Hq0,Hkv2", qkv((2,), 0, 2, 3, 5, 8), {}, "full", 20),
     ]
-    return (*_crossed(), *cases, *_models())
+    return (*_crossed(), *many_keys.gqa(), *cases, *_models())
 
 
 def _with_lengths(
@@ -181,7 +183,8 @@ def _with_lengths(
     """A case over a cache with spare room. The numbers there are finite, so that a kernel that reads them gives wrong
     numbers, not NaN."""
     inputs = qkv((len(lengths),), heads, kv_heads, length, keys, dim) | {"kv_lengths": constant(lengths, dtype)}
-    name = f"Hq{heads},Hkv{kv_heads},L{length},S{keys},D{dim},lengths {' '.join(map(str, lengths))} {dtype}"
+    words = " ".join(map(str, lengths)) if len(lengths) < 9 else f"of {len(lengths)}"
+    name = f"Hq{heads},Hkv{kv_heads},L{length},S{keys},D{dim},lengths {words} {dtype}"
     return Case(name + flag_words(settings), inputs, settings, "full", 6)
 
 

@@ -129,7 +129,10 @@ def _inputs(row: Mapping[str, Any]) -> dict[str, Draw]:
     return inputs
 
 
+_H2: dict[str, Any] = {"num_heads": 2}
 _H4: dict[str, Any] = {"num_heads": 4}
+_NEAR = [-1e3, -998.0, -1100.0, -900.0]
+"""Sinks near scores of -1000, below them and above."""
 
 
 def mha() -> tuple[Case, ...]:
@@ -143,10 +146,10 @@ def mha() -> tuple[Case, ...]:
         )
         for length, model, dim, way in (
             (1, 31, 7, {}),
-            (15, 17, 16, {"causal": True}),
-            (17, 33, 8, {"window": 5}),
-            (33, 16, 64, {"causal": True, "window": 9}),
-            (65, 13, 80, {"causal": True}),
+            (15, 22, 72, {"causal": True}),
+            (17, 74, 40, {"window": 5}),
+            (33, 6, 88, {"causal": True, "window": 9}),
+            (65, 13, 120, {"causal": True}),
             (127, 8, 4, {}),
             (129, 8, 4, {"causal": True}),
             (300, 4, 2, {"causal": True}),
@@ -160,7 +163,7 @@ def mha() -> tuple[Case, ...]:
             "full",
             10,
         )
-        for heads, kv in ((32, 32), (32, 8), (32, 1), (15, 3), (14, 2))
+        for heads, kv in ((32, 32), (32, 8), (32, 1), (24, 2), (15, 3))
     ]
     small, hidden, causal = layer(2), constant(np.zeros((2, 3), bool)), _H4 | {"causal": True}
     cases += [
@@ -194,6 +197,22 @@ def mha() -> tuple[Case, ...]:
             6,
         ),
         Case("past beyond window", layer(2, length=2, past=9), _H4 | {"causal": True, "window": 3}, "full", 7),
+        Case("one over 2049", layer(1, length=1, past=2048, heads=2), _H2 | {"causal": True}, "full", 6),
+        Case(
+            "one over 300,mask row,softcap,window",
+            layer(1, length=1, past=299, heads=2) | {"mask": additive_mask(1, 300), "sinks": constant([0.5, 300.0])},
+            _H2 | {"softcap": 50.0, "window": 100},
+            "full",
+            4,
+        ),
+        Case(
+            "all at -1000,sinks",
+            layer(2, length=5, past=160) | {"mask": additive_mask(1, 165, level=-1e3), "sinks": constant(_NEAR)},
+            _H4,
+            "full",
+            5,
+        ),
+        Case("33 sequences", layer(33, length=2), causal, "full"),
         Case("cross,S1", layer(2, key=(1, 5)), _H4, "full"),
         Case("cross,L0,S3", layer(2, length=0, key=(3, 5), bias=True), _H4 | {"need_weights": "mean"}, "full", 20),
         Case(

@@ -9,9 +9,11 @@ import numpy as np
 
 from tinyllm.catalogue.attention.kv_append import append_inputs
 from tinyllm.catalogue.attention.paged_attention_cases import batch, ints
+from tinyllm.catalogue.cases import many_keys
 from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, flag_words, settings_of
 from tinyllm.catalogue.cases.model_sizes import MODELS
 from tinyllm.catalogue.cases.pairwise import pairwise
+from tinyllm.catalogue.cases.rows import near_top
 from tinyllm.spec.cases import Case, Draw, constant, normal
 
 _MODELS = ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-7B", "Qwen3-0.6B", "Llama-3.2-1B", "Llama-3-8B", "Gemma-2B")
@@ -21,6 +23,7 @@ _LENGTHS: dict[str, list[tuple[int, int]]] = {
     "chunk": [(3, 8)],
     "chunk,none,prefill": [(2, 7), (0, 4), (4, 4)],
 }
+_TOP = {"v_pages": near_top(6, 1, 32, 8)}
 _HEADS = {"Hq4,Hkv2": (4, 2), "Hq3,Hkv3": (3, 3), "Hq5,Hkv1": (5, 1)}
 _SETTINGS = {name: values for name, values in FLAGS.items() if name != "causal"}
 _OPTIONS: dict[str, list[Any]] = {
@@ -84,26 +87,31 @@ def _scaled(inputs: dict[str, Draw], scale: float, *names: str) -> dict[str, Dra
     return inputs | {name: times(inputs[name]) for name in names}
 
 
+def _far_pages() -> dict[str, Draw]:
+    """Two sequences on pages of one token, among them such as 16 bits do not name."""
+    pool, table = normal(65540, 1, 1, 2), [[65535, 65536, 7], [65539, 0, 65537]]
+    indices = ints(q_start=[0, 1, 3], kv_len=[3, 3], block_table=table)
+    return {"q": normal(3, 2, 2), "k_pages": pool, "v_pages": pool} | indices
+
+
 def paged_attention() -> tuple[Case, ...]:
     """Settings crossed, borders of pages, shared pages, magnitudes, long sequences, heads of real models."""
     cases = [
         _borders(page, dim)
-        for page, dim in ((15, 64), (16, 80), (17, 8), (31, 96), (33, 128), (64, 7), (65, 192), (128, 4))
+        for page, dim in ((15, 64), (16, 80), (17, 256), (31, 88), (33, 120), (64, 7), (65, 24), (128, 4))
     ]
     small = batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
     cases += [
         Case(f"B2,page4,{word}", _scaled(small, size, "q", "k_pages", "v_pages"), {}, "full")
         for word, size in MAGNITUDES.items()
     ]
-    large = {"heads": 2, "kv_heads": 1, "dim": 8}
+    large, small_heads = {"heads": 2, "kv_heads": 1, "dim": 8}, {"heads": 1, "kv_heads": 1, "dim": 4}
     cases += [
         Case("B2,page4,values large", _scaled(small, 1e4, "v_pages"), {}, "full"),
+        Case("T3,S140,values near 60000", batch([(3, 140)], page=32, **large) | _TOP, {}, "full"),
         Case("B3,prefix shared", _shared(1, 2, (9, 11, 14), 4), {}, "full", 22),
         Case("B2,prefix shared,window5", _shared(2, 3, (15, 13), 4), {"window": 5}, "full", 7),
         Case("B2,all pages shared", _shared(1, 2, (8, 7), 4), {}, "full", 22),
-        Case(
-            "B17,T17,decode", batch([(1, n) for n in range(1, 18)], heads=4, kv_heads=2, page=4, dim=8), {}, "full", 6
-        ),
         Case("B3,nothing new", batch([(0, 5), (0, 0), (0, 9)], heads=4, kv_heads=2, page=4, dim=8), {}, "full", 20),
         Case("B1,T1,window1,a border", batch([(1, 9)], heads=4, kv_heads=2, page=4, dim=8), {"window": 1}, "full", 7),
         Case(
@@ -127,10 +135,15 @@ def paged_attention() -> tuple[Case, ...]:
             "full",
             11,
         ),
-        Case("T300,S300,page64", batch([(300, 300)], page=64, **large), {}, "full", 6),
-        Case("T280,S600,page16,window40", batch([(280, 600), (1, 30)], page=16, **large), {"window": 40}, "full", 7),
+        Case("T270,S270,page64", batch([(270, 270)], page=64, **small_heads), {}, "full", 6),
+        Case(
+            "T260,S330,page16,window40", batch([(260, 330), (1, 30)], page=16, **small_heads), {"window": 40}, "full", 7
+        ),
         Case("T1,S64,page64,D64", batch([(1, 64)], page=64, heads=2, kv_heads=1, dim=64), {}, "full"),
-        Case("T128,S128,page64,D64", batch([(128, 128)], page=64, heads=2, kv_heads=1, dim=64), {}, "full"),
+        Case("T64,S128,page64,D64", batch([(64, 128)], page=64, heads=1, kv_heads=1, dim=64), {}, "full"),
+        Case("T1,S2049,page64,Hq12", batch([(1, 2049)], page=64, heads=12, kv_heads=1, dim=8), {}, "full"),
+        Case("pages past 65535", _far_pages(), {}, "full", 22),
+        Case("B33,decode", batch([(1, n) for n in range(1, 34)], heads=2, kv_heads=1, page=16, dim=4), {}, "full", 6),
         Case("T1,S1023,page1024", batch([(1, 1023)], page=1024, **large), {}, "full"),
         Case("T1,S1025,page128", batch([(1, 1025)], page=128, **large), {}, "full"),
         Case("Hq0,Hkv2", batch([(2, 5), (1, 3)], heads=0, kv_heads=2, page=4, dim=8), {}, "full", 20),
@@ -159,7 +172,7 @@ def paged_attention() -> tuple[Case, ...]:
             "full",
         ),
     ]
-    return (*_crossed(), *cases, *_models())
+    return (*_crossed(), *many_keys.paged_attention(), *many_keys.chunks(), *cases, *_models())
 
 
 def _models() -> Iterator[Case]:
@@ -226,6 +239,8 @@ def kv_append() -> tuple[Case, ...]:
         Case("P1,page1025,T1", append_inputs(1, 2, 1025, 8, [1024]), {}, "full"),
         Case("P1,page1025,T1025", append_inputs(1, 1, 1025, 8, list(range(1025))), {}, "full"),
         Case("P65,page16,T129", append_inputs(65, 2, 16, 17, shuffled), {}, "full"),
+        Case("P1025,page64,slots past 65535", append_inputs(1025, 1, 64, 1, [65536, 65535, 65599, 3]), {}, "full"),
+        Case("P65538,page1", append_inputs(65538, 1, 1, 1, [65536, 65537, 0]), {}, "full"),
     ]
     for name in _MODELS:
         size = MODELS[name]

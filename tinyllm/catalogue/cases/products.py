@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tinyllm.catalogue.cases.model_sizes import MODELS
-from tinyllm.catalogue.cases.rows import SUBNORMAL_16, SUBNORMAL_32
+from tinyllm.catalogue.cases.rows import MANY, SUBNORMAL_16, SUBNORMAL_32, near_top
 from tinyllm.spec.cases import Case, constant, integers, normal
 from tinyllm.spec.types import INTEGERS
 
@@ -42,8 +42,12 @@ def linear() -> Iterator[Case]:
         yield _linear_case((5,), 17, n, bias=i % 2 == 1)
     for m in (2, 8, 15, 17, 33, 129):
         yield _linear_case((m,), 31, 13, bias=m % 2 == 0)
-    for m, k, n in ((8, 64, 32), (16, 128, 64), (64, 64, 64)):
+    for m, k, n in ((8, 64, 32), (16, 128, 64), (64, 64, 64), (65, 6, 129), (129, 22, 65), (2, 74, 33), (3, 1030, 7)):
         yield _linear_case((m,), k, n, bias=True)
+    yield _linear_case((1,), 1030, 6)
+    yield _linear_case((65,), 74, 22)
+    yield _linear_case((MANY,), 4, 3)
+    yield Case("1x3,N65537,bias", {"x": normal(1, 3), "weight": normal(MANY, 3), "bias": normal(MANY)}, tier="full")
     ranks: tuple[tuple[int, ...], ...] = ((), (1, 1), (2, 1, 3), (1, 2, 1, 5))
     for rows in ranks:
         for bias in (False, True):
@@ -56,6 +60,11 @@ def linear() -> Iterator[Case]:
     yield _linear_case((3,), 129, 17, True, x=SUBNORMAL_32)
     yield _linear_case((3,), 33, 17, x=1e-2, weight=100.0)
     yield _linear_case((3,), 33, 17, x=100.0, weight=1e-3)
+    # sums of one sign pass 65,504 long before the other half takes them back
+    halves = np.repeat([1.0, -1.0], 33)
+    weight = constant(halves * np.linspace(0.5, 1, 5)[:, None])
+    for count in (1, 33):
+        yield Case(f"{count}x66,N5,near-60000", {"x": near_top(count, 66), "weight": weight}, tier="full")
     signs = np.where(np.arange(256) % 2, 1.0, -1.0)
     yield Case(
         "1x256,N5,cancels",
@@ -94,7 +103,7 @@ def embedding() -> Iterator[Case]:
     for i, d in enumerate(AROUND):
         v = AROUND[-1 - i]
         yield Case(f"5,V{v},D{d}", {"ids": integers(0, v, 5), "weight": normal(v, d)}, tier="full")
-    for n in (1, 2, 31, 129, 1025):
+    for n in (1, 2, 31, 65, 129, 1025):
         yield Case(f"{n},V17,D5", {"ids": integers(0, 17, n), "weight": normal(17, 5)}, tier="full")
     for shape in ((1, 1), (3, 1, 2), (2, 3, 5, 1), (0, 3), (2, 0)):
         yield Case(
@@ -109,6 +118,10 @@ def embedding() -> Iterator[Case]:
         )
         yield Case(f"scalar,V100,D3,{dtype}", {"ids": constant(99, dtype), "weight": normal(100, 3)}, tier="full")
     yield Case("0,V9,D0", {"ids": integers(0, 9, 0), "weight": normal(9, 0)}, tier="full", decision=20)
+    for dtype in ("int32", "uint32"):
+        far = constant([65535, 65536, 0, MANY + 2, 255, 256, 32768], dtype)
+        yield Case(f"7,V65540,D4,{dtype}", {"ids": far, "weight": normal(MANY + 3, 4)}, tier="full")
+    yield Case("65537,V7,D2", {"ids": integers(0, 7, MANY), "weight": normal(7, 2)}, tier="full")
     ids = {"all-the-same": [3] * 33, "backwards": list(range(16, -1, -1)), "first-and-last": [0, 16] * 5}
     for name, given in ids.items():
         yield Case(

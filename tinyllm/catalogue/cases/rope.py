@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyllm.catalogue.cases.model_sizes import MODELS, ModelSizes
 from tinyllm.catalogue.cases.pairwise import pairwise
-from tinyllm.catalogue.cases.rows import SUBNORMAL_16, SUBNORMAL_32, named
+from tinyllm.catalogue.cases.rows import MANY, SUBNORMAL_16, SUBNORMAL_32, named
 from tinyllm.spec.cases import Case, Draw, constant, integers, integers_of, kept, normal
 from tinyllm.spec.rope import RopeScaling
 
@@ -23,7 +23,7 @@ FREQUENCIES: Mapping[str, Mapping[str, Any]] = {
     "inv_freq": {},
 }
 """Attributes that say how fast pairs turn, by name; for "inv_freq" it is an input."""
-HEAD_DIMS = (64, 80, 96, 128, 192, 256)
+HEAD_DIMS = (64, 40, 72, 88, 120, 256)
 FACTORS = (1.0, 0.5, -2.0)
 """Values of `position_scale`."""
 FAR = 131071
@@ -88,7 +88,7 @@ def rope() -> Iterator[Case]:
     of real models."""
     options: dict[str, Any] = {
         "lead": [(2,), (), (1,), (2, 3), (1, 5), (2, 1, 3)],
-        "length": [1, 2, 17, 33],
+        "length": [1, 2, 17, 65],
         "size": HEAD_DIMS,
         "positions": ["start", "offset", "offsetB", "positionsL", "positionsBL"],
         "frequencies": list(FREQUENCIES),
@@ -121,6 +121,11 @@ def rope() -> Iterator[Case]:
             "full",
             15,
         )
+    yield Case("2x129x6", {"x": normal(2, 129, 6)}, {}, "full")
+    yield Case("65537x4", {"x": normal(MANY, 4)}, {}, "full")
+    yield Case(
+        "33x3x8,offset of each", {"x": normal(33, 3, 8), "offset": constant(np.arange(33) * 9, "int32")}, {}, "full", 14
+    )
     yield from _rope_edges()
     for name in MODEL_NAMES:
         m = MODELS[name]
@@ -155,9 +160,9 @@ def _rope_edges() -> Iterator[Case]:
 def rope_angles() -> Iterator[Case]:
     """All settings crossed pairwise; large positions, positions of every integer dtype; frequencies of real models."""
     options: dict[str, Any] = {
-        "dims": [64, 2, 80, 96, 128, 256],
+        "dims": [64, 2, 40, 72, 120, 256],
         "frequencies": list(FREQUENCIES),
-        "shape": [(17,), (), (1,), (2, 33), (3, 1, 5)],
+        "shape": [(65,), (), (1,), (2, 129), (3, 1, 5)],
         "dtype": ["int64", "int32", "int16", "uint8", "uint32"],
         "position_scale": FACTORS,
         "dims given": [False, True],
@@ -192,8 +197,8 @@ SPREADS = (
     ((17,), (17,)),
     ((), ()),
     ((5,), (1,)),
-    ((2, 17), (17,)),
-    ((17, 2), (17, 1)),
+    ((2, 65), (65,)),
+    ((129, 2), (129, 1)),
     ((3, 2, 5), (3, 1, 5)),
     ((2, 3, 2, 5), (1, 3, 1, 1)),
 )

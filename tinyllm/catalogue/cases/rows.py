@@ -1,4 +1,4 @@
-"""Further cases of the ops on rows and elements: softmax, norms, activations, sums and views."""
+"""Further cases of the ops on rows and elements: softmax, norms, activations and sums."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tinyllm.spec.cases import Case, Draw, constant, normal
 
 LENGTHS = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025)
 """The sizes of vectors and blocks, one less and one more."""
+MANY = 65537
+"""Rows, entries or columns that 16 bits do not count: they make 1 of it."""
 SUBNORMAL_16, SUBNORMAL_32 = 1e-7, 1e-39
 """Factors of normal numbers that make them subnormal in float16, and in float32 and bfloat16."""
 
@@ -69,6 +71,10 @@ def softmax() -> Iterator[Case]:
     for shape in ((17,), (5, 33), (3, 17, 5), (2, 3, 15, 7), (2, 1, 3, 2, 17)):
         for axis in range(-len(shape), len(shape)) if len(shape) < 4 else (-len(shape), -2, 1):
             yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape, scale=2.0)}, {"axis": axis}, tier="full")
+    for axis, shape in ((0, (1030, 3)), (1, (2, 2049, 5)), (0, (4096, 2)), (1, (1, 1500, 17)), (0, (MANY, 1))):
+        yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape)}, {"axis": axis}, tier="full")
+    for shape in ((65, 6), (129, 22), (3, 74), (2, 1030), (MANY, 4)):
+        yield Case(f"{named(*shape)},spread4", {"x": normal(*shape, scale=4.0)}, tier="full")
     for axis, shape in ((0, (0, 3)), (1, (0, 3)), (1, (2, 0, 3)), (0, (2, 0, 3)), (-1, (1, 0))):
         yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape)}, {"axis": axis}, "full", 20)
     alone = np.full((3, 17), -np.inf)
@@ -79,6 +85,7 @@ def softmax() -> Iterator[Case]:
         "equal,many": constant(np.full((1, 1025), 3.0)),
         "spread100": normal(3, 129, scale=100.0),
         "large": normal(3, 65, scale=1e4),
+        "all at -30000": Draw((65, 33), lambda rng: -3e4 + rng.integers(-4, 5, (65, 33)) * 16.0),
         "large,alike": Draw((3, 65), lambda rng: 2e4 + rng.integers(-2, 3, (3, 65)) * 16.0),
         "subnormal16": normal(3, 33, scale=SUBNORMAL_16),
         "subnormal32": normal(3, 33, scale=SUBNORMAL_32),
@@ -128,7 +135,8 @@ def rms_norm() -> Iterator[Case]:
 
     for n in (*LENGTHS, 7919):
         yield case((3, n))
-    for shape in ((7,), (1, 1), (65, 3), (2, 3, 17), (2, 1, 3, 33), (1, 2, 1, 3, 5)):
+    tables = ((65, 6), (129, 22), (3, 74), (2, 1030), (17, 40), (2, 3, 120), (MANY, 4))
+    for shape in (*tables, (7,), (1, 1), (2, 3, 17), (2, 1, 3, 33), (1, 2, 1, 3, 5)):
         yield case(shape, 1e-5)
     for eps, size in product((0.0, 1e-12, 1e-3, 1.0), (1.0, 1e-3, 1e4)):
         yield case((3, 65), eps, size)
@@ -141,6 +149,7 @@ def rms_norm() -> Iterator[Case]:
     row = np.zeros((2, 65))
     row[:, 31] = [1.0, -3e4]
     yield Case("2x65,one-not-zero", {"x": constant(row), "weight": normal(65)}, tier="full")
+    yield Case("33x74,near-60000", {"x": near_top(33, 74), "weight": normal(74)}, tier="full")
     yield Case("2x33,weight-0", {"x": normal(2, 33), "weight": constant(np.zeros(33))}, tier="full")
     yield Case("2x33,weight-large", {"x": normal(2, 33), "weight": normal(33, scale=1e3)}, tier="full")
     for shape in ((2, 0, 5), (0, 3, 0), (0,)):
@@ -156,8 +165,8 @@ def rms_norm() -> Iterator[Case]:
             yield case((length, sizes.kv_heads, sizes.head_dim), sizes.eps, 3.0, "model", f"{model},{stage},k-norm,")
 
 
-SHAPES = ((7919,), (5, 3), (3, 17, 1), (2, 3, 5, 7), (2, 1, 3, 1, 65))
-"""A long prime, and each rank from 2 to 5."""
+SHAPES = ((MANY,), (65, 6), (129, 22), (5, 3), (3, 17, 1), (2, 3, 5, 7), (2, 1, 3, 1, 65))
+"""More elements than 16 bits count, and each rank from 2 to 5."""
 EMPTY = ((5, 0), (0, 5), (2, 0, 5), (1, 0, 0, 2))
 """Shapes of arrays without elements."""
 
@@ -217,6 +226,8 @@ BROADCAST = (
     ((5, 17), (17,)),
     ((17,), (2, 3, 17)),
     ((2, 1, 1, 33), (1, 3, 5, 33)),
+    ((65, 22), (1, 22)),
+    ((129, 1, 6), (3, 6)),
     ((2, 3, 15), (3, 15)),
     ((1, 1, 1, 7), (7,)),
     ((0, 1, 3), (1, 4, 3)),
@@ -257,72 +268,3 @@ def add() -> Iterator[Case]:
     ):
         shape = length, MODELS[model].hidden
         yield Case(f"{model},{stage}", {"x": normal(*shape, scale=4.0), "y": normal(*shape)}, tier="model")
-
-
-def split() -> Iterator[Case]:
-    """Many parts, a single one, empty and unequal ones, along every axis; the merged projections of real models."""
-
-    def case(
-        shape: tuple[int, ...], sizes: tuple[int, ...], axis: int = -1, tier: str = "full", name: str = ""
-    ) -> Case:
-        id = f"{name}{named(*shape)},{'+'.join(map(str, sizes))},axis{axis}"
-        return Case(
-            id, {"x": normal(*shape)}, {"sizes": sizes, "axis": axis}, tier, 20 if 0 in (*shape, *sizes) else None
-        )
-
-    yield from (
-        case((2, sum(sizes)), sizes)
-        for sizes in ((15, 1), (1, 16), (17, 31, 33), (63, 65), (127, 129), (1023, 2), (1,) * 7, (7919,))
-    )
-    for shape in ((33,), (5, 17), (3, 17, 5), (2, 3, 15, 7)):
-        yield from (case(shape, (1, shape[axis] - 1), axis) for axis in range(-len(shape), len(shape)))
-    yield from (
-        case((0,), (0, 0)),
-        case((2, 3), (0, 3, 0), 1),
-        case((2, 0, 3), (1, 2), 2),
-        case((2, 0, 3), (0, 0), 1),
-        case((1, 1), (1,), 0),
-    )
-    for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Llama-3-8B"):
-        m = MODELS[model]
-        for stage, length in (("decode", 1), ("prefill", 17)):
-            for what, sizes in (
-                ("qkv", (m.q_width, m.kv_width, m.kv_width)),
-                ("gate-up", (m.intermediate, m.intermediate)),
-            ):
-                yield case((length, sum(sizes)), sizes, -1, "model", f"{model},{stage},{what},")
-
-
-HEAD_DIMS = (1, 17, 64, 80, 96, 128, 192, 256)
-HEADS_OF = ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "Llama-3-8B", "Phi-3-mini", "Phi-2", "Gemma-2B", "gpt-oss-20b")
-
-
-def split_heads() -> Iterator[Case]:
-    """Head sizes, groupings, ranks; the projections of real models."""
-
-    def case(lead: tuple[int, ...], heads: tuple[int, ...], size: int, tier: str = "full", name: str = "") -> Case:
-        shape = (*lead, sum(heads) * size)
-        id = f"{name}{named(*shape)},{'+'.join(map(str, heads))},D{size}"
-        return Case(id, {"x": normal(*shape)}, {"heads": heads}, tier, 20 if 0 in shape else None)
-
-    yield from (case((3,), heads, size) for heads, size in product(((1,), (4, 1, 1)), HEAD_DIMS))
-    yield from (case((3,), heads, 5) for heads in ((32, 1, 1), (7, 7), (1,) * 5, (2, 31), (65,)))
-    yield from (case(lead, (2, 1, 1), 3) for lead in ((), (1,), (2, 17), (2, 1, 5), (1, 0), (0, 5), (2, 0, 3)))
-    yield from (case((2,), (2, 1), 0), case((0,), (1, 1), 0))
-    for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
-        m = MODELS[model]
-        yield case((length,), (m.heads, m.kv_heads, m.kv_heads), m.head_dim, "model", f"{model},{stage},")
-
-
-def merge_heads() -> Iterator[Case]:
-    """Head sizes and counts, ranks; the outputs of attention in real models."""
-
-    def case(shape: tuple[int, ...], tier: str = "full", name: str = "") -> Case:
-        return Case(name + named(*shape), {"x": normal(*shape)}, tier=tier, decision=20 if 0 in shape else None)
-
-    yield from (case((5, heads, size)) for heads, size in product((1, 3), HEAD_DIMS))
-    yield from (case((2, heads, 15)) for heads in (15, 16, 17, 31, 33, 64))
-    odd = ((1, 1), (17, 1), (1, 17), (2, 17, 3, 5), (2, 1, 3, 2, 7), (0, 0), (2, 0, 3), (2, 3, 0, 5))
-    yield from map(case, odd)
-    for model, (stage, length) in product(HEADS_OF, (("decode", 1), ("prefill", 5))):
-        yield case((length, MODELS[model].heads, MODELS[model].head_dim), "model", f"{model},{stage},")

@@ -54,6 +54,8 @@ def linear(scheme: Scheme) -> Iterator[Case]:
     for form in first.forms():
         if form:
             yield linear_case((2,), _weight(first, form, 3, two), _named(first, form))
+            yield linear_case((65,), _weight(first, form, 33, three), _named(first, form), tier="full")
+            yield linear_case((129,), _weight(first, form, 5, one), _named(first, form), bias=True, tier="full")
     yield linear_case((2, 3), plain(4, two), str(first), bias=True)
     yield linear_case((0,), plain(3, one), str(first), tier="full")
     yield linear_case((2,), plain(0, one), str(first), tier="full")
@@ -65,7 +67,7 @@ def linear(scheme: Scheme) -> Iterator[Case]:
         inputs = {"x": normal(3, three, scale=size), "weight": plain(17, three), "bias": normal(17, scale=size)}
         yield Case(f"3x{three},N17,{first},bias,x{size:g}", inputs, tier="full")
     options: dict[str, list[Any]] = {
-        "rows": [(3,), (), (1,), (17,), (2, 3), (2, 1, 5)],
+        "rows": [(3,), (), (1,), (17,), (65,), (2, 1, 5)],
         "n": [33, 1, 17],
         "groups": [1, 2, 3],
         "bias": [False, True],
@@ -103,7 +105,7 @@ def embedding(scheme: Scheme) -> Iterator[Case]:
     yield Case(
         f"65,V300,D{two},{first}", {"ids": integers(0, 300, 65), "weight": _weight(first, "", 300, two)}, tier="full"
     )
-    options: dict[str, list[Any]] = {"ids": [(5,), (), (1,), (2, 3), (2, 1, 17)], "dtype": list(IDS), "groups": [1, 3]}
+    options: dict[str, list[Any]] = {"ids": [(5,), (), (1,), (65,), (2, 1, 17)], "dtype": list(IDS), "groups": [1, 3]}
     for row in _varied(scheme, options):
         weight = _weight(row["variant"], row["form"], 17, columns(row["variant"], row["groups"]))
         shape = "x".join(map(str, row["ids"])) or "scalar"
@@ -130,7 +132,7 @@ def dequantize(scheme: Scheme) -> Iterator[Case]:
     yield case(first, "", 3, 0, tier="full")
     yield case(first, "", 2, 0, one, tier="full")
     yield case(first, "", 33, columns(first, 5), tier="full")
-    for row in _varied(scheme, {"rows": [3, 1, 17], "groups": [1, 2, 3], "lead": [(), (2,)]}):
+    for row in _varied(scheme, {"rows": [3, 1, 65], "groups": [1, 2, 3], "lead": [(), (2,)]}):
         shape = (*row["lead"], row["rows"], columns(row["variant"], row["groups"]))
         yield case(row["variant"], row["form"], *shape, tier="full", name="crossed:")
 
@@ -157,7 +159,7 @@ def quantize(scheme: Scheme) -> Iterator[Case]:
         name = f"2x{some.shape[1]},{variant},some-groups-equal"
         yield Case(name, {"w": constant(some)}, {"scheme": variant}, "full")
     options: dict[str, list[Any]] = {
-        "lead": [(3,), (1,), (17,), (2, 3), (2, 1, 5)],
+        "lead": [(3,), (1,), (65,), (2, 3), (2, 1, 5)],
         "groups": [1, 2, 3],
         "exponents": [(-6, -3), (-14, -12), (3, 6)],
     }

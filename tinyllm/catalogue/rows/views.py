@@ -102,7 +102,7 @@ split = OpSpec(
         Case("decode:1x3072,1536+1536", _x(1, 3072), {"sizes": (1536, 1536)}, tier="bench"),
         Case("prefill:128x3072,1536+1536", _x(128, 3072), {"sizes": (1536, 1536)}, tier="bench"),
     ),
-    more_cases="tinyllm.catalogue.cases.rows:split",
+    more_cases="tinyllm.catalogue.cases.views:split",
     bad_inputs=(
         BadInput(
             "sum differs", _x(2, 7), {"sizes": (3, 3)}, InvalidInputError, "split: sizes: expected sizes that sum to 7"
@@ -156,7 +156,7 @@ split_heads = OpSpec(
         Case("decode:1x960,9+3+3", _x(1, 960), {"heads": (9, 3, 3)}, tier="bench"),
         Case("prefill:128x960,9+3+3", _x(128, 960), {"heads": (9, 3, 3)}, tier="bench"),
     ),
-    more_cases="tinyllm.catalogue.cases.rows:split_heads",
+    more_cases="tinyllm.catalogue.cases.views:split_heads",
     bad_inputs=(
         BadInput(
             "does not divide",
@@ -204,7 +204,7 @@ merge_heads = OpSpec(
         Case("decode:1x9x64", _x(1, 9, 64), tier="bench"),
         Case("prefill:128x9x64", _x(128, 9, 64), tier="bench"),
     ),
-    more_cases="tinyllm.catalogue.cases.rows:merge_heads",
+    more_cases="tinyllm.catalogue.cases.views:merge_heads",
     bad_inputs=(
         BadInput("1-d", _x(6), {}, InvalidInputError, "merge_heads: x: expected shape"),
         BadInput(
