@@ -66,6 +66,7 @@ rms_norm = OpSpec(
                 "x": constant([[1.0, np.nan, 2.0], [1.0, np.inf, 2.0], [-np.inf, 1.0, 2.0], [1.0, 2.0, 3.0]]),
                 "weight": normal(3),
             },
+            tier="full",
             decision=23,
         ),
         _case(0, 4, decision=20),
