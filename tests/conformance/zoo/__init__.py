@@ -6,8 +6,22 @@ shows it.
 
 from __future__ import annotations
 
-from tests.conformance.zoo import arrays, attention, layers, pages, quantized, rope, rows
-from tests.conformance.zoo.cage import ZooBackend, caught, results, zoo_registry
+from tests.conformance.zoo import (
+    arrays,
+    attention,
+    extremes,
+    features,
+    halves,
+    layers,
+    pages,
+    process,
+    quantized,
+    rope,
+    rows,
+    sizes,
+    state,
+)
+from tests.conformance.zoo.cage import ZooBackend, caught, first_caught, results, zoo_registry
 from tests.conformance.zoo.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -18,7 +32,17 @@ MUTANTS: tuple[Mutant, ...] = (
     *pages.MUTANTS,
     *quantized.MUTANTS,
     *arrays.MUTANTS,
+    *state.MUTANTS,
+    *process.MUTANTS,
 )
-"""All of them; name and op together are unique."""
+"""All that are tried one by one; name and op together are unique."""
 
-__all__ = ["MUTANTS", "Mutant", "ZooBackend", "caught", "results", "zoo_registry"]
+BY_VALUES: dict[str, tuple[Mutant, ...]] = {
+    "steps in 16 bits": halves.MUTANTS,
+    "features at a size": features.MUTANTS,
+    "sizes": sizes.MUTANTS,
+    "NaN and infinity": extremes.MUTANTS,
+}
+"""Many more by what they have in common, all of which outputs show: those of an op are tried side by side."""
+
+__all__ = ["BY_VALUES", "MUTANTS", "Mutant", "ZooBackend", "caught", "first_caught", "results", "zoo_registry"]

@@ -137,7 +137,8 @@ MUTANTS = (
         "linear",
         "The workspace is given away: the next call of that shape changes the last result.",
         linear,
-        caught_by="properties",
+        caught_by="again",
+        also_by=("properties", "threads"),
     ),
     Mutant(
         "packed in programs only",

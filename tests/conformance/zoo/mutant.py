@@ -14,12 +14,13 @@ from tinyllm.spec.scheme import Scheme
 
 @dataclass(frozen=True)
 class Mutant:
-    """A wrong kernel of one op, on numpy.
+    """A wrong kernel of one op.
 
     function: the op, right; with `mistake=name` it makes the mistake called so.
     tier: the smallest one whose cases show it; properties may, sooner.
     caught_by: the aspect of the kit that does so first, by its name in `collect.ASPECTS`; `origin`: not failed, but
-    counted apart.
+    counted apart. also_by: those that would do so without it.
+    library: whose arrays the function takes: `numpy` or `torch`.
     kernel, spec: what is wrong beside the function: settings of the `Kernel`, fields of the op's `OpSpec`.
     beside: a right kernel is there too, and chosen before this one.
     schemes: those whose weights the function takes as they are, beside dense ones.
@@ -31,6 +32,8 @@ class Mutant:
     function: Callable[..., Any]
     tier: str = "smoke"
     caught_by: str = "values"
+    also_by: tuple[str, ...] = ()
+    library: str = "numpy"
     kernel: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     beside: bool = False

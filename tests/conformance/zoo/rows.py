@@ -45,7 +45,8 @@ def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = No
     )
     if mistake == "root by one Newton step" and root.dtype == np.float32:
         guess = (1 - 3.8e-4) / root.astype(np.float64)
-        root = (1 / (guess * (1.5 - 0.5 * (mean + eps) * guess * guess))).astype(np.float32)
+        better = (1 / (guess * (1.5 - 0.5 * (mean + eps) * guess * guess))).astype(np.float32)
+        root = np.where(np.isfinite(root), better, root)
     y = values / root * wide(weight)
     if mistake == "last bit at random" and y.dtype == np.float32:
         y = np.where(np.random.default_rng().random(y.shape) < 0.5, y, np.nextafter(y, np.float32(0)))
@@ -164,6 +165,7 @@ MUTANTS = (
         "Sums in an order that differs from call to call, as by atomic additions.",
         rms_norm,
         caught_by="repeats",
+        also_by=("again", "threads"),
     ),
     Mutant("wrong sign", "silu", "x / (1 + exp(x)).", silu),
     Mutant("a constant of five digits", "silu", "exp(x) as 2^(1.4427 x): seven ulps off where the curve bends.", silu),
