@@ -153,7 +153,7 @@ class Flash:
             np.full((*np.broadcast_shapes(q.shape[:-2], k.shape[:-2]), q.shape[-2], 1), self.start, q.dtype),
         )
         starts = range(0, keys, self.block)
-        sinks = None if sinks is None else wide(np.asarray(self.sinks(sinks, dtype, len(starts)))) * self.unit
+        sinks = None if sinks is None else np.asarray(self.sinks(sinks, dtype, len(starts))).astype(q.dtype) * self.unit
         for start in reversed(starts) if self.backwards else starts:
             part = slice(start, start + self.block)
             scores = scores_of(part)

@@ -120,6 +120,13 @@ def softmax_by_a_larger_number(x: Any, *, axis: int = -1) -> Any:
     return (weights / weights.sum(axis=axis, keepdims=True)).astype(x.dtype)
 
 
+def softmax_by_sums(add: Sum, x: Any, *, axis: int = -1) -> Any:
+    """The sum in an order of its own."""
+    values = np.moveaxis(wide(x), axis, -1)
+    weights = np.exp(values - np.max(values, axis=-1, keepdims=True, initial=-np.inf))
+    return np.moveaxis(weights / add(weights), -1, axis).astype(x.dtype)
+
+
 def softmax_by_the_logarithm(x: Any, *, axis: int = -1) -> Any:
     """The logarithm of the sum is subtracted from the scores, and nothing is divided."""
     values = wide(x)
@@ -226,6 +233,7 @@ UNUSUAL = (
     _named("linear", "by blocks of columns", linear_by_column_blocks),
     *(_named("rms_norm", name, partial(rms_norm_by_sums, _SUMS[name])) for name in ("left to right", "compensated")),
     _named("rms_norm", "by the largest", rms_norm_by_the_largest),
+    *(_named("softmax", name, partial(softmax_by_sums, _SUMS[name])) for name in ("left to right", "right to left")),
     _named("softmax", "by a larger number", softmax_by_a_larger_number),
     _named("softmax", "by the logarithm", softmax_by_the_logarithm),
     _named("softmax", "online", softmax_online),
