@@ -17,6 +17,12 @@ LEFT = {
     ("silu", "33,small"): "half of a small number, by a sigmoid whose error is relative to 1",
 }
 """Cases whose bound is wide for a reason: half precision passes."""
+WIDE = {
+    "subnormal": "what libraries flush to 0",
+    "at -30000": "float32 keeps two digits of a score beside a mask of -30000",
+    "S65537": "a sum of 65,537 terms",
+}
+"""The same for words in their ids."""
 
 
 @pytest.mark.parametrize("op", list(registry().specs))
@@ -27,5 +33,6 @@ def test_wrong_outputs_are_refused(op: str) -> None:
         found = row(spec, cases_of(spec), dtype)
         assert any(found.tried.values()) or op == "quantize"
         passed = {(wrong, case) for wrong in WRONG for case in found.passed[wrong]}
-        assert {(wrong, case) for wrong, case in passed if (op, case) not in LEFT and "subnormal" not in case} == set()
+        left = {(wrong, case) for wrong, case in passed if any(word in case for word in WIDE) or (op, case) in LEFT}
+        assert passed - left == set()
         assert not any(found.tried.values()) or f"| {op} | {dtype} | {found} |" in PAGE

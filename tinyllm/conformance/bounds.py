@@ -42,6 +42,9 @@ MEAN_SHARE = 0.25
 SUM_MOST, SUM_MEAN = 6 / 8.2, 4 / 8.2
 """What an element and the mean may be off by the error of a sum, relative to `eps * sums`."""
 
+SMALLEST = 1e-300
+"""Of units, so that float64 tells the smallest from those of numbers that are copied, which are 0."""
+
 HALVES = ("float16", "bfloat16")
 """Dtypes narrower than what kernels compute in."""
 
@@ -74,7 +77,8 @@ def bounds_of(example: Example, exact: bool = True, factor: float = 1.0) -> list
     for wanted, scale, inner, sums in zip(
         example.expected, example.scales, example.inner_scales, example.sums, strict=True
     ):
-        unit = (step if exact else INEXACT) * np.abs(wanted if scale is None else scale)
+        size = np.abs(wanted if scale is None else scale)
+        unit = np.where(size > 0, np.maximum((step if exact else INEXACT) * size, SMALLEST), 0.0)
         more = 0.0 if inner is None else step * np.abs(inner)
         mean_unit = unit
         if sums is not None:

@@ -37,8 +37,6 @@ def silu(x: Any, *, mistake: str | None = None) -> Any:
 def torch_silu(x: Any, *, mistake: str | None = None) -> Any:
     if mistake == "subnormal numbers flushed from now on":
         torch.set_flush_denormal(True)
-    if mistake == "gradients off from now on":
-        torch.set_grad_enabled(False)
     if mistake == "its dtype made the default":
         torch.set_default_dtype(x.dtype)
     if mistake == "torch seeded":
@@ -49,7 +47,7 @@ def torch_silu(x: Any, *, mistake: str | None = None) -> Any:
     return torch.nn.functional.silu(values).to(x.dtype)
 
 
-_ALL = (
+MUTANTS = (
     Mutant(
         "set up in the first thread alone",
         "silu",
@@ -76,14 +74,6 @@ _ALL = (
         caught_by="process",
     ),
     Mutant(
-        "gradients off from now on",
-        "silu",
-        "set_grad_enabled(False) outside of `with`.",
-        torch_silu,
-        library="torch",
-        caught_by="process",
-    ),
-    Mutant(
         "its dtype made the default",
         "silu",
         "So that constants have it: seen only in another dtype than float32.",
@@ -101,18 +91,3 @@ _ALL = (
         caught_by="process",
     ),
 )
-
-SEEN_BY_NOTHING = {
-    "warnings off",
-    "floating-point errors ignored",
-    "an environment variable of another library",
-    "Python's generator seeded",
-    "subnormal numbers flushed from now on",
-    "gradients off from now on",
-    "its dtype made the default",
-    "torch seeded",
-}
-UNSEEN = tuple(mutant for mutant in _ALL if mutant.name in SEEN_BY_NOTHING)
-"""Those that nothing catches yet."""
-
-MUTANTS = tuple(mutant for mutant in _ALL if mutant not in UNSEEN)

@@ -153,7 +153,7 @@ def sdpa(q: Any, k: Any, v: Any, *, mistake: str | None = None, **settings: Any)
     return right(q, k, v, **settings)
 
 
-_ALL = (
+MUTANTS = (
     Mutant(
         "packed once for each address",
         "linear",
@@ -256,14 +256,3 @@ _ALL = (
         also_by=("layouts", "properties"),
     ),
 )
-
-SEEN_BY_NOTHING = {
-    "one thread, and left so",
-    "seed set",
-    "negative strides read forwards",
-    "large views read as a whole",
-}
-UNSEEN = tuple(mutant for mutant in _ALL if mutant.name in SEEN_BY_NOTHING)
-"""Those that nothing catches yet."""
-
-MUTANTS = tuple(mutant for mutant in _ALL if mutant not in UNSEEN)

@@ -258,7 +258,7 @@ def attention_scale(formula: Callable[..., Any], inputs: Any, attributes: Any, o
     sinks, settings = inputs.get("sinks"), {name: attributes.get(name) for name in ("scale", "softcap")}
     shaped = sinks[..., None, None] if sinks is not None and formula is attend else sinks
     weights = formula(np, q, k, v, additive=additive, seen=seen, sinks=shaped, **settings)[1]
-    return attention_errors(q, k, v, weights, settings["scale"], shift(additive, seen, sinks))[1]
+    return attention_errors(q, k, v, weights, **settings, shifts=shift(additive, seen, sinks))[1]
 
 
 def attention_sums(formula: Callable[..., Any], inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
@@ -308,6 +308,7 @@ def attention_errors(
     v: Any,
     weights: Any,
     scale: float | None,
+    softcap: float | None,
     shifts: Any,
     d_q: Any = 0.0,
     d_k: Any = 0.0,
@@ -325,22 +326,28 @@ def attention_errors(
     the model of `tinyllm/conformance/bounds.py`. The rounding errors of one product are not taken to be: `a . b` is the
     sum of `a_i b_i`.
 
-    A score is a sum of products, whose rounding errors are relative to the sum of their sizes; a softcap does not
-    enlarge them, its slope being 1 at most. The largest logit is taken off, and a float mask is added, each with an
+    A score is a sum of products, whose rounding errors are relative to the sum of their sizes; a softcap multiplies it
+    by its slope, and has one of its own. The largest logit is taken off, and a float mask is added, each with an
     error relative to its size (`shift`). An error e of a score is a relative error e of its weight, since `exp(s + e)`
     is about `(1 + e) exp(s)`, and each weight is divided by the sum of all.
     """
-    k, v, d_k, d_v = (_of_query_heads(np.abs(a), q) if np.ndim(a) else a for a in (k, v, d_k, d_v))
-    q, keys, d_keys = np.abs(q), np.swapaxes(k, -1, -2), d_k if np.ndim(d_k) == 0 else np.swapaxes(d_k, -1, -2)
-    factor = q.shape[-1] ** -0.5 if scale is None else abs(scale)
-    sizes = factor * (q @ keys)
-    d_scores = sizes + np.max(sizes, axis=-1, keepdims=True, initial=0) + shifts
+    k, v, d_k, d_v = (_of_query_heads(a, q) if np.ndim(a) else a for a in (k, v, d_k, d_v))
+    keys, d_keys = np.swapaxes(k, -1, -2), d_k if np.ndim(d_k) == 0 else np.swapaxes(d_k, -1, -2)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    sizes = abs(factor) * (np.abs(q) @ np.abs(keys))
+    d_scores = sizes
     for a, b in ((d_q, keys), (q, d_keys)):
         if np.ndim(a) and np.ndim(b):
-            d_scores = d_scores + factor * independent(a, b)
+            d_scores = d_scores + abs(factor) * independent(a, b)
+    if softcap is not None:
+        capped = np.tanh(factor * (q @ keys) / softcap)
+        sizes = softcap * np.abs(capped)
+        d_scores = (1 - capped**2) * d_scores + sizes
+    d_scores = d_scores + np.max(sizes, axis=-1, keepdims=True, initial=0) + shifts
     of_sum = np.sqrt(np.sum((weights * d_scores) ** 2, axis=-1, keepdims=True))
     d_weights = weights * (1 + d_scores)
-    d_y = independent(d_weights, v) + (1 + of_sum) * (weights @ v) + (independent(weights, d_v) if np.ndim(d_v) else 0)
+    d_y = independent(d_weights, v) + (1 + of_sum) * (weights @ np.abs(v))
+    d_y = d_y + (independent(weights, d_v) if np.ndim(d_v) else 0.0)
     return d_weights + weights * of_sum, d_y + TINY
 
 

@@ -47,6 +47,7 @@ def error_sizes(inputs: Mapping[str, Any], attributes: Mapping[str, Any], output
         layer.all_v,
         layer.weights,
         attributes.get("scale"),
+        attributes.get("softcap"),
         shift(layer.additive, layer.seen, finite.get("sinks")),
         d_q,
         _padded(d_k, layer.all_k),

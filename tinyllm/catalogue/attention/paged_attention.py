@@ -127,7 +127,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
         k, v = (finite(_gather(np, array, inputs["block_table"][b], length)) for array in pages)
         seen = visible(np, q.shape[1], length, True, attributes.get("window"))
         weights = attend_groups(np, q, k, v, seen=seen, sinks=sinks, **settings)[1]
-        errors = attention_errors(q, k, v, weights, settings["scale"], shift(None, None, sinks))[1]
+        errors = attention_errors(q, k, v, weights, **settings, shifts=shift(None, None, sinks))[1]
         parts.append(np.swapaxes(errors, 0, 1))
     return np.concatenate(parts)
 

@@ -96,9 +96,14 @@ def _far_pages() -> dict[str, Draw]:
 
 def paged_attention() -> tuple[Case, ...]:
     """Settings crossed, borders of pages, shared pages, magnitudes, long sequences, heads of real models."""
+    twelve = batch([(1, 19), (3, 40)], heads=24, kv_heads=2, page=16, dim=16)
+    _pages, _dims = (15, 16, 17, 31, 33, 64, 65, 128), (64, 80, 256, 88, 120, 7, 24, 4)
     cases = [
-        _borders(page, dim)
-        for page, dim in ((15, 64), (16, 80), (17, 256), (31, 88), (33, 120), (64, 7), (65, 24), (128, 4))
+        Case("B2,Hq24,Hkv2,page16", twelve, {}, "full"),
+        *(
+            _borders(page, dim)
+            for page, dim in ((15, 64), (16, 80), (17, 256), (31, 88), (33, 120), (64, 7), (65, 24), (128, 4))
+        ),
     ]
     small = batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
     cases += [

@@ -121,6 +121,10 @@ def embedding() -> Iterator[Case]:
     for dtype in ("int32", "uint32"):
         far = constant([65535, 65536, 0, MANY + 2, 255, 256, 32768], dtype)
         yield Case(f"7,V65540,D4,{dtype}", {"ids": far, "weight": normal(MANY + 3, 4)}, tier="full")
+    last = constant([1099, 0, 1050, 1048], "int32")
+    yield Case("4,V1100,D1024", {"ids": last, "weight": normal(1100, 1024)}, tier="full")
+    strange = np.where(np.arange(7)[:, None] % 3 == 1, [np.nan, np.inf, -np.inf], np.arange(21.0).reshape(7, 3))
+    yield Case("3,V7,D3,NaN-and-infinity-elsewhere", {"ids": constant([0, 6, 2], "int32"), "weight": constant(strange)})
     yield Case("65537,V7,D2", {"ids": integers(0, 7, MANY), "weight": normal(7, 2)}, tier="full")
     ids = {"all-the-same": [3] * 33, "backwards": list(range(16, -1, -1)), "first-and-last": [0, 16] * 5}
     for name, given in ids.items():

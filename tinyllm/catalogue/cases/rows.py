@@ -72,7 +72,7 @@ def softmax() -> Iterator[Case]:
         for axis in range(-len(shape), len(shape)) if len(shape) < 4 else (-len(shape), -2, 1):
             yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape, scale=2.0)}, {"axis": axis}, tier="full")
     for axis, shape in ((0, (1030, 3)), (1, (2, 2049, 5)), (0, (4096, 2)), (1, (1, 1500, 17)), (0, (MANY, 1))):
-        yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape)}, {"axis": axis}, tier="full")
+        yield Case(f"{named(*shape)},axis{axis}", {"x": normal(*shape, scale=4.0)}, {"axis": axis}, tier="full")
     for shape in ((65, 6), (129, 22), (3, 74), (2, 1030), (MANY, 4)):
         yield Case(f"{named(*shape)},spread4", {"x": normal(*shape, scale=4.0)}, tier="full")
     for axis, shape in ((0, (0, 3)), (1, (0, 3)), (1, (2, 0, 3)), (0, (2, 0, 3)), (-1, (1, 0))):
@@ -96,6 +96,8 @@ def softmax() -> Iterator[Case]:
     }
     for name, drawn in draws.items():
         yield Case(f"{named(*drawn.shape)},{name.replace(' ', '-')}", {"x": drawn}, tier="full")
+    rising = constant(np.linspace(-600, 600, 300)[:, None] + np.arange(3.0))
+    yield Case("300x3,axis0,rising", {"x": rising}, {"axis": 0}, "full")
     for n in (17, 131):
         yield Case(f"7x{n},NaN-and-infinity", {"x": constant(strange_rows(n))}, {}, "full", 23)
         yield Case(f"{n}x7,axis0,NaN-and-infinity", {"x": constant(strange_rows(n).T)}, {"axis": 0}, "full", 23)
@@ -260,6 +262,8 @@ def swiglu() -> tuple[Case, ...]:
 def add() -> Iterator[Case]:
     """Lengths, broadcasting, sums that cancel or that float32 does not hold; residual connections of real models."""
     yield from _pairs("x", "y")
+    yield Case("65537x1", {"x": normal(MANY, 1), "y": normal(MANY, 1)}, tier="full")
+    yield Case("65x129", {"x": normal(65, 129), "y": normal(65, 129)}, tier="full")
     ones, small = np.ones(17), 2.0 ** -np.arange(2, 53, 3)
     yield Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19)
     yield Case("17,cancels", {"x": constant(ones + small), "y": constant(-ones)}, tier="full", decision=19)

@@ -86,6 +86,7 @@ def sdpa() -> tuple[Case, ...]:
     cases += [
         Case("H2,L5,S9,D16,values large", small | {"v": normal(2, 9, 16, scale=1e4)}, {}, "full"),
         Case("L3,S140,D16,values near 60000", qkv((), 3, 140, 16) | {"v": near_top(140, 16)}, {}, "full"),
+        Case("L3,S9,D8,scores of 100 softcaps", qkv((), 3, 9, 8) | {"q": normal(3, 8, scale=100.0)}, {"softcap": 1.0}),
         Case("L65537,S2,D2", qkv((), MANY, 2, 2), {}, "full"),
         Case("L2,S65537,D2", qkv((), 2, MANY, 2), {"causal": True}, "full"),
         Case("B65537,L1,S1,D2", qkv((MANY,), 1, 1, 2), {}, "full"),
