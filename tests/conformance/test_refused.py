@@ -14,6 +14,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "refused.md").read_text(encoding="u
 LEFT = {
     ("mha", "large"): "scores so large that one key has all the weight, and rounding may choose another",
     ("mha", "positions far"): "angles of 131,071 radians, which float32 tells apart to 0.008",
+    ("softmax", "300x3,axis0,rising"): "one weight is all, and the rest are below what 16 bits hold",
+    ("softmax", "65537x1,axis0"): "a sum of 65,537 terms",
+    ("sdpa", "H2,L5,S515,D88,scores at 1000,sinks,softcap50,window100"): "scores that the cap makes alike",
     ("silu", "33,small"): "half of a small number, by a sigmoid whose error is relative to 1",
 }
 """Cases whose bound is wide for a reason: half precision passes."""

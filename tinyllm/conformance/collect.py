@@ -28,8 +28,8 @@ from tinyllm.plugins.oracle import ONNX
 from tinyllm.registry.registry import Registry
 
 ASPECTS: dict[str, Callable[[Trial], Iterator[Check]]] = {
-    "signatures": signatures,
     "process": process,
+    "signatures": signatures,
     "values": values,
     "repeats": repeats,
     "again": again,

@@ -78,6 +78,7 @@ MUTANTS = (
         "silu",
         "So that constants have it: seen only in another dtype than float32.",
         torch_silu,
+        "full",
         library="torch",
         caught_by="process",
     ),
