@@ -188,9 +188,9 @@ def test_draining_finishes_what_runs_and_takes_nothing_new() -> None:
         running = pool.submit(httpx.post, f"{live.url}/v1/completions", json=body, timeout=20)
         assert until(lambda: live.model.thread.stats().running == 1)
         live.server.handle_exit(15, None)
+        assert until(lambda: httpx.get(f"{live.url}/ready").status_code == 503)  # signals are seen ten times a second
         refused = httpx.post(f"{live.url}/v1/completions", json=TEXT)
         assert refused.status_code == 503 and error(refused)["code"] == "draining" and refused.headers["retry-after"]
-        assert httpx.get(f"{live.url}/ready").status_code == 503
         assert "".join(c["choices"][0]["text"] for c in chunks(running.result()))
         assert until(lambda: live.server.should_exit, 2)
 
