@@ -136,7 +136,8 @@ class Example:
     @cached_property
     def sums(self) -> tuple[Any, ...]:
         """Per output what the errors of long sums are relative to; None: there are none."""
-        return self._sizes(self.spec.sums and partial(self.spec.sums, eps=eps(self.inner_dtype)))
+        scales = self.scales if len(self.scales) > 1 else self.scales[0]
+        return self._sizes(self.spec.sums and partial(self.spec.sums, scale=scales, eps=eps(self.inner_dtype)))
 
     def _sizes(self, model: Callable[..., Any] | None) -> tuple[Any, ...]:
         if model is None:

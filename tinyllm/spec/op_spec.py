@@ -60,9 +60,9 @@ class OpSpec:
     flops(call), bytes(call): cost of one call; bytes None means inputs read once and outputs written once.
     scale(reference_inputs, attributes, outputs): per output the size that rounding errors are relative to, those of the
         inner dtype: float32, for float64 inputs float64. None means |output|. inner_scale(the same): a size more.
-    sums(the same, eps): `sqrt(n) * size` for the sums of n terms behind an output, `size` being what an error of the
-        sum's own size does to the output, and eps that of the inner dtype. None: there are none. In float64 the
-        reference's sums err as much as a kernel's.
+    sums(the same, scale, eps): `sqrt(n) * size` for the sums of n terms behind an output, `size` being what an error of
+        the sum's own size does to the output, often its scale; eps is that of the inner dtype. None: there are none. In
+        float64 the reference's sums err as much as a kernel's.
     tolerance: the factor c in `|a - r| <= c * eps(inner dtype) * (scale + inner_scale)`, r rounded to 16 bits where the
         output is; 0 means exact. How bounds grow with sums, tinyllm/conformance/bounds.py says.
     consumes: inputs that the op may overwrite.

@@ -261,9 +261,9 @@ def attention_scale(formula: Callable[..., Any], inputs: Any, attributes: Any, o
     return attention_errors(q, k, v, weights, **settings, shifts=shift(additive, seen, sinks))[1]
 
 
-def attention_sums(formula: Callable[..., Any], inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
+def attention_sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
     """`OpSpec.sums` of sdpa and gqa: over the keys, and over the numbers of a score."""
-    return max(inputs["k"].shape[-2:]) ** 0.5 * attention_scale(formula, inputs, attributes, outputs)
+    return max(inputs["k"].shape[-2:]) ** 0.5 * scale
 
 
 def attention_unread(axes: int, inputs: Any, attributes: Any) -> Any:

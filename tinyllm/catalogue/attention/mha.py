@@ -48,14 +48,13 @@ def _reference(
     return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
+def _sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
     """The longest sum: of a projection, a score, or over the keys."""
     past = 0 if inputs.get("past_k") is None else inputs["past_k"].shape[-2]
     key = inputs["query"] if inputs.get("key") is None else inputs["key"]
     weights = [inputs[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj") if inputs.get(name) is not None]
     longest = max(past + key.shape[-2], *(weight.shape[-1] for weight in weights)) + 1
-    sizes = error_sizes(inputs, attributes, outputs)
-    return tuple(longest**0.5 * size for size in sizes) if isinstance(sizes, tuple) else longest**0.5 * sizes
+    return tuple(longest**0.5 * size for size in scale) if isinstance(scale, tuple) else longest**0.5 * scale
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:

@@ -132,9 +132,8 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return np.concatenate(parts)
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
-    keys = max(inputs["kv_len"].tolist(), default=0)
-    return max(keys, inputs["q"].shape[-1]) ** 0.5 * _scale(inputs, attributes, outputs)
+def _sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
+    return max(*inputs["kv_len"].tolist(), inputs["q"].shape[-1], 0) ** 0.5 * scale
 
 
 def _unread(inputs: Any, attributes: Any) -> Any:

@@ -21,7 +21,7 @@ def normed(xp: Any, x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
+def _sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
     """The root halves the error of the sum."""
     return inputs["x"].shape[-1] ** 0.5 * abs(outputs) / 2
 

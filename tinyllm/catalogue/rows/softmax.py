@@ -42,7 +42,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     return errors + outputs * np.sum(errors, axis=axis, keepdims=True)
 
 
-def _sums(inputs: Any, attributes: Any, outputs: Any, eps: float) -> Any:
+def _sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
     """Each weight is divided by the sum. One term may be most of it, and come first: all partial sums are as large as
     the whole then, and not a third of its square on average. And small ones are lost: whoever adds a term below half an
     ulp of the sum adds nothing. That goes to one side alone, and counts twice, so that the mean has all of it."""

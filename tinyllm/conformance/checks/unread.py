@@ -18,7 +18,8 @@ POISONS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "large": 1e30}
 
 
 def unread(trial: Trial) -> Iterator[Check]:
-    """Each poison in every case that hides something, on every kernel that takes it."""
+    """Every case that hides something, on every kernel that takes it: in smoke cases each poison in turn, otherwise all
+    of them side by side."""
     if trial.spec.unread is None:
         return
     for dtype in trial.safety_dtypes:
@@ -32,19 +33,24 @@ def unread(trial: Trial) -> Iterator[Check]:
                 )
 
 
-def _filled(example: Example, value: float) -> dict[str, np.ndarray]:
-    """The inputs that have such elements, all of which are this value now."""
-    with np.errstate(over="ignore"):
-        filled = {n: np.asarray(value).astype(example.inputs[n].dtype) for n in example.unread}
-    return {n: np.where(where, filled[n], example.inputs[n]) for n, where in example.unread.items()}
+def _filled(example: Example, *values: float) -> dict[str, np.ndarray]:
+    """The inputs that have such elements, which are these values now, one after the other."""
+    filled = {}
+    for name, where in example.unread.items():
+        with np.errstate(over="ignore"):
+            poisons = np.asarray(values).astype(example.inputs[name].dtype)
+        filled[name] = example.inputs[name].copy()
+        filled[name][where] = poisons[np.arange(np.count_nonzero(where)) % len(poisons)]
+    return filled
 
 
 def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
         example, worst = trial.example(case, dtype), Verdict()
         clean = example.with_inputs(**_filled(example, 0.0))
-        for name, poison in POISONS.items():
-            poisoned = example.with_inputs(**_filled(example, poison))
+        ways = {name: (poison,) for name, poison in POISONS.items()}
+        for name, poisons in (ways if case.tier == "smoke" else {"all poisons": (*POISONS.values(),)}).items():
+            poisoned = example.with_inputs(**_filled(example, *poisons))
             poisoned.expected, poisoned.sums = clean.expected, clean.sums
             poisoned.scales, poisoned.inner_scales = clean.scales, clean.inner_scales
             verdict = run_and_judge(subject, poisoned, admitted)
