@@ -14,7 +14,7 @@ import numpy as np
 from tinyllm.spec.cases import Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
-from tinyllm.spec.scheme import QuantWeight
+from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType, Call
 from tinyllm.spec.validation import check_call
 
@@ -76,7 +76,25 @@ def rounded(value: Any, kind: str, dtype: str) -> Any:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     with np.errstate(all="ignore"):
-        return value.astype(numpy_dtype("float32" if kind == "float" and dtype != "float64" else dtype))
+        return value.astype(numpy_dtype(rounded_dtype(kind, dtype)))
+
+
+def rounded_dtype(kind: str, dtype: str) -> str:
+    """The dtype of a drawn input of a kind in a test's dtype."""
+    return "float32" if kind == "float" and dtype != "float64" else dtype
+
+
+def call_in(call: Call, spec: OpSpec, case: Case, was: str, dtype: str) -> Call:
+    """The call of a case in another dtype than it was drawn in."""
+    types: dict[str, Any] = {}
+    for i in spec.inputs:
+        kind, draw = call.inputs.get(i.name), case.inputs.get(i.name)
+        kept = isinstance(draw, Draw) and draw.dtype
+        if isinstance(kind, QuantType) or (kind and not kept and kind.dtype == rounded_dtype(i.kind, was)):
+            kind = replace(kind, dtype=dtype if isinstance(kind, QuantType) else rounded_dtype(i.kind, dtype))
+        if kind is not None:
+            types[i.name] = kind
+    return check_call(spec, types, case.attributes)
 
 
 def draw_inputs(spec: OpSpec, name: str, inputs: Mapping[str, Any], dtype: str, seed: int = 0) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tinyllm.conformance.example import SHORT, Example, dtypes_of, make_example
+from tinyllm.conformance.example import SHORT, Example, call_in, dtypes_of, make_example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.subject import Subject, subjects
@@ -110,7 +110,7 @@ class Trial:
     plan: Plan
     broken: dict[str, TinyllmError] = field(default_factory=dict)
     """Kernels that cannot be loaded, with the error."""
-    calls: dict[tuple[str, str], Call] = field(default_factory=dict)
+    calls: dict[str, dict[str, Call]] = field(default_factory=dict)
 
     @cached_property
     def subjects(self) -> list[Subject]:
@@ -192,10 +192,13 @@ class Trial:
 
     def call(self, case: Case, dtype: str) -> Call:
         """The call of a case, kept for all that is asked about it: drawing its data takes far longer."""
-        key = case.id, dtype
-        if key not in self.calls:
-            self.calls[key] = self.example(case, dtype).call
-        return self.calls[key]
+        calls = self.calls.setdefault(case.id, {})
+        if not calls:
+            calls[dtype] = self.example(case, dtype).call
+        elif dtype not in calls:
+            was, call = next(iter(calls.items()))
+            calls[dtype] = call_in(call, self.spec, case, was, dtype)
+        return calls[dtype]
 
     def tries(self, subject: Subject, case: Case, dtype: str, indirectly: bool = True) -> bool:
         """Whether a kernel is tried on a case that it takes.
