@@ -6,7 +6,7 @@ With d the error of what it stands before:
     projection    d p = |x| |W|^T + |b|
     norm          d y = |w| / r d p + |y| (1 + sum |p| d p / (n r^2)),  r = sqrt(mean(p^2) + eps)
     rotation      d y = d a + d b for both dims of a pair (a, b), and (|a| + |b|) (1 + |angle|) by that of the angle
-    attention     `formula.attention_errors`
+    attention     `errors.attention_errors`
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.attention.formula import TINY, attention_errors, independent, shift
+from tinyllm.catalogue.attention.errors import TINY, attention_errors, independent, shift
 from tinyllm.catalogue.attention.mha_composed import after
 from tinyllm.catalogue.attention.mha_formula import attended, merge, split
 from tinyllm.catalogue.products.linear import product

@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.attention.errors import attention_errors, finite, shift
 from tinyllm.catalogue.attention.formula import (
     REFUSED,
     SETTINGS,
     attend_groups,
-    attention_errors,
     attention_flops,
     check_heads,
     check_scale,
-    finite,
-    shift,
     visible,
 )
 from tinyllm.catalogue.attention.kv_append import check_pages

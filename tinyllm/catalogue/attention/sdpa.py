@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.attention.errors import attention_scale, attention_sums
 from tinyllm.catalogue.attention.formula import (
     NOTES,
     REFUSED,
@@ -14,8 +15,6 @@ from tinyllm.catalogue.attention.formula import (
     all_masks,
     attend,
     attention_flops,
-    attention_scale,
-    attention_sums,
     attention_unread,
     check_masks,
     check_scale,
