@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from tinyllm.openai.token_logprobs import CompletionLogprobs, chat_logprob
 from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
 
 
-class Reply:
+class Reply(ABC):
     """Collects the pieces of all choices of a request, in whatever order they come.
 
     `finished` has the choices that need no more pieces, `finish_reasons` why each ended; `prompt_tokens`,
@@ -80,13 +81,13 @@ class Reply:
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
+    @abstractmethod
     def _chunk_choices(self, index: int, piece: Piece) -> list[dict[str, Any]]:
         """The member of `choices` of each chunk that a piece makes; the piece is kept for the body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _body_choices(self) -> list[dict[str, Any]]:
         """`choices` of the body."""
-        raise NotImplementedError
 
 
 class ChatReply(Reply):

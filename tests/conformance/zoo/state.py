@@ -91,6 +91,14 @@ def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = No
     return y
 
 
+def split(x: Any, *, sizes: tuple[int, ...], axis: int = -1, mistake: str | None = None) -> Any:
+    if mistake == "parts of one buffer":
+        buffer = _buffer(x.shape, x.dtype)
+        buffer[...] = x
+        x = buffer
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis))
+
+
 def raw(array: np.ndarray) -> np.ndarray:
     """What a loop over addresses reads that begins at an array's first number and takes its strides for sizes."""
     base = array
@@ -200,6 +208,13 @@ MUTANTS = (
     ),
     Mutant(
         "seed set", "rms_norm", "np.random.seed inside, for a start of an iteration.", rms_norm, caught_by="process"
+    ),
+    Mutant(
+        "parts of one buffer",
+        "split",
+        "The input is copied into a buffer for its shape: its parts may be views, but of the input.",
+        split,
+        caught_by="again",
     ),
     Mutant(
         "result in a buffer by shape",

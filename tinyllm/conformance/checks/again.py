@@ -28,10 +28,10 @@ def again(trial: Trial) -> Iterator[Check]:
 def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     """Three calls: on the case, on other numbers in the same arrays, and on the case again.
 
-    The outputs of the first must stay as they are, unless the spec says that they may be views of inputs: a view of an
-    input changes with it, and a buffer of the kernel's own with the next call. The second must be right for its own
-    numbers, so that no result and no packed input was kept by where an array lies. The third gives the bits of the
-    first.
+    The outputs of the first must stay as they are: a view of an input changes with it, and a buffer of the kernel's own
+    with the next call. Those that may be views, as the spec says, are as they were once the inputs are. The second must
+    be right for its own numbers, so that no result and no packed input was kept by where an array lies. The third gives
+    the bits of the first.
     """
 
     def run(admitted: Admitted) -> Verdict:
@@ -39,23 +39,30 @@ def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
         other = other.with_inputs(**{n: v for n, v in example.inputs.items() if isinstance(v, QuantWeight)})
         natives = subject.native(example.inputs)
         first = subject.run(example, natives)
-        before = subject.outputs(first), bytes_of(subject.outputs(first))
+        before = [bytes_of(output) for output in subject.outputs(first)]
+
+        def changed(views: bool) -> bool:
+            """Whether an output of the first call is another now, views or all else."""
+            flags = [output.may_view for output in trial.spec.outputs for _ in output.types(example.call)]
+            now = zip(flags, subject.outputs(first), before, strict=False)
+            return not trial.spec.consumes and any(bytes_of(y) != b for view, y, b in now if view is views)
+
         _overwrite(subject, natives, example, other)
-        fixed = not trial.spec.consumes and not any(output.may_view for output in trial.spec.outputs)
-        if fixed and bytes_of(subject.outputs(first)) != before[1]:
+        if changed(views=False):
             return Verdict("its output changed when its inputs were written to: it is a view of one")
         second = subject.outputs(subject.run(other, natives))
         verdict = judge(subject.seen(other), second, exact=subject.exact, factor=admitted.factor)
         if verdict.message:
             return Verdict(f"other numbers in the same arrays: {verdict.message}", where=verdict.where)
-        if fixed and bytes_of(subject.outputs(first)) != before[1]:
-            return Verdict("its output changed with the next call: both are in one buffer")
+        shared = changed(views=False)
         _overwrite(subject, natives, other, example)
+        if shared or changed(views=True):
+            return Verdict("its output changed with the next call: both are in one buffer")
         third = subject.outputs(subject.run(example, natives))
-        if bytes_of(third) == before[1]:
+        if [bytes_of(output) for output in third] == before:
             return verdict
         if admitted.varies:
-            return judge(example, third, exact=subject.exact, factor=admitted.factor)
+            return judge(subject.seen(example), third, exact=subject.exact, factor=admitted.factor)
         return Verdict("the same numbers in the same arrays give other bits the second time")
 
     return trial.check(case.id, run, aspect="again", subject=subject, dtype=dtype, decision=case.decision)
