@@ -1,0 +1,32 @@
+/* All ops, by number. The order is that of `OPS` in the package's `records.py`. */
+#ifndef TINYLLM_OPS_H
+#define TINYLLM_OPS_H
+
+#include "call.h"
+
+typedef struct {
+  op_function *run;
+  op_scratch *scratch;  /* NULL: it wants none */
+  int64_t (*work)(const call *c); /* numbers it touches, for ops that one thread does alone where they are few; NULL: all
+                                     threads take part */
+} op;
+
+op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention;
+op_scratch linear_scratch, pack_scratch, attention_scratch;
+int64_t work_on_rows(const call *c);
+
+static const op OPS[] = {
+    {linear, linear_scratch, 0},
+    {pack, pack_scratch, 0},
+    {embedding, 0, work_on_rows},
+    {rms_norm, 0, work_on_rows},
+    {add_rows, 0, work_on_rows},
+    {swiglu, 0, work_on_rows},
+    {softmax, 0, work_on_rows},
+    {rope_rotate, 0, work_on_rows},
+    {rope_angles, 0, work_on_rows},
+    {kv_append, 0, work_on_rows},
+    {paged_attention, attention_scratch, 0},
+};
+
+#endif
