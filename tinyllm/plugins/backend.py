@@ -99,6 +99,9 @@ class Backend(ABC):
     """The array namespace that references run on (see `reference_profile`); None: this backend has a kernel for every
     op."""
 
+    by_reference: bool = False
+    """Calls that none of its kernels take run by the op's reference on `xp`, where they are otherwise refused."""
+
     heads_first: bool = False
     """Pages of a cache `[P, H, page, D]` lie in memory head by head, so that a run of neighbouring pages is read in
     place. For libraries whose arrays are views that are written through; they get such pages by `from_numpy`."""

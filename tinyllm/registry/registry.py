@@ -211,7 +211,7 @@ class Registry:
         if taken is not None:
             why = f"highest priority ({taken.kernel.priority}) that supports the call"
             return Choice(call.op, backend, taken.kernel, candidates, why, ways[taken.form], taken.form)
-        if any(k.backend == backend.name for k in kernels):
+        if any(k.backend == backend.name for k in kernels) and not backend.by_reference:
             reasons = "; ".join(f"{c.kernel.id}: {c.reason}" for c in candidates)
             raise UnsupportedError(f"{spec.name}: no kernel of backend {backend.name!r} supports this call ({reasons})")
         if backend.xp is None:
@@ -219,7 +219,8 @@ class Registry:
                 f"{call.op}: backend {backend.name!r} has no kernel for it and no namespace for references"
             )
         by, how = ("composed", "other ops") if spec.composed else ("reference", "the op's reference")
-        return Choice(call.op, backend, None, candidates, f"no kernel of its own: runs by {how}", call, by=by)
+        why = "no kernel of its own takes it" if kernels else "no kernel of its own"
+        return Choice(call.op, backend, None, candidates, f"{why}: runs by {how}", call, by=by)
 
     def _pinned(
         self, pin: str, call: Call, backend: Backend, candidates: tuple[Candidate, ...], ways: Mapping[Form, Call]

@@ -12,13 +12,13 @@ typedef struct {
 } op;
 
 op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention;
-op_scratch linear_scratch, pack_scratch, attention_scratch;
+op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch;
 int64_t work_on_rows(const call *c);
 
 static const op OPS[] = {
     {linear, linear_scratch, 0},
     {pack, pack_scratch, 0},
-    {embedding, 0, work_on_rows},
+    {embedding, embedding_scratch, work_on_rows},
     {rms_norm, 0, work_on_rows},
     {add_rows, 0, work_on_rows},
     {swiglu, 0, work_on_rows},

@@ -1,0 +1,190 @@
+/* Ops on rows and elements. */
+#include "call.h"
+#include "ops.h"
+
+enum { ROWS, COLUMNS }; /* the first sizes of all ops here */
+
+int64_t work_on_rows(const call *c) { return c->size[ROWS] * c->size[COLUMNS]; }
+
+/* A thread's part of the rows. */
+#define MY_ROWS(r) \
+  for (int64_t r = c->size[ROWS] * self->index / self->count; r < c->size[ROWS] * (self->index + 1) / self->count; r++)
+
+INLINE floats floats_at(const char *from, int dtype, int64_t at) {
+  if (dtype == OF_FLOAT32) return load((const float *)from + at);
+  return dtype == OF_FLOAT16 ? load_float16((const uint16_t *)from + at) : load_bfloat16((const uint16_t *)from + at);
+}
+INLINE void put_floats(char *to, int dtype, int64_t at, floats x) {
+  if (dtype == OF_FLOAT32) {
+    store((float *)to + at, x);
+    return;
+  }
+  float numbers[LANES];
+  store(numbers, x);
+  write_floats(to, dtype, at, LANES, numbers);
+}
+/* The first `count` numbers, and 0 in the other lanes. */
+INLINE floats some_at(const char *from, int dtype, int64_t at, int64_t count) {
+  float numbers[LANES] = {0};
+  for (int64_t i = 0; i < count; i++) numbers[i] = read_float(from, dtype, at + i);
+  return load(numbers);
+}
+INLINE void put_some(char *to, int dtype, int64_t at, int64_t count, floats x) {
+  float numbers[LANES];
+  store(numbers, x);
+  write_floats(to, dtype, at, count, numbers);
+}
+
+/* Runs a statement for each 16 columns from `i` on, and once more for those that are left, `left` of them: GET and PUT
+   read and write either. */
+#define GET(from, dtype) (left < LANES ? some_at(from, dtype, i, left) : floats_at(from, dtype, i))
+#define PUT(to, dtype, x)                                \
+  if (left < LANES) put_some(to, dtype, i, left, x);     \
+  else put_floats(to, dtype, i, x)
+#define COLUMNS_OF(columns) \
+  for (int64_t i = 0, left = (columns) < LANES ? (columns) : LANES; left > 0; \
+       i += LANES, left = (columns) - i < LANES ? (columns) - i : LANES)
+
+void add_rows(const call *c, const worker *self) {
+  enum { X, Y, SUM };
+  enum { X_STRIDE = 2, Y_STRIDE, SUM_STRIDE, TYPE };
+  const int type = (int)c->size[TYPE];
+  MY_ROWS(r) {
+    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE], *y = (const char *)c->at[Y] + r * c->size[Y_STRIDE];
+    char *to = (char *)c->at[SUM] + r * c->size[SUM_STRIDE];
+    COLUMNS_OF(c->size[COLUMNS]) { PUT(to, type, add(GET(x, type), GET(y, type))); }
+  }
+}
+
+void swiglu(const call *c, const worker *self) {
+  enum { GATE, UP, Y };
+  enum { GATE_STRIDE = 2, UP_STRIDE, Y_STRIDE, TYPE };
+  const int type = (int)c->size[TYPE];
+  MY_ROWS(r) {
+    const char *gate = (const char *)c->at[GATE] + r * c->size[GATE_STRIDE];
+    const char *up = (const char *)c->at[UP] + r * c->size[UP_STRIDE];
+    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    COLUMNS_OF(c->size[COLUMNS]) {
+      floats x = GET(gate, type);
+      floats below = add(exponential(subtract(zeros(), x)), all(1.0f));
+      PUT(to, type, multiply(divide(x, below), GET(up, type)));
+    }
+  }
+}
+
+void rms_norm(const call *c, const worker *self) {
+  enum { X, WEIGHT, Y };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { EPS };
+  const int type = (int)c->size[TYPE];
+  const int64_t columns = c->size[COLUMNS];
+  MY_ROWS(r) {
+    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE], *weight = c->at[WEIGHT];
+    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    floats squares = zeros();
+    COLUMNS_OF(columns) {
+      floats part = GET(x, type);
+      squares = multiply_add(part, part, squares);
+    }
+    const double mean = (double)sum(squares) / (double)columns;
+    const float root = (float)sqrt(mean + c->number[EPS]);
+    COLUMNS_OF(columns) { PUT(to, type, multiply(divide(GET(x, type), all(root)), GET(weight, type))); }
+  }
+}
+
+void softmax(const call *c, const worker *self) {
+  enum { X, Y };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  const int type = (int)c->size[TYPE];
+  const int64_t columns = c->size[COLUMNS];
+  MY_ROWS(r) {
+    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE];
+    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    float most = -INFINITY, total = 0;
+    for (int64_t i = 0; i < columns; i++) {
+      const float number = read_float(x, type, i);
+      most = number > most || number != number ? number : most;
+    }
+    floats sums = zeros();
+    COLUMNS_OF(columns) {
+      floats part = exponential(subtract(GET(x, type), all(most)));
+      if (left < LANES) {
+        float numbers[LANES];
+        store(numbers, part);
+        for (int64_t j = 0; j < left; j++) total += numbers[j];
+      } else {
+        sums = add(sums, part);
+      }
+    }
+    total += sum(sums);
+    COLUMNS_OF(columns) { PUT(to, type, divide(exponential(subtract(GET(x, type), all(most))), all(total))); }
+  }
+}
+
+/* Pairs of numbers turned: `size[PAIRS]` of each head, the numbers after them kept. */
+void rope_rotate(const call *c, const worker *self) {
+  enum { X, COS, SIN, Y };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE, HEADS, DIM, PAIRS, TRADITIONAL, ANGLE_STRIDE };
+  const int type = (int)c->size[TYPE];
+  const int64_t dim = c->size[DIM], pairs = c->size[PAIRS];
+  const int64_t apart = c->size[TRADITIONAL] ? 1 : pairs, step = c->size[TRADITIONAL] ? 2 : 1;
+  MY_ROWS(r) {
+    const float *cosine = (const float *)((const char *)c->at[COS] + r * c->size[ANGLE_STRIDE]);
+    const float *sine = (const float *)((const char *)c->at[SIN] + r * c->size[ANGLE_STRIDE]);
+    for (int64_t h = 0; h < c->size[HEADS]; h++) {
+      const int size = type == OF_FLOAT32 ? 4 : 2;
+      const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE] + h * dim * size;
+      char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE] + h * dim * size;
+      int64_t i = 0;
+      if (step == 1)
+        for (; i + LANES <= pairs; i += LANES) {
+          floats a = floats_at(x, type, i), b = floats_at(x, type, i + pairs);
+          floats turn = load(cosine + i), lift = load(sine + i);
+          put_floats(to, type, i, subtract(multiply(a, turn), multiply(b, lift)));
+          put_floats(to, type, i + pairs, add(multiply(b, turn), multiply(a, lift)));
+        }
+      for (; i < pairs; i++) {
+        const float a = read_float(x, type, i * step), b = read_float(x, type, i * step + apart);
+        const float first = a * cosine[i] - b * sine[i], second = b * cosine[i] + a * sine[i];
+        write_floats(to, type, i * step, 1, &first);
+        write_floats(to, type, i * step + apart, 1, &second);
+      }
+      memcpy(to + 2 * pairs * size, x + 2 * pairs * size, (size_t)((dim - 2 * pairs) * size));
+    }
+  }
+}
+
+/* Cosines and sines of positions times inverse frequencies, times a factor. Angles are float64, so that large ones are
+   right. */
+void rope_angles(const call *c, const worker *self) {
+  enum { POSITIONS, FREQUENCIES, COS, SIN };
+  enum { FACTOR };
+  const int64_t pairs = c->size[COLUMNS];
+  MY_ROWS(r) {
+    const double position = ((const int32_t *)c->at[POSITIONS])[r];
+    for (int64_t i = 0; i < pairs; i++) {
+      const double angle = position * ((const double *)c->at[FREQUENCIES])[i];
+      ((float *)c->at[COS])[r * pairs + i] = (float)(cos(angle) * c->number[FACTOR]);
+      ((float *)c->at[SIN])[r * pairs + i] = (float)(sin(angle) * c->number[FACTOR]);
+    }
+  }
+}
+
+/* Rows of numbers written into their slots of pages. */
+void kv_append(const call *c, const worker *self) {
+  enum { K_PAGES, V_PAGES, K, V, SLOTS };
+  enum { HEADS = 2, PAGE, DIM_BYTES, V_DIM_BYTES, K_STRIDE, V_STRIDE, K_PAGE_STRIDE, K_HEAD_STRIDE, K_TOKEN_STRIDE,
+         V_PAGE_STRIDE, V_HEAD_STRIDE, V_TOKEN_STRIDE };
+  MY_ROWS(r) {
+    const int64_t slot = ((const int32_t *)c->at[SLOTS])[r];
+    const int64_t page = slot / c->size[PAGE], place = slot % c->size[PAGE];
+    for (int64_t h = 0; h < c->size[HEADS]; h++) {
+      char *k = (char *)c->at[K_PAGES] + page * c->size[K_PAGE_STRIDE] + h * c->size[K_HEAD_STRIDE];
+      char *v = (char *)c->at[V_PAGES] + page * c->size[V_PAGE_STRIDE] + h * c->size[V_HEAD_STRIDE];
+      memcpy(k + place * c->size[K_TOKEN_STRIDE], (const char *)c->at[K] + r * c->size[K_STRIDE] + h * c->size[DIM_BYTES],
+             (size_t)c->size[DIM_BYTES]);
+      memcpy(v + place * c->size[V_TOKEN_STRIDE], (const char *)c->at[V] + r * c->size[V_STRIDE] + h * c->size[V_DIM_BYTES],
+             (size_t)c->size[V_DIM_BYTES]);
+    }
+  }
+}

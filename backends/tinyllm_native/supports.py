@@ -1,0 +1,28 @@
+"""Which calls the kernels take, beyond what their signatures and schemes say."""
+
+from __future__ import annotations
+
+from tinyllm.plugins import ArrayType, Call
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def floats(call: Call) -> bool | str:
+    """Inputs are of at most 32 bits."""
+    for name, what in call.inputs.items():
+        if what is not None and what.dtype == "float64":
+            return f"{name}: no float64"
+    return True
+
+
+def packed(call: Call) -> bool | str:
+    """Products on other backends' arrays: of a program's constants."""
+    if call.device != "cpu":
+        return "for the CPU only"
+    return floats(call) if call.weights_packed else "packing at each call costs more than it gives"
+
+
+def same_dtypes(call: Call) -> bool | str:
+    """Arrays of floats share a dtype."""
+    given = {what.dtype for what in call.inputs.values() if isinstance(what, ArrayType) and "int" not in what.dtype}
+    return floats(call) if len(given) == 1 else f"floats of one dtype, got {' and '.join(sorted(given))}"
