@@ -1,4 +1,4 @@
-"""Every error that tinyllm raises on purpose, with the exit code the command line gives it."""
+"""Every error that tinyllm raises on purpose, with the exit code the command line gives it, and every warning."""
 
 from __future__ import annotations
 
@@ -41,8 +41,16 @@ class SignatureError(PluginError):
     """A kernel whose signature is not its op's; the message shows both."""
 
 
-class PluginWarning(UserWarning):
+class TinyllmWarning(UserWarning):
+    """Base of all warnings given on purpose: lines for users, which say all that there is to say."""
+
+
+class PluginWarning(TinyllmWarning):
     """Something of a plugin that was kept aside while all else goes on."""
+
+
+class CacheWarning(TinyllmWarning):
+    """Something that could not be kept on disk, and is made again the next time."""
 
 
 class ConfigError(TinyllmError):

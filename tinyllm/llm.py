@@ -27,7 +27,7 @@ from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
-from tinyllm.models.download.sources import cache_folder, resolve
+from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -88,7 +88,8 @@ def load(
         )
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
-    files = PackedFiles(cache_folder() / "packed")
+    limit = registry.settings["cache_size"].value
+    files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
     program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry)
 

@@ -68,11 +68,10 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line on stderr, as errors are; those of libraries say where they come from."""
-    from tinyllm.errors import PluginWarning
+    from tinyllm.errors import TinyllmWarning
 
-    where = (
-        "" if issubclass(category, PluginWarning) else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
-    )
+    ours = issubclass(category, TinyllmWarning)
+    where = "" if ours else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
     print(f"warning: {where}{message}", file=sys.stderr)
 
 

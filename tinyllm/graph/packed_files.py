@@ -1,7 +1,7 @@
 """Packed weights on disk: made once, then mapped by every process that binds the same checkpoint to the same kernel.
 
-A file is JSON with the key and where each array lies, between a mark with the version and the arrays themselves. What
-is of another version, another key or too short is never read: it is made anew.
+What is of another version, another key or too short is never read: it is made anew. What cannot be kept stays in
+memory, and a warning says why.
 """
 
 from __future__ import annotations
@@ -10,105 +10,108 @@ import hashlib
 import json
 import mmap
 import os
-import struct
 import tempfile
+import warnings
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError
-from tinyllm.spec.dtypes import numpy_dtype
-
-MARK = b"tinyllm packed 1\n"
-"""Begins a file; the number is raised when its form changes."""
-ALIGNMENT = 64
-"""Bytes that each array begins at a multiple of: a cache line, and what vector loads want."""
-MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, struct.error)
-"""What reading a file raises that is not one of ours."""
-_LENGTH = struct.Struct("<Q")
-
-Arrays = dict[str, np.ndarray]
+from tinyllm.errors import CacheWarning
+from tinyllm.graph.packed_folder import make_room, touch
+from tinyllm.graph.packed_format import MALFORMED, Arrays, head_of, in_memory, read, write
 
 
 class PackedFiles:
-    """The packed forms in a folder, which is made when the first is kept."""
+    """The packed weights of a checkpoint in a folder, which is made when the first is kept.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: where the packed weights of all checkpoints lie.
+        name: what people call the checkpoint.
+        limit: most bytes of the folder; None: any number. What others use less goes first. Processes that write at once
+            may go past it together, by what they write between two looks at the folder.
+    """
+
+    def __init__(self, folder: Path, name: str = "", limit: int | None = None) -> None:
+        self.folder, self.name, self.limit = folder, name, limit
+        self.written = 0
+        """Bytes of the files that were made here."""
+        self._used: set[Path] = set()
+        self._room = float("inf") if limit is None else 0.0
+        self._said: set[str] = set()
+        self._failed = False
 
     def path(self, checkpoint: str, weight: str, form: str, layout: str) -> Path:
-        """Where the packed form of a weight lies."""
-        digest = hashlib.blake2b(json.dumps([checkpoint, weight, form, layout]).encode(), digest_size=16)
-        return self.folder / f"{digest.hexdigest()}.packed"
+        """Where the packed form of a weight lies: in the folder of its checkpoint and layout."""
+        return self.folder / _digest(checkpoint, layout) / f"{_digest(weight, form)}.packed"
 
     def find(self, checkpoint: str, weight: str, form: str, layout: str) -> Arrays | None:
         """The arrays of a packed form, mapped and read-only; None where there is no file that holds just this."""
+        path = self.path(checkpoint, weight, form, layout)
         try:
-            with self.path(checkpoint, weight, form, layout).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # no such file, or one of no bytes
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                mapped = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+            finally:
+                os.close(handle)
+            found = read(mapped, [checkpoint, weight, form, layout])
+        except (OSError, *MALFORMED):  # no such file, or one that is empty, truncated, written by something else
             return None
-        try:
-            return _arrays(mapped, [checkpoint, weight, form, layout])
-        except MALFORMED:  # truncated, or written by something else
-            return None
+        if found is not None and path.parent not in self._used:
+            self._used.add(path.parent)
+            touch(path.parent)
+        return found
 
     def keep(self, arrays: Mapping[str, np.ndarray], checkpoint: str, weight: str, form: str, layout: str) -> Arrays:
         """Write a packed form and give it back mapped. Several processes may do so at once: each file is put in its
-        place whole.
-
-        Raises:
-            TinyllmError: the folder cannot be written to.
-        """
-        key, target = [checkpoint, weight, form, layout], self.path(checkpoint, weight, form, layout)
-        places: dict[str, dict[str, Any]] = {}
-        end = 0
-        for name, array in arrays.items():
-            start = -(-end // ALIGNMENT) * ALIGNMENT
-            places[name] = {"dtype": str(array.dtype), "shape": array.shape, "start": start}
-            end = start + array.nbytes
-        header = json.dumps({"key": key, "arrays": places, "bytes": end}).encode()
+        place whole. Where it cannot be kept, a `CacheWarning` says why, and what comes back is a copy in memory."""
+        if self._failed:
+            return in_memory(arrays)
+        key = [checkpoint, weight, form, layout]
+        target = self.path(*key)
+        head, starts, size = head_of(arrays, key, self.name)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            if not self._has_room(size, target.parent):
+                self._say(f"more than cache_size allows, {self.limit} bytes")
+                return in_memory(arrays)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(MARK + _LENGTH.pack(len(header)) + header)
-                    begin = _data_start(len(header))
-                    for place, array in zip(places.values(), arrays.values(), strict=True):
-                        file.seek(begin + place["start"])
-                        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-                    file.truncate(begin + end)
+                    write(file, arrays, head, starts, size)
+                    file.flush()
+                    os.fsync(handle)  # the name must not be there before the content, whenever the machine stops
                 os.replace(part, target)
             finally:
                 Path(part).unlink(missing_ok=True)
         except OSError as error:
-            raise TinyllmError(f"packed weights: {self.folder}: cannot be written: {error.strerror}") from error
+            self._failed = True  # the next would fail as well, and it takes time to find out
+            self._say(f"cannot be written: {error.strerror}")
+            return in_memory(arrays)
+        self.written += size
+        self._room -= size
         found = self.find(*key)
-        if found is None:
-            raise TinyllmError(f"packed weights: {target}: was changed while it was written")
-        return found
+        if found is None:  # another process has cleared the folder meanwhile
+            self._say("was changed while it was written")
+        return in_memory(arrays) if found is None else found
+
+    def _has_room(self, size: int, folder: Path) -> bool:
+        """Whether so many bytes fit; the folder is looked at where that is in doubt."""
+        self._used.add(folder)
+        if self._room < size and self.limit is not None:
+            self._room = make_room(self.folder, size, self.limit, self._used)
+        return self._room >= size
+
+    def _say(self, why: str) -> None:
+        if why not in self._said:
+            self._said.add(why)
+            what = f"{self.name}: " if self.name else ""
+            warnings.warn(
+                f"packed weights: {what}{self.folder}: {why}; they stay in memory, and the next start packs them again",
+                CacheWarning,
+                stacklevel=2,
+            )
 
 
-def _data_start(header_bytes: int) -> int:
-    return -(-(len(MARK) + _LENGTH.size + header_bytes) // ALIGNMENT) * ALIGNMENT
-
-
-def _arrays(mapped: mmap.mmap, key: list[str]) -> Arrays | None:
-    """The arrays of a file whose key is this. Raises what malformed content makes of it."""
-    if mapped[: len(MARK)] != MARK:
-        return None
-    (length,) = _LENGTH.unpack_from(mapped, len(MARK))
-    header = json.loads(mapped[len(MARK) + _LENGTH.size : len(MARK) + _LENGTH.size + length])
-    begin = _data_start(length)
-    if header["key"] != key or len(mapped) != begin + header["bytes"]:
-        return None
-    arrays = {}
-    for name, place in header["arrays"].items():
-        dtype, shape = numpy_dtype(place["dtype"]), tuple(place["shape"])
-        flat = np.frombuffer(mapped, dtype, prod(shape), begin + place["start"])
-        arrays[name] = flat.reshape(shape)
-    return arrays
+def _digest(*names: str) -> str:
+    return hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()

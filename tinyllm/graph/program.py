@@ -51,11 +51,13 @@ class Report:
 
     kernels: per node its kernel's id. second_copies: weights that are held in more than one form.
     expanded: per kernel and scheme that runs as float matrices, the bytes of its weights before and after.
+    written: bytes of packed weights that were put into files.
     """
 
     kernels: dict[str, str] = field(default_factory=dict)
     second_copies: list[str] = field(default_factory=list)
     expanded: dict[str, tuple[int, int]] = field(default_factory=dict)
+    written: int = 0
 
 
 class Program:

@@ -12,6 +12,7 @@ import numpy as np
 from tinyllm.errors import CheckpointError, PluginError, UnsupportedError
 from tinyllm.graph.graph import Graph, Node, Weight
 from tinyllm.graph.packed_files import PackedFiles
+from tinyllm.graph.packed_format import in_memory
 from tinyllm.graph.program import Report
 from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
@@ -94,6 +95,7 @@ def load_weights(
         loaded |= _load(graph, graph.weights[name], users, source, files, report)
         source.release()
         progress(done, len(uses))
+    report.written = files.written if files else 0
     return loaded
 
 
@@ -135,11 +137,12 @@ def _load(
 
 def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, files: PackedFiles | None) -> Any:
     kernel = use.bound.choice.kernel
-    if not (kernel and kernel.layout and use.input in use.bound.packed and files and source.identity):
+    if not (kernel and kernel.layout and use.input in use.bound.packed):
         return use.bound.program_weight(use.input, read())
     form = f"{use.bound.call.inputs[use.input]} of {use.bound.call.dtype(use.input)}"
     key = (source.identity, name, form, kernel.layout)
-    arrays = files.find(*key)
+    kept = files if source.identity else None
+    arrays = kept.find(*key) if kept else None
     if arrays is None:
         arrays = use.bound.program_weight(use.input, read())
         if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
@@ -147,7 +150,7 @@ def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, 
             raise PluginError(
                 f"kernel {kernel.id}: prepare: expected numpy arrays by name, as it states a layout, got {got}"
             )
-        arrays = files.keep(arrays, *key)
+        arrays = kept.keep(arrays, *key) if kept else in_memory(arrays)
     return arrays
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.settings.kinds import COUNT, FLAG, TEXT
+from tinyllm.settings.kinds import COUNT, FLAG, TEXT, Bytes, Kind
 from tinyllm.settings.known import SettingSpec
 
 SETTINGS = (
@@ -13,4 +13,10 @@ SETTINGS = (
     SettingSpec("fast", FLAG, False, "allow kernels that round activations or scales (exact=False)"),
     SettingSpec("model", TEXT, "smollm2", "the model that is used when none is named"),
     SettingSpec("max_tokens", COUNT, 256, "tokens to generate when not said"),
+    SettingSpec(
+        "cache_size",
+        Kind(Bytes, low=0),
+        Bytes(20 * 10**9),
+        "most bytes of packed weights in the cache folder, or 500MB, 20GB; 0: none are kept",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,15 @@ class Checkpoint(ABC):
     identity: str
     """What tells its numbers from those of any other: the path, size and time of each file that has tensors."""
     config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What people call it: the name of its `.gguf` file or its folder, `org/name` of one that came from a hub."""
+        path = Path(os.path.abspath(self.path))
+        folder = path.parent if path.suffix == ".safetensors" else path
+        if folder.parent.name == "snapshots":  # models--org--name/snapshots/revision
+            return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+        return folder.name
 
     @abstractmethod
     def tensor_names(self) -> tuple[str, ...]:

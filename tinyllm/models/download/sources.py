@@ -82,6 +82,11 @@ def cache_folder() -> Path:
     return (stated if stated.is_absolute() else Path.home() / ".cache") / "tinyllm"
 
 
+def packed_folder() -> Path:
+    """Where packed weights are kept, in the cache folder."""
+    return cache_folder() / "packed"
+
+
 def installed() -> list[InstalledModel]:
     """The known models in the cache folder."""
     paths = [(model.name, cache_folder() / model.file) for model in KNOWN.values()]
