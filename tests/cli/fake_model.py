@@ -37,7 +37,9 @@ def fake_llm(delay: float = 0.0) -> llm.LLM:
     return llm.LLM(checkpoint, config, program, ["rope_freqs.weight"], default_registry())
 
 
-def load_fake(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> llm.LLM:
+def load_fake(
+    model: str | None, backend: str | None, dtype: str | None, fast: bool | None, *, quiet: bool = False
+) -> llm.LLM:
     """In place of `load_model`."""
     if seconds := float(os.environ.get("FAKE_LOAD", "0")):
         note("loading")

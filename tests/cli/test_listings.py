@@ -31,7 +31,7 @@ def test_tables_through_a_pipe_are_plain(cli: Cli, arguments: list[str]) -> None
     assert rows[0] == [cell.upper() for cell in rows[0]]
 
 
-@pytest.mark.parametrize("arguments", LISTINGS, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*LISTINGS, ["cache"]], ids=" ".join)
 def test_json_is_one_object(cli: Cli, arguments: list[str]) -> None:
     result = cli(*arguments, "--json")
     assert (result.code, result.err) == (0, "")
@@ -39,7 +39,7 @@ def test_json_is_one_object(cli: Cli, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "chat", "pull", "models", "backends", "which", "ops", "config", "doctor"]
+    "command", ["generate", "chat", "pull", "models", "cache", "backends", "which", "ops", "config", "doctor"]
 )
 def test_help_has_examples(cli: Cli, command: str) -> None:
     result = cli(command, "--help")

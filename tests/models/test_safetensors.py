@@ -22,7 +22,7 @@ from tinyllm import Affine, QuantWeight
 from tinyllm.catalogue.schemes.bits import pack
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
-from tinyllm.models.checkpoints.safetensors import read_safetensors
+from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint, read_safetensors
 from tinyllm.spec.quantized import dense
 
 BILLIONS = 5_000_000_000
@@ -99,6 +99,23 @@ def test_a_read_takes_no_copy_and_a_single_file_opens(tiny_folder: Callable[...,
     checkpoint = open_checkpoint(folder / "model.safetensors")
     first, second = (checkpoint.read("model.norm.weight") for _ in range(2))
     assert np.shares_memory(first, second)
+
+
+def test_a_checkpoint_is_called_as_people_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its file, its folder, or the name that it has on the hub, however its path is written."""
+
+    def name(path: str) -> str:
+        checkpoint = object.__new__(SafetensorsCheckpoint)
+        checkpoint.path = Path(path)
+        return checkpoint.name
+
+    snapshot = "hub/models--org--a-model/snapshots/0123abcd"
+    assert name("models/a.gguf") == "a.gguf"
+    assert name("models/a-model/") == name("models/a-model/model.safetensors") == "a-model"
+    assert name(snapshot) == name(f"{snapshot}/model.safetensors") == "org/a-model"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert name(".") == name("../here") == "here"
 
 
 def test_shards_are_one_checkpoint_and_their_index_is_checked(tiny_folder: Callable[..., Path]) -> None:

@@ -12,6 +12,7 @@ from tinyllm import __version__
 from tinyllm.cli.backends import backends
 from tinyllm.cli.batch import batch
 from tinyllm.cli.bench import app as bench
+from tinyllm.cli.cache import cache
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.config import config
@@ -37,6 +38,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     chat: ("tinyllm chat", 'tinyllm chat -b mlx --system "You answer in one sentence."'),
     pull: ("tinyllm pull", "tinyllm pull smollm2", "tinyllm pull HuggingFaceTB/SmolLM2-360M-Instruct"),
     models: ("tinyllm models", "tinyllm models --json"),
+    cache: ("tinyllm cache", "tinyllm cache --clear", "tinyllm cache --clear smollm2"),
     backends: ("tinyllm backends", "TINYLLM_BACKEND=torch tinyllm backends"),
     which: ("tinyllm which sdpa", "tinyllm which linear -b torch --dtype bfloat16"),
     ops: ("tinyllm ops", "tinyllm ops | cut -f1"),

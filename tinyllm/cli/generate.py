@@ -54,7 +54,7 @@ def generate(
         }
     )
     text = read_prompt(prompt)
-    llm = load_model(model, backend, dtype, fast)
+    llm = load_model(model, backend, dtype, fast, quiet=as_json)
     if verbose:
         note(describe(llm))
     request: Any = (

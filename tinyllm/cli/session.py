@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.cli.output import download_bar, loading_line, size
+from tinyllm.cli.output import download_bar, loading_line, note, size
 from tinyllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def load_model(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> LLM:
+def load_model(
+    model: str | None, backend: str | None, dtype: str | None, fast: bool | None, *, quiet: bool = False
+) -> LLM:
     """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
 
-    Progress is shown on a terminal's stderr. Raises as `load` does.
+    Progress is shown on a terminal's stderr; unless `quiet`, a line says how much was written to the cache folder.
+    Raises as `load` does.
     """
     from tinyllm.llm import load
-    from tinyllm.models.download.sources import resolve
+    from tinyllm.models.download.sources import packed_folder, resolve
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
@@ -59,7 +62,10 @@ def load_model(model: str | None, backend: str | None, dtype: str | None, fast: 
     with download_bar(f"fetching {name}") as report:
         path = resolve(name, progress=report)
     with loading_line(f"loading {name}") as progress:
-        return load(path, backend, dtype=dtype, fast=fast, progress=progress)
+        llm = load(path, backend, dtype=dtype, fast=fast, progress=progress)
+    if (written := llm.program.report.written) and not quiet:
+        note(f"packed weights: {size(written)} in {packed_folder()}; the next start reads them there")
+    return llm
 
 
 def model_name(model: str | None) -> str:
