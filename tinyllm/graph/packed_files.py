@@ -71,7 +71,7 @@ class PackedFiles:
         target = self.path(*key)
         head, starts, size = head_of(arrays, key, self.name)
         try:
-            if not self._has_room(size, target.parent):
+            if not self._has_room(size):
                 self._say(f"more than cache_size allows, {self.limit} bytes")
                 return in_memory(arrays)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +81,17 @@ class PackedFiles:
                     write(file, arrays, head, starts, size)
                     file.flush()
                     os.fsync(handle)  # the name must not be there before the content, whenever the machine stops
-                os.replace(part, target)
+                found = self.find(*key)
+                if found is None:
+                    os.replace(part, target)
             finally:
                 Path(part).unlink(missing_ok=True)
         except OSError as error:
             self._failed = True  # the next would fail as well, and it takes time to find out
             self._say(f"cannot be written: {error.strerror}")
             return in_memory(arrays)
+        if found is not None:  # another process was faster, and its file serves both
+            return found
         self.written += size
         self._room -= size
         found = self.find(*key)
@@ -95,9 +99,8 @@ class PackedFiles:
             self._say("was changed while it was written")
         return in_memory(arrays) if found is None else found
 
-    def _has_room(self, size: int, folder: Path) -> bool:
+    def _has_room(self, size: int) -> bool:
         """Whether so many bytes fit; the folder is looked at where that is in doubt."""
-        self._used.add(folder)
         if self._room < size and self.limit is not None:
             self._room = make_room(self.folder, size, self.limit, self._used)
         return self._room >= size

@@ -1,10 +1,11 @@
-"""What a file of packed weights looks like: a mark with the version, JSON with the key and where each array lies, and
-the arrays."""
+"""What a file of packed weights looks like: a mark with the version, the length and the checksum of a header, this
+header, which is JSON with the key and where each array lies, and the arrays."""
 
 from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping
 from math import prod
 from mmap import mmap
@@ -20,7 +21,7 @@ ALIGNMENT = 64
 """Bytes that each array begins at a multiple of: a cache line, and what vector loads want."""
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, struct.error)
 """What reading a file raises where its content is not what was written."""
-_LENGTH = struct.Struct("<Q")
+_SUMMARY = struct.Struct("<QL")
 _MOST_HEADER = 1 << 20
 
 Arrays = dict[str, np.ndarray]
@@ -39,7 +40,8 @@ def head_of(arrays: Mapping[str, np.ndarray], key: list[str], name: str) -> tupl
         end = start + array.nbytes
     header = json.dumps({"key": key, "name": name, "arrays": places, "bytes": end}).encode()
     begin = _data_start(len(header))
-    return MARK + _LENGTH.pack(len(header)) + header, [begin + p["start"] for p in places.values()], begin + end
+    head = MARK + _SUMMARY.pack(len(header), zlib.crc32(header)) + header
+    return head, [begin + place["start"] for place in places.values()], begin + end
 
 
 def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], head: bytes, starts: list[int], size: int) -> None:
@@ -56,9 +58,11 @@ def read(mapped: mmap, key: list[str]) -> Arrays | None:
     damaged."""
     if mapped[: len(MARK)] != MARK:
         return None
-    (length,) = _LENGTH.unpack_from(mapped, len(MARK))
-    header = json.loads(mapped[len(MARK) + _LENGTH.size : len(MARK) + _LENGTH.size + length])
-    begin = _data_start(length)
+    length, checksum = _SUMMARY.unpack_from(mapped, len(MARK))
+    text = mapped[len(MARK) + _SUMMARY.size : len(MARK) + _SUMMARY.size + length]
+    if zlib.crc32(text) != checksum:
+        return None
+    header, begin = json.loads(text), _data_start(length)
     if header["key"] != key or len(mapped) != begin + header["bytes"]:
         return None
     arrays = {}
@@ -74,7 +78,7 @@ def read_names(file: BinaryIO) -> tuple[str, str] | None:
     try:
         if file.read(len(MARK)) != MARK:
             return None
-        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        length, _ = _SUMMARY.unpack(file.read(_SUMMARY.size))
         header = json.loads(file.read(min(length, _MOST_HEADER)))
         return str(header["name"]), str(header["key"][3])
     except (*MALFORMED, IndexError):
@@ -99,4 +103,4 @@ def _aligned(nbytes: int) -> int:
 
 
 def _data_start(header_bytes: int) -> int:
-    return _aligned(len(MARK) + _LENGTH.size + header_bytes)
+    return _aligned(len(MARK) + _SUMMARY.size + header_bytes)
