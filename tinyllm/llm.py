@@ -83,9 +83,8 @@ def load(
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
-        raise invalid(
-            "load", "dtype", f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}", repr(dtype)
-        )
+        expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
+        raise invalid("load", "dtype", expected, repr(dtype))
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
     limit = registry.settings["cache_size"].value
