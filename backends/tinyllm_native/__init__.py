@@ -12,6 +12,7 @@ SCHEMES = (
     *("affine", "int8"),
 )
 """Names of the schemes whose weights are packed with their bits as they are."""
+INDICES = ("q_start", "kv_len", "block_table")
 LAYOUT = "tiles16-cells32-1"
 
 
@@ -39,7 +40,8 @@ def _of_weights(backend: str, taken: Supports, **more: Any) -> list[Kernel]:
     more |= {"prepare": "tinyllm_native.packing:pack", "schemes": (DENSE, *SCHEMES), "layout": LAYOUT}
     return [
         _kernel(backend, "linear", "linear:linear", taken, **more),
-        _kernel(backend, "embedding", "linear:embedding", taken, **{**more, "host": ("ids",)}),
+        _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **{**more, "priority": 40, "exact": False, "schemes": SCHEMES}),
+        _kernel(backend, "embedding", "linear:embedding", taken, host=("ids",), **more),
     ]
 
 
@@ -49,8 +51,9 @@ def tinyllm_kernels() -> list[Kernel]:
     return [
         *_of_weights("native", supports.floats),
         *(_kernel("native", op, f"pointwise:{op}") for op in ("add", "swiglu", "rms_norm", "softmax")),
-        *(_kernel("native", op, f"rope:{op}") for op in ("rope_angles", "rope_rotate")),
+        _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
+        _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", lambda call: True) for op in ("split", "split_heads", "merge_heads")),
-        _kernel("native", "kv_append", "paged_attention:kv_append", supports.same_dtypes),
-        _kernel("native", "paged_attention", "paged_attention:paged_attention"),
+        _kernel("native", "kv_append", "paged_attention:kv_append", supports.same_dtypes, host=("slots",)),
+        _kernel("native", "paged_attention", "paged_attention:paged_attention", host=INDICES),
     ]

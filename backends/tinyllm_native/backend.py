@@ -44,6 +44,16 @@ class NativeBackend(Backend):
         """The array itself where it has that dtype: arrays are not written to, so that nobody sees it."""
         return np.asarray(array).astype(numpy_dtype(dtype), copy=False)
 
+    def link(self, run: Run) -> Callable[..., tuple[Any, ...]] | None:
+        """A run as one call of the library."""
+        from tinyllm_native.builders import BUILDERS
+        from tinyllm_native.link import LinkedStep, Linker, NotLinked
+
+        try:
+            return LinkedStep(Linker(run, BUILDERS))
+        except NotLinked:
+            return None
+
     def about(self) -> Mapping[str, str]:
         """The level in use, and the threads."""
         return {"threads": str(thread_count())}

@@ -14,7 +14,7 @@ from tinyllm_native.records import HEADER, DTYPES, Weight, weight_of
 
 Packed = dict[str, np.ndarray]
 
-EXACT, TWO_BYTES, ONE_BYTE = 3, 2, 1
+EXACT, ROUNDED = 3, 1
 """Bytes of the integers that activations become."""
 
 _STRUCTURE = "structure"
@@ -49,14 +49,10 @@ def linear(
     return y
 
 
-def linear_two_bytes(x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None) -> np.ndarray:
-    """`linear` with activations rounded to 16 bits."""
-    return linear(x, weight, bias=bias, limbs=TWO_BYTES)
-
-
-def linear_one_byte(x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None) -> np.ndarray:
-    """`linear` with activations rounded to 8 bits."""
-    return linear(x, weight, bias=bias, limbs=ONE_BYTE)
+def linear_rounded(x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None) -> np.ndarray:
+    """`linear` with the numbers of several rows rounded to 8 bits of the largest of 32; one row is exact, as it takes no
+    longer."""
+    return linear(x, weight, bias=bias, limbs=ROUNDED)
 
 
 def embedding(ids: np.ndarray, weight: Packed) -> np.ndarray:

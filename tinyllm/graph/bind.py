@@ -152,11 +152,20 @@ class _Binder:
             function = _packing(function, [i.name for i in spec.positional], unpacked, bound)
         if keyword:
             function = _by_name(function, len(spec.positional), tuple(keyword))
-        arguments = (*(sources[i.name] for i in spec.positional), *(sources[name] for name in keyword))
-        several = len(node.outputs) > 1 or spec.gives_many
-        traceable = bool(kernel and kernel.traceable)
+        names = (*(i.name for i in spec.positional), *keyword)
         return Step(
-            node.op, node.name, bound.choice.id, function, arguments, targets, several, bound.backend, traceable
+            node.op,
+            node.name,
+            bound.choice.id,
+            function,
+            tuple(sources[name] for name in names),
+            targets,
+            len(node.outputs) > 1 or spec.gives_many,
+            bound.call,
+            names,
+            tuple(self.graph.type_of(output) for output in node.outputs),
+            bound.backend,
+            bool(kernel and kernel.traceable),
         )
 
     def _program(
@@ -203,4 +212,5 @@ def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], sl
         return host if needed == HOST else backend.from_numpy(host)
 
     what = f"{name} {home}->{needed}"
-    return Step("copy", what, "copy", move, (slots[name, home],), (slots[name, needed],), False, backend, False)
+    ends = (slots[name, home],), (slots[name, needed],)
+    return Step("copy", what, "copy", move, *ends, False, None, (), (), backend, False)

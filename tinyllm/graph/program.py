@@ -215,7 +215,7 @@ def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], 
     if function is None:
         return steps
     name = f"{steps[0].name} .. {steps[-1].name}"
-    return [Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, backend, False)]
+    return [Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, None, (), (), backend, False)]
 
 
 def _is_array(value: Any) -> bool:

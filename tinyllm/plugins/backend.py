@@ -13,6 +13,7 @@ import numpy as np
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import SPEC_VERSION
 from tinyllm.spec.scheme import QuantWeight
+from tinyllm.spec.types import ArrayType, Call
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class BoundNode:
     """A node of a bound program: `function(*sources) -> targets`, sources and targets being numbers of values.
 
     kernel: its id, `mlx/linear:scratch`. several: the function gives a tuple, a part for each target.
+    call: the call that it was bound for, sizes that change from step to step by their names; None: a copy between
+    backends. inputs: what the op calls each source. types: of the targets.
     """
 
     op: str
@@ -64,6 +67,9 @@ class BoundNode:
     sources: tuple[int, ...]
     targets: tuple[int, ...]
     several: bool
+    call: Call | None
+    inputs: tuple[str, ...]
+    types: tuple[ArrayType, ...]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
 /* Several rows of x: a pair of tiles is unpacked once, and multiplied with rows in blocks. */
-#include "unpack.h"
+#include "products.h"
 
 #if defined(INTEGERS)
+#include "unpack.h"
+
+#if REGISTERS == 2
+#define MOST_ROWS 2
+#else
 #define MOST_ROWS 6
+#endif
 
 /* halves: groups have 16 columns, so that each half of a cell has a scale of its own. bits: of the numbers of codes. */
 INLINE void block(int limbs, int split, int halves, int bits, int rows, const unpacked *u, int64_t cells, int zero,
@@ -11,7 +17,7 @@ INLINE void block(int limbs, int split, int halves, int bits, int rows, const un
   UNROLL for (int r = 0; r < rows; r++)
   UNROLL for (int t = 0; t < PAIR; t++) sums[r][t] = zeros();
   for (int64_t c = 0; c < cells; c++, u++, x++) {
-    UNROLL for (int h = 0; h < (halves ? 2 : 1); h++) {
+    for (int h = 0; h < (halves ? 2 : 1); h++) {
       const int from = 4 * h, to = halves ? from + 4 : 8;
       ints whole[MOST_ROWS][PAIR];
       floats upper[MOST_ROWS][PAIR];
@@ -73,10 +79,16 @@ static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_
   for (; row + count <= x->rows; row += count)                                                                  \
     block(limbs, split, halves, bits, count, u, cells, zero, w->minimums, x->cells + row * cells, y + row * stride, stride);
 
+#if MOST_ROWS == 6
+#define AS_MANY ROWS(6) ROWS(4)
+#else
+#define AS_MANY
+#endif
+
 #define BLOCKS(limbs_, split_, halves_, bits_)                                        \
   {                                                                                   \
     enum { limbs = limbs_, split = split_, halves = halves_, bits = bits_ };          \
-    ROWS(6) ROWS(4) ROWS(2) ROWS(1)                                                   \
+    AS_MANY ROWS(2) ROWS(1)                                                           \
   }
 
 void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
@@ -85,18 +97,15 @@ void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles
   const int64_t cells = cells_of(w);
   unpack(w, first, tiles, shift, u);
   int64_t row = 0;
-  const int by_halves = w->group < CELL, wide = number_bits(w) > DOT_BITS;
+  const int by_halves = w->group < CELL;
+#if defined(MANY_ROWS)
   if (x->limbs == 3) {
     if (number_bits(w) <= 4) {
       if (by_halves) BLOCKS(3, 0, 1, 4) else BLOCKS(3, 0, 0, 4)
-    } else if (wide) {
-      if (by_halves) BLOCKS(3, 1, 1, 8) else BLOCKS(3, 1, 0, 8)
-    } else {
-      if (by_halves) BLOCKS(3, 1, 1, 4) else BLOCKS(3, 1, 0, 4)
-    }
-  } else if (x->limbs == 2) {
-    if (by_halves) BLOCKS(2, 0, 1, 8) else BLOCKS(2, 0, 0, 8)
-  } else if (wide) {
+    } else if (by_halves) BLOCKS(3, 1, 1, DOT_BITS) else BLOCKS(3, 1, 0, DOT_BITS)
+  }
+#endif
+  if (number_bits(w) > DOT_BITS) {
     if (by_halves) BLOCKS(1, 0, 1, 8) else BLOCKS(1, 0, 0, 8)
   } else {
     if (by_halves) BLOCKS(1, 0, 1, 4) else BLOCKS(1, 0, 0, 4)

@@ -12,7 +12,7 @@ static int limbs_for(const weight *w, int64_t rows, int limbs) {
   return 0;
 #else
   if (!w->bits || w->group % LANES || (w->group > CELL && w->group % CELL)) return 0;
-#if !defined(TINYLLM_LEVEL_AVX512VNNI) && !defined(TINYLLM_LEVEL_NEON)
+#if !defined(MANY_ROWS)
   if (rows > 1 && limbs > 1) return 0;
 #endif
   (void)rows;
@@ -67,7 +67,7 @@ void linear(const call *c, const worker *self) {
   char *memory = rows == 1 ? tile_of_y + rounded_up(PAIR * LANES * rows * 4) : self->shared;
   int64_t begin[3];
   parts_of(rows, padded, begin);
-  ready x = {rows, padded, limbs_for(w, rows, (int)c->size[LIMBS]), (float *)(memory + begin[0]),
+  ready x = {rows, padded, limbs_for(w, rows, rows == 1 ? 3 : (int)c->size[LIMBS]), (float *)(memory + begin[0]),
              (cell_of_x *)(memory + begin[1]), (uint8_t *)(memory + begin[2])};
   if (rows == 1) {
     ready_rows(c, w, &x, 0, 1); /* by each thread for itself: quicker than to wait for another */

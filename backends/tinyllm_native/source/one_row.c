@@ -3,17 +3,17 @@
 
 #if defined(INTEGERS)
 /* Sums of products of codes with the integers of some quads, as floats: rounded once, or twice where they are split. */
-INLINE floats dot(int bits, int table, int limbs, const bytes quads[8], int from, int count, const cell_of_x *x, int zero,
+INLINE floats dot(int bits, int table, const bytes quads[8], int from, int count, const cell_of_x *x, int zero,
                   int32_t whole, int32_t upper) {
   ints sums[3] = {all_ints(0), all_ints(0), all_ints(0)};
-  UNROLL for (int q = from; q < from + count; q++) UNROLL for (int limb = 3 - limbs; limb < 3; limb++) {
+  UNROLL for (int q = from; q < from + count; q++)
+  UNROLL for (int limb = 0; limb < 3; limb++) {
     int32_t four;
     memcpy(&four, x->limbs[limb] + 4 * q, 4);
     sums[limb] = dot4_of(bits, table, sums[limb], quads[q], four);
   }
-  ints lower = limbs > 1 ? add_ints(shift_left(sums[1], 8), sums[2]) : sums[2];
-  if (!is_split(bits, table, limbs))
-    return to_floats(less(limbs > 2 ? add_ints(shift_left(sums[0], 16), lower) : lower, zero, whole));
+  ints lower = add_ints(shift_left(sums[1], 8), sums[2]);
+  if (!is_split(bits, table)) return to_floats(less(add_ints(shift_left(sums[0], 16), lower), zero, whole));
   floats low = to_floats(less(lower, zero, (int32_t)((uint32_t)whole - ((uint32_t)upper << 16))));
   return multiply_add(to_floats(less(sums[0], zero, upper)), all(65536.0f), low);
 }
@@ -31,7 +31,7 @@ static __attribute__((noinline)) floats add_columns(const weight *w, int64_t til
   return sums;
 }
 
-INLINE floats tile_times_row(int bits, int table, int limbs, const weight *w, int64_t tile, const ready *x) {
+INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile, const ready *x) {
   const int shift = shift_of(w, bits, table), zero = w->zero + shift;
   const int64_t cells = cells_of(w);
   const uint8_t *codes = w->codes + tile * cells * 64 * bits;
@@ -51,7 +51,7 @@ INLINE floats tile_times_row(int bits, int table, int limbs, const weight *w, in
     read_cell(bits, table, codes, quads);
     if (w->group >= CELL) {
       floats scale = scales_at(w, tile, group);
-      floats product = dot(bits, table, limbs, quads, 0, 8, at, zero, (int32_t)((uint32_t)at->whole[0] + (uint32_t)at->whole[1]),
+      floats product = dot(bits, table, quads, 0, 8, at, zero, (int32_t)((uint32_t)at->whole[0] + (uint32_t)at->whole[1]),
                            at->upper[0] + at->upper[1]);
       sums = multiply_add(multiply(scale, all(at->scale)), product, sums);
       if (w->minimums)
@@ -62,7 +62,7 @@ INLINE floats tile_times_row(int bits, int table, int limbs, const weight *w, in
       UNROLL for (int h = 0; h < 2; h++) {
         if (group == groups_of(w)) break; /* the padding of the last cell */
         floats scale = scales_at(w, tile, group);
-        floats product = dot(bits, table, limbs, quads, 4 * h, 4, at, zero, at->whole[h], at->upper[h]);
+        floats product = dot(bits, table, quads, 4 * h, 4, at, zero, at->whole[h], at->upper[h]);
         sums = multiply_add(multiply(scale, all(at->scale)), product, sums);
         if (w->minimums) sums = multiply_add(shifted_minima(w, tile, group, scale, shift), all(at->sums[h]), sums);
         group++;
@@ -74,13 +74,10 @@ INLINE floats tile_times_row(int bits, int table, int limbs, const weight *w, in
   return sums;
 }
 
-#define WAY(of_bits, of_table)                                                                    \
-  if (w->bits == of_bits && w->table == of_table) {                                               \
-    for (int t = 0; t < tiles; t++)                                                               \
-      store(y + t * LANES, x->limbs == 3   ? tile_times_row(of_bits, of_table, 3, w, first + t, x) \
-                           : x->limbs == 2 ? tile_times_row(of_bits, of_table, 2, w, first + t, x) \
-                                           : tile_times_row(of_bits, of_table, 1, w, first + t, x)); \
-    return;                                                                                       \
+#define WAY(of_bits, of_table)                                                                     \
+  if (w->bits == of_bits && w->table == of_table) {                                                \
+    for (int t = 0; t < tiles; t++) store(y + t * LANES, tile_times_row(of_bits, of_table, w, first + t, x)); \
+    return;                                                                                        \
   }
 
 void multiply_one_row(const weight *w, const ready *x, int64_t first, int tiles, float *y) {

@@ -8,7 +8,15 @@ int64_t product_scratch(const weight *w) {
 }
 
 void multiply_tiles(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
-  if (!x->limbs) multiply_floats(w, x, first, tiles, y, stride, scratch);
-  else if (x->rows == 1) multiply_one_row(w, x, first, tiles, y);
-  else multiply_integers(w, x, first, tiles, y, stride, scratch);
+#if defined(INTEGERS)
+  if (x->limbs && x->rows == 1) {
+    multiply_one_row(w, x, first, tiles, y);
+    return;
+  }
+  if (x->limbs) {
+    multiply_integers(w, x, first, tiles, y, stride, scratch);
+    return;
+  }
+#endif
+  multiply_floats(w, x, first, tiles, y, stride, scratch);
 }

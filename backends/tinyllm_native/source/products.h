@@ -43,7 +43,7 @@ INLINE floats shifted_minima(const weight *w, int64_t tile, int64_t group, float
 
 #if defined(INTEGERS)
 /* Whether products with three bytes would leave 32 bits together, so that the highest is summed apart. */
-INLINE int is_split(int bits, int table, int limbs) { return limbs == 3 && (bits > 4 || table); }
+INLINE int is_split(int bits, int table) { return bits > 4 || table; }
 
 INLINE ints dot4_of(int bits, int table, ints sums, bytes quad, int32_t four) {
   if ((table ? 8 : bits) <= DOT_BITS) return dot4(sums, quad, four);

@@ -266,7 +266,10 @@ INLINE float largest(floats a) {
    Without VNNI bytes above 127 times 4 could leave the 16 bits that pairs are summed in: those levels do not multiply
    more than 7 bits this way. */
 #if !defined(TINYLLM_LEVEL_PORTABLE)
-#define INTEGERS /* products of integers are faster than those of floats */
+#define INTEGERS /* products of a row in integers are faster than those in floats */
+#if defined(TINYLLM_LEVEL_AVX512VNNI) || defined(TINYLLM_LEVEL_NEON)
+#define MANY_ROWS /* and those of many rows */
+#endif
 INLINE ints dot4(ints sums, bytes a, int32_t four) {
 #if defined(TINYLLM_LEVEL_AVX512VNNI)
   __m512i s, x;

@@ -1,0 +1,149 @@
+"""How the nodes of each op become records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+from tinyllm.plugins import BoundNode, attention_factor
+from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
+from tinyllm_native.link import Linker, NotLinked, Size, Value
+from tinyllm_native.rope import frequencies
+
+LIMBS = {"native": EXACT, "rounded": ROUNDED}
+"""By the kernel's name the bytes of the integers that activations become."""
+
+
+def _need(value: Value | None) -> Value:
+    if value is None:
+        raise NotLinked("an input is not given")
+    return value
+
+
+def _attribute(node: BoundNode, name: str) -> Any:
+    return node.call.attributes[name] if node.call else None
+
+
+def _linear(b: Linker, node: BoundNode) -> None:
+    x, weight, bias = _need(b.source(node, "x")), b.weight(node), b.source(node, "bias")
+    if weight is None:
+        raise NotLinked("linear: a weight that is no constant")
+    rows, columns = sizes_of(b.run.constants[node.sources[node.inputs.index("weight")]])
+    y = b.new(node)
+    limbs = LIMBS[node.kernel.rpartition(":")[2]]
+    b.add("linear", [x, weight, bias, y], [x.rows, columns, rows, x.stride, y.stride, x.number, y.number, limbs])
+
+
+def _embedding(b: Linker, node: BoundNode) -> None:
+    ids, weight = _need(b.source(node, "ids")), b.weight(node)
+    table = None if weight is not None else _need(b.source(node, "weight"))
+    y = b.new(node)
+    sizes: list[Size] = [ids.rows, y.columns, y.stride, y.number, table.stride if table else 0]
+    b.add("embedding", [ids, weight, y, table], sizes)
+
+
+def _pointwise(*names: str, eps: bool = False) -> Callable[[Linker, BoundNode], None]:
+    def build(b: Linker, node: BoundNode) -> None:
+        sources = [_need(b.source(node, name)) for name in names]
+        y = b.new(node)
+        moving = sources[:1] if eps else sources  # a norm's weight has no rows
+        if any((v.rows, v.columns) != (y.rows, y.columns) for v in moving):
+            raise NotLinked(f"{node.op}: arrays that broadcast")
+        strides: list[Size] = [v.stride for v in (*moving, y)]
+        numbers = [_attribute(node, "eps")] if eps else []
+        b.add(node.op, [*sources, y], [y.rows, y.columns, *strides, y.number], numbers)
+
+    return build
+
+
+def _rope_angles(b: Linker, node: BoundNode) -> None:
+    if "inv_freq" in node.inputs:
+        raise NotLinked("rope_angles: inv_freq")
+    positions, cos, sin = _need(b.source(node, "positions")), b.new(node, 0), b.new(node, 1)
+    names = ("dims", "base", "scaling", "position_scale")
+    turns = frequencies(None, *(_attribute(node, name) for name in names))
+    if positions.columns != 1:
+        raise NotLinked("rope_angles: several positions a row")
+    factor = attention_factor(_attribute(node, "scaling"))
+    b.add("rope_angles", [positions, b.constant(turns), cos, sin], [positions.rows, len(turns)], [factor])
+
+
+def _rope_rotate(b: Linker, node: BoundNode) -> None:
+    x, cos, sin = (_need(b.source(node, name)) for name in ("x", "cos", "sin"))
+    heads, dim = x.tail
+    if cos.tail[:-1] != (1,) or cos.dtype != "float32":
+        raise NotLinked("rope_rotate: angles of each head")
+    y = b.new(node)
+    sizes: list[Size] = [x.rows, x.columns, x.stride, y.stride, x.number, heads, dim, cos.tail[-1]]
+    b.add("rope_rotate", [x, cos, sin, y], [*sizes, int(_attribute(node, "traditional")), cos.stride])
+
+
+def _split(b: Linker, node: BoundNode) -> None:
+    x, sizes, axis = _need(b.source(node, "x")), _attribute(node, "sizes"), _attribute(node, "axis")
+    axis = axis % (len(x.tail) + 1) - 1
+    if axis != 0:
+        raise NotLinked("split: along another axis than the first of a row")
+    inner = x.columns // x.tail[0] * x.itemsize
+    for number, (start, end) in zip(node.targets, pairwise(accumulate(sizes, initial=0)), strict=True):
+        b.view(number, replace(x, tail=(end - start, *x.tail[1:]), offset=x.offset + start * inner))
+
+
+def _split_heads(b: Linker, node: BoundNode) -> None:
+    x, heads = _need(b.source(node, "x")), _attribute(node, "heads")
+    dim = x.columns // sum(heads)
+    for number, (start, end) in zip(node.targets, pairwise(accumulate(heads, initial=0)), strict=True):
+        b.view(number, replace(x, tail=(end - start, dim), offset=x.offset + start * dim * x.itemsize))
+
+
+def _merge_heads(b: Linker, node: BoundNode) -> None:
+    x = _need(b.source(node, "x"))
+    b.view(node.targets[0], replace(x, tail=(x.columns,)))
+
+
+def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
+    return [b.of_array(node, name, "strides", axis) for axis in range(3)]
+
+
+def _kv_append(b: Linker, node: BoundNode) -> None:
+    k_pages, v_pages, k, v, slots = (_need(b.source(node, n)) for n in ("k_pages", "v_pages", "k", "v", "slots"))
+    if not k.dtype == v.dtype == k_pages.dtype == v_pages.dtype:
+        raise NotLinked("kv_append: dtypes differ")
+    heads, dim = k.tail
+    page = b.of_array(node, "k_pages", "shape", 2)
+    sizes: list[Size] = [k.rows, k.columns, heads, page, dim * k.itemsize, v.tail[1] * v.itemsize, k.stride, v.stride]
+    strides = [*_strides(b, node, "k_pages"), *_strides(b, node, "v_pages")]
+    b.add("kv_append", [k_pages, v_pages, k, v, slots], [*sizes, *strides])
+    for number, name in zip(node.targets, ("k_pages", "v_pages"), strict=True):
+        b.alias(number, node.sources[node.inputs.index(name)])
+
+
+def _paged_attention(b: Linker, node: BoundNode) -> None:
+    names = ("q", "k_pages", "v_pages", "q_start", "kv_len", "block_table")
+    q, k_pages, v_pages, q_start, kv_len, table = (_need(b.source(node, name)) for name in names)
+    sinks, y = b.source(node, "sinks"), b.new(node)
+    (heads, dim), (_, value_dim) = q.tail, y.tail
+    scale, softcap, window = (_attribute(node, name) for name in ("scale", "softcap", "window"))
+    sizes: list[Size] = [q.rows, heads, k_pages.tail[0], dim, value_dim, b.of_array(node, "k_pages", "shape", 2)]
+    sizes += [kv_len.rows, b.of_array(node, "block_table", "shape", 1), q.stride, y.stride]
+    sizes += [*_strides(b, node, "k_pages"), *_strides(b, node, "v_pages"), q.number, k_pages.number]
+    sizes += [sinks.number if sinks else 0, window or 0]
+    arrays: list[Value | int | None] = [q, k_pages, v_pages, q_start, kv_len, table, sinks, y]
+    b.add("paged_attention", arrays, sizes, [dim**-0.5 if scale is None else scale, softcap or 0.0])
+
+
+BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
+    "linear": _linear,
+    "embedding": _embedding,
+    "add": _pointwise("x", "y"),
+    "swiglu": _pointwise("gate", "up"),
+    "rms_norm": _pointwise("x", "weight", eps=True),
+    "rope_angles": _rope_angles,
+    "rope_rotate": _rope_rotate,
+    "split": _split,
+    "split_heads": _split_heads,
+    "merge_heads": _merge_heads,
+    "kv_append": _kv_append,
+    "paged_attention": _paged_attention,
+}
