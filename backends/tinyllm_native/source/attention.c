@@ -1,0 +1,288 @@
+/* paged_attention: queries of each kv head, some rows at a time, over blocks of keys in pages.
+
+   A piece is up to MOST_ROWS rows of a sequence's queries: row r is token r / group and query head r % group of a kv
+   head. Threads take a unit at a time, a kv head of a piece or, where there are few pieces, a part of its keys. What
+   the parts of a row have seen is put together once all threads are done with theirs. */
+#include "attention_block.h"
+
+/* Keys are handed out in so many parts for each thread, so that none waits long for another. */
+#define PARTS 8
+/* With few rows values are read where they lie, if a page has so many that a product with them is worth its start. */
+#define FEW_ROWS 16
+#define WORTHWHILE 16
+
+enum { Q, K_PAGES, V_PAGES, Q_START, KV_LEN, BLOCK_TABLE, SINKS, Y }; /* at */
+enum {                                                                /* size */
+  TOKENS, HEADS, KV_HEADS, DIM, VALUE_DIM, PAGE, SEQUENCES, TABLE_WIDTH, Q_STRIDE, Y_STRIDE, K_PAGE_STRIDE,
+  K_HEAD_STRIDE, K_TOKEN_STRIDE, V_PAGE_STRIDE, V_HEAD_STRIDE, V_TOKEN_STRIDE, X_TYPE, PAGE_TYPE, SINK_TYPE, WINDOW
+};
+enum { SCALE, SOFTCAP }; /* number */
+
+/* ---- who does what ---- */
+
+typedef struct {
+  int64_t sequence, number;  /* which of the sequence's pieces, from the last */
+  int64_t first_row, rows;
+  int64_t begin, end;        /* keys that some row attends to */
+  int64_t parts;
+  int64_t unit;              /* the number of its first */
+  int64_t memory;            /* where what its parts have seen begins in shared memory, in floats */
+} piece;
+
+static const piece BEFORE_THE_FIRST = {.number = -1};
+
+static int64_t count_of(int64_t number, int64_t each) { return (number + each - 1) / each; }
+static int64_t padded(int64_t number) { return count_of(number, LANES) * LANES; }
+static int64_t group_of(const call *c) { return c->size[HEADS] / c->size[KV_HEADS]; }
+
+static int64_t new_tokens(const call *c, int64_t sequence) {
+  const int32_t *start = (const int32_t *)c->at[Q_START] + sequence;
+  return start[1] - start[0];
+}
+
+/* The key that a row stands on. */
+static int64_t position_of(const call *c, int64_t sequence, int64_t row) {
+  return ((const int32_t *)c->at[KV_LEN])[sequence] - new_tokens(c, sequence) + row / group_of(c);
+}
+
+static int64_t floats_of_seen(const call *c, int64_t rows) {
+  return rows * (padded(c->size[VALUE_DIM]) + LANES) + padded(rows);
+}
+
+static seen seen_at(const call *c, int64_t rows, float *memory) {
+  float *totals = memory + rows * padded(c->size[VALUE_DIM]);
+  return (seen){memory, totals, totals + rows * LANES};
+}
+
+/* Go on to the next piece, where a part has at most `blocks` blocks of keys. After the last, where it returns 0,
+   `memory` is what all parts want. */
+static int advance(const call *c, int64_t blocks, piece *p) {
+  p->unit += c->size[KV_HEADS] * p->parts;
+  if (p->parts > 1) p->memory += c->size[KV_HEADS] * p->parts * floats_of_seen(c, p->rows);
+  p->parts = 0;
+  for (p->number++; p->sequence < c->size[SEQUENCES]; p->sequence++, p->number = 0) {
+    const int64_t rows = new_tokens(c, p->sequence) * group_of(c), pieces = count_of(rows, MOST_ROWS);
+    if (p->number == pieces) continue;
+    p->first_row = (pieces - 1 - p->number) * MOST_ROWS; /* the last see most keys: who takes them late is waited for */
+    p->rows = rows - p->first_row < MOST_ROWS ? rows - p->first_row : MOST_ROWS;
+    p->begin = c->size[WINDOW] ? position_of(c, p->sequence, p->first_row) - c->size[WINDOW] + 1 : 0;
+    if (p->begin < 0) p->begin = 0;
+    p->end = position_of(c, p->sequence, p->first_row + p->rows - 1) + 1;
+    p->parts = count_of(count_of(p->end - p->begin, KEYS), blocks);
+    return 1;
+  }
+  return 0;
+}
+
+/* Blocks of keys that a part has at most. */
+static int64_t blocks_of_a_part(const call *c, int threads) {
+  piece p = BEFORE_THE_FIRST;
+  int64_t blocks = 0;
+  while (advance(c, INT32_MAX, &p)) blocks += count_of(p.end - p.begin, KEYS);
+  blocks = count_of(blocks * c->size[KV_HEADS], (int64_t)threads * PARTS);
+  return threads == 1 ? INT32_MAX : blocks < 1 ? 1 : blocks;
+}
+
+/* ---- a thread's memory ---- */
+
+typedef struct {
+  float *queries;    /* [rows, dim], scaled */
+  float *keys;       /* [dim, KEYS] */
+  float *scores;     /* [rows, KEYS] */
+  float *values;     /* [KEYS, value_stride] */
+  float *read;       /* [KEYS, dim]: keys of 16 bits as floats */
+  float *own_seen;
+  float *kept;
+  float *row;        /* [value_dim] */
+  int64_t *position; /* [rows] */
+} memory;
+
+/* An odd number of cache lines, so that values of neighbouring keys do not put each other out of the cache. */
+static int64_t value_stride(const call *c) { return padded(c->size[VALUE_DIM]) | LANES; }
+
+static int64_t lay_out(const call *c, char *at, memory *m) {
+  const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]);
+  const int64_t counts[] = {MOST_ROWS * dim, dim * KEYS, MOST_ROWS * KEYS, KEYS * value_stride(c),
+                            c->size[PAGE_TYPE] == OF_FLOAT32 ? 0 : KEYS * dim, floats_of_seen(c, MOST_ROWS),
+                            MOST_ROWS + LANES, width, 2 * MOST_ROWS};
+  char *begin[sizeof counts / sizeof *counts];
+  int64_t bytes = 0;
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    begin[i] = at + bytes;
+    bytes += padded(counts[i]) * 4;
+  }
+  *m = (memory){(float *)begin[0], (float *)begin[1], (float *)begin[2], (float *)begin[3], (float *)begin[4],
+                (float *)begin[5], (float *)begin[6], (float *)begin[7], (int64_t *)begin[8]};
+  return bytes;
+}
+
+static int is_empty(const call *c) {
+  return !c->size[TOKENS] || !c->size[HEADS] || !c->size[VALUE_DIM] || !c->size[SEQUENCES];
+}
+
+void attention_scratch(const call *c, int threads, int64_t *own, int64_t *shared) {
+  if (is_empty(c)) return;
+  memory m;
+  piece p = BEFORE_THE_FIRST;
+  const int64_t blocks = blocks_of_a_part(c, threads);
+  while (advance(c, blocks, &p)) continue;
+  *own = lay_out(c, NULL, &m);
+  *shared = p.memory * 4;
+}
+
+/* ---- rows ---- */
+
+/* Write the output of a row of a piece from what its parts have seen, which lie `stride` floats apart. `sums`: memory
+   for a row, or the row of the only part. */
+static void finish(const call *c, const piece *p, int64_t head, int64_t row, const seen *first, int64_t parts,
+                   int64_t stride, float *sums) {
+  const int64_t width = padded(c->size[VALUE_DIM]), group = group_of(c), at = p->first_row + row;
+  const int64_t query_head = head * group + at % group;
+  const int64_t token = ((const int32_t *)c->at[Q_START])[p->sequence] + at / group;
+  const float sink = c->at[SINKS] ? read_float(c->at[SINKS], (int)c->size[SINK_TYPE], query_head) : -INFINITY;
+  float top = sink, total = c->at[SINKS] ? 1 : 0;
+  for (int64_t i = 0; i < parts; i++)
+    if (first->top[i * stride + row] > top) top = first->top[i * stride + row];
+  if (sink != top) total = expf(sink - top) * total;
+  for (int64_t i = 0; i < parts; i++) {
+    const float of_part = first->top[i * stride + row];
+    const float factor = of_part == top ? 1.0f : expf(of_part - top);
+    const float *more = first->sums + i * stride + row * width;
+    total += factor * sum(load(first->totals + i * stride + row * LANES));
+    for (int64_t v = 0; v < width; v += LANES) {
+      const floats scaled = multiply(load(more + v), all(factor));
+      store(sums + v, i ? add(load(sums + v), scaled) : scaled);
+    }
+  }
+  const floats divisor = all(total != 0 ? total : 1.0f); /* nothing was attended to: zeros */
+  for (int64_t v = 0; v < width; v += LANES) store(sums + v, divide(load(sums + v), divisor));
+  char *y = (char *)c->at[Y] + token * c->size[Y_STRIDE];
+  write_floats(y, (int)c->size[X_TYPE], query_head * c->size[VALUE_DIM], c->size[VALUE_DIM], sums);
+}
+
+/* The rows of a kv head of a piece: queries, scaled, and the keys that they stand on. */
+static void read_queries(const call *c, const piece *p, int64_t head, const memory *m) {
+  const int64_t dim = c->size[DIM], group = group_of(c), bytes = c->size[X_TYPE] == OF_FLOAT32 ? 4 : 2;
+  const char *q = (const char *)c->at[Q] + ((const int32_t *)c->at[Q_START])[p->sequence] * c->size[Q_STRIDE];
+  const int64_t first_position = position_of(c, p->sequence, 0);
+  int64_t token = p->first_row / group, of_group = p->first_row % group;
+  for (int64_t r = 0; r < p->rows; r++) {
+    const char *row = q + token * c->size[Q_STRIDE] + (head * group + of_group) * dim * bytes;
+    float *to = m->queries + r * dim;
+    read_floats(row, (int)c->size[X_TYPE], dim, to);
+    for (int64_t i = 0; i < dim; i++) to[i] *= (float)c->number[SCALE];
+    m->position[r] = first_position + token;
+    if (++of_group == group) token++, of_group = 0;
+  }
+}
+
+/* ---- a block of keys ---- */
+
+typedef struct {
+  const float *keys[KEYS];
+  const float *values; /* of all, `stride` floats apart; NULL: they lie in runs */
+  int64_t stride;
+  int64_t runs, run_begin[KEYS + 1];
+  const float *run_values[KEYS];
+} block_of_keys;
+
+/* Find the keys and values of a block in their pages, and copy those that are not used where they lie. */
+static void read_block(const call *c, const piece *p, int64_t head, int64_t first, int64_t count, const memory *m,
+                       block_of_keys *b) {
+  const int64_t page = c->size[PAGE], dim = c->size[DIM], value_dim = c->size[VALUE_DIM];
+  const int type = (int)c->size[PAGE_TYPE];
+  const int32_t *table = (const int32_t *)c->at[BLOCK_TABLE] + p->sequence * c->size[TABLE_WIDTH];
+  const int in_place = type == OF_FLOAT32 && value_dim % LANES == 0 && p->rows <= FEW_ROWS && page >= WORTHWHILE;
+  int64_t number = first / page, slot = first % page;
+  b->values = in_place ? NULL : m->values;
+  b->stride = in_place ? c->size[V_TOKEN_STRIDE] / 4 : value_stride(c);
+  b->runs = 0;
+  for (int64_t done = 0; done < count; number++, slot = 0) {
+    const int64_t run = page - slot < count - done ? page - slot : count - done;
+    const char *k = (const char *)c->at[K_PAGES] + table[number] * c->size[K_PAGE_STRIDE] +
+                    head * c->size[K_HEAD_STRIDE] + slot * c->size[K_TOKEN_STRIDE];
+    const char *v = (const char *)c->at[V_PAGES] + table[number] * c->size[V_PAGE_STRIDE] +
+                    head * c->size[V_HEAD_STRIDE] + slot * c->size[V_TOKEN_STRIDE];
+    b->run_begin[b->runs] = done, b->run_values[b->runs++] = (const float *)v;
+    for (int64_t i = 0; i < run; i++) b->keys[done + i] = (const float *)(k + i * c->size[K_TOKEN_STRIDE]);
+    if (type != OF_FLOAT32)
+      for (int64_t i = done; i < done + run; i++) {
+        read_floats(b->keys[i], type, dim, m->read + i * dim);
+        b->keys[i] = m->read + i * dim;
+      }
+    if (!in_place)
+      for (int64_t i = done; i < done + run; i++, v += c->size[V_TOKEN_STRIDE])
+        read_floats(v, type, value_dim, m->values + i * b->stride);
+    done += run;
+  }
+  b->run_begin[b->runs] = count;
+  for (int64_t i = count; i < padded(count); i++) b->keys[i] = b->keys[count - 1]; /* never seen */
+}
+
+static void attend_block(const call *c, const piece *p, int64_t head, int64_t first, int64_t count, const memory *m,
+                         const seen *of) {
+  static const float ones[FEW_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]);
+  const settings s = {(float)c->number[SOFTCAP], c->size[WINDOW]};
+  int64_t low = 0, high = p->rows; /* the rows that see any of them */
+  while (low < high && m->position[low] < first) low++;
+  while (s.window && low < high && m->position[high - 1] - s.window >= first + count - 1) high--;
+  const int64_t rows = high - low;
+  if (!rows) return;
+  block_of_keys b;
+  read_block(c, p, head, first, count, m, &b);
+  for (int64_t i = 0; i < count; i += LANES) turn_keys(b.keys + i, dim, m->keys + i);
+  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS);
+  const seen of_rows = {of->sums + low * width, of->totals + low * LANES, of->top + low};
+  weigh(&s, rows, m->position + low, first, count, m->scores, &of_rows, m->kept);
+  if (b.values) {
+    multiply_rows(rows, width / LANES, m->scores, KEYS, b.values, b.stride, count, m->kept, of_rows.sums, width);
+    return;
+  }
+  for (int64_t i = 0; i < b.runs; i++)
+    multiply_rows(rows, width / LANES, m->scores + b.run_begin[i], KEYS, b.run_values[i], b.stride,
+                  b.run_begin[i + 1] - b.run_begin[i], i ? ones : m->kept, of_rows.sums, width);
+}
+
+static void attend(const call *c, const piece *p, int64_t unit, const worker *self, const memory *m) {
+  const int64_t head = unit / p->parts, part = unit % p->parts, width = padded(c->size[VALUE_DIM]);
+  const int64_t blocks = count_of(p->end - p->begin, KEYS), size = floats_of_seen(c, p->rows);
+  const int64_t begin = p->begin + blocks * part / p->parts * KEYS;
+  int64_t end = p->begin + blocks * (part + 1) / p->parts * KEYS;
+  if (end > p->end) end = p->end;
+  const seen of = seen_at(c, p->rows, p->parts > 1 ? (float *)self->shared + p->memory + unit * size : m->own_seen);
+  memset(of.sums, 0, (size_t)(p->rows * width) * 4);
+  memset(of.totals, 0, (size_t)(p->rows * LANES) * 4);
+  for (int64_t r = 0; r < p->rows; r++) of.top[r] = -INFINITY;
+  read_queries(c, p, head, m);
+  for (int64_t first = begin; first < end; first += KEYS)
+    attend_block(c, p, head, first, end - first < KEYS ? end - first : KEYS, m, &of);
+  if (p->parts == 1)
+    for (int64_t r = 0; r < p->rows; r++) finish(c, p, head, r, &of, 1, 0, of.sums + r * width);
+}
+
+void paged_attention(const call *c, const worker *self) {
+  if (is_empty(c)) return;
+  memory m;
+  lay_out(c, self->own, &m);
+  const int64_t blocks = blocks_of_a_part(c, self->count);
+  piece p = BEFORE_THE_FIRST;
+  int is_one = advance(c, blocks, &p);
+  for (int64_t unit = take(self); is_one; unit = take(self)) {
+    while (is_one && unit >= p.unit + c->size[KV_HEADS] * p.parts) is_one = advance(c, blocks, &p);
+    if (is_one) attend(c, &p, unit - p.unit, self, &m);
+  }
+  if (!p.memory) return;
+  meet(self);
+  int64_t number = 0;
+  p = BEFORE_THE_FIRST;
+  while (advance(c, blocks, &p)) {
+    const int64_t size = floats_of_seen(c, p.rows);
+    for (int64_t i = 0; p.parts > 1 && i < c->size[KV_HEADS] * p.rows; i++) {
+      if (number++ % self->count != self->index) continue;
+      const int64_t head = i / p.rows;
+      const seen of = seen_at(c, p.rows, (float *)self->shared + p.memory + head * p.parts * size);
+      finish(c, &p, head, i % p.rows, &of, p.parts, size, m.row);
+    }
+  }
+}
