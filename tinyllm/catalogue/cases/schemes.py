@@ -66,6 +66,7 @@ def linear(scheme: Scheme) -> Iterator[Case]:
     for size in (1e3, SUBNORMAL_16, SUBNORMAL_32):
         inputs = {"x": normal(3, three, scale=size), "weight": plain(17, three), "bias": normal(17, scale=size)}
         yield Case(f"3x{three},N17,{first},bias,x{size:g}", inputs, tier="full")
+    yield from _hard_for_integers(first, two)
     options: dict[str, list[Any]] = {
         "rows": [(3,), (), (1,), (17,), (65,), (2, 1, 5)],
         "n": [33, 1, 17],
@@ -79,6 +80,26 @@ def linear(scheme: Scheme) -> Iterator[Case]:
     for stage, rows in (("decode", 1), ("prefill", 17)):
         size = columns(first, max(1, MODELS["Qwen2.5-0.5B"].intermediate // first.block))
         yield linear_case((rows,), plain(65, size), str(first), tier="model", name=f"Qwen2.5-0.5B,{stage},down,")
+
+
+def _hard_for_integers(scheme: Scheme, size: int) -> Iterator[Case]:
+    """What products that take the numbers of x as integers of a common scale could get wrong: numbers far larger than
+    their neighbours, weights that are 0 under the large ones, NaN and infinity."""
+    places = np.arange(size)
+    stands_out = np.where(places % 32 == places // 32 * 5 % 32, 1e6, np.sin(places + 1.0))
+    weight = _weight(scheme, "", 33, size)
+    for rows in (1, 3):
+        x = constant(np.stack([np.roll(stands_out, 11 * row) for row in range(rows)]))
+        yield Case(f"{rows}x{size},N33,{scheme},one-stands-out", {"x": x, "weight": weight})
+    if scheme.can_quantize:
+        diagonal = Draw((size, size), lambda rng: scheme.quantize(np, np.eye(size, dtype=np.float32)))
+        for rows in (1, 3):
+            x = normal(rows, size)
+            yield Case(f"{rows}x{size},N{size},{scheme},zeros-but-one", {"x": x, "weight": diagonal})
+    for name, number in (("NaN", np.nan), ("infinity", np.inf)):
+        x = np.sin(np.arange(3.0 * size)).reshape(3, size)
+        x[1, size // 2] = number
+        yield Case(f"3x{size},N33,{scheme},{name}", {"x": constant(x), "weight": weight}, decision=23)
 
 
 def embedding(scheme: Scheme) -> Iterator[Case]:
