@@ -92,6 +92,14 @@ def _hard_for_integers(scheme: Scheme, size: int) -> Iterator[Case]:
         x = constant(np.stack([np.roll(stands_out, 11 * row) for row in range(rows)]))
         yield Case(f"{rows}x{size},N33,{scheme},one-stands-out", {"x": x, "weight": weight})
     if scheme.can_quantize:
+
+        def zeros_below(rng: np.random.Generator) -> Any:
+            """Nothing below 0, so that each scheme has the zeros as they are."""
+            return scheme.quantize(np, np.abs(rng.standard_normal((33, size)) * (stands_out < 2)).astype(np.float32))
+
+        for rows in (1, 3):
+            inputs = {"x": constant(np.stack([stands_out] * rows)), "weight": Draw((33, size), zeros_below)}
+            yield Case(f"{rows}x{size},N33,{scheme},zeros-under-what-stands-out", inputs)
         diagonal = Draw((size, size), lambda rng: scheme.quantize(np, np.eye(size, dtype=np.float32)))
         for rows in (1, 3):
             x = normal(rows, size)
