@@ -91,7 +91,7 @@ def zig(tried: list[str] | None = None, architecture: str = "") -> Compiler | No
     elif sys.platform == "linux":
         target = f"{architecture}-linux-musl"
     run = (sys.executable, "-m", "ziglang")
-    command = (*run, "cc", "-target", target, "-mcpu=baseline")
+    command = (*run, "cc", "-target", target, "-mcpu=baseline", "-g0")
     wrong = _wrong(command)
     if wrong:
         tried.append(f"ziglang: {wrong}")
