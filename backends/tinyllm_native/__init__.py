@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tinyllm.plugins import Backend, BackendPlugin, Command, Probe, hookimpl
-from tinyllm_native.find import BUILD, find
+from tinyllm_native.find import BUILD, find_library
 
 
 def _probe() -> Probe:
-    found = find()
+    found = find_library()
     return Probe(True, found.reason, score=40) if found.level else Probe(False, found.reason)
 
 

@@ -11,7 +11,7 @@ import typer
 from tinyllm.errors import BackendUnavailableError
 from tinyllm_native.builder.build import build
 from tinyllm_native.builder.levels import LIBRARY, levels, machine
-from tinyllm_native.find import BUILD, find
+from tinyllm_native.find import BUILD, find_library
 
 app = typer.Typer(help="The native backend: what is compiled of it, and the command that compiles it.")
 
@@ -24,7 +24,7 @@ def show(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    found, order = find(), list(levels(machine()))
+    found, order = find_library(), list(levels(machine()))
     runs = order.index(found.runs) if found.runs else -1
     rows = [
         (
@@ -59,7 +59,7 @@ def build_command() -> None:
     if built.reason:
         raise BackendUnavailableError(f"native: {built.reason}")
     seconds = time.monotonic() - started
-    print(f"{built.compiler} compiled {', '.join(built.levels)} in {seconds:.1f} s; used here: {find().level}")
+    print(f"{built.compiler} compiled {', '.join(built.levels)} in {seconds:.1f} s; used here: {find_library().level}")
     for level, wrong in built.left_out.items():
         print(f"left out: {level}: {wrong}", file=sys.stderr)
 

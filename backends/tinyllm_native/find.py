@@ -37,7 +37,7 @@ class Found:
     compiler: str = ""
 
 
-def find(folder: Path = LIBRARY, source: Path = SOURCE) -> Found:
+def find_library(folder: Path = LIBRARY, source: Path = SOURCE) -> Found:
     """The highest level that was compiled, that this processor has, and that `TINYLLM_NATIVE_ISA` allows.
 
     Raises:
@@ -69,7 +69,7 @@ def library_path(folder: Path = LIBRARY, source: Path = SOURCE) -> Path:
         BackendUnavailableError: there is none; says why, and the command that builds it.
         ConfigError: `TINYLLM_NATIVE_ISA` names no level.
     """
-    found = find(folder, source)
+    found = find_library(folder, source)
     if not found.level:
         raise _unavailable(found.reason)
     return library(folder, found.level)
