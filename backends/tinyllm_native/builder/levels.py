@@ -53,8 +53,7 @@ def sources_hash(source: Path, architecture: str) -> str:
     """What tells one library from another: a hash of the sources' names and bytes, and of the flags."""
     digest = hashlib.blake2b(repr((FLAGS, levels(architecture))).encode(), digest_size=16)
     for path in sorted(source.glob("*.[ch]")):
-        text = path.read_bytes()
-        digest.update(f"\0{path.name}\0{len(text)}\0".encode() + text)
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
