@@ -4,6 +4,8 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := backends/tinyllm_native
+BUILT := $(NATIVE)/library/built.json
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 
 .PHONY: demo test install install-demo browser bench lint docs clean
@@ -36,8 +38,8 @@ docs: install  ## the pages that are made from specs, schemes and cases
 	$(BIN)/python -m tinyllm.catalogue.schemes.docs docs/schemes.md
 	$(BIN)/python -m tinyllm.conformance.refused docs/refused.md
 
-install: $(VENV)/.dev  ## everything that developing needs
-install-demo: $(VENV)/.demo  ## what the demo needs
+install: $(VENV)/.dev $(BUILT)  ## everything that developing needs
+install-demo: $(VENV)/.demo $(BUILT)  ## what the demo needs
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[torch,mlx]"
@@ -47,8 +49,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.demo
 
+# Installing compiles the native backend; a source that changes afterwards has it compiled again. Without a compiler its
+# reason is printed, and all else goes on.
+$(BUILT): $(wildcard $(NATIVE)/source/* $(NATIVE)/builder/*.py)
+	-$(BIN)/tinyllm native build
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) $(NATIVE)/library build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks

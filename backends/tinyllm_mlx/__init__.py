@@ -26,7 +26,7 @@ def _probe() -> Probe:
     except metadata.PackageNotFoundError:
         return Probe(False, "mlx is not installed")
     if _on_apple():
-        return Probe(True, f"mlx {version} on Metal", score=40, devices=("gpu", "cpu"))
+        return Probe(True, f"mlx {version} on Metal", score=60, devices=("gpu", "cpu"))
     return Probe(True, f"mlx {version} on the CPU", score=20)
 
 

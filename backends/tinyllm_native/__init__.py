@@ -1,23 +1,30 @@
-"""The native backend: kernels in C for the CPU, on numpy's arrays."""
+"""The native backend: kernels in C, compiled for the processor when tinyllm is installed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Probe, Supports, hookimpl
+from tinyllm.plugins import DENSE, Backend, BackendPlugin, Command, Kernel, Probe, Supports, hookimpl
 from tinyllm_native import supports
+from tinyllm_native.find import BUILD, find_library
 
 SCHEMES = (
     *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"),
     *("affine", "int8"),
 )
-"""Names of the schemes whose weights are packed with their bits as they are."""
+"""Schemes whose weights are packed with the bits that they have."""
 INDICES = ("q_start", "kv_len", "block_table")
 LAYOUT = "tiles16-cells32-1"
+"""How weights are packed, with its version; all levels read the same."""
+POINTWISE = ("add", "swiglu", "rms_norm", "softmax")
+VIEWS = ("split", "split_heads", "merge_heads")
+FIRST = 30
+"""Above the kernels of other backends."""
 
 
 def _probe() -> Probe:
-    return Probe(True, "built", score=40)
+    found = find_library()
+    return Probe(True, found.reason, score=40) if found.level else Probe(False, found.reason)
 
 
 def _load(device: str | None) -> Backend:
@@ -28,32 +35,45 @@ def _load(device: str | None) -> Backend:
 
 @hookimpl
 def tinyllm_backends() -> list[BackendPlugin]:
-    """The native backend."""
-    return [BackendPlugin("native", _probe, _load, install="tinyllm native build")]
+    """C on a CPU."""
+    return [BackendPlugin("native", _probe, _load, install=BUILD)]
 
 
-def _kernel(backend: str, op: str, path: str, taken: Supports = supports.floats, name: str = "native", **more: Any) -> Kernel:
+@hookimpl
+def tinyllm_commands() -> list[Command]:
+    """`tinyllm native`, which compiles it."""
+    return [Command("native", "tinyllm_native.commands:app")]
+
+
+def _kernel(
+    backend: str, op: str, path: str, taken: Supports | None = supports.floats, name: str = "native", **more: Any
+) -> Kernel:
     return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=2, **more)
 
 
-def _of_weights(backend: str, taken: Supports, **more: Any) -> list[Kernel]:
-    more |= {"prepare": "tinyllm_native.packing:pack", "schemes": (DENSE, *SCHEMES), "layout": LAYOUT}
+def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priority: int, **more: Any) -> list[Kernel]:
+    more |= {"prepare": "tinyllm_native.packing:pack", "layout": LAYOUT}
+    rounded = {"priority": priority + 1, "exact": False, "schemes": SCHEMES}
+    exact = {"priority": priority, "schemes": schemes}
     return [
-        _kernel(backend, "linear", "linear:linear", taken, **more),
-        _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **{**more, "priority": 40, "exact": False, "schemes": SCHEMES}),
-        _kernel(backend, "embedding", "linear:embedding", taken, host=("ids",), **more),
+        _kernel(backend, "linear", "linear:linear", taken, **exact, **more),
+        _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **rounded, **more),
+        _kernel(backend, "embedding", "linear:embedding", taken, host=("ids",), **exact, **more),
     ]
 
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`native`: a kernel in C."""
+    """`native`: a kernel in C; `rounded` takes the numbers of several rows of x as 8 bits. Products with quantized
+    weights serve numpy and torch as well, on the CPU."""
+    shared = {"arrays": "host", "traceable": False}
     return [
-        *_of_weights("native", supports.floats),
-        *(_kernel("native", op, f"pointwise:{op}") for op in ("add", "swiglu", "rms_norm", "softmax")),
+        *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
+        *(k for name in ("numpy", "torch") for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
+        *(_kernel("native", op, f"pointwise:{op}") for op in POINTWISE),
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
-        *(_kernel("native", op, f"views:{op}", lambda call: True) for op in ("split", "split_heads", "merge_heads")),
+        *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
         _kernel("native", "kv_append", "paged_attention:kv_append", supports.same_dtypes, host=("slots",)),
         _kernel("native", "paged_attention", "paged_attention:paged_attention", host=INDICES),
     ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm_native import records
-from tinyllm_native.find import library_path
+from tinyllm_native.find import open_library
 from tinyllm_native.threads import thread_count
 
 
@@ -23,7 +21,7 @@ def library() -> Any:
     Raises:
         BackendUnavailableError: there is none, or it was built from other sources.
     """
-    loaded = ctypes.CDLL(str(library_path()))
+    loaded = open_library()
     records.declare(loaded)
     return loaded
 

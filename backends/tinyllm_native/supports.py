@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tinyllm.plugins import ArrayType, Call
+from functools import cache
 
-DTYPES = ("float32", "float16", "bfloat16")
+from tinyllm.plugins import ArrayType, Call
 
 
 def floats(call: Call) -> bool | str:
@@ -15,14 +15,25 @@ def floats(call: Call) -> bool | str:
     return True
 
 
-def packed(call: Call) -> bool | str:
-    """Products on other backends' arrays: of a program's constants."""
-    if call.device != "cpu":
-        return "for the CPU only"
-    return floats(call) if call.weights_packed else "packing at each call costs more than it gives"
-
-
 def same_dtypes(call: Call) -> bool | str:
     """Arrays of floats share a dtype."""
     given = {what.dtype for what in call.inputs.values() if isinstance(what, ArrayType) and "int" not in what.dtype}
     return floats(call) if len(given) == 1 else f"floats of one dtype, got {' and '.join(sorted(given))}"
+
+
+def packed(call: Call) -> bool | str:
+    """Products on other backends' arrays: with a program's constants, on the CPU."""
+    if call.device != "cpu":
+        return "for the CPU only"
+    if not call.weights_packed:
+        return "packing at each call costs more than it gives"
+    return _missing() or floats(call)
+
+
+@cache
+def _missing() -> str:
+    """Why there is no native library; nothing where there is one."""
+    from tinyllm_native.find import find_library
+
+    found = find_library()
+    return "" if found.level else found.reason

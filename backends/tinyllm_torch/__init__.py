@@ -28,7 +28,7 @@ def _probe() -> Probe:
         devices = ("cuda", "cpu")
     elif sys.platform == "darwin" and platform.machine() == "arm64":
         devices = ("cpu", "mps")
-    return Probe(True, f"torch {version}".strip(), score=30, devices=devices)
+    return Probe(True, f"torch {version}".strip(), score=30 if devices[0] == "cpu" else 60, devices=devices)
 
 
 def _nvidia_driver() -> bool:

@@ -32,6 +32,7 @@ NAMES = (
     "Call",
     "Case",
     "CheckpointError",
+    "Command",
     "Declaration",
     "DecoderConfig",
     "Draw",
@@ -68,7 +69,7 @@ NAMES = (
     "runs",
     "unpack",
 )
-"""All that a backend, a kernel, an op, a family or a declaration is made of."""
+"""All that a backend, a kernel, an op, a family, a command or a declaration is made of."""
 
 PUBLIC = ("tinyllm.errors", "tinyllm.plugins", *(f"tinyllm.{name}" for name in tinyllm.__all__))
 """What a plugin may import of tinyllm: two modules, and the names of the package itself."""

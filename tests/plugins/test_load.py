@@ -12,12 +12,14 @@ import pytest
 
 from tests.registry.fakes import backend_plugin, box_softmax, colour, module, plugins, registry
 from tinyllm import Int8
+from tinyllm.cli.app import command
 from tinyllm.errors import BackendUnavailableError, CheckpointError, PluginError
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.families.family import Family
 from tinyllm.models.families.llama import llama
 from tinyllm.plugins import hookspecs
+from tinyllm.plugins.command import RESERVED, Command
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.spec.op_spec import SPEC_VERSION, OpSpec
@@ -146,6 +148,23 @@ def test_scheme_of_a_taken_name() -> None:
     assert {"affine", "int8", "q4_0"} <= found.schemes.keys()
 
 
+def _commands(name: str, *commands: Any) -> ModuleType:
+    return module(name, tinyllm_commands=hookimpl(lambda: list(commands)))
+
+
+def test_command_of_a_taken_name() -> None:
+    """One of tinyllm's own, another plugin's, or the plugin's own."""
+    assert str(_error(_commands("torn", Command("bench", "a:b")))) == "command 'bench' is already there"
+    first, second = (_commands(name, Command("mine", f"{name}:app")) for name in ("first", "second"))
+    assert str(_error(second, first)) == "command 'mine' is already there"
+    assert plugins(first, second).commands == {"mine": Command("mine", "first:app")}
+    assert "brought twice" in str(_error(_commands("torn", *[Command("mine", "a:b")] * 2)))
+
+
+def test_reserved_names_are_those_of_the_command_line() -> None:
+    assert sorted(RESERVED) == sorted(command().commands)
+
+
 def test_family_of_a_taken_model_type() -> None:
     """Taken by tinyllm itself or by another plugin: neither wins in silence."""
     torn = module("torn", tinyllm_families=hookimpl(lambda: [_family("gpt", "llama")]))
@@ -180,6 +199,8 @@ def test_family_of_a_taken_model_type() -> None:
         ),  # type: ignore[arg-type]
         ("kernels", [Kernel("numpy", "gqa", "fast", "a:b", host="mask")], "host: expected tuple, got 'mask'"),  # type: ignore[arg-type]
         ("kernels", [Kernel("numpy", "gqa", "fast", "a:b", layout=2)], "layout: expected str, got 2"),  # type: ignore[arg-type]
+        ("commands", [backend_plugin("blue")], "tinyllm_commands: expected Command objects, got BackendPlugin"),
+        ("commands", [Command("mine", backend_plugin)], "Command 'mine': load: expected str, got <function"),  # type: ignore[arg-type]
         ("schemes", ["affine"], "tinyllm_schemes: expected Scheme objects, got 'affine'"),
         ("schemes", [_Mine], "tinyllm_schemes: expected Scheme objects, got <class"),
         ("schemes", [_Nameless()], "tinyllm_schemes: Scheme None: name: expected str, got None"),

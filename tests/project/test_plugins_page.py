@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_group
 
 from tests.catalogue.harness import available
 from tinyllm import plugins
@@ -22,6 +23,7 @@ from tinyllm.conformance.result import Outcome, Result
 from tinyllm.conformance.run import run
 from tinyllm.ops import make_ops
 from tinyllm.plugins import hookspecs
+from tinyllm.plugins.kernel import resolve
 from tinyllm.plugins.load import load_plugins
 from tinyllm.registry.registry import Registry
 
@@ -81,11 +83,26 @@ def test_the_scheme_is_as_short_as_promised() -> None:
     assert sum(bool(line.strip()) for line in EXAMPLES["sign_scheme"].splitlines()) <= 30
 
 
+def test_the_command_of_the_page_runs(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the page says it is called."""
+    command = registry.plugins.commands["greeting"]
+    get_group(resolve(command.load, "the page")).main(["hello", "Ada"], standalone_mode=False)
+    assert capsys.readouterr().out == "Hello, Ada.\n" and "tinyllm greeting hello Ada" in PAGE
+
+
 def test_the_page_tells_the_whole_contract() -> None:
     """Every hook, every field of what a plugin makes, every member of its classes, every name that it imports."""
     words = {*re.findall(r"\w+", PAGE)}
     hooks = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("tinyllm_")]
-    made = (plugins.BackendPlugin, plugins.Probe, plugins.Kernel, plugins.Family, plugins.Oracle, plugins.Part)
+    made = (
+        plugins.BackendPlugin,
+        plugins.Probe,
+        plugins.Kernel,
+        plugins.Family,
+        plugins.Oracle,
+        plugins.Part,
+        plugins.Command,
+    )
     told = [field.name for kind in (*made, plugins.Widened, plugins.ExpectedFailure) for field in fields(kind)]
     members = [name for kind in (plugins.Backend, plugins.Scheme) for name in vars(kind) if not name.startswith("_")]
     assert {*hooks, *told, *members, *plugins.__all__} - words == set()

@@ -21,6 +21,7 @@ from tinyllm.cli.generate import generate
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
+from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report
 from tinyllm.cli.serve import serve
@@ -66,7 +67,8 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
 app = typer.Typer(
     name="tinyllm",
     help="Run language models through a registry of ops: write a backend, prove it op by op, serve a real model on it.",
-    epilog='Start with: tinyllm generate "Why is the sky blue?"',
+    epilog='Start with: tinyllm generate "Why is the sky blue?" Plugins may bring more: tinyllm doctor names them.',
+    cls=Root,
     pretty_exceptions_enable=False,
 )
 

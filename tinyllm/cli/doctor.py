@@ -40,6 +40,7 @@ def doctor(as_json: options.Json = False) -> None:
         "machine": _machine(),
         "packages": _packages(),
         **{f"backend {name}": facts for name, facts in backends.items()},
+        "plugins": {"commands": ", ".join(f"tinyllm {name}" for name in registry.plugins.commands) or "none"},
     }
     advice = list(_advice(registry, backends))
     if as_json:

@@ -1,4 +1,5 @@
-"""The one face that plugin authors import: all that a backend, a kernel, an op, a family or a declaration is made of.
+"""The one face that plugin authors import: all that a backend, a kernel, an op, a family, a command or a declaration is
+made of.
 
 `tests/plugins/test_face.py` holds its list of names: what stands here is kept, or changes with the spec version.
 """
@@ -10,6 +11,7 @@ from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInpu
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.family import Family
 from tinyllm.plugins.backend import Backend, BackendPlugin, BoundNode, Probe, Run
+from tinyllm.plugins.command import Command
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
@@ -42,6 +44,7 @@ __all__ = [
     "Call",
     "Case",
     "CheckpointError",
+    "Command",
     "Declaration",
     "DecoderConfig",
     "Draw",

@@ -14,6 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from tinyllm.models.families.family import Family
     from tinyllm.plugins.backend import BackendPlugin
+    from tinyllm.plugins.command import Command
     from tinyllm.plugins.declarations import Declaration
     from tinyllm.plugins.kernel import Kernel
     from tinyllm.plugins.oracle import Oracle
@@ -59,3 +60,8 @@ def tinyllm_declarations() -> list[Declaration]:  # type: ignore[empty-body]
 @hookspec
 def tinyllm_oracles() -> list[Oracle]:  # type: ignore[empty-body]
     """Outside judges: other libraries that answer the conformance kit's cases."""
+
+
+@hookspec
+def tinyllm_commands() -> list[Command]:  # type: ignore[empty-body]
+    """Commands that this plugin adds to `tinyllm`, each a name with what stands under it."""

@@ -17,6 +17,7 @@ from tinyllm.models.families.families import FAMILIES
 from tinyllm.models.families.family import Family
 from tinyllm.plugins import hookspecs
 from tinyllm.plugins.backend import BackendPlugin
+from tinyllm.plugins.command import RESERVED, Command
 from tinyllm.plugins.declarations import Declaration
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel
 from tinyllm.plugins.oracle import ONNX, Oracle
@@ -37,6 +38,7 @@ class Plugins:
     schemes: dict[str, Scheme] = field(default_factory=lambda: dict(SCHEMES))
     declarations: list[Declaration] = field(default_factory=list)
     oracles: dict[str, Oracle] = field(default_factory=dict)
+    commands: dict[str, Command] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
 
 
@@ -129,6 +131,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     )
     schemes = _results(manager, module, "tinyllm_schemes", Scheme, formula=str, source=str)
     oracles = _results(manager, module, "tinyllm_oracles", Oracle, reason=str, answer=str, package=str, install=str)
+    commands = _results(manager, module, "tinyllm_commands", Command, load=str)
     for backend in backends:
         _check_version(f"backend {backend.name!r}", backend.spec_version)
     for kernel in kernels:
@@ -139,6 +142,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     _check_new("op", [o.name for o in ops], plugins.ops, "in the catalogue")
     _check_new("scheme", [s.name for s in schemes], plugins.schemes, "there")
     _check_new("oracle", [o.name for o in oracles], {ONNX, *plugins.oracles}, "provided by another plugin")
+    _check_new("command", [c.name for c in commands], {*RESERVED, *plugins.commands}, "there")
     known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
     _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
     plugins.backends.update((b.name, b) for b in backends)
@@ -148,6 +152,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.schemes.update((s.name, s) for s in schemes)
     plugins.declarations += declarations
     plugins.oracles.update((o.name, o) for o in oracles)
+    plugins.commands.update((c.name, c) for c in commands)
 
 
 def _check_declaration(declaration: Declaration, backends: list[BackendPlugin], kernels: list[Kernel]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import (
     BackendUnavailableError,
+    ConfigError,
     PluginError,
     PluginWarning,
     SignatureError,
@@ -73,11 +74,12 @@ class Registry:
         return self.specs[op]
 
     def probe(self, name: str) -> Probe:
-        """What a backend's probe found, looked up once."""
+        """What a backend's probe found, looked up once. Raises `ConfigError` where a setting of the backend's own is
+        wrong."""
         if name not in self._probes:
             plugin = self._plugin(name)
             try:
-                with plugin_code("probe"):
+                with plugin_code("probe", passing=(ConfigError,)):
                     probe = plugin.probe()
                     if not isinstance(probe, Probe):
                         raise PluginError(f"expected a Probe, got {probe!r}")
