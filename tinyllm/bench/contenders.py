@@ -1,5 +1,5 @@
-"""Who is measured: tinyllm on its backends, and peers on the same file. Each is greedy, and runs in a process of its own
-(`worker.py`)."""
+"""Who is measured: tinyllm on its backends, and peers on the same file. Each is greedy, and `worker.py` gives it a
+process of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Tinyllm:
             engine = llm.engine_for_one()
         else:
             size, tokens = llm.program.page_size, sum(len(prompt) for prompt in prompts)
-            pages = sum(-(-sequence.longest // size) for sequence in sequences)
+            pages = sum(-(-sequence.longest // size) + 1 for sequence in sequences)  # and one that admission keeps free
             engine = llm.engine(pages * size, max_step_tokens=tokens, max_running=len(prompts))
         pieces = run(engine, sequences)
         start = time.perf_counter()
@@ -59,7 +59,7 @@ class Tinyllm:
         rest = sum(1 for _ in pieces)
         end = time.perf_counter()
         if len(first) != len(prompts) or rest != new_tokens * len(prompts):
-            raise _ended("tinyllm", rest // len(prompts), new_tokens)
+            raise _ended("tinyllm", len(first) + rest, len(prompts) * (new_tokens + 1))
         return middle - start, end - middle
 
 

@@ -95,7 +95,7 @@ def library_path() -> Path:
         raise BackendUnavailableError(
             "llama.cpp: there is no libllama; pip install llama-cpp-python, or name one by TINYLLM_LLAMA_CPP"
         )
-    return found[0]
+    return found[0].resolve()
 
 
 def open_library(path: Path) -> Any:

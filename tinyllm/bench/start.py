@@ -29,7 +29,7 @@ def check_peers(against: list[str]) -> None:
     for name in against:
         if name != "transformers":
             raise UnknownNameError(
-                f"bench start: --against: expected transformers, got {name!r}; bench model tells the first token of others"
+                f"bench start: --against: expected transformers, got {name!r}; bench model measures the others"
             )
 
 

@@ -86,7 +86,7 @@ def model_command(
         f"{plan.threads} threads each, median of {rounds} rounds"
     )
     print_table(COLUMNS, [_cells(r) for r in rows if "error" not in r])
-    for line in dict.fromkeys(f"did not run: {r['contender']}: {r['error']}" for r in rows if "error" in r):
+    for line in dict.fromkeys(_failure(r) for r in rows if "error" in r):
         note(line)
     kinds = dict.fromkeys(p.partition(":")[0] for p in peers)
     compared = [line for size in batches for kind in kinds for line in ratios(rows, kind, size)]
@@ -102,6 +102,12 @@ def _batches(text: str) -> tuple[int, ...]:
     if not items or not all(item.isascii() and item.isdigit() and int(item) > 0 for item in items):
         raise invalid("bench model", "--batch", "numbers of at least 1 with commas, such as 1,4,16", repr(text))
     return tuple(sorted({int(item) for item in items}))
+
+
+def _failure(row: dict[str, Any]) -> str:
+    """Why a contender did not run; errors of peers name them."""
+    name = row["contender"]
+    return f"did not run: {name}: {row['error'].removeprefix(name.partition(':')[0] + ': ')}"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
