@@ -182,7 +182,7 @@ def test_the_variable_goes_before_the_package(
     assert library_path() == (package / "lib" / "libllama.so").resolve()
     own = tmp_path / "own.so"
     clean_environment.setenv(NAMED, str(own))
-    with pytest.raises(InvalidInputError, match=r"TINYLLM_LLAMA_CPP: expected a shared library.*own.so"):
+    with pytest.raises(InvalidInputError, match=r"llama_cpp \(TINYLLM_LLAMA_CPP\): expected a shared library.*own.so"):
         library_path()
     own.touch()
     assert library_path() == own.resolve()

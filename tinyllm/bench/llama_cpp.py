@@ -77,17 +77,18 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def library_path() -> Path:
-    """The library that `TINYLLM_LLAMA_CPP` names, or the one that llama-cpp-python brought.
+    """The library that the setting `bench.llama_cpp` names, or the one that llama-cpp-python brought.
 
     Raises:
-        InvalidInputError: the variable names no file.
+        InvalidInputError: the setting names no file.
         BackendUnavailableError: there is neither; says how to come by one.
     """
-    named = read_settings()["bench.llama_cpp"].value
-    if named:
-        if not Path(named).is_file():
-            raise invalid("llama.cpp", "TINYLLM_LLAMA_CPP", "a shared library, such as libllama.so", repr(named))
-        return Path(named).resolve()
+    named = read_settings()["bench.llama_cpp"]
+    if named.value:
+        if not Path(named.value).is_file():
+            what = f"bench.llama_cpp ({named.source})"
+            raise invalid("llama.cpp", what, "a shared library, such as libllama.so", repr(named.value))
+        return Path(named.value).resolve()
     package = find_spec("llama_cpp")
     folders = [Path(f) / "lib" for f in (package.submodule_search_locations or [])] if package else []
     found = [folder / name for folder in folders for name in FILES if (folder / name).is_file()]

@@ -19,7 +19,12 @@ def model_command(
     model: options.ModelName = None,
     backends: Backends = "",
     against: Annotated[
-        str, typer.Option("--against", help="Peers on the same file: transformers,mlx-lm,llama.cpp,openvino.")
+        str,
+        typer.Option(
+            "--against",
+            metavar="PEER,PEER",
+            help="Peers on the same file: transformers, mlx-lm, llama.cpp, openvino.",
+        ),
     ] = "",
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of a prompt.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after each prompt.")] = 64,
@@ -38,8 +43,8 @@ def model_command(
     """Measure prefill and decode tokens per second, the first token and memory: every contender in turn, round after
     round, on the same number of threads.
 
-    llama.cpp is the library of llama-cpp-python, or one that TINYLLM_LLAMA_CPP names; openvino needs openvino-genai.
-    Both read GGUF files alone. mlx-lm and openvino run one sequence at a time.
+    llama.cpp is the library of llama-cpp-python, or the libllama that TINYLLM_LLAMA_CPP names; openvino needs
+    openvino-genai. Both read GGUF files alone. mlx-lm and openvino run one sequence at a time.
 
     Examples: tinyllm bench model --against transformers,mlx-lm
 
