@@ -15,6 +15,7 @@ from tests.models.conftest import write_gguf
 from tinyllm.bench import contenders
 from tinyllm.bench.contenders import MlxLm, Tinyllm
 from tinyllm.bench.model import Plan, Result, measure
+from tinyllm.bench.worker import Measured
 from tinyllm.engine.model_runner import ModelRunner, StepBatch
 from tinyllm.errors import BackendUnavailableError, InvalidInputError, TinyllmError, UnsupportedError
 
@@ -132,6 +133,39 @@ def test_no_prompt_begins_as_another() -> None:
     assert plan.prompts(4, 1) == plan.prompts(4, 1)
 
 
+def test_speeds_are_those_of_all_sequences_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each contender in its turn; a warm-up before each measurement, by prompts that begin otherwise, counts nowhere,
+    nor does the first round."""
+    told: list[tuple[str, int, int]] = []
+
+    class FakeWorker:
+        loaded = 3.0
+
+        def __init__(self, name: str, *_: Any) -> None:
+            self.name, self.last = name, [[0]]
+
+        def measure(self, prompts: list[list[int]], new_tokens: int) -> Measured:
+            told.append((self.name, len(prompts), new_tokens))
+            assert all(prompt[0] != last[0] for prompt, last in zip(prompts, self.last, strict=False))
+            self.last = prompts
+            return Measured(2.0, 4.0, float(len(told)))
+
+        def close(self) -> None:
+            told.append((self.name, 0, 0))
+
+    monkeypatch.setattr("tinyllm.bench.model.Worker", FakeWorker)
+    found = measured(["a", "b"], Path("m.gguf"), Plan(16, 8, (4, 2), 1, 1))
+    assert [(r.contender, r.batch, r.prefill, r.decode) for r in found] == [
+        ("a", 2, [16.0], [4.0]),
+        ("b", 2, [16.0], [4.0]),
+        ("a", 4, [32.0], [8.0]),
+        ("b", 4, [32.0], [8.0]),
+    ]
+    rounds = [(name, size, tokens) for size in (2, 4) for _ in range(2) for name in "ab" for tokens in (1, 8)]
+    assert told == [("a", 1, 1), ("b", 1, 1), *rounds, ("a", 0, 0), ("b", 0, 0)]
+    assert {r.first_token for r in found} == {5.0} and [r.peak_mb for r in found] == [8.0, 10.0, 16.0, 18.0]
+
+
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """How many tokens each sequence had in each step of the model."""
@@ -147,16 +181,16 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 6])
 def test_ours_decodes_all_sequences_in_each_step(tmp_path: Path, steps: list[list[int]], batch: int) -> None:
     """The prompts in one step, then every step with a token of each; a second time as the first."""
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
     contender = Tinyllm(str(path), "numpy", False)
-    prompts = [[65 + n, 66, 67, 68, 69] for n in range(batch)]
+    prompts = [[65 + n, *range(100)] for n in range(batch)]  # six are more than a server's step takes
     for _ in range(2):
         prefill, decode = contender.measure(prompts, 4)
-        assert steps == [[5] * batch, *([[1] * batch] * 4)] and prefill > 0 and decode > 0
+        assert steps == [[101] * batch, *([[1] * batch] * 4)] and prefill > 0 and decode > 0
         steps.clear()
 
 
