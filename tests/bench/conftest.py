@@ -30,6 +30,10 @@ class FakeGauge(Gauge):
     def measure(self) -> Limits:
         return LIMITS
 
+    @property
+    def best(self) -> Limits:
+        return LIMITS
+
     def sweep(self) -> None:
         self.sweeps += 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.catalogue.harness import backends
 from tinyllm.bench.contenders import peers_named
-from tinyllm.bench.model import Result, measure, perplexity
+from tinyllm.bench.model import Plan, Result, measure, perplexity
 from tinyllm.bench.start import commands, run
 from tinyllm.errors import TinyllmError, UnknownNameError
 
@@ -24,15 +24,18 @@ def test_unknown_peers_are_refused() -> None:
 @pytest.mark.slow
 def test_a_contender_that_fails_does_not_stop_the_others(smollm2_path: Path) -> None:
     """Its error stands in its row; the others are measured."""
-    contenders, prompt = ["tinyllm:nowhere", "tinyllm:numpy"], list(range(3, 20))
-    failed, ran = measure(contenders, smollm2_path, prompt, 4, 2, lambda text: None)
-    assert failed.error and "unknown backend 'nowhere'" in failed.error
-    assert ran.error is None and len(ran.prefill) == len(ran.decode) == 2 and min(ran.prefill + ran.decode) > 0
+    contenders, plan = ["tinyllm:nowhere", "tinyllm:numpy"], Plan(17, 4, (1, 2), 2, 2)
+    failed, ran, failed_again, ran_two = measure(contenders, smollm2_path, plan, lambda text: None)
+    assert failed.error and "unknown backend 'nowhere'" in failed.error and failed_again.error == failed.error
+    for result in (ran, ran_two):
+        assert result.error is None and len(result.prefill) == len(result.decode) == 2
+        assert min(result.prefill + result.decode) > 0 and result.first_token > 0.1
+    assert 100 < ran.peak_mb <= ran_two.peak_mb
 
 
 def test_rows_show_medians() -> None:
     """One slow round does not count for more than it is."""
-    row = Result("x", [1.0, 3.0, 100.0], [2.0]).row()
+    row = Result("x", 1, [1.0, 3.0, 100.0], [2.0]).row()
     assert row["prefill"] == {"median": 3.0, "min": 1.0, "max": 100.0} and row["decode"]["median"] == 2.0
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bench.conftest import LIMITS, silu, with_kernel
+from tests.bench.conftest import LIMITS, FakeGauge, silu, with_kernel
 from tests.catalogue.harness import backends, registry
 from tinyllm.bench.limits import Gauge, Limits, highest
 from tinyllm.bench.op_result import OpReport, OpResult, Speed, Status, placed, speed
 from tinyllm.bench.ops import bench_cases, bench_ops
 from tinyllm.errors import TinyllmError, UnknownNameError
+from tinyllm.plugins.backend import Backend
 from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.types import Call
@@ -156,6 +157,41 @@ def test_limits_that_cannot_be_measured_cost_only_the_shares(monkeypatch: pytest
     assert {(r.op, r.status) for r in report.results} == {("silu", Status.TIMED), ("linear", Status.WRONG)}
     silus = [r.cold for r in report.results if r.op == "silu"]
     assert all(s and s.of_roof is None and s.gb_s > 0 for s in silus)
+
+
+def test_the_roof_is_the_machines(small_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares are those of the best that any available backend reached on the device, though one alone is compared; one
+    that cannot be measured is told."""
+
+    available = [n for n in registry().plugins.backends if n != "numpy" and registry().probe(n).available]
+    others = [n for n in available if registry().backend(n).device == "cpu"]
+    if not others:
+        pytest.skip("needs another backend on the CPU")
+    broken: list[str] = []
+
+    class Unequal(FakeGauge):
+        def __init__(self, backend: Backend, *_: Any) -> None:
+            super().__init__()
+            self.backend = backend.name
+
+        def measure(self) -> Limits:
+            if self.backend in broken:
+                raise TinyllmError("no product")
+            return self.best
+
+        @property
+        def best(self) -> Limits:
+            return Limits(10.0, 100.0) if self.backend == "numpy" else Limits(40.0, 50.0)
+
+    monkeypatch.setattr("tinyllm.bench.ops.Gauge", Unequal)
+    report = bench(registry(), "silu")
+    assert report.limits == {"numpy": Limits(10.0, 100.0)} and report.roofs == {"cpu": Limits(40.0, 100.0)}
+    cold = decode(report).cold
+    assert cold and cold.of_roof == pytest.approx(cold.gb_s / 40.0) and report.notes == ()
+    broken += others
+    report = bench(registry(), "silu")
+    assert report.roofs == {"cpu": Limits(10.0, 100.0)}
+    assert sorted(report.notes) == [f"{name}: left out of the roof: no product" for name in sorted(others)]
 
 
 def test_limits_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

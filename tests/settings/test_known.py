@@ -20,10 +20,11 @@ def test_each_setting_stands_in_the_table_of_its_part() -> None:
 
 
 def test_variables_are_named_after_their_settings() -> None:
-    """One rule gives the names of all variables but that of the key."""
+    """One rule gives the names of all variables but those of the key and of llama.cpp's library."""
     by_rule = {name: f"TINYLLM_{name.replace('.', '_').upper()}" for name in known_settings()}
     assert {name: spec.variable for name, spec in known_settings().items()} == by_rule | {
-        "serve.api_key": "TINYLLM_API_KEY"
+        "serve.api_key": "TINYLLM_API_KEY",
+        "bench.llama_cpp": "TINYLLM_LLAMA_CPP",
     }
 
 

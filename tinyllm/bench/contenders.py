@@ -1,40 +1,66 @@
-"""Who is measured: tinyllm on its backends, and peers on the same file. Each runs in a process of its own,
-which times it whenever it is told to: a JSON line in, a JSON line out."""
+"""Who is measured: tinyllm on its backends, and peers on the same file. Each is greedy, and `worker.py` gives it a
+process of its own."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError, UnknownNameError, suggest
+from tinyllm.bench.llama_cpp import LlamaCpp, check_gguf
+from tinyllm.errors import BackendUnavailableError, TinyllmError, UnknownNameError, UnsupportedError, suggest
 from tinyllm.registry.registry import default_registry
 
 Timing = tuple[float, float]
-"""Seconds for the prefill up to its first token, and for the tokens after it."""
+"""Seconds for the prefill up to the first token of each sequence, and for the tokens after it."""
+
+
+class Contender(Protocol):
+    """A loaded model that can be timed."""
+
+    def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        """Prefill the prompts, all of one length, into an empty cache and take the first token of each, then decode
+        `new_tokens` more of each, all at a time.
+
+        Raises `UnsupportedError` for several prompts where it is measured with one alone.
+        """
+        ...
 
 
 class Tinyllm:
-    """tinyllm on one backend, as users have it: `llm.stream`, where no token ends the reply."""
+    """tinyllm on one backend: the engine that `llm.stream` and `llm.generate` answer by, where no token ends the
+    reply. The prompts are read in one step."""
 
     def __init__(self, model: str, backend: str, fast: bool) -> None:
         from tinyllm.llm import load
 
         self.llm = load(model, backend, fast=fast)
 
-    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
-        pieces = self.llm.stream(prompt, max_tokens=new_tokens + 1, ignore_eos=True)
+    def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        from tinyllm.engine.private_engine import run
+
+        llm = self.llm
+        params = llm.sampling({"max_tokens": new_tokens + 1, "ignore_eos": True})
+        sequences = [llm.sequence(prompt, True, params) for prompt in prompts]
+        if len(sequences) == 1:
+            engine = llm.engine_for_one()
+        else:
+            size, tokens = llm.program.page_size, sum(len(prompt) for prompt in prompts)
+            pages = sum(-(-sequence.longest // size) + 1 for sequence in sequences)  # and one that admission keeps free
+            engine = llm.engine(pages * size, max_step_tokens=tokens, max_running=len(prompts))
+        pieces = run(engine, sequences)
         start = time.perf_counter()
-        next(pieces)
+        first = {next(pieces)[0] for _ in sequences}
         middle = time.perf_counter()
-        for _ in pieces:
-            pass
-        return middle - start, time.perf_counter() - middle
+        rest = sum(1 for _ in pieces)
+        end = time.perf_counter()
+        if len(first) != len(prompts) or rest != new_tokens * len(prompts):
+            raise _ended("tinyllm", len(first) + rest, len(prompts) * (new_tokens + 1))
+        return middle - start, end - middle
 
 
 class Transformers:
@@ -52,16 +78,16 @@ class Transformers:
         self.model = loaded.eval()
         self.torch = default_registry().backend("torch")
 
-    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+    def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         with self.torch.step_context():
             start = time.perf_counter()
-            out = self.model(self.torch.from_numpy(np.array([prompt])), use_cache=True, logits_to_keep=1)
+            out = self.model(self.torch.from_numpy(np.array(prompts)), use_cache=True, logits_to_keep=1)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
             middle = time.perf_counter()
             for _ in range(new_tokens):
                 out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
                 token = out.logits[:, -1].argmax(-1, keepdim=True)
-            token.item()
+            token.tolist()
             return middle - start, time.perf_counter() - middle
 
 
@@ -76,64 +102,104 @@ class MlxLm:
 
         self.model, self.tokenizer = mlx_load(str(folder))[:2]
 
-    def measure(self, prompt: list[int], new_tokens: int) -> Timing:
+    def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         from mlx_lm import stream_generate
 
+        prompt = _only("mlx-lm", prompts)
         start, times = time.perf_counter(), []
         for _ in stream_generate(self.model, self.tokenizer, prompt, max_tokens=new_tokens + 1):
             times.append(time.perf_counter())
         if len(times) != new_tokens + 1:
-            raise TinyllmError(
-                f"mlx-lm ended after {len(times)} tokens of {new_tokens + 1}: choose fewer with --new-tokens"
-            )
+            raise _ended("mlx-lm", len(times), new_tokens + 1)
         return times[0] - start, times[-1] - times[0]
 
 
-Contender = Tinyllm | Transformers | MlxLm
-"""A loaded model that can be timed at batch 1, greedy: `measure` prefills a prompt into an empty cache and takes its
-first token, then decodes `new_tokens` more."""
-PEERS: dict[str, tuple[str, ...]] = {
-    "transformers": ("transformers:float32", "transformers:bfloat16"),
-    "mlx-lm": ("mlx-lm:mkl", "mlx-lm:as-shipped"),
+class OpenVino:
+    """OpenVINO GenAI on the same GGUF file, as it times itself. It rounds activations, and may keep prefixes of earlier
+    prompts."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        check_gguf("openvino", model)
+        import openvino_genai
+
+        try:
+            self.pipeline = openvino_genai.LLMPipeline(str(model), "CPU", INFERENCE_NUM_THREADS=threads)
+        except RuntimeError as error:
+            raise TinyllmError(f"openvino: cannot load {model}: {' '.join(str(error).split())}") from error
+
+    def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        import openvino
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens, config.do_sample = new_tokens + 1, False
+        config.ignore_eos, config.apply_chat_template = True, False
+        ids = openvino.Tensor(np.array([_only("openvino", prompts)], np.int64))
+        metrics = self.pipeline.generate(ids, config).perf_metrics
+        if metrics.get_num_generated_tokens() != new_tokens + 1:
+            raise _ended("openvino", metrics.get_num_generated_tokens(), new_tokens + 1)
+        return metrics.get_ttft().mean / 1e3, new_tokens * metrics.get_tpot().mean / 1e3
+
+
+def _only(peer: str, prompts: list[list[int]]) -> list[int]:
+    """The one prompt that there is."""
+    if len(prompts) != 1:
+        raise UnsupportedError(f"{peer}: expected one sequence at a time, got {len(prompts)}; compare it at --batch 1")
+    return prompts[0]
+
+
+def _ended(peer: str, got: int, expected: int) -> TinyllmError:
+    return TinyllmError(f"{peer}: expected {expected} tokens, got {got}; choose fewer with --new-tokens")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The contenders that `--against` brings in, and how their package is installed."""
+
+    contenders: tuple[str, ...]
+    install: str
+
+
+_EXTRA = "pip install 'tinyllm[bench]'"
+PEERS: Mapping[str, Peer] = {
+    "transformers": Peer(("transformers:float32", "transformers:bfloat16"), _EXTRA),
+    "mlx-lm": Peer(("mlx-lm:mkl", "mlx-lm:as-shipped"), _EXTRA),
+    "llama.cpp": Peer(("llama.cpp",), "pip install llama-cpp-python"),
+    "openvino": Peer(("openvino",), "pip install openvino-genai"),
 }
 """What `--against NAME` brings in."""
 
 
 def peers_named(against: str) -> list[str]:
-    """The contenders behind `transformers,mlx-lm`."""
-    names = [n.strip() for n in against.split(",") if n.strip()]
+    """The contenders behind `transformers,llama.cpp`."""
+    names = list(dict.fromkeys(n.strip() for n in against.split(",") if n.strip()))
     for name in names:
         if name not in PEERS:
             raise UnknownNameError(f"--against: unknown peer {name!r}.{suggest(name, PEERS)}")
-    return [contender for name in names for contender in PEERS[name]]
+    return [contender for name in names for contender in PEERS[name].contenders]
 
 
-def make(contender: str, model: Path, folder: Path | None) -> Contender:
-    """`tinyllm:torch`, `tinyllm:torch:fast`, `transformers:bfloat16`, `mlx-lm:mkl`, `mlx-lm:as-shipped`."""
+def make(contender: str, model: Path, folder: Path | None, threads: int) -> Contender:
+    """`tinyllm:torch`, `tinyllm:torch:fast`, `transformers:bfloat16`, `mlx-lm:mkl`, `mlx-lm:as-shipped`, `llama.cpp`,
+    `openvino`.
+
+    Raises:
+        BackendUnavailableError: a package is missing; says how to install it.
+        TinyllmError: whatever else keeps it from loading the model.
+    """
     kind, _, rest = contender.partition(":")
     if kind == "tinyllm":
         backend, _, mode = rest.partition(":")
         return Tinyllm(str(model), backend, mode == "fast")
-    if kind == "transformers":
-        return Transformers(model, rest)
-    if folder is None:
-        raise UnknownNameError(f"{contender}: needs the model as a folder in Hugging Face form")
-    return MlxLm(folder, rest == "mkl")
-
-
-def main() -> None:
-    """`contenders CONTENDER MODEL FOLDER`: reads `{"prompt": [...], "new_tokens": n}` lines and answers with
-    `[prefill_s, decode_s]`."""
-    contender, model, folder = sys.argv[1:4]
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries that print must not mix into the answers
-    loaded = make(contender, Path(model), Path(folder) if folder else None)
-    print(json.dumps("ready"), file=answers)
-    for line in sys.stdin:
-        request = json.loads(line)
-        loaded.measure(request["prompt"], 1)  # others ran meanwhile: caches and threads warm up again, uncounted
-        print(json.dumps(loaded.measure(request["prompt"], request["new_tokens"])), file=answers)
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        if kind == "transformers":
+            return Transformers(model, rest)
+        if kind == "llama.cpp":
+            return LlamaCpp(model, threads)
+        if kind == "openvino":
+            return OpenVino(model, threads)
+        if folder is None:
+            raise UnknownNameError(f"{contender}: needs the model as a folder in Hugging Face form")
+        return MlxLm(folder, rest == "mkl")
+    except ImportError as error:
+        raise BackendUnavailableError(f"{kind}: {error}; {PEERS[kind].install}") from error

@@ -86,6 +86,11 @@ class Gauge:
         """
         read, compute = min(timed(self._read, 5)), min(timed(self._compute, 7))
         self._found.append(Limits(self.bytes / read / 1e9, 2 * SIDE**3 / compute / 1e9))
+        return self.best
+
+    @property
+    def best(self) -> Limits:
+        """The best of the measurements so far."""
         return highest(self._found)
 
     def sweep(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from tinyllm.bench.worker import Worker
 from tinyllm.errors import TinyllmError
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.spec.quantized import dense
@@ -22,97 +22,109 @@ from tinyllm.spec.quantized import dense
 
 @dataclass
 class Result:
-    """Speeds of one contender, tokens per second, a number per round. `error` is set instead where it could not run."""
+    """Speeds of one contender with so many sequences at a time, in tokens per second of all of them together, a number
+    per round.
+
+    first_token: seconds from the start of its process to the first token of its first prompt. peak_mb: the most memory
+    that its process held by the end of these rounds. error: set instead where it could not run.
+    """
 
     contender: str
+    batch: int
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
+    first_token: float = 0.0
+    peak_mb: float = 0.0
     error: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Medians with their range."""
+        name = {"contender": self.contender, "batch": self.batch}
         if self.error:
-            return {"contender": self.contender, "error": self.error}
-        return {"contender": self.contender} | {
-            name: {"median": median(v), "min": min(v), "max": max(v)}
-            for name, v in (("prefill", self.prefill), ("decode", self.decode))
+            return name | {"error": self.error}
+        speeds = {
+            kind: {"median": median(v), "min": min(v), "max": max(v)}
+            for kind, v in (("prefill", self.prefill), ("decode", self.decode))
         }
+        return name | speeds | {"first_token": self.first_token, "peak_mb": self.peak_mb}
 
 
-class _Worker:
-    def __init__(self, contender: str, model: Path, folder: Path | None, log: IO[bytes]) -> None:
-        self.log = log
-        command = [sys.executable, "-m", "tinyllm.bench.contenders", contender, str(model), str(folder or "")]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
-        )
-        self.answer()
+@dataclass(frozen=True)
+class Plan:
+    """What each contender does: prompts of so many tokens, so many tokens decoded after each, `rounds` times for each
+    number of sequences at a time in `batches`, on so many threads."""
 
-    def answer(self) -> Any:
-        line = self.process.stdout.readline() if self.process.stdout else ""
-        if not line:
-            self.log.seek(0)
-            said = self.log.read().decode(errors="replace").strip().splitlines()
-            raise TinyllmError(said[-1] if said else f"ended with code {self.process.wait()}")
-        return json.loads(line)
+    prompt_tokens: int
+    new_tokens: int
+    batches: tuple[int, ...]
+    rounds: int
+    threads: int
 
-    def measure(self, prompt: list[int], new_tokens: int) -> tuple[float, float]:
-        if self.process.stdin:
-            print(json.dumps({"prompt": prompt, "new_tokens": new_tokens}), file=self.process.stdin, flush=True)
-        prefill, decode = self.answer()
-        return prefill, decode
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def prompts(self, batch: int, number: int) -> list[list[int]]:
+        """The prompts of a round, which begin as no others do: nobody has their keys in a cache."""
+        rng = np.random.default_rng((batch, number))
+        return [[int(token) for token in rng.integers(100, 1100, self.prompt_tokens)] for _ in range(batch)]
 
 
-def measure(
-    contenders: list[str], model: Path, prompt: list[int], new_tokens: int, rounds: int, on_step: Callable[[str], None]
-) -> list[Result]:
-    """Time every contender `rounds` times, in turn, after one round that is not counted.
+def measure(contenders: list[str], model: Path, plan: Plan, on_step: Callable[[str], None]) -> list[Result]:
+    """Time every contender `plan.rounds` times, in turn, after one round that is not counted; then with the next number
+    of sequences at a time.
 
     Ratios of numbers from one run hold on a noisy machine; absolute numbers do not.
     """
-    results = {name: Result(name) for name in contenders}
-    workers: dict[str, _Worker] = {}
+    batches = sorted(set(plan.batches))  # memory only grows
+    results = {(name, batch): Result(name, batch) for batch in batches for name in contenders}
+    workers: dict[str, Worker] = {}
     with tempfile.TemporaryDirectory(prefix="tinyllm-bench-") as scratch:
-        folder = Path(scratch) / "model"
         try:
             for name in contenders:
                 on_step(f"loading {name}")
-                with _reported(results[name]):
-                    if name.startswith("mlx-lm") and not folder.exists():
-                        _as_folder(model, folder)
-                    workers[name] = _Worker(
-                        name,
-                        model,
-                        folder if folder.exists() else None,
-                        (Path(scratch) / f"{name}.log".replace(":", "-")).open("wb+"),
-                    )
-            for number in range(rounds + 1):
-                for name, worker in list(workers.items()):
-                    on_step(f"round {number} of {rounds}: {name}")
-                    with _reported(results[name]):
-                        prefill, decode = worker.measure(prompt, new_tokens)
-                        if number:
-                            results[name].prefill.append(len(prompt) / prefill)
-                            results[name].decode.append(new_tokens / decode)
-                    if results[name].error:
-                        workers.pop(name).close()
+                own = [results[name, batch] for batch in batches]
+                with _reported(own):
+                    workers[name] = _loaded(name, model, Path(scratch), plan.threads)
+                    first = workers[name].measure(plan.prompts(1, plan.rounds + 1), 1)
+                    for result in own:
+                        result.first_token = workers[name].loaded + first.prefill
+            for batch in batches:
+                for number in range(plan.rounds + 1):
+                    for name, worker in workers.items():
+                        if results[name, batch].error is None:
+                            on_step(f"round {number} of {plan.rounds}, {batch} at a time: {name}")
+                            with _reported([results[name, batch]]):
+                                _round(worker, results[name, batch], plan, number)
         finally:
             for worker in workers.values():
                 worker.close()
     return list(results.values())
 
 
+def _loaded(name: str, model: Path, scratch: Path, threads: int) -> Worker:
+    """A worker for a contender, with the files that it needs."""
+    folder = scratch / "model" if name.startswith("mlx-lm") else None
+    if folder is not None and not folder.exists():
+        _as_folder(model, folder)
+    return Worker(name, model, folder, threads, (scratch / f"{name}.log".replace(":", "-")).open("wb+"))
+
+
+def _round(worker: Worker, result: Result, plan: Plan, number: int) -> None:
+    """A round of one contender; round 0 is not counted."""
+    prompts = plan.prompts(result.batch, number)
+    worker.measure([p[::-1] for p in prompts], 1)  # others ran meanwhile: caches and threads warm up again, uncounted
+    measured = worker.measure(prompts, plan.new_tokens)
+    result.peak_mb = measured.peak_mb
+    if number:
+        result.prefill.append(result.batch * plan.prompt_tokens / measured.prefill)
+        result.decode.append(result.batch * plan.new_tokens / measured.decode)
+
+
 @contextmanager
-def _reported(result: Result) -> Iterator[None]:
+def _reported(results: list[Result]) -> Iterator[None]:
     """A contender that fails is reported and does not stop the others."""
     try:
         yield
     except (TinyllmError, OSError, ImportError, subprocess.SubprocessError) as error:
-        result.error = str(error)
+        for result in results:
+            result.error = str(error)
 
 
 def _as_folder(model: Path, folder: Path) -> None:

@@ -86,8 +86,8 @@ class OpResult:
 
 @dataclass(frozen=True)
 class OpReport:
-    """Everything one run found. limits: per backend; roofs: per device, the best of its backends; notes: what could not
-    be measured."""
+    """Everything one run found. limits: per backend; roofs: per device, the best of all backends that can run there;
+    notes: what could not be measured."""
 
     results: tuple[OpResult, ...]
     limits: Mapping[str, Limits] = field(default_factory=dict)

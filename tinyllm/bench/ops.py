@@ -17,7 +17,7 @@ from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
 from tinyllm.conformance.example import Example, arrays_in, copied, make_example
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import to_numpy
-from tinyllm.errors import UnsupportedError
+from tinyllm.errors import TinyllmError, UnsupportedError
 from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.choice import Choice
@@ -121,8 +121,34 @@ def bench_ops(
                 devices.setdefault(backend.device, []).append(limits[name])
             else:
                 notes.append(f"{name}: its limits could not be measured: {gauge}")
+    notes += _add_others(registry, limits, devices, on_step)
     roofs = {device: highest(found) for device, found in devices.items()}
     return OpReport(placed(results, roofs), limits, roofs, tuple(notes))
+
+
+def _add_others(
+    registry: Registry, measured: Iterable[str], devices: dict[str, list[Limits]], on_step: Callable[[str], None]
+) -> list[str]:
+    """Add the limits that the other available backends reach on these devices: a roof is the machine's, whichever
+    backends are compared. Returns why some are left out."""
+    notes, known = [], {registry.backend(name).name for name in measured}
+    for name in registry.plugins.backends:
+        if name in known or not registry.probe(name).available:
+            continue
+        on_step(f"{name}: measuring the machine's limits")
+        try:
+            backend = registry.backend(name)
+        except TinyllmError as error:
+            notes.append(f"{name}: left out of the roof: {error}")
+            continue
+        if backend.device in devices:
+            with backend.step_context():
+                gauge = _gauge(registry, backend, cache_bytes(backend.device))
+            if isinstance(gauge, Gauge):
+                devices[backend.device].append(gauge.best)
+            else:
+                notes.append(f"{name}: left out of the roof: {gauge}")
+    return notes
 
 
 def _gauge(registry: Registry, backend: Backend, cache: int) -> Gauge | str:

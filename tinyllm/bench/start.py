@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, UnknownNameError
 
 PROMPT = "Why is the sky blue?"
 TRANSFORMERS = """
@@ -22,6 +22,15 @@ messages = [dict(role="user", content=sys.argv[3])]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=int(sys.argv[4]), do_sample=False)[0]))
 """
+
+
+def check_peers(against: list[str]) -> None:
+    """Raises `UnknownNameError` for a peer whose command is not known here."""
+    for name in against:
+        if name != "transformers":
+            raise UnknownNameError(
+                f"bench start: --against: expected transformers, got {name!r}; bench model measures the others"
+            )
 
 
 def commands(model: Path, backends: list[str], against: list[str], tokens: int) -> dict[str, list[str]]:

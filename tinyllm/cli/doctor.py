@@ -23,7 +23,6 @@ PACKAGES = (
     "typer",
     "rich",
 )
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -61,7 +60,7 @@ def _machine() -> dict[str, str]:
     import numpy as np
 
     from tinyllm import __version__
-    from tinyllm.conformance.reports.machine import cores
+    from tinyllm.conformance.reports.machine import THREAD_VARIABLES, cores
 
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
@@ -110,7 +109,7 @@ def _advice(registry: Registry, backends: dict[str, dict[str, str]]) -> Iterator
     import os
 
     from tinyllm.cli.models import find
-    from tinyllm.conformance.reports.machine import cores
+    from tinyllm.conformance.reports.machine import THREAD_VARIABLES, cores
     from tinyllm.models.download import sources
 
     for name, facts in backends.items():

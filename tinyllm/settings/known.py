@@ -13,7 +13,12 @@ from typing import Any
 
 from tinyllm.settings.kinds import Kind
 
-MODULES = ("tinyllm.settings.general", "tinyllm.server.settings", "tinyllm.batch.settings")
+MODULES = (
+    "tinyllm.settings.general",
+    "tinyllm.server.settings",
+    "tinyllm.batch.settings",
+    "tinyllm.bench.settings",
+)
 """The modules that declare settings, each in a tuple `SETTINGS`, in the order in which `tinyllm config` lists them."""
 
 

@@ -7,6 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Where numerical libraries read how many threads they may use."""
+
 
 def machine() -> dict[str, Any]:
     """Names of the platform and the processor, and the number of cores that this process may use."""
