@@ -53,8 +53,8 @@ def _kernel(
 
 def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priority: int, **more: Any) -> list[Kernel]:
     more |= {"prepare": "tinyllm_native.packing:pack", "layout": LAYOUT}
-    rounded = {"priority": priority + 1, "exact": False, "schemes": SCHEMES}
-    exact = {"priority": priority, "schemes": schemes}
+    rounded: dict[str, Any] = {"priority": priority + 1, "exact": False, "schemes": SCHEMES}
+    exact: dict[str, Any] = {"priority": priority, "schemes": schemes}
     return [
         _kernel(backend, "linear", "linear:linear", taken, **exact, **more),
         _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **rounded, **more),

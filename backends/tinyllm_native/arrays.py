@@ -10,7 +10,7 @@ from tinyllm_native.records import DTYPES
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
-    """The array itself where its numbers lie one after the other, else a copy that does; axes of size 0 and none stay."""
+    """The array itself where its numbers lie one after the other, else a copy in which they do."""
     return array if array.flags.c_contiguous else array.copy()
 
 

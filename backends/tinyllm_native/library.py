@@ -40,7 +40,5 @@ def run(
     one = records.record(op, [-1 if array is None else place for place, array in enumerate(arrays)], sizes, numbers)
     pointers = (ctypes.c_void_p * len(arrays))(*(records.pointer(array) for array in arrays))
     sizes_of_step = (ctypes.c_int64 * 1)(1)
-    if library().tinyllm_run(
-        ctypes.byref(one), 1, pointers, len(arrays), None, 0, sizes_of_step, thread_count(), None
-    ):
+    if library().tinyllm_run(ctypes.byref(one), 1, pointers, len(arrays), None, 0, sizes_of_step, thread_count(), None):
         raise MemoryError(f"{op}: no memory for scratch arrays")

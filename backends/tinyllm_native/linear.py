@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 
 from tinyllm.plugins import numpy_dtype
 from tinyllm_native.arrays import contiguous, int32, of_dtype, rows_of
 from tinyllm_native.library import run
-from tinyllm_native.records import HEADER, DTYPES, Weight, weight_of
+from tinyllm_native.records import DTYPES, HEADER, Weight, weight_of
 
 Packed = dict[str, np.ndarray]
 
@@ -34,9 +33,7 @@ def sizes_of(weight: Mapping[str, np.ndarray]) -> tuple[int, int]:
     return rows, columns
 
 
-def linear(
-    x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None, limbs: int = EXACT
-) -> np.ndarray:
+def linear(x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None, limbs: int = EXACT) -> np.ndarray:
     """`x weight^T + bias`, `[*B, N]`, summed in float32 and rounded once to the dtype of x.
 
     limbs: bytes of the integers that the numbers of x become where the weight is quantized; fewer than 3 round them.
@@ -50,8 +47,8 @@ def linear(
 
 
 def linear_rounded(x: np.ndarray, weight: Packed, *, bias: np.ndarray | None = None) -> np.ndarray:
-    """`linear` with the numbers of several rows rounded to 8 bits of the largest of 32; one row is exact, as it takes no
-    longer."""
+    """`linear` with the numbers of several rows rounded to 8 bits of the largest of 32; one row is exact, as that takes
+    no longer."""
     return linear(x, weight, bias=bias, limbs=ROUNDED)
 
 
@@ -59,7 +56,11 @@ def embedding(ids: np.ndarray, weight: Packed) -> np.ndarray:
     """The rows `[*B, D]` that `ids` name; of a quantized table only those are expanded."""
     _, columns = sizes_of(weight)
     y = np.empty((*np.shape(ids), columns), dtype_of(weight))
-    run("embedding", [int32(ids), structure(weight), y], [y.size // max(columns, 1), columns, columns * y.itemsize, of_dtype(y)])
+    run(
+        "embedding",
+        [int32(ids), structure(weight), y],
+        [y.size // max(columns, 1), columns, columns * y.itemsize, of_dtype(y)],
+    )
     return y
 
 

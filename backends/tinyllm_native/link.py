@@ -111,7 +111,7 @@ class Linker:
             if number not in self._places or node.call is None:
                 raise NotLinked(f"{node.op}: {name}")
             kind = node.call.inputs[name]
-            assert kind is not None  # noqa: S101
+            assert kind is not None
             lead, *tail = kind.shape
             if any(isinstance(n, str) for n in tail) and name not in ("k_pages", "v_pages", "block_table"):
                 raise NotLinked(f"{node.op}: {name}: shape {kind.shape}")
@@ -176,7 +176,9 @@ class Linker:
         self.aliases[number] = self.aliases.get(source, source)
         self.values[number] = self.values[source]
 
-    def add(self, op: str, arrays: list[Value | int | None], sizes: list[Size], numbers: list[float] | None = None) -> None:
+    def add(
+        self, op: str, arrays: list[Value | int | None], sizes: list[Size], numbers: list[float] | None = None
+    ) -> None:
         """A record."""
         self.records.append((op, arrays, sizes, numbers or []))
 

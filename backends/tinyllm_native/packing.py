@@ -106,7 +106,17 @@ def _filled(
     packed: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """The arrays filled by the library, with their header."""
-    numbers = (form.bits, form.zero, form.table, form.scaled, form.group, int(form.minimums), 0, *shape, DTYPES[dtype.name])
+    numbers = (
+        form.bits,
+        form.zero,
+        form.table,
+        form.scaled,
+        form.group,
+        int(form.minimums),
+        0,
+        *shape,
+        DTYPES[dtype.name],
+    )
     packed["header"] = np.array(numbers, np.int64)
     run("pack", [contiguous(source), scales, minima, weight_of(packed)], [SOURCES.index(name)])
     packed["header"][HEADER.index("sparse")] = int("in_floats" in packed and packed["in_floats"].any())

@@ -76,7 +76,11 @@ def weight_of(arrays: Mapping[str, np.ndarray]) -> Weight:
 
 
 def record(
-    op: str, slots: Sequence[int], sizes: Sequence[int], numbers: Sequence[float] = (), offsets: Sequence[int] = (),
+    op: str,
+    slots: Sequence[int],
+    sizes: Sequence[int],
+    numbers: Sequence[float] = (),
+    offsets: Sequence[int] = (),
     symbols: Mapping[int, int] | None = None,
 ) -> Record:
     """A record.

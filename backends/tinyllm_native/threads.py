@@ -29,7 +29,9 @@ def thread_count() -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise invalid("native", VARIABLE, f"a number from 1 to {MOST}", repr(text))
     if int(text) > cores():
-        warnings.warn(f"{VARIABLE}={text}: more threads than the {cores()} cores that may be used: slower", stacklevel=2)
+        warnings.warn(
+            f"{VARIABLE}={text}: more threads than the {cores()} cores that may be used: slower", stacklevel=2
+        )
     return int(text)
 
 

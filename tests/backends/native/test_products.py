@@ -21,7 +21,9 @@ from tinyllm_native.packing import FORMATS, pack
 
 EPS = 2.0**-23
 SCHEMES = {name: default_registry().plugins.schemes[name] for name in FORMATS}
-SCHEMES |= {f"affine{bits}/{group}": Affine(bits, group) for bits, group in ((4, 32), (4, 64), (3, 16), (8, 32), (5, 8))}
+SCHEMES |= {
+    f"affine{bits}/{group}": Affine(bits, group) for bits, group in ((4, 32), (4, 64), (3, 16), (8, 32), (5, 8))
+}
 SCHEMES |= {"int8/32": Int8(32)}
 SHAPE = (33, 512)
 
