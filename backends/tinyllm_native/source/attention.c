@@ -179,69 +179,75 @@ static void read_queries(const call *c, const piece *p, int64_t head, const memo
 /* ---- a block of keys ---- */
 
 typedef struct {
-  const float *keys[KEYS];
-  const float *values; /* of all, `stride` floats apart; NULL: they lie in runs */
+  int64_t count;
+  const float *keys[KEYS];     /* those past `count` are the last again, and never seen */
+  const float *values;         /* of all, `stride` floats apart; NULL: they are used where they lie, in runs */
   int64_t stride;
-  int64_t runs, run_begin[KEYS + 1];
+  int64_t runs, ends[KEYS];    /* of neighbours in a page */
   const float *run_values[KEYS];
 } block_of_keys;
 
-/* Find the keys and values of a block in their pages, and copy those that are not used where they lie. */
-static void read_block(const call *c, const piece *p, int64_t head, int64_t first, int64_t count, const memory *m,
-                       block_of_keys *b) {
-  const int64_t page = c->size[PAGE], dim = c->size[DIM], value_dim = c->size[VALUE_DIM];
-  const int type = (int)c->size[PAGE_TYPE];
+/* Find the keys `first` to `last - 1`, of which there are any, and their values in their pages. */
+static void find_block(const call *c, const piece *p, int64_t head, int64_t first, int64_t last, block_of_keys *b) {
+  const int64_t page = c->size[PAGE];
   const int32_t *table = (const int32_t *)c->at[BLOCK_TABLE] + p->sequence * c->size[TABLE_WIDTH];
-  const int in_place = type == OF_FLOAT32 && value_dim % LANES == 0 && p->rows <= FEW_ROWS && page >= WORTHWHILE;
-  int64_t number = first / page, slot = first % page;
-  b->values = in_place ? NULL : m->values;
-  b->stride = in_place ? c->size[V_TOKEN_STRIDE] / 4 : value_stride(c);
-  b->runs = 0;
-  for (int64_t done = 0; done < count; number++, slot = 0) {
-    const int64_t run = page - slot < count - done ? page - slot : count - done;
+  int64_t number = first / page, slot = first % page, done = 0;
+  b->count = last - first < KEYS ? last - first : KEYS;
+  for (b->runs = 0; done < b->count; number++, slot = 0) {
+    const int64_t run = page - slot < b->count - done ? page - slot : b->count - done;
     const char *k = (const char *)c->at[K_PAGES] + table[number] * c->size[K_PAGE_STRIDE] +
                     head * c->size[K_HEAD_STRIDE] + slot * c->size[K_TOKEN_STRIDE];
     const char *v = (const char *)c->at[V_PAGES] + table[number] * c->size[V_PAGE_STRIDE] +
                     head * c->size[V_HEAD_STRIDE] + slot * c->size[V_TOKEN_STRIDE];
-    b->run_begin[b->runs] = done, b->run_values[b->runs++] = (const float *)v;
     for (int64_t i = 0; i < run; i++) b->keys[done + i] = (const float *)(k + i * c->size[K_TOKEN_STRIDE]);
-    if (type != OF_FLOAT32)
-      for (int64_t i = done; i < done + run; i++) {
-        read_floats(b->keys[i], type, dim, m->read + i * dim);
-        b->keys[i] = m->read + i * dim;
-      }
-    if (!in_place)
-      for (int64_t i = done; i < done + run; i++, v += c->size[V_TOKEN_STRIDE])
-        read_floats(v, type, value_dim, m->values + i * b->stride);
     done += run;
+    b->run_values[b->runs] = (const float *)v, b->ends[b->runs++] = done;
   }
-  b->run_begin[b->runs] = count;
-  for (int64_t i = count; i < padded(count); i++) b->keys[i] = b->keys[count - 1]; /* never seen */
+  for (; done < KEYS; done++) b->keys[done] = b->keys[b->count - 1];
 }
 
-static void attend_block(const call *c, const piece *p, int64_t head, int64_t first, int64_t count, const memory *m,
-                         const seen *of) {
+/* Copy keys and values that cannot be used where they lie. */
+static void copy_block(const call *c, const piece *p, const memory *m, block_of_keys *b) {
+  const int64_t dim = c->size[DIM], value_dim = c->size[VALUE_DIM];
+  const int type = (int)c->size[PAGE_TYPE];
+  if (type != OF_FLOAT32)
+    for (int64_t i = 0; i < KEYS; i++) {
+      if (i < b->count) read_floats(b->keys[i], type, dim, m->read + i * dim);
+      b->keys[i] = m->read + (i < b->count ? i : b->count - 1) * dim;
+    }
+  b->values = NULL, b->stride = c->size[V_TOKEN_STRIDE] / 4;
+  if (type == OF_FLOAT32 && value_dim % LANES == 0 && p->rows <= FEW_ROWS && c->size[PAGE] >= WORTHWHILE) return;
+  b->values = m->values, b->stride = value_stride(c);
+  for (int64_t run = 0, i = 0; run < b->runs; run++) {
+    const char *v = (const char *)b->run_values[run];
+    for (; i < b->ends[run]; i++, v += c->size[V_TOKEN_STRIDE]) read_floats(v, type, value_dim, m->values + i * b->stride);
+  }
+}
+
+/* later: the block that comes next. Its memory is asked for little by little: a core does not see by itself what rows
+   are read next, and would wait for them. */
+static void attend_block(const call *c, const piece *p, int64_t first, const memory *m, const seen *of, block_of_keys *b,
+                         const block_of_keys *later) {
   static const float ones[FEW_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-  const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]);
+  const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]), count = b->count;
   const settings s = {(float)c->number[SOFTCAP], c->size[WINDOW]};
   int64_t low = 0, high = p->rows; /* the rows that see any of them */
   while (low < high && m->position[low] < first) low++;
   while (s.window && low < high && m->position[high - 1] - s.window >= first + count - 1) high--;
   const int64_t rows = high - low;
   if (!rows) return;
-  block_of_keys b;
-  read_block(c, p, head, first, count, m, &b);
-  for (int64_t i = 0; i < count; i += LANES) turn_keys(b.keys + i, dim, m->keys + i);
-  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS);
+  copy_block(c, p, m, b);
+  for (int64_t i = 0; i < count; i += LANES) turn_keys(b->keys + i, dim, m->keys + i, later->keys + i);
+  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS, NULL);
   const seen of_rows = {of->sums + low * width, of->totals + low * LANES, of->top + low};
   weigh(&s, rows, m->position + low, first, count, m->scores, &of_rows, m->kept);
-  if (b.values) {
-    multiply_rows(rows, width / LANES, m->scores, KEYS, b.values, b.stride, count, m->kept, of_rows.sums, width);
+  if (b->values) {
+    multiply_rows(rows, width / LANES, m->scores, KEYS, b->values, b->stride, count, m->kept, of_rows.sums, width, NULL);
     return;
   }
-  for (int64_t i = 0; i < b.runs; i++)
-    multiply_rows(rows, width / LANES, m->scores + b.run_begin[i], KEYS, b.run_values[i], b.stride,
-                  b.run_begin[i + 1] - b.run_begin[i], i ? ones : m->kept, of_rows.sums, width);
+  for (int64_t i = 0, begin = 0; i < b->runs; begin = b->ends[i++])
+    multiply_rows(rows, width / LANES, m->scores + begin, KEYS, b->run_values[i], b->stride, b->ends[i] - begin,
+                  i ? ones : m->kept, of_rows.sums, width, i < later->runs ? later->run_values[i] : NULL);
 }
 
 static void attend(const call *c, const piece *p, int64_t unit, const worker *self, const memory *m) {
@@ -255,8 +261,13 @@ static void attend(const call *c, const piece *p, int64_t unit, const worker *se
   memset(of.totals, 0, (size_t)(p->rows * LANES) * 4);
   for (int64_t r = 0; r < p->rows; r++) of.top[r] = -INFINITY;
   read_queries(c, p, head, m);
-  for (int64_t first = begin; first < end; first += KEYS)
-    attend_block(c, p, head, first, end - first < KEYS ? end - first : KEYS, m, &of);
+  block_of_keys blocks_of_keys[2];
+  find_block(c, p, head, begin, end, &blocks_of_keys[0]);
+  for (int64_t first = begin, i = 0; first < end; first += KEYS, i ^= 1) {
+    const int64_t next = first + KEYS < end ? first + KEYS : begin; /* the last has none: what it asks for is there */
+    find_block(c, p, head, next, end, &blocks_of_keys[i ^ 1]);
+    attend_block(c, p, first, m, &of, &blocks_of_keys[i], &blocks_of_keys[i ^ 1]);
+  }
   if (p->parts == 1)
     for (int64_t r = 0; r < p->rows; r++) finish(c, p, head, r, &of, 1, 0, of.sums + r * width);
 }

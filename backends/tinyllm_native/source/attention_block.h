@@ -24,12 +24,13 @@ typedef struct {
 
 /* y = x times numbers plus what y was times `kept` of its row; without `kept` y is not read.
 
-   x: [rows, count]. numbers: [count, 16 * tiles]. y: [rows, 16 * tiles]. Strides are in floats. */
+   x: [rows, count]. numbers: [count, 16 * tiles]. y: [rows, 16 * tiles]. Strides are in floats. `later`: like `numbers`,
+   of which the memory is asked for meanwhile where rows are few, or NULL. */
 void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride, const float *numbers, int64_t stride,
-                   int64_t count, const float *kept, float *y, int64_t y_stride);
+                   int64_t count, const float *kept, float *y, int64_t y_stride, const float *later);
 
-/* Fill `to[column * KEYS + i]` with the columns of 16 keys. */
-void turn_keys(const float *const keys[LANES], int64_t columns, float *to);
+/* Fill `to[column * KEYS + i]` with the columns of 16 keys. `later`: keys whose memory is asked for meanwhile. */
+void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const float *const later[LANES]);
 
 /* Turn scores `[rows, KEYS]` of `count` keys, of which the first has number `first`, into weights. Fills `kept`, up to
    a multiple of 16 rows, with the factors of earlier sums.
