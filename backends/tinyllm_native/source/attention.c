@@ -7,9 +7,11 @@
 
 /* Keys are handed out in so many parts for each thread, so that none waits long for another. */
 #define PARTS 8
-/* With few rows values are read where they lie, if a page has so many that a product with them is worth its start. */
-#define FEW_ROWS 16
+/* Values are used where they lie if a page has so many that a product with them is worth its start. */
 #define WORTHWHILE 16
+/* Values so many bytes apart, or a multiple, put each other out of the cache where it is to keep them for more rows. */
+#define FAR_APART 1024
+#define FEW_ROWS 6
 
 enum { Q, K_PAGES, V_PAGES, Q_START, KV_LEN, BLOCK_TABLE, SINKS, Y }; /* at */
 enum {                                                                /* size */
@@ -54,6 +56,11 @@ static seen seen_at(const call *c, int64_t rows, float *memory) {
   return (seen){memory, totals, totals + rows * LANES};
 }
 
+/* Rows of a sequence's pieces: about as many in each, and multiples of those that are multiplied at a time. */
+static int64_t rows_of_a_piece(int64_t rows) {
+  return count_of(count_of(rows, count_of(rows, MOST_ROWS)), ROWS_AT_A_TIME) * ROWS_AT_A_TIME;
+}
+
 /* Go on to the next piece, where a part has at most `blocks` blocks of keys. After the last, where it returns 0,
    `memory` is what all parts want. */
 static int advance(const call *c, int64_t blocks, piece *p) {
@@ -61,10 +68,12 @@ static int advance(const call *c, int64_t blocks, piece *p) {
   if (p->parts > 1) p->memory += c->size[KV_HEADS] * p->parts * floats_of_seen(c, p->rows);
   p->parts = 0;
   for (p->number++; p->sequence < c->size[SEQUENCES]; p->sequence++, p->number = 0) {
-    const int64_t rows = new_tokens(c, p->sequence) * group_of(c), pieces = count_of(rows, MOST_ROWS);
+    const int64_t rows = new_tokens(c, p->sequence) * group_of(c);
+    if (!rows) continue;
+    const int64_t size = rows_of_a_piece(rows), pieces = count_of(rows, size);
     if (p->number == pieces) continue;
-    p->first_row = (pieces - 1 - p->number) * MOST_ROWS; /* the last see most keys: who takes them late is waited for */
-    p->rows = rows - p->first_row < MOST_ROWS ? rows - p->first_row : MOST_ROWS;
+    p->first_row = (pieces - 1 - p->number) * size; /* the last see most keys: who takes them late is waited for */
+    p->rows = rows - p->first_row < size ? rows - p->first_row : size;
     p->begin = c->size[WINDOW] ? position_of(c, p->sequence, p->first_row) - c->size[WINDOW] + 1 : 0;
     if (p->begin < 0) p->begin = 0;
     p->end = position_of(c, p->sequence, p->first_row + p->rows - 1) + 1;
@@ -206,47 +215,61 @@ static void find_block(const call *c, const piece *p, int64_t head, int64_t firs
   for (; done < KEYS; done++) b->keys[done] = b->keys[b->count - 1];
 }
 
+INLINE void ask_for(const char *from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
 /* Copy keys and values that cannot be used where they lie. */
-static void copy_block(const call *c, const piece *p, const memory *m, block_of_keys *b) {
+static void copy_block(const call *c, const piece *p, const memory *m, block_of_keys *b, const block_of_keys *later) {
   const int64_t dim = c->size[DIM], value_dim = c->size[VALUE_DIM];
   const int type = (int)c->size[PAGE_TYPE];
   if (type != OF_FLOAT32)
     for (int64_t i = 0; i < KEYS; i++) {
+      ask_for((const char *)later->keys[i], dim * 2);
       if (i < b->count) read_floats(b->keys[i], type, dim, m->read + i * dim);
       b->keys[i] = m->read + (i < b->count ? i : b->count - 1) * dim;
     }
   b->values = NULL, b->stride = c->size[V_TOKEN_STRIDE] / 4;
-  if (type == OF_FLOAT32 && value_dim % LANES == 0 && p->rows <= FEW_ROWS && c->size[PAGE] >= WORTHWHILE) return;
+  const int stays = p->rows <= FEW_ROWS || c->size[V_TOKEN_STRIDE] % FAR_APART;
+  if (type == OF_FLOAT32 && value_dim % LANES == 0 && c->size[PAGE] >= WORTHWHILE && stays) return;
   b->values = m->values, b->stride = value_stride(c);
   for (int64_t run = 0, i = 0; run < b->runs; run++) {
     const char *v = (const char *)b->run_values[run];
-    for (; i < b->ends[run]; i++, v += c->size[V_TOKEN_STRIDE]) read_floats(v, type, value_dim, m->values + i * b->stride);
+    const int64_t ahead = (const char *)later->run_values[run < later->runs ? run : 0] - v;
+    for (; i < b->ends[run]; i++, v += c->size[V_TOKEN_STRIDE]) {
+      if (type != OF_FLOAT32) ask_for(v + ahead, value_dim * 2);
+      read_floats(v, type, value_dim, m->values + i * b->stride);
+    }
   }
 }
 
-/* later: the block that comes next. Its memory is asked for little by little: a core does not see by itself what rows
+/* Attend to a block whose first key has number `first`.
+
+   later: the block that comes next. Its memory is asked for little by little: a core does not see by itself what rows
    are read next, and would wait for them. */
-static void attend_block(const call *c, const piece *p, int64_t first, const memory *m, const seen *of, block_of_keys *b,
-                         const block_of_keys *later) {
-  static const float ones[FEW_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static void attend_block(const call *c, const piece *p, int64_t first, const memory *m, const seen *of,
+                         block_of_keys *b, const block_of_keys *later) {
+  static const float ones[MOST_ROWS] = {[0 ... MOST_ROWS - 1] = 1};
   const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]), count = b->count;
   const settings s = {(float)c->number[SOFTCAP], c->size[WINDOW]};
   int64_t low = 0, high = p->rows; /* the rows that see any of them */
   while (low < high && m->position[low] < first) low++;
   while (s.window && low < high && m->position[high - 1] - s.window >= first + count - 1) high--;
-  const int64_t rows = high - low;
+  const int64_t rows = high - low, tiles = width / LANES;
   if (!rows) return;
-  copy_block(c, p, m, b);
-  for (int64_t i = 0; i < count; i += LANES) turn_keys(b->keys + i, dim, m->keys + i, later->keys + i);
-  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS, NULL);
+  copy_block(c, p, m, b, later);
+  for (int64_t i = 0; i < count; i += LANES)
+    turn_keys(b->keys + i, dim, m->keys + i, c->size[PAGE_TYPE] == OF_FLOAT32 ? later->keys + i : NULL);
+  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS,
+                NULL);
   const seen of_rows = {of->sums + low * width, of->totals + low * LANES, of->top + low};
   weigh(&s, rows, m->position + low, first, count, m->scores, &of_rows, m->kept);
   if (b->values) {
-    multiply_rows(rows, width / LANES, m->scores, KEYS, b->values, b->stride, count, m->kept, of_rows.sums, width, NULL);
+    multiply_rows(rows, tiles, m->scores, KEYS, b->values, b->stride, count, m->kept, of_rows.sums, width, NULL);
     return;
   }
   for (int64_t i = 0, begin = 0; i < b->runs; begin = b->ends[i++])
-    multiply_rows(rows, width / LANES, m->scores + begin, KEYS, b->run_values[i], b->stride, b->ends[i] - begin,
+    multiply_rows(rows, tiles, m->scores + begin, KEYS, b->run_values[i], b->stride, b->ends[i] - begin,
                   i ? ones : m->kept, of_rows.sums, width, i < later->runs ? later->run_values[i] : NULL);
 }
 
@@ -261,12 +284,16 @@ static void attend(const call *c, const piece *p, int64_t unit, const worker *se
   memset(of.totals, 0, (size_t)(p->rows * LANES) * 4);
   for (int64_t r = 0; r < p->rows; r++) of.top[r] = -INFINITY;
   read_queries(c, p, head, m);
-  block_of_keys blocks_of_keys[2];
-  find_block(c, p, head, begin, end, &blocks_of_keys[0]);
-  for (int64_t first = begin, i = 0; first < end; first += KEYS, i ^= 1) {
-    const int64_t next = first + KEYS < end ? first + KEYS : begin; /* the last has none: what it asks for is there */
-    find_block(c, p, head, next, end, &blocks_of_keys[i ^ 1]);
-    attend_block(c, p, first, m, &of, &blocks_of_keys[i], &blocks_of_keys[i ^ 1]);
+  block_of_keys both[2], *at_hand = &both[0];
+  find_block(c, p, head, begin, end, at_hand);
+  for (int64_t first = begin; first < end; first += KEYS) {
+    block_of_keys *later = at_hand; /* the last asks for what is there already */
+    if (first + KEYS < end) {
+      later = at_hand == both ? &both[1] : both;
+      find_block(c, p, head, first + KEYS, end, later);
+    }
+    attend_block(c, p, first, m, &of, at_hand, later);
+    at_hand = later;
   }
   if (p->parts == 1)
     for (int64_t r = 0; r < p->rows; r++) finish(c, p, head, r, &of, 1, 0, of.sums + r * width);

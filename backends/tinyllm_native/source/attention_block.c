@@ -5,14 +5,15 @@
 
 INLINE void block(int rows, int tiles, const float *x, int64_t x_stride, const float *numbers, int64_t stride,
                   int64_t count, const float *kept, float *y, int64_t y_stride, const float *later) {
-  floats sums[6][4];
+  floats sums[ROWS_AT_A_TIME][4];
   UNROLL for (int r = 0; r < rows; r++)
   UNROLL for (int t = 0; t < tiles; t++)
     sums[r][t] = kept ? multiply(load(y + r * y_stride + t * LANES), all(kept[r])) : zeros();
   for (int64_t k = 0; k < count; k++) {
     floats of_tile[4];
-    if (rows <= 3 && later)
+    if (rows <= 3 && later) {
       UNROLL for (int t = 0; t < tiles; t++) __builtin_prefetch(later + k * stride + t * LANES, 0, 2);
+    }
     UNROLL for (int t = 0; t < tiles; t++) of_tile[t] = load(numbers + k * stride + t * LANES);
     UNROLL for (int r = 0; r < rows; r++) {
       floats number = all(x[r * x_stride + k]);
@@ -25,7 +26,7 @@ INLINE void block(int rows, int tiles, const float *x, int64_t x_stride, const f
 
 #define TILES(rows_, tiles_)                                                                                         \
   for (; tile + tiles_ <= tiles; tile += tiles_)                                                                     \
-    block(rows_, tiles_, x + row * x_stride, x_stride, numbers + tile * LANES, stride, count, kept ? kept + row : 0,  \
+    block(rows_, tiles_, x + row * x_stride, x_stride, numbers + tile * LANES, stride, count, kept ? kept + row : 0, \
           y + row * y_stride + tile * LANES, y_stride, later ? later + tile * LANES : 0);
 
 /* So many rows at a time, and so many tiles side by side, as sums fit into registers and do not wait for themselves. */
@@ -55,11 +56,14 @@ void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride
 
 void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const float *const later[LANES]) {
   int64_t column = 0;
+  (void)later; /* where nothing is turned faster than memory comes */
   /* Quarters of a register hold four columns of a key each, so that four registers are turned within quarters. */
 #if defined(TINYLLM_512)
   for (; column + 4 <= columns; column += 4, to += 4 * KEYS) {
     __m512 four[4];
-    UNROLL for (int i = 0; i < 4; i++) __builtin_prefetch(later[column % LANES + i] + column / LANES * LANES, 0, 2);
+    if (later) {
+      UNROLL for (int i = 0; i < 4; i++) __builtin_prefetch(later[column % LANES + i] + column / LANES * LANES, 0, 2);
+    }
     UNROLL for (int i = 0; i < 4; i++) {
       four[i] = _mm512_castps128_ps512(_mm_loadu_ps(keys[i] + column));
       four[i] = _mm512_insertf32x4(four[i], _mm_loadu_ps(keys[i + 4] + column), 1);
@@ -77,8 +81,10 @@ void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const
   for (; column + 4 <= columns; column += 4, to += 4 * KEYS) {
     UNROLL for (int half = 0; half < LANES; half += 8) {
       __m256 four[4];
-      UNROLL for (int i = 0; i < 2; i++)
-        __builtin_prefetch(later[column % LANES + half / 4 + i] + column / LANES * LANES, 0, 2);
+      if (later) {
+        UNROLL for (int i = 0; i < 2; i++)
+          __builtin_prefetch(later[column % LANES + half / 4 + i] + column / LANES * LANES, 0, 2);
+      }
       UNROLL for (int i = 0; i < 4; i++) {
         four[i] = _mm256_castps128_ps256(_mm_loadu_ps(keys[half + i] + column));
         four[i] = _mm256_insertf128_ps(four[i], _mm_loadu_ps(keys[half + i + 4] + column), 1);

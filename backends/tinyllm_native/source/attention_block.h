@@ -8,6 +8,7 @@
 #define KEYS 64      /* of a block */
 #define KEY_TILES (KEYS / LANES)
 #define MOST_ROWS 96 /* of queries that are attended to at a time: a block of keys is turned around once for them */
+#define ROWS_AT_A_TIME 6
 
 /* What rows have of the keys seen so far. */
 typedef struct {
@@ -24,12 +25,13 @@ typedef struct {
 
 /* y = x times numbers plus what y was times `kept` of its row; without `kept` y is not read.
 
-   x: [rows, count]. numbers: [count, 16 * tiles]. y: [rows, 16 * tiles]. Strides are in floats. `later`: like `numbers`,
-   of which the memory is asked for meanwhile where rows are few, or NULL. */
+   x: [rows, count]. numbers: [count, 16 * tiles]. y: [rows, 16 * tiles]. Strides are in floats. later: numbers whose
+   memory is asked for meanwhile, where rows are few; or NULL. */
 void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride, const float *numbers, int64_t stride,
                    int64_t count, const float *kept, float *y, int64_t y_stride, const float *later);
 
-/* Fill `to[column * KEYS + i]` with the columns of 16 keys. `later`: keys whose memory is asked for meanwhile. */
+/* Fill `to[column * KEYS + i]` with the columns of 16 keys. later: keys whose memory is asked for meanwhile;
+   or NULL. */
 void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const float *const later[LANES]);
 
 /* Turn scores `[rows, KEYS]` of `count` keys, of which the first has number `first`, into weights. Fills `kept`, up to
