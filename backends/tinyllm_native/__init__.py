@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyllm.errors import ConfigError
 from tinyllm.plugins import DENSE, Backend, BackendPlugin, Command, Kernel, Probe, Supports, hookimpl
 from tinyllm_native import supports
 from tinyllm_native.find import BUILD, find_library
@@ -25,6 +26,13 @@ FIRST = 30
 def _probe() -> Probe:
     found = find_library()
     return Probe(True, found.reason, score=40) if found.level else Probe(False, found.reason)
+
+
+def _is_there() -> bool:
+    try:
+        return bool(find_library().level)
+    except ConfigError:  # a level of an unknown name, which whoever asks for the backend is told
+        return False
 
 
 def _load(device: str | None) -> Backend:
@@ -66,10 +74,11 @@ def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priorit
 def tinyllm_kernels() -> list[Kernel]:
     """`native`: a kernel in C; `rounded` takes the numbers of several rows of x as 8 bits. Products with quantized
     weights serve numpy and torch as well, on the CPU."""
-    shared = {"arrays": "host", "traceable": False}
+    shared: dict[str, Any] = {"arrays": "host", "traceable": False}
+    others = ("numpy", "torch") if _is_there() else ()
     return [
         *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
-        *(k for name in ("numpy", "torch") for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
+        *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_kernel("native", op, f"pointwise:{op}") for op in POINTWISE),
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),

