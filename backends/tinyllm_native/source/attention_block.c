@@ -56,7 +56,6 @@ void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride
 
 void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const float *const later[LANES]) {
   int64_t column = 0;
-  (void)later; /* where nothing is turned faster than memory comes */
   /* Quarters of a register hold four columns of a key each, so that four registers are turned within quarters. */
 #if defined(TINYLLM_512)
   for (; column + 4 <= columns; column += 4, to += 4 * KEYS) {
@@ -98,8 +97,10 @@ void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const
     }
   }
 #endif
-  for (; column < columns; column++, to += KEYS)
+  for (; column < columns; column++, to += KEYS) {
+    if (later) __builtin_prefetch(later[column % LANES] + column / LANES * LANES, 0, 2);
     for (int i = 0; i < LANES; i++) to[i] = keys[i][column];
+  }
 }
 
 /* ---- weights ---- */
