@@ -39,16 +39,21 @@ typedef struct { byte_register r[REGISTERS]; } bytes;    /* 64, of which lane i 
 
 #define EACH for (int i_ = 0; i_ < REGISTERS; i_++)
 
-INLINE floats load(const float *from) { floats x; memcpy(&x, from, sizeof x); return x; }
-INLINE void store(float *to, floats x) { memcpy(to, &x, sizeof x); }
-INLINE ints load_ints(const int32_t *from) { ints x; memcpy(&x, from, sizeof x); return x; }
-INLINE void store_ints(int32_t *to, ints x) { memcpy(to, &x, sizeof x); }
-INLINE bytes load_bytes(const void *from) { bytes x; memcpy(&x, from, sizeof x); return x; }
-INLINE void store_bytes(void *to, bytes x) { memcpy(to, &x, sizeof x); }
+/* Register by register: compilers copy a structure of several by way of the stack. */
+#define IN(from) memcpy(&x.r[i_], (const char *)(from) + i_ * REGISTER_BYTES, REGISTER_BYTES)
+#define OUT(to) memcpy((char *)(to) + i_ * REGISTER_BYTES, &x.r[i_], REGISTER_BYTES)
+INLINE floats load(const float *from) { floats x; UNROLL EACH IN(from); return x; }
+INLINE void store(float *to, floats x) { UNROLL EACH OUT(to); }
+INLINE ints load_ints(const int32_t *from) { ints x; UNROLL EACH IN(from); return x; }
+INLINE void store_ints(int32_t *to, ints x) { UNROLL EACH OUT(to); }
+INLINE bytes load_bytes(const void *from) { bytes x; UNROLL EACH IN(from); return x; }
+INLINE void store_bytes(void *to, bytes x) { UNROLL EACH OUT(to); }
+#undef IN
+#undef OUT
 INLINE floats all(float number) { floats x; UNROLL EACH x.r[i_] = number - (float_register){0}; return x; }
 INLINE ints all_ints(int32_t number) { ints x; UNROLL EACH x.r[i_] = number - (int_register){0}; return x; }
 INLINE bytes all_bytes(uint8_t number) { bytes x; UNROLL EACH x.r[i_] = number - (byte_register){0}; return x; }
-INLINE floats zeros(void) { floats x; memset(&x, 0, sizeof x); return x; }
+INLINE floats zeros(void) { floats x; UNROLL EACH x.r[i_] = (float_register){0}; return x; }
 INLINE floats add(floats a, floats b) { UNROLL EACH a.r[i_] += b.r[i_]; return a; }
 INLINE floats subtract(floats a, floats b) { UNROLL EACH a.r[i_] -= b.r[i_]; return a; }
 INLINE floats multiply(floats a, floats b) { UNROLL EACH a.r[i_] *= b.r[i_]; return a; }
@@ -57,8 +62,8 @@ INLINE floats multiply_add(floats a, floats b, floats c) { UNROLL EACH c.r[i_] =
 INLINE floats to_floats(ints a) { floats x; UNROLL EACH x.r[i_] = __builtin_convertvector(a.r[i_], float_register); return x; }
 INLINE ints add_ints(ints a, ints b) { UNROLL EACH a.r[i_] += b.r[i_]; return a; }
 INLINE ints shift_left(ints a, int bits) { UNROLL EACH a.r[i_] = a.r[i_] << bits; return a; }
-INLINE ints as_ints(floats a) { ints x; memcpy(&x, &a, sizeof x); return x; }
-INLINE floats as_floats(ints a) { floats x; memcpy(&x, &a, sizeof x); return x; }
+INLINE ints as_ints(floats a) { ints x; UNROLL EACH x.r[i_] = (int_register)a.r[i_]; return x; }
+INLINE floats as_floats(ints a) { floats x; UNROLL EACH x.r[i_] = (float_register)a.r[i_]; return x; }
 INLINE bytes low_bits(bytes a, int bits) {
   UNROLL EACH a.r[i_] &= (uint8_t)((1 << bits) - 1);
   return a;
