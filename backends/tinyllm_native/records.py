@@ -55,8 +55,7 @@ class Weight(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("bits", "zero", "table", "scaled")),
         *((name, ctypes.c_int32) for name in ("group", "minimums", "sparse", "unused")),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "groups", "blocks")),
         *((name, ctypes.c_void_p) for name in ("codes", "scales", "minima", "supers", "in_floats", "order")),
     )
 
@@ -69,6 +68,7 @@ ARRAYS = ("codes", "scales", "minima", "supers", "in_floats", "order")
 def weight_of(arrays: Mapping[str, np.ndarray]) -> Weight:
     """A packed weight as the library reads it. The arrays have to outlive it."""
     weight = Weight(**dict(zip(HEADER, arrays["header"].tolist(), strict=False)))
+    weight.groups, weight.blocks = -(-weight.columns // max(weight.group, 1)), -(-weight.columns // 256)
     for name in ARRAYS:
         if name in arrays:
             setattr(weight, name, arrays[name].ctypes.data)

@@ -56,14 +56,6 @@ INLINE void store_lowest(int8_t *to, ints x) {
     memcpy(to + i_ * sizeof narrow, &narrow, sizeof narrow);
   }
 }
-INLINE int32_t total(ints x) {
-  int32_t y[LANES];
-  uint32_t sum = 0;
-  store_ints(y, x);
-  UNROLL for (int i = 0; i < LANES; i++) sum += (uint32_t)y[i];
-  return (int32_t)sum;
-}
-
 int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to) {
   const float range = limbs == 3 ? 8323072.0f : limbs == 2 ? 32512.0f : 127.0f;
   int any = 0;
@@ -79,8 +71,6 @@ int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to) {
       any |= to->outliers != 0;
       half[0] = load(kept), half[1] = load(kept + LANES);
       most = largest(larger(size_of(half[0]), size_of(half[1])));
-    } else {
-      /* numbers far below the largest are 0 among the integers, and within what is rounded */
     }
     float factor = most > 0 ? range / most : 0.0f;
     to->scale = most / range;
@@ -91,8 +81,8 @@ int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to) {
       store_lowest(to->limbs[2] + LANES * h, low);
       if (limbs > 1) store_lowest(to->limbs[1] + LANES * h, middle);
       if (limbs > 2) store_lowest(to->limbs[0] + LANES * h, high);
-      to->whole[h] = total(whole);
-      to->upper[h] = limbs > 2 ? total(high) : 0;
+      to->whole[h] = sum_of_ints(whole);
+      to->upper[h] = limbs > 2 ? sum_of_ints(high) : 0;
       to->sums[h] = to->scale * (float)to->whole[h];
     }
   }

@@ -42,6 +42,8 @@ void linear_scratch(const call *c, int threads, int64_t *own, int64_t *shared) {
   (void)threads;
 }
 
+static int64_t tiles_of_a_piece(int64_t tiles, int threads) { return count_of(tiles, (int64_t)threads * PIECES * PAIR) * PAIR; }
+
 static void ready_rows(const call *c, const weight *w, ready *x, int64_t first, int64_t last) {
   const int64_t padded = x->columns;
   for (int64_t r = first; r < last; r++) {
@@ -75,9 +77,9 @@ void linear(const call *c, const worker *self) {
     ready_rows(c, w, &x, rows * self->index / self->count, rows * (self->index + 1) / self->count);
     meet(self);
   }
-  int64_t piece = count_of(tiles, (int64_t)self->count * PIECES * PAIR) * PAIR;
-  if (piece < PAIR) piece = PAIR;
-  for (int64_t first = piece * take(self); first < tiles; first = piece * take(self)) {
+  const int64_t piece = tiles_of_a_piece(tiles, self->count), pieces = count_of(tiles, piece);
+  for (int64_t at = take_near(self, pieces); at >= 0; at = take_near(self, pieces)) {
+    const int64_t first = at * piece;
     for (int64_t tile = first; tile < first + piece && tile < tiles; tile += PAIR) {
       const int count = tile + 1 < tiles ? PAIR : 1;
       const int64_t outputs = c->size[OUTPUTS] - tile * LANES < PAIR * LANES ? c->size[OUTPUTS] - tile * LANES : PAIR * LANES;

@@ -2,6 +2,9 @@
 #include "products.h"
 
 #if defined(INTEGERS)
+/* Bytes that codes are asked for before they are read: processors look ahead within a page only. */
+#define AHEAD 4096
+
 /* Sums of products of codes with the integers of some quads, as floats: rounded once, or twice where they are split. */
 INLINE floats dot(int bits, int table, const bytes quads[8], int from, int count, const cell_of_x *x, int zero,
                   int32_t whole, int32_t upper) {
@@ -18,14 +21,17 @@ INLINE floats dot(int bits, int table, const bytes quads[8], int from, int count
   return multiply_add(to_floats(less(sums[0], zero, upper)), all(65536.0f), low);
 }
 
-/* Adds the products with the columns of a cell that a mask names, in floats. */
-static __attribute__((noinline)) floats add_columns(const weight *w, int64_t tile, int64_t cell, int zero,
-                                                    const bytes quads[8], uint32_t columns, const float *x, floats sums) {
+/* Adds the products with the columns of a cell that a mask names, in floats. It reads the cell again: were the codes
+   handed over, they would go through memory in cells without such columns too. */
+static __attribute__((noinline)) floats add_columns(int bits, int table, const weight *w, int64_t tile, int64_t cell,
+                                                    uint32_t columns, const float *x, floats sums) {
+  bytes quads[8];
+  read_cell(bits, table, w->codes + (tile * cells_of(w) + cell) * 64 * bits, quads);
   for (; columns; columns &= columns - 1) {
     int column = __builtin_ctz(columns);
     int64_t at = cell * CELL + column, group = at / w->group;
     if (at >= w->columns) break;
-    floats numbers = column_of(quads, column, zero, scales_at(w, tile, group), minima_at(w, tile, group));
+    floats numbers = column_of(quads, column, w->zero, scales_at(w, tile, group), minima_at(w, tile, group));
     sums = multiply_add(numbers, all(x[column]), sums);
   }
   return sums;
@@ -37,17 +43,15 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
   const uint8_t *codes = w->codes + tile * cells * 64 * bits;
   const cell_of_x *at = x->cells;
   floats sums = zeros();
-  bytes quads[8];
   if ((w->sparse && w->in_floats[tile]) || w->group % LANES) {
-    for (int64_t c = 0; c < cells; c++, codes += 64 * bits) {
-      read_cell(bits, table, codes, quads);
-      sums = add_columns(w, tile, c, w->zero, quads, 0xffffffff, x->numbers + c * CELL, sums);
-    }
+    for (int64_t c = 0; c < cells; c++) sums = add_columns(bits, table, w, tile, c, 0xffffffff, x->numbers + c * CELL, sums);
     return sums;
   }
   int64_t group = 0;
   int columns = 0; /* of the group that are behind */
   for (int64_t c = 0; c < cells; c++, at++, codes += 64 * bits) {
+    bytes quads[8];
+    for (int i = 0; i < bits; i++) __builtin_prefetch(codes + AHEAD + 64 * i);
     read_cell(bits, table, codes, quads);
     if (w->group >= CELL) {
       floats scale = scales_at(w, tile, group);
@@ -60,7 +64,7 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
       if (columns == w->group) group++, columns = 0;
     } else {
       UNROLL for (int h = 0; h < 2; h++) {
-        if (group == groups_of(w)) break; /* the padding of the last cell */
+        if (group == w->groups) break; /* the padding of the last cell */
         floats scale = scales_at(w, tile, group);
         floats product = dot(bits, table, quads, 4 * h, 4, at, zero, at->whole[h], at->upper[h]);
         sums = multiply_add(multiply(scale, all(at->scale)), product, sums);
@@ -68,8 +72,7 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
         group++;
       }
     }
-    if (at->outliers)
-      sums = add_columns(w, tile, c, w->zero, quads, at->outliers, x->numbers + c * CELL, sums);
+    if (at->outliers) sums = add_columns(bits, table, w, tile, c, at->outliers, x->numbers + c * CELL, sums);
   }
   return sums;
 }

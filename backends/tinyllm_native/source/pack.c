@@ -99,7 +99,7 @@ static uint16_t negative(uint16_t half) { return half ^ 0x8000; }
 /* What a tile's scales, minimums and factors are. */
 static void pack_scales(const call *c, const weight *w, int64_t tile) {
   const int format = (int)c->size[FORMAT], size = w->scaled == FLOAT32 ? 4 : w->scaled < TWO_LEVELS ? 2 : 1;
-  const int64_t groups = groups_of(w);
+  const int64_t groups = w->groups;
   uint8_t *scales = (uint8_t *)w->scales, *minima = (uint8_t *)w->minima;
   uint16_t *supers = (uint16_t *)w->supers;
   for (int lane = 0; lane < LANES; lane++) {

@@ -17,6 +17,7 @@ typedef struct {
   atomic_int *taken;
   char *own, *shared;
   int64_t own_bytes;
+  int threads;
   double *seconds;
 } step;
 
@@ -63,7 +64,7 @@ static void take_part(int index, int count, void *of) {
   call c = resolved(s, 0);
   int alone = is_alone(s, 0, &c);
   for (int i = 0; i < s->count; i++) {
-    worker self = {index, count, &s->taken[i], s->own + s->own_bytes * index, s->shared};
+    worker self = {index, count, &s->taken[i * (s->threads + 1)], s->own + s->own_bytes * index, s->shared};
     if (!alone) {
       OPS[s->records[i].op].run(&c, &self);
     } else if (!index) {
@@ -88,7 +89,7 @@ static void take_part(int index, int count, void *of) {
 static int run(const record *records, int count, void *const *arrays, int array_count, const temporary *temporaries,
                int temporary_count, const int64_t *sizes, int threads, double *seconds) {
   char **slots = (char **)at_least(&of_slots, (int64_t)sizeof(char *) * (array_count + temporary_count));
-  atomic_int *taken = (atomic_int *)at_least(&of_taken, (int64_t)sizeof(atomic_int) * count);
+  atomic_int *taken = (atomic_int *)at_least(&of_taken, (int64_t)sizeof(atomic_int) * count * (threads + 1));
   int64_t bytes = 0;
   for (int i = 0; i < temporary_count; i++)
     bytes += (temporaries[i].bytes * sizes[temporaries[i].symbol] + 127) / 64 * 64;
@@ -99,8 +100,8 @@ static int run(const record *records, int count, void *const *arrays, int array_
     slots[array_count + i] = memory;
     memory += (temporaries[i].bytes * sizes[temporaries[i].symbol] + 127) / 64 * 64;
   }
-  for (int i = 0; i < count; i++) atomic_init(&taken[i], 0);
-  step s = {records, count, slots, sizes, taken, NULL, NULL, 0, seconds};
+  for (int i = 0; i < count * (threads + 1); i++) atomic_init(&taken[i], 0);
+  step s = {records, count, slots, sizes, taken, NULL, NULL, 0, threads, seconds};
   int64_t shared_bytes = 0;
   for (int i = 0; i < count; i++) {
     const op *of = &OPS[records[i].op];

@@ -1,5 +1,5 @@
 /* Threads spin for a while when they wait, as a step has hundreds of short waits, and then sleep, as others want the
-   cores too. */
+   cores too. From one step to the next is longer than from op to op: a token is chosen there. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -7,7 +7,8 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#define PAUSES 2000
+#define PAUSES_IN_A_STEP 2000
+#define PAUSES_BETWEEN_STEPS 10000
 
 static inline void pause_once(void) {
 #if defined(__x86_64__)
@@ -41,8 +42,8 @@ static void (*job)(int, int, void *);
 static void *job_of;
 static int job_count;
 
-static void wait_for_change(signal_of *signal, unsigned seen) {
-  for (int i = 0; i < PAUSES; i++) {
+static void wait_for_change(signal_of *signal, unsigned seen, int pauses) {
+  for (int i = 0; i < pauses; i++) {
     if (atomic_load_explicit(&signal->value, memory_order_acquire) != seen) return;
     pause_once();
   }
@@ -68,7 +69,7 @@ static void meet_at(meeting *place, int count) {
     atomic_store_explicit(&place->arrived, 0, memory_order_relaxed);
     change(&place->all_here);
   } else {
-    wait_for_change(&place->all_here, seen);
+    wait_for_change(&place->all_here, seen, PAUSES_IN_A_STEP);
   }
 }
 
@@ -82,7 +83,7 @@ static void *work(void *of) {
   birth born = *(birth *)of;
   free(of);
   for (unsigned seen = born.seen;; seen++) {
-    wait_for_change(&started, seen);
+    wait_for_change(&started, seen, PAUSES_BETWEEN_STEPS);
     if (born.index < job_count) job(born.index, job_count, job_of);
     meet_at(&at_the_end, threads + 1); /* also who has no part: nobody may still look at a job that is over */
   }

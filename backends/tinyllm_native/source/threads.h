@@ -10,7 +10,7 @@
 /* One thread's part in a run. */
 typedef struct {
   int index, count;   /* which of how many threads */
-  atomic_int *next;   /* what of the op at hand was taken; 0 when it begins */
+  atomic_int *next;   /* what of the op at hand was taken, 0 when it begins: in all, then of each thread's share */
   char *own;          /* scratch memory of this thread */
   char *shared;       /* scratch memory of all of them */
 } worker;
@@ -27,5 +27,17 @@ void meet(const worker *self);
 
 /* The next piece of the op at hand that nobody took yet. */
 static inline int take(const worker *self) { return atomic_fetch_add_explicit(self->next, 1, memory_order_relaxed); }
+
+/* The next of so many pieces, of this thread's own share as long as there are any, else of another's; -1: none is left.
+   Shares are neighbours, so that a thread reads on where it read before. */
+static inline int64_t take_near(const worker *self, int64_t pieces) {
+  for (int i = 0; i < self->count; i++) {
+    const int whose = (self->index + i) % self->count;
+    const int64_t begin = pieces * whose / self->count, end = pieces * (whose + 1) / self->count;
+    const int64_t piece = begin + atomic_fetch_add_explicit(&self->next[1 + whose], 1, memory_order_relaxed);
+    if (piece < end) return piece;
+  }
+  return -1;
+}
 
 #endif

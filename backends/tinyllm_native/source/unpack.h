@@ -10,7 +10,7 @@ typedef struct {
 } unpacked;
 
 INLINE void unpack_as(int bits, int table, const weight *w, int64_t first, int tiles, int shift, unpacked *to) {
-  const int64_t cells = cells_of(w), groups = groups_of(w);
+  const int64_t cells = cells_of(w), groups = w->groups;
   for (int t = 0; t < PAIR; t++) {
     const int64_t tile = first + (t < tiles ? t : 0);
     for (int64_t c = 0; c < cells; c++) {

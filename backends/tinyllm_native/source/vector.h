@@ -253,17 +253,44 @@ INLINE floats size_of(floats a) {
   return a;
 }
 INLINE float sum(floats a) {
+#if defined(TINYLLM_512)
+  __m512 y;
+  memcpy(&y, &a, 64);
+  return _mm512_reduce_add_ps(y);
+#else
   float x[LANES];
   store(x, a);
   for (int step = LANES / 2; step; step /= 2)
     for (int i = 0; i < step; i++) x[i] += x[i + step];
   return x[0];
+#endif
 }
+/* The largest of 16 numbers, none of which is NaN. */
 INLINE float largest(floats a) {
+#if defined(TINYLLM_512)
+  __m512 y;
+  memcpy(&y, &a, 64);
+  return _mm512_reduce_max_ps(y);
+#else
   float x[LANES];
   store(x, a);
-  for (int i = 1; i < LANES; i++) x[0] = x[i] > x[0] || x[i] != x[i] ? x[i] : x[0];
+  for (int step = LANES / 2; step; step /= 2)
+    for (int i = 0; i < step; i++) x[i] = x[i + step] > x[i] ? x[i + step] : x[i];
   return x[0];
+#endif
+}
+INLINE int32_t sum_of_ints(ints a) { /* modulo 2^32 */
+#if defined(TINYLLM_512)
+  __m512i y;
+  memcpy(&y, &a, 64);
+  return _mm512_reduce_add_epi32(y);
+#else
+  int32_t x[LANES];
+  uint32_t all_of_them = 0;
+  store_ints(x, a);
+  for (int i = 0; i < LANES; i++) all_of_them += (uint32_t)x[i];
+  return (int32_t)all_of_them;
+#endif
 }
 
 /* Each lane of `sums` plus the products of its 4 unsigned bytes with the 4 signed ones of `four`, exactly, modulo 2^32.

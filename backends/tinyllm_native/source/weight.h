@@ -31,6 +31,7 @@ typedef struct {
   int32_t sparse;   /* whether some tile is multiplied in floats only */
   int32_t unused;
   int64_t rows, columns;
+  int64_t groups, blocks; /* of a row: how many groups, and how many blocks of 256 columns */
   const uint8_t *codes;   /* [tiles, cells, 64 * bits]; dense: [tiles, columns, 16] numbers */
   const void *scales;     /* [tiles, groups, 16] floats; with two levels bytes */
   const void *minima;     /* the same */
@@ -42,7 +43,6 @@ typedef struct {
 INLINE int64_t count_of(int64_t number, int64_t each) { return (number + each - 1) / each; }
 INLINE int64_t tiles_of(const weight *w) { return count_of(w->rows, LANES); }
 INLINE int64_t cells_of(const weight *w) { return count_of(w->columns, CELL); }
-INLINE int64_t groups_of(const weight *w) { return count_of(w->columns, w->group); }
 
 /* Tables as unsigned bytes: 128 is added, and taken off again as part of `zero`. */
 static const uint8_t TABLES[3][16] = {
@@ -89,13 +89,13 @@ INLINE void read_cell(int bits, int table, const uint8_t *cell, bytes quads[8]) 
 
 /* Scales of the rows of a tile in a group. */
 INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
-  int64_t at = (tile * groups_of(w) + group) * LANES;
+  int64_t at = (tile * w->groups + group) * LANES;
   switch (w->scaled) {
     case FLOAT32: return load((const float *)w->scales + at);
     case FLOAT16: return load_float16((const uint16_t *)w->scales + at);
     case BFLOAT16: return load_bfloat16((const uint16_t *)w->scales + at);
     default: {
-      int64_t block = tile * count_of(w->columns, 256) + group * w->group / 256;
+      int64_t block = tile * w->blocks + group * w->group / 256;
       floats factor = load_float16(w->supers + block * 2 * LANES);
       return multiply(factor, w->scaled == TWO_LEVELS ? load_unsigned_bytes((const uint8_t *)w->scales + at)
                                                       : load_signed_bytes((const int8_t *)w->scales + at));
@@ -103,14 +103,14 @@ INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
   }
 }
 INLINE floats minima_at(const weight *w, int64_t tile, int64_t group) {
-  int64_t at = (tile * groups_of(w) + group) * LANES;
+  int64_t at = (tile * w->groups + group) * LANES;
   if (!w->minimums) return zeros();
   switch (w->scaled) {
     case FLOAT32: return load((const float *)w->minima + at);
     case FLOAT16: return load_float16((const uint16_t *)w->minima + at);
     case BFLOAT16: return load_bfloat16((const uint16_t *)w->minima + at);
     default: {
-      int64_t block = tile * count_of(w->columns, 256) + group * w->group / 256;
+      int64_t block = tile * w->blocks + group * w->group / 256;
       floats factor = load_float16(w->supers + (block * 2 + 1) * LANES);
       return multiply(factor, load_unsigned_bytes((const uint8_t *)w->minima + at)); /* the factor is negative */
     }
