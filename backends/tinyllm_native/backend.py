@@ -19,6 +19,7 @@ class NativeBackend(Backend):
     device = "cpu"
     dtypes = frozenset({"float16", "bfloat16", "float32", "float64"})
     heads_first = True
+    reads_pages = True
     by_reference = True
     xp: Any = np
 

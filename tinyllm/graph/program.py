@@ -115,14 +115,15 @@ class Program:
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend
         reads those."""
+        gathering = [a for a in self._allocations.values() if not a.backend.reads_pages]
+        if not gathering:
+            return 0
         rows = [row[: -(-keys // page_size)] for row, keys in zip(block_table, kv_len.tolist(), strict=True)]
         several = [row for row in rows if len(row) > 1]
+        if not several:
+            return 0
         pages = {False: sum(map(len, several)), True: sum(len(row) for row in several if not neighbours(row))}
-        return (
-            sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in self._allocations.values())
-            if several
-            else 0
-        )
+        return sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in gathering)
 
     def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""

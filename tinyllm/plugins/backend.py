@@ -112,6 +112,9 @@ class Backend(ABC):
     """Pages of a cache `[P, H, page, D]` lie in memory head by head, so that a run of neighbouring pages is read in
     place. For libraries whose arrays are views that are written through; they get such pages by `from_numpy`."""
 
+    reads_pages: bool = False
+    """Its `paged_attention` reads pages wherever they lie, and gathers none."""
+
     @abstractmethod
     def from_numpy(self, array: np.ndarray) -> Any:
         """A native array of the same shape and dtype; may share memory. bfloat16 comes as `ml_dtypes.bfloat16`."""

@@ -7,16 +7,19 @@
 #if REGISTERS == 2
 #define MOST_ROWS 2
 #else
-#define MOST_ROWS 6
+#define MOST_ROWS 8
 #endif
 
-/* halves: groups have 16 columns, so that each half of a cell has a scale of its own. bits: of the numbers of codes. */
+/* halves: groups have 16 columns, so that each half of a cell has a scale of its own. bits: of the numbers of codes.
+   later: codes that are unpacked next, `later_bytes` a cell, asked for while these are multiplied; NULL: none. */
 INLINE void block(int limbs, int split, int halves, int bits, int rows, const unpacked *u, int64_t cells, int zero,
-                  int minimums, const cell_of_x *x, float *y, int64_t stride) {
+                  int minimums, const cell_of_x *x, float *y, int64_t stride, const uint8_t *later, int later_bytes) {
   floats sums[MOST_ROWS][PAIR];
   UNROLL for (int r = 0; r < rows; r++)
   UNROLL for (int t = 0; t < PAIR; t++) sums[r][t] = zeros();
   for (int64_t c = 0; c < cells; c++, u++, x++) {
+    for (int i = 0; later && i < later_bytes; i += 64) __builtin_prefetch(later + i, 0, 2);
+    if (later) later += later_bytes;
     for (int h = 0; h < (halves ? 2 : 1); h++) {
       const int from = 4 * h, to = halves ? from + 4 : 8;
       ints whole[MOST_ROWS][PAIR];
@@ -75,12 +78,14 @@ static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_
     }
 }
 
-#define ROWS(count)                                                                                             \
-  for (; row + count <= x->rows; row += count)                                                                  \
-    block(limbs, split, halves, bits, count, u, cells, zero, w->minimums, x->cells + row * cells, y + row * stride, stride);
+/* More rows at a time share what is read of the weight, and need more registers: three bytes use them up before. */
+#define ROWS(count)                                                                                              \
+  for (; row + count <= x->rows; row += count, later = NULL)                                                     \
+    block(limbs, split, halves, bits, count, u, cells, zero, w->minimums, x->cells + row * cells,                \
+          y + row * stride, stride, later, PAIR * 64 * w->bits);
 
-#if MOST_ROWS == 6
-#define AS_MANY ROWS(6) ROWS(4)
+#if MOST_ROWS == 8
+#define AS_MANY if (limbs == 1) ROWS(8) else ROWS(6) ROWS(4)
 #else
 #define AS_MANY
 #endif
@@ -97,6 +102,7 @@ void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles
   const int64_t cells = cells_of(w);
   unpack(w, first, tiles, shift, u);
   int64_t row = 0;
+  const uint8_t *later = first + 2 * PAIR <= tiles_of(w) ? w->codes + (first + PAIR) * cells * 64 * w->bits : NULL;
   const int by_halves = w->group < CELL;
 #if defined(MANY_ROWS)
   if (x->limbs == 3) {
