@@ -70,19 +70,24 @@ def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priorit
     ]
 
 
+def _attention(backend: str, taken: Supports, **more: Any) -> Kernel:
+    return _kernel(backend, "paged_attention", "paged_attention:paged_attention", taken, host=INDICES, **more)
+
+
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
     """`native`: a kernel in C; `rounded` takes the numbers of several rows of x as 8 bits. Products with quantized
-    weights serve numpy and torch as well, on the CPU."""
+    weights and attention over pages serve numpy and torch as well, on the CPU."""
     shared: dict[str, Any] = {"arrays": "host", "traceable": False}
     others = ("numpy", "torch") if _is_there() else ()
     return [
         *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
+        *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
         *(_kernel("native", op, f"pointwise:{op}") for op in POINTWISE),
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
         _kernel("native", "kv_append", "paged_attention:kv_append", supports.same_dtypes, host=("slots",)),
-        _kernel("native", "paged_attention", "paged_attention:paged_attention", host=INDICES),
+        _attention("native", supports.floats),
     ]

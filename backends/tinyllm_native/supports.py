@@ -19,10 +19,11 @@ def same_dtypes(call: Call) -> bool | str:
     return floats(call) if len(given) == 1 else f"floats of one dtype, got {' and '.join(sorted(given))}"
 
 
+def on_cpu(call: Call) -> bool | str:
+    """Arrays of other backends, on the CPU."""
+    return floats(call) if call.device == "cpu" else "for the CPU only"
+
+
 def packed(call: Call) -> bool | str:
     """Products on other backends' arrays: with a program's constants, on the CPU."""
-    if call.device != "cpu":
-        return "for the CPU only"
-    if not call.weights_packed:
-        return "packing at each call costs more than it gives"
-    return floats(call)
+    return on_cpu(call) if call.weights_packed else "packing at each call costs more than it gives"

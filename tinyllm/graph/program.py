@@ -3,9 +3,11 @@ call, where their backend gains by it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,6 +19,9 @@ from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
 from tinyllm.spec.scheme import QuantWeight
 
+Observe = Callable[[BoundNode, float], None]
+"""Told of each node that ran, and the seconds that it took; of a view that costs nothing 0."""
+
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
 
@@ -27,6 +32,8 @@ class Step(BoundNode):
 
     backend: Backend
     traceable: bool
+    run: Run | None = None
+    """The nodes that this step is one call of."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,13 @@ class Program:
             grown[name] = allocation.backend.from_numpy(new)
         return grown
 
-    def __call__(self, inputs: Mapping[str, np.ndarray], state: Pages) -> tuple[list[np.ndarray], Pages]:
-        """One step. `state` is emptied: its pages are written in place, and only the returned one holds them."""
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None
+    ) -> tuple[list[np.ndarray], Pages]:
+        """One step. `state` is emptied: its pages are written in place, and only the returned one holds them.
+
+        observe: told of every node, those of a linked run too. Each is waited for, so that the step takes longer.
+        """
         values = self._template.copy()
         for name, slot in self._inputs.items():
             values[slot] = inputs[name]
@@ -148,7 +160,8 @@ class Program:
         with ExitStack() as contexts:
             for backend in self._backends:
                 contexts.enter_context(backend.step_context())
-            for function, sources, targets, dead in self._calls:
+            calls = self._calls if observe is None else self._observed(observe)
+            for function, sources, targets, dead in calls:
                 result = function(*[values[i] for i in sources])
                 if isinstance(targets, int):
                     values[targets] = result
@@ -163,6 +176,31 @@ class Program:
                 owned = [a for n, a in updated.items() if self._allocations[n].backend is backend]
                 backend.synchronize(*owned, *(values[slot] for slot, home in self._outputs if home is backend))
             return [backend.to_numpy(values[slot]) for slot, backend in self._outputs], updated
+
+    def _observed(self, observe: Observe) -> list[Any]:
+        """The calls, each of which tells of its nodes."""
+
+        def timed(step: Step, *arrays: Any) -> Any:
+            linked = getattr(step.function, "timed", None)
+            if linked is not None and step.run is not None:
+                results, seconds = linked(*arrays)
+                for node, took in zip(step.run.nodes, seconds, strict=True):
+                    observe(node, took)
+                return results
+            if step.run is not None:
+                return step.run(*arrays, around=partial(_timed_node, step.backend, observe))
+            return _timed_node(step.backend, observe, step, arrays)
+
+        return [(partial(timed, step), *rest) for step, (_, *rest) in zip(self.steps, self._calls, strict=True)]
+
+
+def _timed_node(backend: Backend, observe: Observe, node: BoundNode, arrays: Sequence[Any]) -> Any:
+    start = time.perf_counter()
+    result = node.function(*arrays)
+    parts = result if isinstance(result, tuple) else (result,)
+    backend.synchronize(*(part for part in parts if _is_array(part)))
+    observe(node, time.perf_counter() - start)
+    return result
 
 
 def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
@@ -212,11 +250,14 @@ def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], 
     inputs = tuple(number for number in sources if number not in packed)
     outputs = tuple(number for step in steps for number in step.targets if number in read_later)
     backend = steps[0].backend
-    function = backend.link(Run(tuple(steps), inputs, outputs, packed))
+    run = Run(tuple(steps), inputs, outputs, packed)
+    function = backend.link(run)
     if function is None:
         return steps
     name = f"{steps[0].name} .. {steps[-1].name}"
-    return [Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, None, (), (), backend, False)]
+    return [
+        Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, None, (), (), backend, False, run)
+    ]
 
 
 def _is_array(value: Any) -> bool:

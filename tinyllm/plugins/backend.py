@@ -85,10 +85,12 @@ class Run:
     outputs: tuple[int, ...]
     constants: Mapping[int, Any]
 
-    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+    def __call__(self, *arrays: Any, around: Callable[[BoundNode, list[Any]], Any] | None = None) -> tuple[Any, ...]:
+        """around: runs a node on its arrays in the place of `node.function`."""
         values = dict(zip(self.inputs, arrays, strict=True)) | dict(self.constants)
         for node in self.nodes:
-            result = node.function(*[values[source] for source in node.sources])
+            given = [values[source] for source in node.sources]
+            result = around(node, given) if around else node.function(*given)
             values.update(zip(node.targets, result if node.several else (result,), strict=True))
         return tuple(values[number] for number in self.outputs)
 
@@ -144,7 +146,10 @@ class Backend(ABC):
 
     def link(self, run: Run) -> Callable[..., tuple[Any, ...]] | None:
         """One call for a run of a program's nodes, taking and giving what the run itself does; None where nothing is
-        gained by it. A library that compiles gives the compiled run."""
+        gained by it. A library that compiles gives the compiled run.
+
+        It may have a method `timed`, which gives what the call gives and the seconds of each node; otherwise whoever
+        observes a program sees the nodes run one by one."""
         return None
 
     def memory(self) -> Mapping[str, int]:
