@@ -56,16 +56,15 @@ SCHEMES = SOURCES[:-1]
 
 
 def pack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
-    """A weight `[N, K]` in tiles. A dense one keeps its dtype; a quantized one keeps its bits."""
+    """A weight `[N, K]` in tiles. A dense one keeps its dtype, also float32 of one that was expanded for 16-bit numbers;
+    a quantized one keeps its bits."""
     if isinstance(weight, QuantWeight):
         return _quantized(weight)
-    if weight.dtype.name != call.dtype("weight") and weight.dtype == np.float32:  # expanded, to be rounded once
-        weight = weight.astype(numpy_dtype(call.dtype("weight")))
     rows, columns = weight.shape
     tiles = -(-rows // LANES)
     form = _Format(0, scaled=DTYPES[weight.dtype.name], group=max(columns, 1))
     codes = np.zeros((tiles, columns, LANES), weight.dtype)
-    return _filled("dense", form, weight, None, None, weight.shape, weight.dtype, {"codes": codes})
+    return _filled("dense", form, weight, None, None, weight.shape, numpy_dtype(call.dtype("weight")), {"codes": codes})
 
 
 def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:

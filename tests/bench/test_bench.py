@@ -42,9 +42,9 @@ def test_rows_show_medians() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("torch" not in backends(), reason="needs kernels that round")
 def test_fast_kernels_hardly_change_perplexity(smollm2_path: Path) -> None:
-    """Under one part in a thousand, and the text is one that the model can predict."""
+    """Under one part in two hundred, and the text is one that the model can predict."""
     exact, fast = perplexity(smollm2_path, "torch", False), perplexity(smollm2_path, "torch", True)
-    assert 5 < exact < 60 and abs(fast / exact - 1) < 1e-3
+    assert 5 < exact < 60 and abs(fast / exact - 1) < 5e-3
 
 
 def test_whole_commands_are_timed_and_their_failures_told() -> None:

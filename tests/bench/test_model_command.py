@@ -13,7 +13,7 @@ from tinyllm.bench.model import Plan, Result
 from tinyllm.cli.bench_model import ratios
 from tinyllm.conformance.reports.machine import cores
 
-ON_NUMPY = ("bench", "model", "--backends", "numpy", "--model")
+ON_NUMPY = ("bench", "model", "--backends", "numpy", "--no-fast", "--model")
 
 
 @pytest.fixture

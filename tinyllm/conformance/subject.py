@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -32,8 +32,11 @@ BROKEN_SUPPORTS = "supports failed:"
 class Subject:
     """A kernel (None: the op's composition or reference on the backend's namespace) as a function of numpy arrays."""
 
-    def __init__(self, registry: Registry, backend: Backend, spec: OpSpec, kernel: Kernel | None) -> None:
-        self.registry, self.backend, self.spec, self.kernel = registry, backend, spec, kernel
+    def __init__(
+        self, registry: Registry, backend: Backend, spec: OpSpec, kernel: Kernel | None, before: Sequence[Kernel] = ()
+    ) -> None:
+        """before: kernels whose calls do not come to the reference."""
+        self.registry, self.backend, self.spec, self.kernel, self.before = registry, backend, spec, kernel, before
         self.host = kernel.host if kernel else spec.host
         """Inputs that stay numpy."""
         self.watch: AbstractContextManager[Any] = nullcontext()
@@ -77,7 +80,10 @@ class Subject:
             self.registry.check_dtypes(call, self.backend)
         except UnsupportedError as error:
             return str(error)
-        taken, _ = self._candidate(call, weights_packed)
+        taken, ways = self._candidate(call, weights_packed)
+        for kernel in self.before:
+            if not candidate(self.spec, kernel, ways, True, self.registry.left_out).reason:
+                return f"{kernel.id} takes it"
         return taken.reason if taken else ""
 
     def bind(self, call: Call) -> BoundKernel:
@@ -129,12 +135,14 @@ class Subject:
 
 
 def subjects(registry: Registry, backend: Backend, spec: OpSpec) -> list[Subject]:
-    """Every kernel of a backend for an op; where there is none, the reference, if the backend has a namespace for
-    it."""
+    """Every kernel of a backend for an op; where there is none, or none takes a call and the backend says so, the
+    reference, if the backend has a namespace for it."""
     own = registry.kernels(backend.name, spec.name)
     shared = registry.kernels(EVERY_CPU, spec.name) if backend.device == "cpu" else []
-    by_formula = [None] if not own and backend.xp is not None else []
-    return [Subject(registry, backend, spec, kernel) for kernel in (*own, *shared, *by_formula)]
+    found = [Subject(registry, backend, spec, kernel) for kernel in (*own, *shared)]
+    if backend.xp is not None and (not own or backend.by_reference):
+        found.append(Subject(registry, backend, spec, None, own))
+    return found
 
 
 def to_native(backend: Backend, value: Any) -> Any:

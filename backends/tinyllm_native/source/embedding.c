@@ -58,8 +58,16 @@ void embedding(const call *c, const worker *self) {
     if (!w) {
       memcpy(to, (const char *)c->at[TABLE] + row * c->size[TABLE_STRIDE], (size_t)(columns * size));
     } else if (!w->bits) {
-      const char *from = (const char *)w->codes + ((row / LANES) * columns * LANES + row % LANES) * size;
-      for (int64_t k = 0; k < columns; k++) memcpy(to + k * size, from + k * LANES * size, (size_t)size);
+      const int64_t at = row / LANES * columns * LANES + row % LANES;
+      for (int64_t k = 0; k < columns; k++) {
+        const int64_t number = at + k * LANES;
+        if (w->scaled == type) { /* bit by bit */
+          memcpy(to + k * size, w->codes + number * size, (size_t)size);
+        } else {
+          const float wide = read_float(w->codes, w->scaled, number);
+          write_floats(to, type, k, 1, &wide);
+        }
+      }
     } else if (type == OF_FLOAT32) {
       packed_row(w, row, (float *)to);
     } else {
