@@ -79,8 +79,8 @@ def plugin() -> Iterator[None]:
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("compiler", [True, False], ids=["compiler", "no compiler"])
 def test_the_package_of_the_page_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: bool) -> None:
-    """Built as pip builds it, and installed elsewhere: its kernel does the work, and is right in every dtype on numpy and
-    on torch. Without a compiler the package is there and brings none."""
+    """Built as pip builds it, and installed elsewhere: its kernel does the work, and is right in every dtype on numpy
+    and on torch. Without a compiler the package is there and brings none."""
     pytest.importorskip("setuptools")
     wheel = build(tmp_path / "project", "/usr/local/bin:/usr/bin:/bin" if compiler else "/nowhere")
     assert wheel.name.endswith("-none-any.whl") != compiler, wheel.name
