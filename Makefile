@@ -39,10 +39,10 @@ docs: install  ## the pages that are made from specs, schemes and cases
 	$(BIN)/python -m tinyllm.conformance.refused docs/refused.md
 
 install: $(VENV)/.dev $(BUILT)  ## everything that developing needs
-install-demo: $(VENV)/.demo $(BUILT)  ## what the demo needs
+install-demo: $(VENV)/.demo $(BUILT)  ## what the demo needs: tinyllm alone, without torch and mlx
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[torch,mlx]"
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

@@ -102,6 +102,8 @@ def test_the_page_tells_the_whole_contract() -> None:
         plugins.Oracle,
         plugins.Part,
         plugins.Command,
+        plugins.BoundNode,
+        plugins.Run,
     )
     told = [field.name for kind in (*made, plugins.Widened, plugins.ExpectedFailure) for field in fields(kind)]
     members = [name for kind in (plugins.Backend, plugins.Scheme) for name in vars(kind) if not name.startswith("_")]
