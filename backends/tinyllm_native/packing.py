@@ -11,9 +11,6 @@ from tinyllm_native.arrays import contiguous
 from tinyllm_native.library import run
 from tinyllm_native.records import DTYPES, HEADER, weight_of
 
-LAYOUT = "tiles16-cells32-1"
-"""The name of this layout, with its version."""
-
 LANES, CELL = 16, 32
 TWO_LEVELS, TWO_LEVELS_SIGNED = 3, 4
 NON_LINEAR, E2M1 = 1, 2
