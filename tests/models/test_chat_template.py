@@ -129,7 +129,7 @@ def test_a_folder_without_a_template_has_none_and_a_bad_one_is_refused(tmp_path:
 
 def test_gguf_templates(smollm2_path: Path) -> None:
     file = GgufFile(smollm2_path)
-    file.metadata["tokenizer.chat_template.rag"] = "R{{ eos_token }}"
+    file.metadata = {**file.metadata, "tokenizer.chat_template.rag": "R{{ eos_token }}"}
     template = templates_from_gguf(file)
     assert template is not None
     assert template.render(CHAT, template="rag") == "R<|im_end|>"

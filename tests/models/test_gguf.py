@@ -228,3 +228,13 @@ def test_the_real_file_dequantizes_as_ggml_says(smollm2_path: Path) -> None:
         assert np.array_equal(dense(np, weight, np.float32), expected if heads is None else unpermuted(expected, heads))
     assert len(checkpoint.tensor_names()) == 272
     assert checkpoint.config["rms_norm_eps"] == 1e-5
+
+
+def test_long_arrays_of_the_metadata_are_not_kept(smollm2_path: Path) -> None:
+    """They are read again each time, the same; short ones are one object."""
+    metadata = GgufFile(smollm2_path).metadata
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert len(tokens) == 49152 and tokens is not metadata["tokenizer.ggml.tokens"]
+    assert tokens == metadata["tokenizer.ggml.tokens"]
+    template = metadata["tokenizer.chat_template"]
+    assert template is metadata["tokenizer.chat_template"] and {*metadata} >= {"general.architecture"}

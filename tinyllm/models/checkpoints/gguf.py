@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,38 @@ class GgufTensor:
     nbytes: int
 
 
+LONG = 1024
+"""Elements from which on an array of the metadata is read whenever it is asked for, and not kept."""
+
+
+class Metadata(Mapping[str, Any]):
+    """Values by key. A vocabulary is tens of megabytes of strings, and asked for once or twice: such arrays are read
+    from the file each time."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._long: dict[str, Callable[[], list[Any]]] = {}
+
+    def add(self, key: str, value: Any, again: Callable[[], Any]) -> None:
+        """A value, and what reads it again."""
+        is_long = isinstance(value, list) and len(value) >= LONG
+        self._values[key] = None if is_long else value
+        if is_long:
+            self._long[key] = again
+
+    def __getitem__(self, key: str) -> Any:
+        return self._long[key]() if key in self._long else self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+
 class GgufFile:
     """A parsed GGUF file: `metadata` as plain Python values, `tensors` by name, `map` the bytes.
 
@@ -92,7 +127,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.map: mmap.mmap = map_file(path)
-        self.metadata: dict[str, Any] = {}
+        self.metadata: Mapping[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
         self._end = len(self.map)
         self._at = 0
@@ -153,17 +188,25 @@ class GgufFile:
         tensor_count, key_count = self._scalar(_U64, "tensor count"), self._scalar(_U64, "metadata count")
         self._check_count("tensor count", tensor_count, 24)
         self._check_count("metadata count", key_count, 13)
+        self.metadata = metadata = Metadata()
         for _ in range(key_count):
             key = self._string("metadata key")
-            if key in self.metadata:
+            if key in metadata:
                 raise self._fail(f"metadata key {key!r} is there twice")
-            self.metadata[key] = self._value(key, self._scalar(_U32, key))
+            kind = self._scalar(_U32, key)
+            again = partial(self._value_at, self._at, key, kind)
+            metadata.add(key, self._value(key, kind), again)
         self._read_tensor_table(tensor_count)
 
     def _check_count(self, what: str, count: int, least: int) -> None:
         """Refuses a count that the rest of the file cannot hold at `least` bytes each."""
         if count * least > self._end - self._at:
             raise self._fail(f"{what}: got {count}, more than the file's {self._end} bytes can hold")
+
+    def _value_at(self, start: int, key: str, kind: int) -> Any:
+        reader = copy(self)  # several threads may ask
+        reader._at = start
+        return reader._value(key, kind)
 
     def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
