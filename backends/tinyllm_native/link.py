@@ -111,7 +111,8 @@ class Linker:
             if number not in self._places or node.call is None:
                 raise NotLinked(f"{node.op}: {name}")
             kind = node.call.inputs[name]
-            assert kind is not None
+            if kind is None or not kind.shape:
+                raise NotLinked(f"{node.op}: {name}: {kind}")
             lead, *tail = kind.shape
             if any(isinstance(n, str) for n in tail) and name not in ("k_pages", "v_pages", "block_table"):
                 raise NotLinked(f"{node.op}: {name}: shape {kind.shape}")
@@ -146,9 +147,9 @@ class Linker:
     def new(self, node: BoundNode, place: int = 0) -> Value:
         """The array that a node makes."""
         number, kind = node.targets[place], node.types[place]
-        lead, *tail = kind.shape
-        if not all(isinstance(n, int) for n in tail) or kind.dtype not in DTYPES:
+        if not kind.shape or not all(isinstance(n, int) for n in kind.shape[1:]) or kind.dtype not in DTYPES:
             raise NotLinked(f"{node.op}: output {kind}")
+        lead, *tail = kind.shape
         columns = prod(int(n) for n in tail)
         stride = columns * numpy_dtype(kind.dtype).itemsize
         value = Value(0, self.size(lead), tuple(int(n) for n in tail), kind.dtype, stride)
@@ -225,7 +226,8 @@ class LinkedStep:
         for (place, what, axis), index in self._symbols.items():
             self._told[place].append((index, what, axis))
         self._seen: list[Any] = [lambda: None] * inputs
-        self._written = sorted(set(self._aliases.values()))
+        self._written = set(self._aliases.values())
+        self._apart = self._written | {place for place, what, _ in self._symbols if what == "strides"}
         self._run, self.names = library().tinyllm_run, [one[0] for one in linker.records]
         self._threads = thread_count()
 
@@ -278,11 +280,10 @@ class LinkedStep:
     def _take(self, place: int, given: list[np.ndarray]) -> None:
         """Note where an array lies that was not here at the step before, and what of its sizes matters."""
         array = given[place]
-        if place in self._written:
-            if not array.flags.writeable or array.strides[-1] != array.itemsize:
-                array = array.copy()
-        else:
+        if place not in self._apart:
             array = _ready(array)
+        elif array.strides[-1] != array.itemsize or (place in self._written and not array.flags.writeable):
+            array = array.copy()
         self._seen[place] = weakref.ref(given[place]) if array is given[place] else lambda: None
         given[place] = array
         self._pointers[place] = array.ctypes.data
@@ -291,7 +292,7 @@ class LinkedStep:
 
 
 def _ready(array: np.ndarray) -> np.ndarray:
-    """Indices as int32, and rows that are neighbours; pages may lie apart."""
+    """Indices as int32, and numbers that are neighbours."""
     if array.dtype.kind in "iu":
         array = array.astype(np.int32, copy=False)
-    return array if array.flags.c_contiguous or array.ndim == 4 else array.copy()
+    return array if array.flags.c_contiguous else array.copy()
