@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -202,11 +203,17 @@ class Linker:
                 self._free[key].append(place)
 
 
+def _nothing() -> None:
+    """What a reference gives where there is no array."""
+
+
 class LinkedStep:
     """Calls the library once for a whole run. Calls from several threads wait for one another."""
 
+    every: weakref.WeakSet[LinkedStep] = weakref.WeakSet()
+
     def __init__(self, linker: Linker) -> None:
-        self._kept, self._lock = linker.kept, threading.Lock()
+        self._kept = linker.kept
         self._outputs = linker.run.outputs
         self._aliases = {n: linker._places[source] for n, source in linker.aliases.items()}
         self._made = linker.made
@@ -225,11 +232,17 @@ class LinkedStep:
         self._told: list[list[tuple[int, str, int]]] = [[] for _ in range(inputs)]
         for (place, what, axis), index in self._symbols.items():
             self._told[place].append((index, what, axis))
-        self._seen: list[Any] = [lambda: None] * inputs
+        self._forget()
         self._written = set(self._aliases.values())
         self._apart = self._written | {place for place, what, _ in self._symbols if what == "strides"}
         self._run, self.names = library().tinyllm_run, [one[0] for one in linker.records]
         self._threads = thread_count()
+        self.every.add(self)
+
+    def _forget(self) -> None:
+        """Nothing was given yet, and nobody is calling: so it is in the child of a fork, where the threads that were
+        are gone."""
+        self._lock, self._seen = threading.Lock(), [_nothing] * len(self._told)
 
     def _symbol(self, symbol: Symbol) -> int:
         return self._symbols.setdefault(symbol, len(self._symbols))
@@ -284,11 +297,20 @@ class LinkedStep:
             array = _ready(array)
         elif array.strides[-1] != array.itemsize or (place in self._written and not array.flags.writeable):
             array = array.copy()
-        self._seen[place] = weakref.ref(given[place]) if array is given[place] else lambda: None
+        self._seen[place] = weakref.ref(given[place]) if array is given[place] else _nothing
         given[place] = array
         self._pointers[place] = array.ctypes.data
         for index, what, axis in self._told[place]:
             self._sizes[index] = getattr(array, what)[axis]
+
+
+def _forget_all() -> None:
+    for linked in LinkedStep.every:
+        linked._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def _ready(array: np.ndarray) -> np.ndarray:
