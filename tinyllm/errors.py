@@ -53,6 +53,10 @@ class CacheWarning(TinyllmWarning):
     """Something that could not be kept on disk, and is made again the next time."""
 
 
+class ThreadsWarning(TinyllmWarning):
+    """More threads than there are cores: taken as asked, and slower."""
+
+
 class ConfigError(TinyllmError):
     """A malformed configuration file or setting."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from math import prod
 from typing import Any
 
 from tinyllm.plugins import BoundNode, attention_factor
@@ -22,23 +23,43 @@ def _need(value: Value | None) -> Value:
     return value
 
 
+def _of_axes(value: Value | None, axes: int) -> Value:
+    """A value whose rows have so many axes: sizes of the records say no others."""
+    value = _need(value)
+    if len(value.tail) != axes:
+        raise NotLinked(f"rows of {len(value.tail)} axes")
+    return value
+
+
+def _by_last_axis(value: Value) -> Value:
+    """A value with a row for each place along all axes but the last."""
+    if len(value.tail) == 1:
+        return value
+    if not value.tail or value.stride != value.columns * value.itemsize:
+        raise NotLinked("rows that are none, or lie apart")
+    *several, last = value.tail
+    times = prod(several)
+    rows = value.rows * times if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * times)
+    return replace(value, rows=rows, tail=(last,), stride=last * value.itemsize)
+
+
 def _attribute(node: BoundNode, name: str) -> Any:
     return node.call.attributes[name] if node.call else None
 
 
 def _linear(b: Linker, node: BoundNode) -> None:
-    x, weight, bias = _need(b.source(node, "x")), b.weight(node), b.source(node, "bias")
+    x, weight, bias = _by_last_axis(_need(b.source(node, "x"))), b.weight(node), b.source(node, "bias")
     if weight is None:
         raise NotLinked("linear: a weight that is no constant")
     rows, columns = sizes_of(b.run.constants[node.sources[node.inputs.index("weight")]])
-    y = b.new(node)
+    y = _by_last_axis(b.new(node))
     limbs = LIMBS[node.kernel.rpartition(":")[2]]
     b.add("linear", [x, weight, bias, y], [x.rows, columns, rows, x.stride, y.stride, x.number, y.number, limbs])
 
 
 def _embedding(b: Linker, node: BoundNode) -> None:
-    ids, weight = _need(b.source(node, "ids")), b.weight(node)
-    table = None if weight is not None else _need(b.source(node, "weight"))
+    ids, weight = _of_axes(b.source(node, "ids"), 0), b.weight(node)
+    table = None if weight is not None else _of_axes(b.source(node, "weight"), 1)
     y = b.new(node)
     sizes: list[Size] = [ids.rows, y.columns, y.stride, y.number, table.stride if table else 0]
     b.add("embedding", [ids, weight, y, table], sizes)
@@ -48,6 +69,8 @@ def _pointwise(*names: str, eps: bool = False) -> Callable[[Linker, BoundNode], 
     def build(b: Linker, node: BoundNode) -> None:
         sources = [_need(b.source(node, name)) for name in names]
         y = b.new(node)
+        if eps:
+            sources[0], y = _by_last_axis(sources[0]), _by_last_axis(y)
         moving = sources[:1] if eps else sources  # a norm's weight has no rows
         if any((v.rows, v.columns) != (y.rows, y.columns) for v in moving):
             raise NotLinked(f"{node.op}: arrays that broadcast")
@@ -72,9 +95,9 @@ def _rope_angles(b: Linker, node: BoundNode) -> None:
 
 def _rope_rotate(b: Linker, node: BoundNode) -> None:
     x, cos, sin = (_need(b.source(node, name)) for name in ("x", "cos", "sin"))
-    heads, dim = x.tail
-    if cos.tail[:-1] != (1,) or cos.dtype != "float32":
-        raise NotLinked("rope_rotate: angles of each head")
+    heads, dim = _of_axes(x, 2).tail
+    if cos.tail[:-1] != (1,) or cos.rows != x.rows or cos.dtype != "float32":
+        raise NotLinked("rope_rotate: angles that each head has, or that rows share")
     y = b.new(node)
     sizes: list[Size] = [x.rows, x.columns, x.stride, y.stride, x.number, heads, dim, cos.tail[-1]]
     b.add("rope_rotate", [x, cos, sin, y], [*sizes, int(_attribute(node, "traditional")), cos.stride])
@@ -91,14 +114,14 @@ def _split(b: Linker, node: BoundNode) -> None:
 
 
 def _split_heads(b: Linker, node: BoundNode) -> None:
-    x, heads = _need(b.source(node, "x")), _attribute(node, "heads")
+    x, heads = _of_axes(b.source(node, "x"), 1), _attribute(node, "heads")
     dim = x.columns // sum(heads)
     for number, (start, end) in zip(node.targets, pairwise(accumulate(heads, initial=0)), strict=True):
         b.view(number, replace(x, tail=(end - start, dim), offset=x.offset + start * dim * x.itemsize))
 
 
 def _merge_heads(b: Linker, node: BoundNode) -> None:
-    x = _need(b.source(node, "x"))
+    x = _of_axes(b.source(node, "x"), 2)
     b.view(node.targets[0], replace(x, tail=(x.columns,)))
 
 

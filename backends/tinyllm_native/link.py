@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -117,7 +118,8 @@ class Linker:
             if number not in self._places or node.call is None:
                 raise NotLinked(f"{node.op}: {name}")
             kind = node.call.inputs[name]
-            assert kind is not None
+            if kind is None or not kind.shape:
+                raise NotLinked(f"{node.op}: {name}: {kind}")
             lead, *tail = kind.shape
             if any(isinstance(n, str) for n in tail) and name not in ("k_pages", "v_pages", "block_table"):
                 raise NotLinked(f"{node.op}: {name}: shape {kind.shape}")
@@ -152,9 +154,9 @@ class Linker:
     def new(self, node: BoundNode, place: int = 0) -> Value:
         """The array that a node makes."""
         number, kind = node.targets[place], node.types[place]
-        lead, *tail = kind.shape
-        if not all(isinstance(n, int) for n in tail) or kind.dtype not in DTYPES:
+        if not kind.shape or not all(isinstance(n, int) for n in kind.shape[1:]) or kind.dtype not in DTYPES:
             raise NotLinked(f"{node.op}: output {kind}")
+        lead, *tail = kind.shape
         columns = prod(int(n) for n in tail)
         stride = columns * numpy_dtype(kind.dtype).itemsize
         value = Value(0, self.size(lead), tuple(int(n) for n in tail), kind.dtype, stride)
@@ -207,11 +209,17 @@ class Linker:
                 self._free[key].append(place)
 
 
+def _nothing() -> None:
+    """What a reference gives where there is no array."""
+
+
 class LinkedStep:
     """Calls the library once for a whole run. Calls from several threads wait for one another."""
 
+    every: ClassVar[weakref.WeakSet[LinkedStep]] = weakref.WeakSet()
+
     def __init__(self, linker: Linker) -> None:
-        self._kept, self._lock = linker.kept, threading.Lock()
+        self._kept = linker.kept
         self._outputs = linker.run.outputs
         self._aliases = {n: linker._places[source] for n, source in linker.aliases.items()}
         self._made = linker.made
@@ -230,10 +238,18 @@ class LinkedStep:
         self._told: list[list[tuple[int, str, int]]] = [[] for _ in range(inputs)]
         for (place, what, axis), index in self._symbols.items():
             self._told[place].append((index, what, axis))
-        self._seen: list[Any] = [lambda: None] * inputs
-        self._written = sorted(set(self._aliases.values()))
+        self._forget()
+        self._written = set(self._aliases.values())
+        self._apart = self._written | {place for place, what, _ in self._symbols if what == "strides"}
         self._run, self._threads = library().tinyllm_run, thread_count()
         self._nodes, self._count = linker.nodes, len(linker.run.nodes)
+        self.every.add(self)
+
+    def _forget(self) -> None:
+        """Nothing was given yet, and nobody is calling: so it is in the child of a fork, where the threads that were
+        are gone."""
+        self._lock = threading.Lock()
+        self._seen: list[Callable[[], np.ndarray | None]] = [_nothing] * len(self._told)
 
     def _symbol(self, symbol: Symbol) -> int:
         return self._symbols.setdefault(symbol, len(self._symbols))
@@ -292,20 +308,28 @@ class LinkedStep:
     def _take(self, place: int, given: list[np.ndarray]) -> None:
         """Note where an array lies that was not here at the step before, and what of its sizes matters."""
         array = given[place]
-        if place in self._written:
-            if not array.flags.writeable or array.strides[-1] != array.itemsize:
-                array = array.copy()
-        else:
+        if place not in self._apart:
             array = _ready(array)
-        self._seen[place] = weakref.ref(given[place]) if array is given[place] else lambda: None
+        elif array.strides[-1] != array.itemsize or (place in self._written and not array.flags.writeable):
+            array = array.copy()
+        self._seen[place] = weakref.ref(given[place]) if array is given[place] else _nothing
         given[place] = array
         self._pointers[place] = array.ctypes.data
         for index, what, axis in self._told[place]:
             self._sizes[index] = getattr(array, what)[axis]
 
 
+def _forget_all() -> None:
+    for linked in LinkedStep.every:
+        linked._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
 def _ready(array: np.ndarray) -> np.ndarray:
-    """Indices as int32, and rows that are neighbours; pages may lie apart."""
+    """Indices as int32, and numbers that are neighbours."""
     if array.dtype.kind in "iu":
         array = array.astype(np.int32, copy=False)
-    return array if array.flags.c_contiguous or array.ndim == 4 else array.copy()
+    return array if array.flags.c_contiguous else array.copy()

@@ -8,6 +8,7 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+from tinyllm.errors import ThreadsWarning
 from tinyllm.plugins import invalid
 
 VARIABLE = "TINYLLM_NATIVE_THREADS"
@@ -29,9 +30,8 @@ def thread_count() -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise invalid("native", VARIABLE, f"a number from 1 to {MOST}", repr(text))
     if int(text) > cores():
-        warnings.warn(
-            f"{VARIABLE}={text}: more threads than the {cores()} cores that may be used: slower", stacklevel=2
-        )
+        told = f"{VARIABLE}={text}: more threads than the {cores()} cores that may be used: slower"
+        warnings.warn(told, ThreadsWarning, stacklevel=2)
     return int(text)
 
 

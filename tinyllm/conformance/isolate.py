@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tinyllm.conformance.checks.check import Plan
+from tinyllm.conformance.guard import ENVIRONMENT, damage
 from tinyllm.conformance.result import Outcome, Result
 from tinyllm.conformance.run import snippet
 from tinyllm.conformance.worker import LIST
@@ -106,7 +107,12 @@ class _Worker:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         command = [sys.executable, "-m", "tinyllm.conformance.worker", json.dumps(asdict(plan)), skip, str(write)]
         self._process = subprocess.Popen(
-            command, pass_fds=(write,), stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
+            command,
+            pass_fds=(write,),
+            stdin=subprocess.DEVNULL,
+            stdout=self._said,
+            stderr=self._said,
+            env=os.environ | ENVIRONMENT,
         )
         os.close(write)
         self._hung = False
@@ -151,5 +157,8 @@ class _Worker:
             else f"the process ended with code {code}"
         )
         self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip().splitlines()
+        text = self._said.read().decode(errors="replace").strip()
+        said, written = text.splitlines(), damage(text) if code < 0 else ""
+        if written:
+            return f"{written}: {how}"
         return how + (f": {said[-1]}" if said else "")

@@ -14,6 +14,7 @@ from typing import Any
 from tinyllm.conformance.checks.arrays import OP as ARRAYS
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect, trials
+from tinyllm.conformance.guard import free_arrays, guard_arrays
 from tinyllm.conformance.run import Runner
 from tinyllm.errors import TinyllmError, UnknownNameError
 from tinyllm.registry.registry import Registry, default_registry
@@ -45,6 +46,7 @@ def main(plan_json: str, skip: str, descriptor: str) -> None:
             checks = []
         print(json.dumps({"checks": len(checks)}), file=out)
         runner = Runner(registry, plan)
+        guard_arrays()
         for check in checks[int(skip) :]:
             about = {
                 "id": check.id,
@@ -56,7 +58,9 @@ def main(plan_json: str, skip: str, descriptor: str) -> None:
                 "aspect": check.aspect,
             }
             print(json.dumps({"start": about}), file=out)
-            print(json.dumps({"result": runner(check).to_json()}), file=out)
+            result = runner(check).to_json()
+            free_arrays()
+            print(json.dumps({"result": result}), file=out)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,11 @@ static void *work(void *of) {
   return NULL;
 }
 
-static void after_fork(void) { /* the child has the caller's thread alone */
+/* A fork waits for the run at hand, so that the child finds nothing half done: no scratch memory that is being replaced, no
+   lock of the allocator's that a thread holds which the child lacks. */
+static void before_fork(void) { pthread_mutex_lock(&one_run); }
+static void after_fork_here(void) { pthread_mutex_unlock(&one_run); }
+static void after_fork_in_child(void) { /* it has the caller's thread alone */
   signal_of fresh = SIGNAL;
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   one_run = mutex;
@@ -99,9 +103,11 @@ static void after_fork(void) { /* the child has the caller's thread alone */
   threads = 0;
 }
 
+static __attribute__((constructor)) void see_forks(void) {
+  pthread_atfork(before_fork, after_fork_here, after_fork_in_child);
+}
+
 static void start_threads(int wanted) {
-  static int forks_are_seen;
-  if (!forks_are_seen) forks_are_seen = !pthread_atfork(NULL, NULL, after_fork);
   while (threads + 1 < wanted) {
     birth *born = malloc(sizeof *born);
     pthread_t id;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from threading import Barrier
 
 from tinyllm.conformance.checks.check import Admitted, Check, Trial
@@ -38,6 +39,7 @@ def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
         examples = [make_example(trial.spec, case, dtype, seed) for seed in seeds]
         alone = [unwatched(example) for example in examples]
         together = Barrier(THREADS)
+        contexts = [copy_context() for _ in seeds]  # numpy keeps there who gives arrays their memory
 
         def call(thread: int) -> Verdict:
             together.wait()
@@ -50,6 +52,7 @@ def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
             return Verdict()
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return max(pool.map(call, range(THREADS)), key=lambda verdict: len(verdict.message))
+            verdicts = pool.map(lambda thread: contexts[thread].run(call, thread), range(THREADS))
+            return max(verdicts, key=lambda verdict: len(verdict.message))
 
     return trial.check(case.id, run, aspect="threads", subject=subject, dtype=dtype)

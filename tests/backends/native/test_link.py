@@ -1,0 +1,342 @@
+"""A run of nodes as one call of the library: the same bits as node by node, whatever goes in and whoever calls."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.catalogue.harness import registry
+from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
+from tests.graph.tiny import CONFIG, Tensors, forward
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+from tinyllm.graph.bind import bind
+from tinyllm.graph.graph import GraphBuilder
+from tinyllm.graph.program import Program
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.plugins import Affine, Int8, numpy_dtype
+from tinyllm.registry.registry import Registry
+from tinyllm.registry.selection import parse_selection
+
+pytest.importorskip("tinyllm_native.link")
+if not registry().probe("native").available:
+    pytest.skip("no native library", allow_module_level=True)
+
+from tinyllm_native.link import LinkedStep
+
+SCHEMES = {name: registry().plugins.schemes[name] for name in ("q4_1", "q8_0", "q6_k", "iq4_xs", "mxfp4")}
+SCHEMES |= {"affine4": Affine(4, 32), "affine3": Affine(3, 16), "int8": Int8(32)}
+WIDE = replace(CONFIG, hidden_size=256, intermediate_size=512, head_dim=64)
+"""Rows that blocks of 256 fit."""
+
+
+class Drawn(Tensors):
+    """Random tensors, those of matrices quantized by a scheme that may only be read."""
+
+    def __init__(self, config: DecoderConfig, scheme: Any) -> None:
+        super().__init__(decoder(config, registry().specs).tensors())
+        rng = np.random.default_rng(0)
+        for name, value in self.arrays.items():
+            if scheme is not None and any(part in name for part in QUANTIZED):
+                self.arrays[name] = scheme.draw(rng, value.shape)
+
+
+@cache
+def _apart() -> Registry:
+    """All that is installed, no kernel of which may be in a run."""
+    plugins = registry().plugins
+    kernels = [replace(k, traceable=False) for k in plugins.kernels]
+    return Registry(replace(plugins, kernels=kernels), registry().settings)
+
+
+def both(config: DecoderConfig = CONFIG, tensors: Tensors | None = None, **more: Any) -> tuple[Program, Program]:
+    """A program in runs, and the same one node by node."""
+    tensors = tensors or Drawn(config, None)
+    made = tuple(program("native", config, tensors, asked=asked, **more) for asked in (registry(), _apart()))
+    assert _runs(made[0]) and not _runs(made[1])
+    return made[0], made[1]
+
+
+def _runs(bound: Program) -> list[LinkedStep]:
+    return [step.function for step in bound.steps if isinstance(step.function, LinkedStep)]
+
+
+def inputs_of(chunk: Chunk) -> dict[str, np.ndarray]:
+    """What a program is given for a step of one sequence, in pages of 16."""
+    batch = vars(make_step([chunk], 16))
+    return batch | {"positions": batch["positions"][:, None]}
+
+
+def step(runner: ModelRunner, *chunks: Chunk) -> np.ndarray:
+    """Logits of a step."""
+    return runner.step(make_step(list(chunks), runner.page_size))
+
+
+def test_a_whole_model_is_one_call() -> None:
+    """Nothing of it is left outside."""
+    bound, apart = both()
+    assert [one.op for one in bound.steps] == ["run"] and len(apart.steps) > 20
+    views = {"split", "split_heads", "merge_heads"}
+    assert bound.steps[0].run is not None
+    assert [one.op for one in bound.steps[0].run.nodes] == [one.op for one in apart.steps]
+    assert len(_runs(bound)[0]._records) == sum(one.op not in views for one in apart.steps)
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [3, 4, 9], [*range(1, 10)]], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
+def test_a_run_gives_the_same_bits(cuts: list[int], dtype: str, tied: bool) -> None:
+    """Dense, with biases, in every way to cut a sequence into steps and pages."""
+    config = replace(CONFIG, tie_word_embeddings=tied)
+    linked, apart = both(config, dtype=dtype)
+    for size in (3, 16):
+        np.testing.assert_array_equal(logits(linked, IDS, cuts, size), logits(apart, IDS, cuts, size))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
+def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
+    config = replace(WIDE, tie_word_embeddings=tied, qkv_bias=not tied)
+    linked, apart = both(config, Drawn(config, scheme))
+    for cuts in ([], [3, 4, 9]):
+        np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))
+
+
+def test_a_run_that_rounds_gives_the_same_bits() -> None:
+    """The records name the kernel that was chosen, and rounding is seen."""
+    tensors = Drawn(WIDE, SCHEMES["q4_1"])
+    graph = decoder(WIDE, registry().specs)
+    chosen = parse_selection("native", "test")
+    linked, apart = (bind(graph, asked, chosen, tensors, fast=True) for asked in (registry(), _apart()))
+    assert any(kernel.endswith(":rounded") for kernel in linked.report.kernels.values())
+    given = logits(linked, IDS, [6])
+    np.testing.assert_array_equal(given, logits(apart, IDS, [6]))
+    assert (given != logits(both(WIDE, tensors)[0], IDS, [6])).any()
+
+
+def test_a_run_is_right() -> None:
+    """Against the model in float64: that linked and unlinked err alike would not be seen otherwise."""
+    tensors = Drawn(CONFIG, None)
+    np.testing.assert_allclose(
+        logits(both(CONFIG, tensors)[0], IDS, [4, 5]), forward(CONFIG, tensors, IDS), atol=TOLERANCE, rtol=0
+    )
+
+
+def test_sequences_side_by_side_in_a_pool_that_grows() -> None:
+    """Prefill, chunk and decode in one step; the pool moves to larger pages in between, and numbers of pages stay."""
+    given = []
+    for bound in both(WIDE, Drawn(WIDE, SCHEMES["q4_1"])):
+        runner = ModelRunner(bound, 6, 8)
+        rows = [step(runner, Chunk(IDS[:4], 0, [4]), Chunk(IDS[:7], 0, [1]))]
+        for pages, size in ((9, 8), (9, 16), (20, 32)):
+            runner.reserve(pages, size)
+            chunks = [Chunk([9, 9, pages], 0, [0], 3), Chunk(IDS[4:6], 4, [4], 2), Chunk([IDS[7]], 7, [1])]
+            rows += [step(runner, *chunks), step(runner, Chunk([IDS[8]], 8 if size > 8 else 7, [1]))]
+        given.append(np.concatenate(rows))
+    np.testing.assert_array_equal(given[0], given[1])
+
+
+def test_a_step_without_logits() -> None:
+    """No rows are wanted: none are given, and keys and values are there for the next step."""
+    for bound in both():
+        runner = ModelRunner(bound, 2, 16)
+        assert step(runner, Chunk(IDS[:-1], 0, [0], 0)).shape == (0, CONFIG.vocab_size)
+        last = step(runner, Chunk(IDS[-1:], len(IDS) - 1, [0]))
+        np.testing.assert_array_equal(last, logits(bound, IDS, [len(IDS) - 1])[-1:])
+
+
+def _chatter(bound: Program, seed: int) -> np.ndarray:
+    rng, runner, rows = np.random.default_rng(seed), ModelRunner(bound, 4, 16), []
+    cached = 0
+    for size in (7, 1, 1, 3, 1, 9, 1, 1):
+        rows.append(step(runner, Chunk(rng.integers(0, 61, size).tolist(), cached, [seed % 3, 3])))
+        cached += size
+    return np.concatenate(rows)
+
+
+def test_two_programs_from_several_threads() -> None:
+    """Each gives every thread what it gives alone, whose pages are whose own."""
+    programs = [both(WIDE, Drawn(WIDE, SCHEMES["q8_0"]))[0], both(CONFIG)[0]]
+    alone = [_chatter(bound, seed) for bound in programs for seed in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(_chatter, bound, seed) for _ in range(3) for bound in programs for seed in range(4)]
+        for number, future in enumerate(futures):
+            np.testing.assert_array_equal(future.result(), alone[number % 8])
+
+
+def test_pages_are_not_kept() -> None:
+    """When their owner drops them they are gone, and so are outputs: the step holds no reference."""
+    bound = both()[0]
+    state = bound.allocate(4, 16)
+    inputs = inputs_of(Chunk(IDS, 0, [2]))
+    (out,), state = bound(inputs, state)
+    (again,), state = bound(inputs, state)
+    np.testing.assert_array_equal(out, again)
+    seen = [weakref.ref(array) for array in (*state.values(), out.base, *inputs.values())]
+    del state, out, inputs
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * len(seen)
+
+
+def test_pages_that_are_read_only_are_copied() -> None:
+    """They stay as they are; what comes out holds the new rows."""
+    linked, apart = both()
+    inputs = inputs_of(Chunk(IDS, 0, [2]))
+    (wanted,), written = apart(inputs, apart.allocate(4, 16))
+    state = linked.allocate(4, 16)
+    given = dict(state)
+    for array in given.values():
+        array.flags.writeable = False
+    (out,), after = linked(inputs, state)
+    np.testing.assert_array_equal(out, wanted)
+    for name, array in given.items():
+        assert not array.any() and after[name] is not array
+        np.testing.assert_array_equal(after[name], written[name])
+
+
+def test_arrays_in_any_layout() -> None:
+    """Inputs and pages that are views of others are read, and pages written, as the numbers that they show."""
+    linked, apart = both()
+    plain = inputs_of(Chunk(IDS, 0, [2]))
+    strided = {name: np.repeat(array.astype(np.int64), 2, -1)[..., ::2] for name, array in plain.items()}
+    wanted, written = apart(plain, apart.allocate(4, 16))
+    for axis in range(4):
+        pages = {name: np.repeat(array, 2, axis) for name, array in linked.allocate(4, 16).items()}
+        cut = tuple(slice(None, None, 2 if n == axis else 1) for n in range(4))
+        given, after = linked(strided, {name: array[cut] for name, array in pages.items()})
+        np.testing.assert_array_equal(given[0], wanted[0])
+        for name, array in after.items():
+            np.testing.assert_array_equal(array, written[name])
+
+
+@pytest.mark.parametrize("axis", range(4))
+def test_pages_that_are_read_alone(axis: int) -> None:
+    """They are no state and lie as they like."""
+    g = GraphBuilder(registry().specs, "float32")
+    q = _norm(g, g.input("q", ("T", 4, 8), "float32"))
+    k_pages, v_pages = (g.state(name, (2, "page", 8)) for name in ("k", "v"))
+    kinds: dict[str, tuple[int | str, ...]] = {"q_start": ("B1",), "kv_len": ("B",), "block_table": ("B", "M")}
+    indices = [g.input(name, shape) for name, shape in kinds.items()]
+    graph = g.build(g.paged_attention(q, k_pages, v_pages, *indices))
+    rng = np.random.default_rng(0)
+    pages = {name: rng.standard_normal((3, 2, 4, 8)).astype(np.float32) for name in ("k", "v")}
+    inputs = {"q_start": [0, 2], "kv_len": [7], "block_table": [[2, 0]]}
+    given = {name: np.array(value, np.int32) for name, value in inputs.items()}
+    given["q"] = rng.standard_normal((2, 4, 8)).astype(np.float32)
+    cut = tuple(slice(None, None, 2 if n == axis else 1) for n in range(4))
+    strided = {name: np.repeat(array, 2, axis)[cut] for name, array in pages.items()}
+    chosen, weights = parse_selection("native", "test"), Tensors(graph.tensors())
+    linked, apart = (bind(graph, asked, chosen, weights) for asked in (registry(), _apart()))
+    assert _runs(linked)
+    for state in (pages, strided, pages):
+        np.testing.assert_array_equal(linked(given, {**state})[0][0], apart(given, {**pages})[0][0])
+
+
+X = ("T", 2, 8)
+"""Rows of two heads of eight numbers."""
+
+
+def _norm(g: GraphBuilder, x: Any, weight: str = "norm") -> Any:
+    return g.rms_norm(x, g.weight(weight, (x.type.shape[-1],)), eps=1e-5)
+
+
+def _unknown(g: GraphBuilder, x: Any) -> Any:
+    return g.add(g.silu(_norm(g, x)), x)
+
+
+def _turned(g: GraphBuilder, x: Any, positions: tuple[int | str, ...] = ("T", 1), **more: Any) -> Any:
+    x = _norm(g, x)
+    cos, sin = g.rope_angles(g.input("positions", positions), **({"dims": 8} | more))
+    return _norm(g, g.rope_rotate(x, cos, sin))
+
+
+def _part_as_output(g: GraphBuilder, x: Any) -> Any:
+    return g.split(_norm(g, x), sizes=(3, 5))[1]
+
+
+def _table(g: GraphBuilder, x: Any) -> Any:
+    ids = g.input("ids", ("T", 3))
+    return _norm(g, g.embedding(ids, g.weight("table", (5, 8))))
+
+
+def _made_table(g: GraphBuilder, x: Any) -> Any:
+    return _norm(g, g.embedding(g.input("ids", ("T",)), _norm(g, x)))
+
+
+def _parts(g: GraphBuilder, x: Any) -> Any:
+    first, second = g.split_heads(_norm(g, x), heads=(1, 3))
+    return g.add(g.merge_heads(first), g.merge_heads(g.split(second, sizes=(1, 2), axis=-2)[0]))
+
+
+GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
+    "an op without a record": (X, _unknown),
+    "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
+    "a norm of heads of a part": (("T", 40), lambda g, x: _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of")),
+    "a norm of one row": ((8,), lambda g, x: g.add(_norm(g, x), x)),
+    "a norm in four axes": (("T", 2, 3, 8), lambda g, x: g.add(_norm(g, x), x)),
+    "a product of one row": ((8,), lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
+    "a product of each head": (X, lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
+    "a sum with one row": (X, lambda g, x: g.add(_norm(g, x), g.weight("row", (8,)))),
+    "a sum of rows with one": (X, lambda g, x: g.add(_norm(g, x), g.weight("one", (1, 2, 8)))),
+    "a gate of one head": (X, lambda g, x: g.swiglu(_norm(g, x), g.weight("one", (1, 1, 8)))),
+    "angles": (X, _turned),
+    "angles of several positions": (X, lambda g, x: _turned(g, x, ("T", 2))),
+    "angles of a row": (("T", 8), lambda g, x: _turned(g, x, ("T",))),
+    "angles of one position": (X, lambda g, x: _turned(g, x, (1, 1))),
+    "angles of a part of a head": (X, lambda g, x: _turned(g, x, dims=4)),
+    "ids of two axes": (X, _table),
+    "a table that is made": (("N", 8), _made_table),
+    "a part as an output": (("T", 8), _part_as_output),
+    "parts": (("T", 16), _parts),
+    "rows split": (X, lambda g, x: _norm(g, g.split(_norm(g, x), sizes=(1, 1), axis=1)[1])),
+    "heads of each row": (X, lambda g, x: g.add(*g.split_heads(_norm(g, x), heads=(2, 2)))),
+    "heads merged in four axes": (("T", 3, 2, 8), lambda g, x: _norm(g, g.merge_heads(_norm(g, x)), "of")),
+    "heads merged to one row": ((2, 8), lambda g, x: _norm(g, g.merge_heads(_norm(g, x)), "of")),
+}
+"""Calls of other shapes than a decoder has: the shape of x, and what is made of it."""
+
+
+@pytest.mark.parametrize("strided", [False, True], ids=["whole", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_other_shapes_give_the_same_bits(name: str, dtype: str, strided: bool) -> None:
+    """Whether records say them or not; where they do not, the nodes run one by one."""
+    shape, build = GRAPHS[name]
+    g = GraphBuilder(registry().specs, dtype)
+    graph = g.build(build(g, g.input("x", shape, dtype)))
+    rng, sizes = np.random.default_rng(0), {"T": 6, "N": 5}
+    inputs = {}
+    for key, kind in graph.inputs.items():
+        full = tuple(n if isinstance(n, int) else sizes[n] for n in kind.shape)
+        ids = kind.dtype == "int32"
+        array = (rng.integers(0, 5, full) if ids else rng.standard_normal(full)).astype(numpy_dtype(kind.dtype))
+        inputs[key] = np.repeat(array, 2, -1)[..., ::2] if strided else array
+    weights = Tensors(graph.tensors())
+    chosen = parse_selection("native", "test")
+    linked, apart = (bind(graph, asked, chosen, weights) for asked in (registry(), _apart()))
+    assert len(apart.steps) > 1
+    for _ in range(2):
+        np.testing.assert_array_equal(linked(inputs, {})[0][0], apart(inputs, {})[0][0])
+
+
+def test_what_records_do_not_say_runs_node_by_node() -> None:
+    """An op that they lack keeps its run apart; one shape more of an op that they have does too."""
+
+    def steps(name: str) -> list[str]:
+        shape, build = GRAPHS[name]
+        g = GraphBuilder(registry().specs, "float32")
+        graph = g.build(build(g, g.input("x", shape, "float32")))
+        bound = bind(graph, registry(), parse_selection("native", "test"), Tensors(graph.tensors()))
+        return [one.op for one in bound.steps if one.op != "copy"]
+
+    assert steps("a sum of rows with one") == ["rms_norm", "add"]
+    assert steps("a part as an output") == ["rms_norm", "split"]
+    assert steps("angles") == steps("a norm of each head") == ["run"]
