@@ -53,8 +53,8 @@ SCHEMES = SOURCES[:-1]
 
 
 def pack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
-    """A weight `[N, K]` in tiles. A quantized one keeps its bits, a dense one its dtype: float32, if it was expanded for
-    products of 16-bit numbers."""
+    """A weight `[N, K]` in tiles. A quantized one keeps its bits, a dense one its dtype: that is float32 if it was
+    expanded for products of 16-bit numbers."""
     if isinstance(weight, QuantWeight):
         return _quantized(weight)
     rows, columns = weight.shape

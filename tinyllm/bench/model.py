@@ -146,11 +146,11 @@ def _as_folder(model: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 
 
-def perplexity(model: Path, backend: str, fast: bool) -> float:
-    """Perplexity of the bench text, in windows of 512 tokens: what `--fast` costs."""
+def perplexity(model: Path, backend: str, fast: bool, dtype: str | None = None) -> float:
+    """Perplexity of the bench text, in windows of 512 tokens: what `--fast` costs. dtype: of activations."""
     from tinyllm.llm import load
 
-    llm = load(model, backend, fast=fast)
+    llm = load(model, backend, fast=fast, dtype=dtype)
     ids = llm.tokenizer.encode((Path(__file__).parent / "text.txt").read_text(encoding="utf-8"))
     total, count = 0.0, 0
     for start in range(0, len(ids) - 1, 512):

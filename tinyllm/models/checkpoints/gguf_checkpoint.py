@@ -70,7 +70,11 @@ class GgufCheckpoint(Checkpoint):
         let_go(self.file.map)
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizer_from_gguf(self.file)
+        made = tokenizer_from_gguf(self.file)
+        self.release()
+        return made
 
     def chat_template(self) -> ChatTemplate | None:
-        return templates_from_gguf(self.file)
+        made = templates_from_gguf(self.file)
+        self.release()
+        return made
