@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -210,7 +210,7 @@ def _nothing() -> None:
 class LinkedStep:
     """Calls the library once for a whole run. Calls from several threads wait for one another."""
 
-    every: weakref.WeakSet[LinkedStep] = weakref.WeakSet()
+    every: ClassVar[weakref.WeakSet[LinkedStep]] = weakref.WeakSet()
 
     def __init__(self, linker: Linker) -> None:
         self._kept = linker.kept
@@ -242,7 +242,8 @@ class LinkedStep:
     def _forget(self) -> None:
         """Nothing was given yet, and nobody is calling: so it is in the child of a fork, where the threads that were
         are gone."""
-        self._lock, self._seen = threading.Lock(), [_nothing] * len(self._told)
+        self._lock = threading.Lock()
+        self._seen: list[Callable[[], Any]] = [_nothing] * len(self._told)
 
     def _symbol(self, symbol: Symbol) -> int:
         return self._symbols.setdefault(symbol, len(self._symbols))
