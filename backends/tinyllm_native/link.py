@@ -56,6 +56,10 @@ class Value:
         return DTYPES[self.dtype]
 
 
+KERNELS = ("native", "rounded")
+"""Names of the kernels that the library has; what others do is not said by records."""
+
+
 class NotLinked(Exception):
     """The run has something that records do not say."""
 
@@ -81,8 +85,8 @@ class Linker:
         for node in run.nodes:
             self._learn(node)
         for at, node in enumerate(run.nodes):
-            if node.op not in builders:
-                raise NotLinked(node.op)
+            if node.op not in builders or node.kernel not in [f"native/{node.op}:{name}" for name in KERNELS]:
+                raise NotLinked(node.kernel)
             builders[node.op](self, node)
             self._release(at)
 
