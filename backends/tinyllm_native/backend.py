@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.plugins import Backend, Run, numpy_dtype
+from tinyllm_native.find import find_library
 from tinyllm_native.library import library
 from tinyllm_native.threads import thread_count
 
@@ -57,4 +58,4 @@ class NativeBackend(Backend):
 
     def about(self) -> Mapping[str, str]:
         """The level in use, and the threads."""
-        return {"threads": str(thread_count())}
+        return {"level": find_library().level, "threads": str(thread_count())}

@@ -25,10 +25,6 @@ Size = int | tuple[Symbol, int]
 """A number, or a multiple of a size that a step tells."""
 
 
-OWN = ("native", "rounded")
-"""Names of the kernels that records stand for; others may serve this backend too."""
-
-
 @dataclass(frozen=True)
 class Value:
     """Rows `[rows, *tail]` in a slot: from `offset` bytes on, `stride` bytes from row to row; the numbers of a row are
@@ -60,6 +56,10 @@ class Value:
         return DTYPES[self.dtype]
 
 
+KERNELS = ("native", "rounded")
+"""Names of the kernels that the library has; what others do is not said by records."""
+
+
 class NotLinked(Exception):
     """The run has something that records do not say."""
 
@@ -86,7 +86,7 @@ class Linker:
         for node in run.nodes:
             self._learn(node)
         for at, node in enumerate(run.nodes):
-            if node.op not in builders or node.kernel not in (f"native/{node.op}:{name}" for name in OWN):
+            if node.op not in builders or node.kernel not in [f"native/{node.op}:{name}" for name in KERNELS]:
                 raise NotLinked(node.kernel)
             builders[node.op](self, node)
             self.nodes += [at] * (len(self.records) - len(self.nodes))
@@ -249,7 +249,7 @@ class LinkedStep:
         """Nothing was given yet, and nobody is calling: so it is in the child of a fork, where the threads that were
         are gone."""
         self._lock = threading.Lock()
-        self._seen: list[Callable[[], np.ndarray | None]] = [_nothing] * len(self._told)
+        self._seen: list[Callable[[], Any]] = [_nothing] * len(self._told)
 
     def _symbol(self, symbol: Symbol) -> int:
         return self._symbols.setdefault(symbol, len(self._symbols))

@@ -108,7 +108,9 @@ void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles
   if (x->limbs == 3) {
     if (number_bits(w) <= 4) {
       if (by_halves) BLOCKS(3, 0, 1, 4) else BLOCKS(3, 0, 0, 4)
-    } else if (by_halves) BLOCKS(3, 1, 1, DOT_BITS) else BLOCKS(3, 1, 0, DOT_BITS)
+    } else if (number_bits(w) <= DOT_BITS) {
+      if (by_halves) BLOCKS(3, 1, 1, DOT_BITS) else BLOCKS(3, 1, 0, DOT_BITS)
+    } else if (by_halves) BLOCKS(3, 1, 1, 8) else BLOCKS(3, 1, 0, 8)
   }
 #endif
   if (number_bits(w) > DOT_BITS) {

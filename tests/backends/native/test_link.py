@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.catalogue.harness import registry
+from tests.catalogue.harness import registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
 from tests.graph.tiny import CONFIG, Tensors, forward
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
@@ -22,7 +22,7 @@ from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
-from tinyllm.plugins import Affine, Int8, numpy_dtype
+from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import parse_selection
 
@@ -325,6 +325,23 @@ def test_other_shapes_give_the_same_bits(name: str, dtype: str, strided: bool) -
     assert len(apart.steps) > 1
     for _ in range(2):
         np.testing.assert_array_equal(linked(inputs, {})[0][0], apart(inputs, {})[0][0])
+
+
+@pytest.mark.parametrize("backend", ["native", "*"])
+def test_a_strangers_kernel_is_called(backend: str) -> None:
+    """Also where the library has one for the op: it was chosen, so it runs."""
+
+    def doubled(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.asarray(2 * (x + y))
+
+    stranger = Kernel(backend, "add", "doubled", lambda: doubled, priority=99)
+    g = GraphBuilder(registry().specs, "float32")
+    x = _norm(g, g.input("x", ("T", 8), "float32"))
+    graph, chosen, given = g.build(g.add(x, x)), parse_selection("native", "test"), {"x": np.ones((3, 8), np.float32)}
+    weights = Tensors(graph.tensors())
+    plain, strange = (bind(graph, asked, chosen, weights) for asked in (registry(), with_kernels(stranger)))
+    assert strange.report.kernels["add"] == f"{backend}/add:doubled"
+    np.testing.assert_array_equal(strange(given, {})[0][0], 2 * plain(given, {})[0][0])
 
 
 def test_what_records_do_not_say_runs_node_by_node() -> None:

@@ -106,6 +106,7 @@ def test_cores_are_those_that_affinity_and_quota_leave(monkeypatch: pytest.Monke
         monkeypatch.setattr(threads, "quota", lambda given=given: given)
         assert threads.cores() == min(given, 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
+    monkeypatch.setattr(threads, "quota", lambda: 500)
     assert threads.cores() == threads.MOST
 
 
