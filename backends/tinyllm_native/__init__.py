@@ -7,7 +7,7 @@ from typing import Any
 from tinyllm.errors import ConfigError
 from tinyllm.plugins import DENSE, Backend, BackendPlugin, Command, Kernel, Probe, Supports, hookimpl
 from tinyllm_native import supports
-from tinyllm_native.find import BUILD, find_library
+from tinyllm_native.find import BUILD, PORTABLE, find_library
 
 SCHEMES = (
     *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"),
@@ -19,18 +19,23 @@ LAYOUT = "tiles16-cells32-1"
 """How weights are packed, with its version; all levels read the same."""
 POINTWISE = ("add", "swiglu", "rms_norm", "softmax")
 VIEWS = ("split", "split_heads", "merge_heads")
+SCORE, SCORE_OF_PORTABLE = 40, 15
+"""Before torch's; without vector instructions torch and mlx are faster, and numpy is not."""
 FIRST = 30
 """Above the kernels of other backends."""
 
 
 def _probe() -> Probe:
     found = find_library()
-    return Probe(True, found.reason, score=40) if found.level else Probe(False, found.reason)
+    if not found.level:
+        return Probe(False, found.reason)
+    return Probe(True, found.reason, score=SCORE if found.level != PORTABLE else SCORE_OF_PORTABLE)
 
 
-def _is_there() -> bool:
+def _is_faster() -> bool:
+    """Whether other backends gain by these kernels here."""
     try:
-        return bool(find_library().level)
+        return find_library().level not in ("", PORTABLE)
     except ConfigError:  # a level of an unknown name, which whoever asks for the backend is told
         return False
 
@@ -79,7 +84,7 @@ def tinyllm_kernels() -> list[Kernel]:
     """`native`: a kernel in C; `rounded` takes the numbers of several rows of x as 8 bits. Products with quantized
     weights and attention over pages serve numpy and torch as well, on the CPU."""
     shared: dict[str, Any] = {"arrays": "host", "traceable": False}
-    others = ("numpy", "torch") if _is_there() else ()
+    others = ("numpy", "torch") if _is_faster() else ()
     return [
         *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),

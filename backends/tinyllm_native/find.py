@@ -14,6 +14,8 @@ from tinyllm.errors import BackendUnavailableError, ConfigError
 from tinyllm_native.builder.levels import LIBRARY, SOURCE, levels, library, machine, read_record, sources_hash
 
 VARIABLE = "TINYLLM_NATIVE_ISA"
+PORTABLE = "portable"
+"""The level that every processor has."""
 BUILD = "tinyllm native build"
 """What a user runs where there is no library, or one of other sources."""
 
@@ -53,7 +55,7 @@ def find_library(folder: Path = LIBRARY, source: Path = SOURCE) -> Found:
     if built.sources != sources_hash(source, machine()):
         return Found("", "its library was built from other sources than those installed")
     try:
-        opened = _open(library(folder, "portable"), built.sources)
+        opened = _open(library(folder, PORTABLE), built.sources)
     except _WrongLibraryError as error:
         return Found("", str(error))
     runs = opened.tinyllm_cpu_level()

@@ -13,7 +13,7 @@ static int limbs_for(const weight *w, int64_t rows, int limbs) {
 #else
   if (!w->bits || w->group % LANES || (w->group > CELL && w->group % CELL)) return 0;
 #if !defined(MANY_ROWS)
-  if (rows > 1 && limbs > 1) return 0;
+  if (rows > 1 && (limbs > 1 || number_bits(w) > DOT_BITS)) return 0;
 #endif
   (void)rows;
   return limbs;
