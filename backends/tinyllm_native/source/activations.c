@@ -56,8 +56,26 @@ INLINE void store_lowest(int8_t *to, ints x) {
     memcpy(to + i_ * sizeof narrow, &narrow, sizeof narrow);
   }
 }
+
+/* The bytes of a half's integers, and their sums. `limbs` is a constant where this is called. */
+INLINE void write_half(int limbs, int h, ints whole, cell_of_x *to) {
+  to->whole[h] = sum_of_ints(whole);
+  to->upper[h] = 0;
+  to->sums[h] = to->scale * (float)to->whole[h];
+  if (limbs == 1) {
+    store_lowest(to->limbs[2] + LANES * h, whole);
+    return;
+  }
+  ints low = lowest_byte(whole), rest = without(whole, low);
+  ints middle = lowest_byte(rest), high = without(rest, middle);
+  store_lowest(to->limbs[0] + LANES * h, high);
+  store_lowest(to->limbs[1] + LANES * h, middle);
+  store_lowest(to->limbs[2] + LANES * h, low);
+  to->upper[h] = sum_of_ints(high);
+}
+
 int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to) {
-  const float range = limbs == 3 ? 8323072.0f : limbs == 2 ? 32512.0f : 127.0f;
+  const float range = limbs == 3 ? 8323072.0f : 127.0f;
   int any = 0;
   for (int64_t c = 0; c < cells; c++, x += CELL, to++) {
     floats half[2] = {load(x), load(x + LANES)};
@@ -76,14 +94,8 @@ int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to) {
     to->scale = most / range;
     for (int h = 0; h < 2; h++) {
       ints whole = rounded(multiply(half[h], all(factor)));
-      ints low = lowest_byte(whole), rest = without(whole, low);
-      ints middle = lowest_byte(rest), high = without(rest, middle);
-      store_lowest(to->limbs[2] + LANES * h, low);
-      if (limbs > 1) store_lowest(to->limbs[1] + LANES * h, middle);
-      if (limbs > 2) store_lowest(to->limbs[0] + LANES * h, high);
-      to->whole[h] = sum_of_ints(whole);
-      to->upper[h] = limbs > 2 ? sum_of_ints(high) : 0;
-      to->sums[h] = to->scale * (float)to->whole[h];
+      if (limbs == 1) write_half(1, h, whole, to);
+      else write_half(3, h, whole, to);
     }
   }
   return any;

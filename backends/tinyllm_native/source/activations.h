@@ -18,8 +18,8 @@ typedef struct {
   uint32_t outliers;     /* bit i: column i is 0 among the integers, and multiplied in floats */
 } cell_of_x;
 
-/* Float32 numbers `[columns]`, padded with 0 to whole cells, as cells of integers of `limbs` bytes. Returns whether any
-   has outliers. */
+/* Float32 numbers `[columns]`, padded with 0 to whole cells, as cells of integers of `limbs` bytes, 3 or 1. Returns
+   whether any has outliers. */
 int to_cells(const float *x, int64_t cells, int limbs, cell_of_x *to);
 
 #endif

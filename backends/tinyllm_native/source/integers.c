@@ -54,7 +54,7 @@ INLINE void block(int limbs, int split, int halves, int bits, int rows, const un
         if (split) of_zero -= (uint32_t)(halves ? at->upper[h] : at->upper[0] + at->upper[1]) << 16;
         const float of_minimum = halves ? at->sums[h] : at->sums[0] + at->sums[1];
         UNROLL for (int t = 0; t < PAIR; t++) {
-          floats product = to_floats(less(whole[r][t], zero, (int32_t)of_zero));
+          floats product = to_floats(zero ? less(whole[r][t], zero, (int32_t)of_zero) : whole[r][t]);
           if (split) product = add(product, upper[r][t]);
           sums[r][t] = multiply_add(multiply(u->scales[h][t], all(at->scale)), product, sums[r][t]);
           if (minimums) sums[r][t] = multiply_add(u->minima[h][t], all(of_minimum), sums[r][t]);
@@ -98,7 +98,8 @@ static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_
 
 void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
   unpacked *u = (unpacked *)scratch;
-  const int shift = shift_of(w, w->bits, w->table), zero = w->zero + shift;
+  /* sums of single bytes are small: they need no shift, and most schemes above a minimum no zero then */
+  const int shift = x->limbs == 3 ? shift_of(w, w->bits, w->table) : 0, zero = w->zero + shift;
   const int64_t cells = cells_of(w);
   unpack(w, first, tiles, shift, u);
   int64_t row = 0;

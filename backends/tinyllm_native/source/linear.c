@@ -49,12 +49,13 @@ static void ready_rows(const call *c, const weight *w, ready *x, int64_t first, 
   for (int64_t r = first; r < last; r++) {
     float *numbers = (float *)x->numbers + r * padded;
     const char *row = (const char *)c->at[X] + r * c->size[X_STRIDE];
-    if (!w->order) {
+    if (x->numbers == c->at[X]) { /* as they are */
+    } else if (!w->order) {
       read_floats(row, (int)c->size[X_TYPE], w->columns, numbers);
     } else {
       for (int64_t k = 0; k < w->columns; k++) numbers[k] = read_float(row, (int)c->size[X_TYPE], w->order[k]);
     }
-    for (int64_t k = w->columns; k < padded; k++) numbers[k] = 0;
+    for (int64_t k = w->columns; k < padded; k++) numbers[k] = 0; /* there is no such column where x is read as it is */
     if (x->limbs)
       ((uint8_t *)x->outliers)[r] =
           (uint8_t)to_cells(numbers, padded / CELL, x->limbs, (cell_of_x *)x->cells + r * padded / CELL);
@@ -71,6 +72,8 @@ void linear(const call *c, const worker *self) {
   parts_of(rows, padded, begin);
   ready x = {rows, padded, limbs_for(w, rows, rows == 1 ? 3 : (int)c->size[LIMBS]), (float *)(memory + begin[0]),
              (cell_of_x *)(memory + begin[1]), (uint8_t *)(memory + begin[2])};
+  if (!w->order && padded == w->columns && c->size[X_TYPE] == OF_FLOAT32 && c->size[X_STRIDE] == 4 * padded)
+    x.numbers = c->at[X];
   if (rows == 1) {
     ready_rows(c, w, &x, 0, 1); /* by each thread for itself: quicker than to wait for another */
   } else {
@@ -83,10 +86,12 @@ void linear(const call *c, const worker *self) {
     for (int64_t tile = first; tile < first + piece && tile < tiles; tile += PAIR) {
       const int count = tile + 1 < tiles ? PAIR : 1;
       const int64_t outputs = c->size[OUTPUTS] - tile * LANES < PAIR * LANES ? c->size[OUTPUTS] - tile * LANES : PAIR * LANES;
-      float *y = (float *)tile_of_y;
+      const int in_place = outputs == PAIR * LANES && c->size[Y_TYPE] == OF_FLOAT32 && !c->at[BIAS];
+      float *y = in_place ? (float *)c->at[Y] + tile * LANES : (float *)tile_of_y;
       ready of = x;
       if (w->sparse && rows > 1 && (w->in_floats[tile] || (count > 1 && w->in_floats[tile + 1]))) of.limbs = 0;
-      multiply_tiles(w, &of, tile, count, y, PAIR * LANES, own);
+      multiply_tiles(w, &of, tile, count, y, in_place ? c->size[Y_STRIDE] / 4 : PAIR * LANES, own);
+      if (in_place) continue;
       for (int64_t r = 0; r < rows; r++, y += PAIR * LANES) {
         if (c->at[BIAS])
           for (int64_t i = 0; i < outputs; i++) y[i] += read_float(c->at[BIAS], (int)c->size[X_TYPE], tile * LANES + i);
