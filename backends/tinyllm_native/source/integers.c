@@ -54,7 +54,7 @@ INLINE void block(int limbs, int split, int halves, int bits, int rows, const un
         if (split) of_zero -= (uint32_t)(halves ? at->upper[h] : at->upper[0] + at->upper[1]) << 16;
         const float of_minimum = halves ? at->sums[h] : at->sums[0] + at->sums[1];
         UNROLL for (int t = 0; t < PAIR; t++) {
-          floats product = to_floats(zero ? less(whole[r][t], zero, (int32_t)of_zero) : whole[r][t]);
+          floats product = to_floats(limbs == 3 || zero ? less(whole[r][t], zero, (int32_t)of_zero) : whole[r][t]);
           if (split) product = add(product, upper[r][t]);
           sums[r][t] = multiply_add(multiply(u->scales[h][t], all(at->scale)), product, sums[r][t]);
           if (minimums) sums[r][t] = multiply_add(u->minima[h][t], all(of_minimum), sums[r][t]);
