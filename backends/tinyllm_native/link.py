@@ -73,7 +73,6 @@ class Linker:
         self.records: list[tuple[str, list[Value | int | None], list[Size], list[float]]] = []
         self.nodes: list[int] = []
         self.weights: dict[int, int] = {}
-        self.external: dict[int, int] = {}
         self.kept: list[Any] = []
         self.pointers: list[int] = [0] * len(run.inputs)
         self.temporaries: list[tuple[Size, int]] = []
