@@ -133,10 +133,11 @@ def test_projections_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
         ["gate_proj", "up_proj"],
         [],
     ]
+    bound = _bound("numpy")
     monkeypatch.setattr("tinyllm.graph.bind.merge_calls", lambda graph, source: graph)
     plain = program("numpy")
-    assert len(plain.steps) > len(_bound("numpy").steps)
-    np.testing.assert_allclose(logits(_bound("numpy"), IDS, []), logits(plain, IDS, []), atol=TOLERANCE, rtol=0)
+    assert len(plain.steps) > len(bound.steps)
+    np.testing.assert_allclose(logits(bound, IDS, []), logits(plain, IDS, []), atol=TOLERANCE, rtol=0)
 
 
 def test_only_weights_of_one_form_are_merged() -> None:

@@ -108,15 +108,19 @@ class Program:
         return tuple(sorted({a.state.dtype for a in self._allocations.values()}))
 
     def allocate(self, pages: int, page_size: int) -> Pages:
-        """Zeroed pages for every state: `[pages, *page_shape]`."""
+        """Zeroed pages for every state: `[pages, *page_shape]`. Those on the host lie in one block, which the operating
+        system holds in large pages of memory where it is large: attention reads it all at each step."""
         found: Pages = {}
+        in_one = [a for a in self._allocations.values() if a.backend.heads_first]
+        block = np.zeros(sum(pages * a.page_bytes(page_size) for a in in_one), np.uint8)
         for name, a in self._allocations.items():
             shape = (pages, *a.page_shape(page_size))
-            found[name] = (
-                a.backend.from_numpy(_pages(a, shape))
-                if a.backend.heads_first
-                else a.backend.zeros(shape, a.state.dtype)
-            )
+            if a.backend.heads_first:
+                size = pages * a.page_bytes(page_size)
+                own, block = block[:size], block[size:]
+                found[name] = a.backend.from_numpy(_by_head(own.view(numpy_dtype(a.state.dtype)), shape))
+            else:
+                found[name] = a.backend.zeros(shape, a.state.dtype)
         return found
 
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
@@ -208,7 +212,12 @@ def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
     dtype = numpy_dtype(allocation.state.dtype)
     if not allocation.backend.heads_first:
         return np.zeros(shape, dtype)
-    return np.zeros((shape[1], shape[0], *shape[2:]), dtype).swapaxes(0, 1)
+    return _by_head(np.zeros(prod(shape), dtype), shape)
+
+
+def _by_head(numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers as pages `[P, H, page, D]` that lie head by head."""
+    return numbers.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1)
 
 
 def _last_uses(steps: list[Step], kept: set[int]) -> list[tuple[int, ...]]:

@@ -273,12 +273,30 @@ static void attend_block(const call *c, const piece *p, int64_t first, const mem
                   i ? ones : m->kept, of_rows.sums, width, i < later->runs ? later->run_values[i] : NULL);
 }
 
-static void attend(const call *c, const piece *p, int64_t unit, const worker *self, const memory *m) {
-  const int64_t head = unit / p->parts, part = unit % p->parts, width = padded(c->size[VALUE_DIM]);
-  const int64_t blocks = count_of(p->end - p->begin, KEYS), size = floats_of_seen(c, p->rows);
-  const int64_t begin = p->begin + blocks * part / p->parts * KEYS;
-  int64_t end = p->begin + blocks * (part + 1) / p->parts * KEYS;
-  if (end > p->end) end = p->end;
+/* The keys of a unit of a piece, from its first on. */
+static void keys_of(const piece *p, int64_t unit, int64_t *begin, int64_t *end) {
+  const int64_t part = unit % p->parts, blocks = count_of(p->end - p->begin, KEYS);
+  *begin = p->begin + blocks * part / p->parts * KEYS;
+  *end = p->begin + blocks * (part + 1) / p->parts * KEYS;
+  if (*end > p->end) *end = p->end;
+}
+
+/* The first keys of a unit from a piece on. Returns 0 where there is no such unit. */
+static int find_unit(const call *c, piece p, int64_t blocks, int64_t unit, block_of_keys *b) {
+  int64_t begin, end;
+  while (unit >= p.unit + c->size[KV_HEADS] * p.parts)
+    if (!advance(c, blocks, &p)) return 0;
+  keys_of(&p, unit - p.unit, &begin, &end);
+  find_block(c, &p, (unit - p.unit) / p.parts, begin, end, b);
+  return 1;
+}
+
+/* coming: keys that this thread is likely to want next, asked for with the last of these. */
+static void attend(const call *c, const piece *p, int64_t unit, const block_of_keys *coming, const worker *self,
+                   const memory *m) {
+  const int64_t head = unit / p->parts, width = padded(c->size[VALUE_DIM]), size = floats_of_seen(c, p->rows);
+  int64_t begin, end;
+  keys_of(p, unit, &begin, &end);
   const seen of = seen_at(c, p->rows, p->parts > 1 ? (float *)self->shared + p->memory + unit * size : m->own_seen);
   memset(of.sums, 0, (size_t)(p->rows * width) * 4);
   memset(of.totals, 0, (size_t)(p->rows * LANES) * 4);
@@ -287,13 +305,11 @@ static void attend(const call *c, const piece *p, int64_t unit, const worker *se
   block_of_keys both[2], *at_hand = &both[0];
   find_block(c, p, head, begin, end, at_hand);
   for (int64_t first = begin; first < end; first += KEYS) {
-    block_of_keys *later = at_hand; /* the last asks for what is there already */
-    if (first + KEYS < end) {
-      later = at_hand == both ? &both[1] : both;
-      find_block(c, p, head, first + KEYS, end, later);
-    }
-    attend_block(c, p, first, m, &of, at_hand, later);
-    at_hand = later;
+    block_of_keys *next = at_hand == both ? &both[1] : both;
+    const int is_last = first + KEYS >= end;
+    if (!is_last) find_block(c, p, head, first + KEYS, end, next);
+    attend_block(c, p, first, m, &of, at_hand, is_last ? coming : next);
+    at_hand = next;
   }
   if (p->parts == 1)
     for (int64_t r = 0; r < p->rows; r++) finish(c, p, head, r, &of, 1, 0, of.sums + r * width);
@@ -308,7 +324,10 @@ void paged_attention(const call *c, const worker *self) {
   int is_one = advance(c, blocks, &p);
   for (int64_t unit = take(self); is_one; unit = take(self)) {
     while (is_one && unit >= p.unit + c->size[KV_HEADS] * p.parts) is_one = advance(c, blocks, &p);
-    if (is_one) attend(c, &p, unit - p.unit, self, &m);
+    if (!is_one) break;
+    block_of_keys coming;
+    if (!find_unit(c, p, blocks, unit + self->count, &coming)) find_unit(c, p, blocks, unit, &coming);
+    attend(c, &p, unit - p.unit, &coming, self, &m);
   }
   if (!p.memory) return;
   meet(self);
