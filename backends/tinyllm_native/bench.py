@@ -269,10 +269,9 @@ def _of_level(level: str, plan: Plan) -> Iterator[Speed]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        for line in process.stdout:
+        for line in process.stdout or ():
             yield Speed(**json.loads(line))
-        said = process.stderr.read().strip().splitlines()
+        said = process.stderr.read().strip().splitlines() if process.stderr else []
     if process.returncode:
         raise TinyllmError(f"native bench: {level}: {said[-1] if said else f'ended with code {process.returncode}'}")
 

@@ -1,7 +1,8 @@
 #include "activations.h"
 
-/* How many times the mean size of its cell a number may be. A cell of normal numbers has about 3; the error of a sum over
-   one cell is then at most so many halves of an ulp of the sum of the products' sizes, and a tenth of that in the mean. */
+/* How many times the mean size of its cell a number may be. A cell of normal numbers has about 3; the error of a sum
+   over one cell is then at most so many halves of an ulp of the sum of the products' sizes, and a tenth of that in
+   the mean. */
 #define STANDS_OUT 12.0f
 /* Sizes past which products of scales could leave float32. */
 #define SMALL 0x1p-90f

@@ -1,9 +1,9 @@
 /* Activations as integers: exact products with weights of few bits.
 
-   The numbers of a cell of 32 columns become integers of 24 bits relative to the largest of them, and those three signed
-   bytes, of which sums of products with codes are exact in 32 bits. What that rounds is half a step of the largest, so a
-   number that stands out from its cell is taken out of it, and so is what is not finite: those are multiplied in floats.
-   The fewer bytes of --fast round more, in the same way. */
+   The numbers of a cell of 32 columns become integers of 24 bits relative to the largest of them, and those three
+   signed bytes, of which sums of products with codes are exact in 32 bits. What that rounds is half a step of the
+   largest, so a number that stands out from its cell is taken out of it, and so is what is not finite: those are
+   multiplied in floats. The fewer bytes of --fast round more, in the same way. */
 #ifndef TINYLLM_ACTIVATIONS_H
 #define TINYLLM_ACTIVATIONS_H
 

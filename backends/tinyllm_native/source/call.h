@@ -32,7 +32,9 @@ INLINE void read_floats(const void *from, int dtype, int64_t count, float *to) {
   }
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES)
-    store(to + i, dtype == OF_FLOAT16 ? load_float16((const uint16_t *)from + i) : load_bfloat16((const uint16_t *)from + i));
+    store(to + i, dtype == OF_FLOAT16
+                      ? load_float16((const uint16_t *)from + i)
+                      : load_bfloat16((const uint16_t *)from + i));
   for (; i < count; i++) to[i] = read_float(from, dtype, i);
 }
 INLINE void write_floats(void *to, int dtype, int64_t at, int64_t count, const float *from) {

@@ -52,7 +52,8 @@ void embedding(const call *c, const worker *self) {
   const weight *w = c->at[WEIGHT];
   const int type = (int)c->size[TYPE], size = type == OF_FLOAT32 ? 4 : 2;
   const int64_t columns = c->size[COLUMNS];
-  for (int64_t r = c->size[ROWS] * self->index / self->count; r < c->size[ROWS] * (self->index + 1) / self->count; r++) {
+  const int64_t rows = c->size[ROWS], last = rows * (self->index + 1) / self->count;
+  for (int64_t r = rows * self->index / self->count; r < last; r++) {
     const int64_t row = ((const int32_t *)c->at[IDS])[r];
     char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
     if (!w) {

@@ -1,5 +1,5 @@
-/* Products in floats: of dense weights, of tiles with many zeros, of groups that no vector fits, and where integers gain
-   nothing. */
+/* Products in floats: of dense weights, of tiles with many zeros, of groups that no vector fits, and where integers
+   gain nothing. */
 #include "products.h"
 
 #if defined(TINYLLM_512)
@@ -61,8 +61,8 @@ void numbers_of_tile(const weight *w, int64_t tile, int64_t from, int64_t count,
   FILL(4, E2M1)
 }
 
-INLINE void block(int rows, int tiles, const float *numbers[SIDE_BY_SIDE], int64_t count, const float *x, int64_t columns,
-                  float *y, int64_t stride, int first) {
+INLINE void block(int rows, int tiles, const float *numbers[SIDE_BY_SIDE], int64_t count, const float *x,
+                  int64_t columns, float *y, int64_t stride, int first) {
   floats sums[MOST_ROWS][SIDE_BY_SIDE];
   UNROLL for (int r = 0; r < rows; r++)
   UNROLL for (int t = 0; t < tiles; t++) sums[r][t] = first ? zeros() : load(y + r * stride + t * LANES);
@@ -107,7 +107,8 @@ static void one_row(const weight *w, int64_t tile, const float *x, float *y) {
   store(y, add(add(sums[0], sums[2]), add(sums[1], sums[3])));
 }
 
-void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
+void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                     char *scratch) {
   if (!w->bits && x->rows == 1) {
     for (int t = 0; t < tiles; t++) one_row(w, first + t, x->numbers, y + t * LANES);
     return;

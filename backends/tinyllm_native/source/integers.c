@@ -67,7 +67,8 @@ INLINE void block(int limbs, int split, int halves, int bits, int rows, const un
 }
 
 /* Adds the products with what was taken out of the integers. */
-static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_of_x *x, const float *numbers, float *y) {
+static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_of_x *x, const float *numbers,
+                         float *y) {
   for (int64_t c = 0; c < cells; c++, u++, numbers += CELL)
     for (uint32_t columns = x[c].outliers; columns; columns &= columns - 1) {
       const int column = __builtin_ctz(columns), h = column / LANES;
@@ -96,7 +97,8 @@ static void add_outliers(const unpacked *u, int64_t cells, int zero, const cell_
     AS_MANY ROWS(2) ROWS(1)                                                           \
   }
 
-void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
+void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                       char *scratch) {
   unpacked *u = (unpacked *)scratch;
   /* sums of single bytes are small: they need no shift, and most schemes above a minimum no zero then */
   const int shift = x->limbs == 3 ? shift_of(w, w->bits, w->table) : 0, zero = w->zero + shift;

@@ -42,7 +42,9 @@ void linear_scratch(const call *c, int threads, int64_t *own, int64_t *shared) {
   (void)threads;
 }
 
-static int64_t tiles_of_a_piece(int64_t tiles, int threads) { return count_of(tiles, (int64_t)threads * PIECES * PAIR) * PAIR; }
+static int64_t tiles_of_a_piece(int64_t tiles, int threads) {
+  return count_of(tiles, (int64_t)threads * PIECES * PAIR) * PAIR;
+}
 
 static void ready_rows(const call *c, const weight *w, ready *x, int64_t first, int64_t last) {
   const int64_t padded = x->columns;
@@ -85,7 +87,7 @@ void linear(const call *c, const worker *self) {
     const int64_t first = at * piece;
     for (int64_t tile = first; tile < first + piece && tile < tiles; tile += PAIR) {
       const int count = tile + 1 < tiles ? PAIR : 1;
-      const int64_t outputs = c->size[OUTPUTS] - tile * LANES < PAIR * LANES ? c->size[OUTPUTS] - tile * LANES : PAIR * LANES;
+      const int64_t left = c->size[OUTPUTS] - tile * LANES, outputs = left < PAIR * LANES ? left : PAIR * LANES;
       const int in_place = outputs == PAIR * LANES && c->size[Y_TYPE] == OF_FLOAT32 && !c->at[BIAS];
       float *y = in_place ? (float *)c->at[Y] + tile * LANES : (float *)tile_of_y;
       ready of = x;

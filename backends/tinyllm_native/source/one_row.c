@@ -44,7 +44,8 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
   const cell_of_x *at = x->cells;
   floats sums = zeros();
   if ((w->sparse && w->in_floats[tile]) || w->group % LANES) {
-    for (int64_t c = 0; c < cells; c++) sums = add_columns(bits, table, w, tile, c, 0xffffffff, x->numbers + c * CELL, sums);
+    for (int64_t c = 0; c < cells; c++)
+      sums = add_columns(bits, table, w, tile, c, 0xffffffff, x->numbers + c * CELL, sums);
     return sums;
   }
   int64_t group = 0;
@@ -55,7 +56,8 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
     read_cell(bits, table, codes, quads);
     if (w->group >= CELL) {
       floats scale = scales_at(w, tile, group);
-      floats product = dot(bits, table, quads, 0, 8, at, zero, (int32_t)((uint32_t)at->whole[0] + (uint32_t)at->whole[1]),
+      const int32_t whole = (int32_t)((uint32_t)at->whole[0] + (uint32_t)at->whole[1]);
+      floats product = dot(bits, table, quads, 0, 8, at, zero, whole,
                            at->upper[0] + at->upper[1]);
       sums = multiply_add(multiply(scale, all(at->scale)), product, sums);
       if (w->minimums)

@@ -7,11 +7,12 @@
 typedef struct {
   op_function *run;
   op_scratch *scratch;  /* NULL: it wants none */
-  int64_t (*work)(const call *c); /* numbers it touches, for ops that one thread does alone where they are few; NULL: all
-                                     threads take part */
+  /* Numbers it touches, for ops that one thread does alone where they are few; NULL: all threads take part. */
+  int64_t (*work)(const call *c);
 } op;
 
-op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention;
+op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles,
+    kv_append, paged_attention;
 op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch;
 int64_t work_on_rows(const call *c);
 

@@ -25,7 +25,9 @@ static void codes_of(int format, const uint8_t *b, int part, uint8_t codes[CELL]
       case Q5_1: codes[i] = (uint8_t)(nibble(b + 8, i) | (b[4 + i / 8] >> i % 8 & 1) << 4); break;
       case Q8_0: codes[i] = (uint8_t)(b[2 + i] + 128); break;
       case Q2_K: codes[i] = b[16 + 32 * (part / 4) + i] >> 2 * (part % 4) & 3; break;
-      case Q3_K: codes[i] = (uint8_t)((b[32 + 32 * (part / 4) + i] >> 2 * (part % 4) & 3) | (b[i] >> part & 1) << 2); break;
+      case Q3_K:
+        codes[i] = (uint8_t)((b[32 + 32 * (part / 4) + i] >> 2 * (part % 4) & 3) | (b[i] >> part & 1) << 2);
+        break;
       case Q4_K: codes[i] = b[16 + 32 * (part / 2) + i] >> 4 * (part % 2) & 15; break;
       case Q5_K:
         codes[i] = (uint8_t)((b[48 + 32 * (part / 2) + i] >> 4 * (part % 2) & 15) | (b[16 + i] >> part & 1) << 4);
@@ -58,7 +60,8 @@ static void levels_of(int format, const uint8_t *b, int column, uint8_t *scale, 
     if (g < 4) {
       *scale = s[j] & 63, *minimum = s[4 + j] & 63;
     } else {
-      *scale = (uint8_t)((s[8 + j] & 15) | (s[j] >> 2 & 48)), *minimum = (uint8_t)((s[8 + j] >> 4) | (s[4 + j] >> 2 & 48));
+      *scale = (uint8_t)((s[8 + j] & 15) | (s[j] >> 2 & 48));
+      *minimum = (uint8_t)((s[8 + j] >> 4) | (s[4 + j] >> 2 & 48));
     }
   } else if (format == Q6_K) {
     *scale = b[192 + column / 16];
@@ -115,7 +118,8 @@ static void pack_scales(const call *c, const weight *w, int64_t tile) {
       }
       const block of = BLOCKS[format];
       const int64_t column = g * w->group;
-      const uint8_t *b = (const uint8_t *)c->at[SOURCE] + (row * (w->columns / of.columns) + column / of.columns) * of.bytes;
+      const uint8_t *b = (const uint8_t *)c->at[SOURCE] +
+                         (row * (w->columns / of.columns) + column / of.columns) * of.bytes;
       if (format == MXFP4) { /* 2^(e - 128), as the numbers of its codes are doubled */
         float scale = ldexpf(1.0f, b[0] - 128);
         memcpy(scales + to, &scale, 4);
@@ -152,8 +156,8 @@ static void pack_dense(const call *c, const weight *w, int64_t tile) {
   }
 }
 
-/* Whether zeros stand so thickly in some group of a row that what integers round there could be more than what the other
-   weights give. */
+/* Whether zeros stand so thickly in some group of a row that what integers round there could be more than what the
+   other weights give. */
 static int is_sparse(const weight *w, int64_t tile, const float *numbers) {
   for (int lane = 0; lane < LANES; lane++)
     for (int64_t c = 0; c < cells_of(w); c++) {

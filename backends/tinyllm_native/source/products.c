@@ -7,7 +7,8 @@ int64_t product_scratch(const weight *w) {
   return w->bits && in_integers > in_floats ? in_integers : in_floats;
 }
 
-void multiply_tiles(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch) {
+void multiply_tiles(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                    char *scratch) {
 #if defined(INTEGERS)
   if (x->limbs && x->rows == 1) {
     multiply_one_row(w, x, first, tiles, y);

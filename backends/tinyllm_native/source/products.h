@@ -28,8 +28,10 @@ void numbers_of_tile(const weight *w, int64_t tile, int64_t from, int64_t count,
 
 /* The parts of it, by how they multiply. */
 void multiply_one_row(const weight *w, const ready *x, int64_t first, int tiles, float *y);
-void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch);
-void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch);
+void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                       char *scratch);
+void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                     char *scratch);
 
 /* ---- what they share ---- */
 
@@ -52,7 +54,9 @@ INLINE ints dot4_of(int bits, int table, ints sums, bytes quad, int32_t four) {
 }
 
 /* An integer that wraps, times one that does, on all lanes. */
-INLINE ints less(ints a, int32_t zero, int32_t times) { return add_ints(a, all_ints((int32_t)(-(uint32_t)zero * (uint32_t)times))); }
+INLINE ints less(ints a, int32_t zero, int32_t times) {
+  return add_ints(a, all_ints((int32_t)(-(uint32_t)zero * (uint32_t)times)));
+}
 #endif
 
 /* The numbers of a column of a cell, from its codes. */

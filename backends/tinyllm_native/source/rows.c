@@ -181,9 +181,11 @@ void kv_append(const call *c, const worker *self) {
     for (int64_t h = 0; h < c->size[HEADS]; h++) {
       char *k = (char *)c->at[K_PAGES] + page * c->size[K_PAGE_STRIDE] + h * c->size[K_HEAD_STRIDE];
       char *v = (char *)c->at[V_PAGES] + page * c->size[V_PAGE_STRIDE] + h * c->size[V_HEAD_STRIDE];
-      memcpy(k + place * c->size[K_TOKEN_STRIDE], (const char *)c->at[K] + r * c->size[K_STRIDE] + h * c->size[DIM_BYTES],
+      memcpy(k + place * c->size[K_TOKEN_STRIDE],
+             (const char *)c->at[K] + r * c->size[K_STRIDE] + h * c->size[DIM_BYTES],
              (size_t)c->size[DIM_BYTES]);
-      memcpy(v + place * c->size[V_TOKEN_STRIDE], (const char *)c->at[V] + r * c->size[V_STRIDE] + h * c->size[V_DIM_BYTES],
+      memcpy(v + place * c->size[V_TOKEN_STRIDE],
+             (const char *)c->at[V] + r * c->size[V_STRIDE] + h * c->size[V_DIM_BYTES],
              (size_t)c->size[V_DIM_BYTES]);
     }
   }

@@ -27,7 +27,8 @@ typedef struct {
 
    arrays: of the first slots; temporaries have those that follow. sizes: of the step. seconds: filled with the time of
    each record where it is not NULL. Returns 0, or 1 where there is not enough memory. */
-EXPORT int tinyllm_run(const record *records, int count, void *const *arrays, int array_count, const temporary *temporaries,
+EXPORT int tinyllm_run(const record *records, int count, void *const *arrays, int array_count,
+                       const temporary *temporaries,
                        int temporary_count, const int64_t *sizes, int threads, double *seconds);
 
 #endif

@@ -90,8 +90,8 @@ static void *work(void *of) {
   return NULL;
 }
 
-/* A fork waits for the run at hand, so that the child finds nothing half done: no scratch memory that is being replaced, no
-   lock of the allocator's that a thread holds which the child lacks. */
+/* A fork waits for the run at hand, so that the child finds nothing half done: no scratch memory that is being
+   replaced, no lock of the allocator's that a thread holds which the child lacks. */
 static void before_fork(void) { pthread_mutex_lock(&one_run); }
 static void after_fork_here(void) { pthread_mutex_unlock(&one_run); }
 static void after_fork_in_child(void) { /* it has the caller's thread alone */

@@ -1,7 +1,7 @@
 /* Vectors of 16 lanes, whatever the processor's registers hold: one of 64 bytes, two of 32 or four of 16.
 
-   Kernels are written once on these types. Lanes are rows of a weight, columns of an output or neighbouring elements, so
-   that sums run down a lane in the same order at every level. */
+   Kernels are written once on these types. Lanes are rows of a weight, columns of an output or neighbouring elements,
+   so that sums run down a lane in the same order at every level. */
 #ifndef TINYLLM_VECTOR_H
 #define TINYLLM_VECTOR_H
 
@@ -58,8 +58,15 @@ INLINE floats add(floats a, floats b) { UNROLL EACH a.r[i_] += b.r[i_]; return a
 INLINE floats subtract(floats a, floats b) { UNROLL EACH a.r[i_] -= b.r[i_]; return a; }
 INLINE floats multiply(floats a, floats b) { UNROLL EACH a.r[i_] *= b.r[i_]; return a; }
 INLINE floats divide(floats a, floats b) { UNROLL EACH a.r[i_] /= b.r[i_]; return a; }
-INLINE floats multiply_add(floats a, floats b, floats c) { UNROLL EACH c.r[i_] = a.r[i_] * b.r[i_] + c.r[i_]; return c; }
-INLINE floats to_floats(ints a) { floats x; UNROLL EACH x.r[i_] = __builtin_convertvector(a.r[i_], float_register); return x; }
+INLINE floats multiply_add(floats a, floats b, floats c) {
+  UNROLL EACH c.r[i_] = a.r[i_] * b.r[i_] + c.r[i_];
+  return c;
+}
+INLINE floats to_floats(ints a) {
+  floats x;
+  UNROLL EACH x.r[i_] = __builtin_convertvector(a.r[i_], float_register);
+  return x;
+}
 INLINE ints add_ints(ints a, ints b) { UNROLL EACH a.r[i_] += b.r[i_]; return a; }
 INLINE ints shift_left(ints a, int bits) { UNROLL EACH a.r[i_] = a.r[i_] << bits; return a; }
 INLINE ints as_ints(floats a) { ints x; UNROLL EACH x.r[i_] = (int_register)a.r[i_]; return x; }

@@ -1,16 +1,17 @@
 /* A weight as it is packed: tiles of 16 rows, cells of 32 columns.
 
-   A cell holds codes, unsigned integers of 2 to 8 bits. The number at a row and column is `scale * (number of the code -
-   zero) + minimum`, scale and minimum being those of the row and of the group that the column is in; the number of a
-   code is the code itself, or what a table of 16 says. Codes lie in planes, so that a plane's vectors hold four
+   A cell holds codes, unsigned integers of 2 to 8 bits. The number at a row and column is `scale * (number of the code
+   - zero) + minimum`, scale and minimum being those of the row and of the group that the column is in; the number of
+   a code is the code itself, or what a table of 16 says. Codes lie in planes, so that a plane's vectors hold four
    neighbouring columns of each row at a lane, a quad:
 
      nibbles  256 bytes: vector i has quad i in its lower halves and quad i + 4 in the upper ones
      pairs    128 bytes: vector i has quads i, i + 2, i + 4 and i + 6, from the lowest bits
      bits      64 bytes: quad i in bit i
 
-   2 bits are pairs; 3 pairs and bits; 4 nibbles; 5 nibbles and bits; 6 nibbles and pairs; 8 bits 8 vectors of bytes. Scales
-   of a group lie side by side for the rows of a tile. Dense weights have no cells: a column of a tile is 16 numbers. */
+   2 bits are pairs; 3 pairs and bits; 4 nibbles; 5 nibbles and bits; 6 nibbles and pairs; 8 bits 8 vectors of bytes.
+   Scales of a group lie side by side for the rows of a tile. Dense weights have no cells: a column of a tile is 16
+   numbers. */
 #ifndef TINYLLM_WEIGHT_H
 #define TINYLLM_WEIGHT_H
 
@@ -35,7 +36,7 @@ typedef struct {
   const uint8_t *codes;   /* [tiles, cells, 64 * bits]; dense: [tiles, columns, 16] numbers */
   const void *scales;     /* [tiles, groups, 16] floats; with two levels bytes */
   const void *minima;     /* the same */
-  const uint16_t *supers; /* with two levels, float16 [tiles, columns / 256, 2, 16]: factors of scales and of minimums */
+  const uint16_t *supers; /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums */
   const uint8_t *in_floats; /* [tiles]: 1 where weights of 0 stand so thickly that integers would not be exact */
   const int32_t *order;   /* the input of each column, or NULL */
 } weight;
