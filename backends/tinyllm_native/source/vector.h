@@ -148,44 +148,36 @@ INLINE floats load_float16(const uint16_t *from) {
 #endif
   return x;
 }
-INLINE floats load_signed_bytes(const int8_t *from) {
+/* 16 bytes as floats; `extend` names what widens them in the instruction sets that have it. */
 #if defined(TINYLLM_512)
-  floats x;
-  __m512 wide = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
-  memcpy(&x, &wide, sizeof x);
-  return x;
-#elif defined(TINYLLM_LEVEL_AVX2)
-  floats x;
-  for (int i = 0; i < 2; i++) {
-    __m256 wide = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(from + 8 * i))));
-    memcpy(&x.r[i], &wide, 32);
+#define BYTES_AS_FLOATS(name, byte, extend)                                                                  \
+  INLINE floats name(const byte *from) {                                                                     \
+    floats x;                                                                                                \
+    __m512 wide = _mm512_cvtepi32_ps(_mm512_cvt##extend##_epi32(_mm_loadu_si128((const void *)from)));       \
+    memcpy(&x, &wide, sizeof x);                                                                             \
+    return x;                                                                                                \
   }
-  return x;
-#else
-  float wide[LANES];
-  for (int i = 0; i < LANES; i++) wide[i] = from[i];
-  return load(wide);
-#endif
-}
-INLINE floats load_unsigned_bytes(const uint8_t *from) {
-#if defined(TINYLLM_512)
-  floats x;
-  __m512 wide = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)from)));
-  memcpy(&x, &wide, sizeof x);
-  return x;
 #elif defined(TINYLLM_LEVEL_AVX2)
-  floats x;
-  for (int i = 0; i < 2; i++) {
-    __m256 wide = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(from + 8 * i))));
-    memcpy(&x.r[i], &wide, 32);
+#define BYTES_AS_FLOATS(name, byte, extend)                                                                  \
+  INLINE floats name(const byte *from) {                                                                     \
+    floats x;                                                                                                \
+    for (int i = 0; i < 2; i++) {                                                                            \
+      __m128i eight = _mm_loadl_epi64((const void *)(from + 8 * i));                                         \
+      __m256 wide = _mm256_cvtepi32_ps(_mm256_cvt##extend##_epi32(eight));                                   \
+      memcpy(&x.r[i], &wide, 32);                                                                            \
+    }                                                                                                        \
+    return x;                                                                                                \
   }
-  return x;
 #else
-  float wide[LANES];
-  for (int i = 0; i < LANES; i++) wide[i] = from[i];
-  return load(wide);
+#define BYTES_AS_FLOATS(name, byte, extend)                                                                  \
+  INLINE floats name(const byte *from) {                                                                     \
+    float wide[LANES];                                                                                       \
+    for (int i = 0; i < LANES; i++) wide[i] = from[i];                                                       \
+    return load(wide);                                                                                       \
+  }
 #endif
-}
+BYTES_AS_FLOATS(load_signed_bytes, int8_t, epi8)
+BYTES_AS_FLOATS(load_unsigned_bytes, uint8_t, epu8)
 
 INLINE uint16_t to_float16(float number) {
 #if defined(TINYLLM_LEVEL_NEON)
