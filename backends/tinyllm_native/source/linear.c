@@ -58,6 +58,9 @@ static void ready_rows(const call *c, const weight *w, ready *x, int64_t first, 
       for (int64_t k = 0; k < w->columns; k++) numbers[k] = read_float(row, (int)c->size[X_TYPE], w->order[k]);
     }
     for (int64_t k = w->columns; k < padded; k++) numbers[k] = 0; /* there is no such column where x is read as it is */
+#if defined(HALVES)
+    if (x->halves) to_halves(numbers, padded, (uint16_t *)x->halves + r * padded);
+#endif
     if (x->limbs)
       ((uint8_t *)x->outliers)[r] =
           (uint8_t)to_cells(numbers, padded / CELL, x->limbs, (cell_of_x *)x->cells + r * padded / CELL);
@@ -73,7 +76,10 @@ void linear(const call *c, const worker *self) {
   int64_t begin[3];
   parts_of(rows, padded, begin);
   ready x = {rows, padded, limbs_for(w, rows, rows == 1 ? 3 : (int)c->size[LIMBS]), (float *)(memory + begin[0]),
-             (cell_of_x *)(memory + begin[1]), (uint8_t *)(memory + begin[2])};
+             (cell_of_x *)(memory + begin[1]), (uint8_t *)(memory + begin[2]), NULL};
+#if defined(HALVES)
+  if (!w->bits && rows > 1 && c->size[LIMBS] == 1) x.halves = (uint16_t *)x.cells; /* there are none of a dense weight */
+#endif
   if (!w->order && padded == w->columns && c->size[X_TYPE] == OF_FLOAT32 && c->size[X_STRIDE] == 4 * padded)
     x.numbers = c->at[X];
   if (rows == 1) {

@@ -19,5 +19,11 @@ void multiply_tiles(const weight *w, const ready *x, int64_t first, int tiles, f
     return;
   }
 #endif
+#if defined(HALVES)
+  if (x->halves) {
+    multiply_halves(w, x, first, tiles, y, stride, scratch);
+    return;
+  }
+#endif
   multiply_floats(w, x, first, tiles, y, stride, scratch);
 }

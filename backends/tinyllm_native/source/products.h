@@ -14,6 +14,7 @@ typedef struct {
   const float *numbers;   /* [rows, columns] */
   const cell_of_x *cells; /* [rows, columns / 32] */
   const uint8_t *outliers; /* [rows]: whether some cell has any */
+  const uint16_t *halves;  /* [rows, columns] in bfloat16; NULL: products are not in those */
 } ready;
 
 /* Bytes of scratch memory that a thread's products with a weight want. */
@@ -32,6 +33,12 @@ void multiply_integers(const weight *w, const ready *x, int64_t first, int tiles
                        char *scratch);
 void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
                      char *scratch);
+#if defined(TINYLLM_LEVEL_AVX512VNNI)
+#define HALVES
+void multiply_halves(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch);
+/* Numbers rounded to bfloat16: `count` of them, a multiple of 16. */
+void to_halves(const float *from, int64_t count, uint16_t *to);
+#endif
 
 /* ---- what they share ---- */
 
