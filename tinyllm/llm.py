@@ -32,6 +32,8 @@ from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.registry.registry import Registry, default_registry
+from tinyllm.registry.selection import Selection
+from tinyllm.settings.general import KV_CACHE_DTYPES
 from tinyllm.spec.attribute_checks import integer
 
 CACHE_TOKENS = 16384
@@ -60,6 +62,7 @@ def load(
     *,
     dtype: str | None = None,
     fast: bool | None = None,
+    kv_cache_dtype: str | None = None,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> LLM:
@@ -70,7 +73,9 @@ def load(
             (`smollm2`).
         backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
         dtype: of activations and unquantized weights; None: what suits the device.
-        fast: allow kernels that round activations or scales.
+        fast: allow kernels that round activations or scales, and a cache of fewer bits where the backend gains by it.
+        kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
+            or with `fast` what the backend likes best.
         progress: called with (weights bound, weights in all).
 
     Raises:
@@ -85,12 +90,24 @@ def load(
     if dtype not in main.dtypes:
         expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
         raise invalid("load", "dtype", expected, repr(dtype))
-    graph = decoder(config, registry.specs, dtype)
+    graph = decoder(config, registry.specs, dtype, _kv_cache_dtype(kv_cache_dtype, fast, selection, registry))
     skipped = check_tensors(checkpoint, graph.tensors())
     limit = registry.settings["cache_size"].value
     files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
     program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry)
+
+
+def _kv_cache_dtype(given: str | None, fast: bool | None, selection: Selection, registry: Registry) -> str:
+    """The dtype of the cache; empty for that of the model."""
+    setting = registry.settings["kv_cache_dtype"]
+    dtype = setting.value if given is None else given
+    if dtype not in KV_CACHE_DTYPES:
+        raise invalid("load", "kv_cache_dtype", f"one of {', '.join(KV_CACHE_DTYPES)}", repr(dtype))
+    if dtype != "auto":
+        return str(dtype)
+    rounds = registry.settings["fast"].value if fast is None else fast
+    return registry.backend_for("paged_attention", selection).fast_kv_cache_dtype if rounds else ""
 
 
 class LLM:

@@ -61,13 +61,13 @@ def tinyllm_commands() -> list[Command]:
 def _kernel(
     backend: str, op: str, path: str, taken: Supports | None = supports.floats, name: str = "native", **more: Any
 ) -> Kernel:
-    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=2, **more)
+    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=3, **more)
 
 
 def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priority: int, **more: Any) -> list[Kernel]:
-    more |= {"prepare": "tinyllm_native.packing:pack", "layout": LAYOUT}
-    rounded: dict[str, Any] = {"priority": priority + 1, "exact": False, "schemes": SCHEMES}
-    exact: dict[str, Any] = {"priority": priority, "schemes": schemes}
+    more |= {"prepare": "tinyllm_native.packing:pack", "layout": LAYOUT, "schemes": schemes}
+    rounded: dict[str, Any] = {"priority": priority + 1, "exact": False}
+    exact: dict[str, Any] = {"priority": priority}
     return [
         _kernel(backend, "linear", "linear:linear", taken, **exact, **more),
         _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **rounded, **more),
@@ -93,6 +93,6 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
-        _kernel("native", "kv_append", "paged_attention:kv_append", supports.same_dtypes, host=("slots",)),
+        _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
     ]

@@ -22,6 +22,7 @@ class NativeBackend(Backend):
     heads_first = True
     reads_pages = True
     by_reference = True
+    fast_kv_cache_dtype = "float16"
     xp: Any = np
 
     def __init__(self) -> None:

@@ -131,11 +131,9 @@ def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
 
 def _kv_append(b: Linker, node: BoundNode) -> None:
     k_pages, v_pages, k, v, slots = (_need(b.source(node, n)) for n in ("k_pages", "v_pages", "k", "v", "slots"))
-    if not k.dtype == v.dtype == k_pages.dtype == v_pages.dtype:
-        raise NotLinked("kv_append: dtypes differ")
     heads, dim = k.tail
     page = b.of_array(node, "k_pages", "shape", 2)
-    sizes: list[Size] = [k.rows, k.columns, heads, page, dim * k.itemsize, v.tail[1] * v.itemsize, k.stride, v.stride]
+    sizes: list[Size] = [k.rows, k.columns, heads, page, dim, v.tail[1], k.stride, v.stride, k.number, k_pages.number]
     strides = [*_strides(b, node, "k_pages"), *_strides(b, node, "v_pages")]
     b.add("kv_append", [k_pages, v_pages, k, v, slots], [*sizes, *strides])
     for number, name in zip(node.targets, ("k_pages", "v_pages"), strict=True):

@@ -21,13 +21,14 @@ def in_place(pages: np.ndarray) -> np.ndarray:
 def kv_append(
     k_pages: np.ndarray, v_pages: np.ndarray, k: np.ndarray, v: np.ndarray, slots: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots. The arrays that
-    come in are written to and given back, unless they are read-only."""
+    """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots, rounded
+    to the dtype of the pages. The arrays that come in are written to and given back, unless they are read-only."""
     k_pages, v_pages = (in_place(pages) if pages.flags.writeable else pages.copy() for pages in (k_pages, v_pages))
     k, v = contiguous(k), contiguous(v)
     tokens, heads, dim = k.shape
-    rows = [dim * k.itemsize, v.shape[-1] * v.itemsize]
-    sizes = [tokens, heads * dim, heads, k_pages.shape[2], *rows, *(heads * size for size in rows)]
+    value_dim = v.shape[-1]
+    sizes = [tokens, heads * dim, heads, k_pages.shape[2], dim, value_dim]
+    sizes += [heads * dim * k.itemsize, heads * value_dim * v.itemsize, of_dtype(k), of_dtype(k_pages)]
     run("kv_append", [k_pages, v_pages, k, v, int32(slots)], [*sizes, *strides_of(k_pages), *strides_of(v_pages)])
     return k_pages, v_pages
 

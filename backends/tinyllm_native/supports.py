@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.plugins import ArrayType, Call
+from tinyllm.plugins import Call
 
 
 def floats(call: Call) -> bool | str:
@@ -11,12 +11,6 @@ def floats(call: Call) -> bool | str:
         if what is not None and what.dtype == "float64":
             return f"{name}: no float64"
     return True
-
-
-def same_dtypes(call: Call) -> bool | str:
-    """Arrays of floats share a dtype."""
-    given = {what.dtype for what in call.inputs.values() if isinstance(what, ArrayType) and "int" not in what.dtype}
-    return floats(call) if len(given) == 1 else f"floats of one dtype, got {' and '.join(sorted(given))}"
 
 
 def on_cpu(call: Call) -> bool | str:

@@ -24,7 +24,7 @@ def tinyllm_backends() -> list[BackendPlugin]:
 
 def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, ...] = ()) -> Kernel:
     prepare = f"tinyllm_numpy.{prepare}" if prepare else None
-    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=prepare, host=host, spec_version=2)
+    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=prepare, host=host, spec_version=3)
 
 
 @hookimpl
@@ -46,7 +46,7 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("ids",),
             schemes=(ANY_SCHEME,),
-            spec_version=2,
+            spec_version=3,
         ),
         Kernel(
             EVERY_CPU,
@@ -56,6 +56,6 @@ def tinyllm_kernels() -> list[Kernel]:
             priority=-10,  # kernels of the backend come first
             arrays="host",
             schemes=(ANY_SCHEME,),
-            spec_version=2,
+            spec_version=3,
         ),
     ]

@@ -25,8 +25,8 @@ def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.
     stretches = runs(slots, page_size)
     if len(stretches) > FEW:
         numbers, places = (torch.from_numpy(part).to(k.device) for part in np.divmod(slots.astype(np.int64), page_size))
-        k_pages[numbers, :, places] = k
-        v_pages[numbers, :, places] = v
+        k_pages[numbers, :, places] = narrow(k, k_pages.dtype)
+        v_pages[numbers, :, places] = narrow(v, v_pages.dtype)
     else:
         for first, end in stretches:
             page, place = divmod(int(slots[first]), page_size)
@@ -60,6 +60,7 @@ def paged_attention(
     plain = sinks is None and softcap is None and window is None
     if plain and q.shape[0] == len(kv_len) > 0 and (np.diff(q_start) == 1).all():
         return _decode(q, k_pages, v_pages, kv_len.tolist(), block_table, scale)
+    common = torch.promote_types(q.dtype, k_pages.dtype)
     starts, outputs = q_start.tolist(), []
     for b, keys in enumerate(kv_len.tolist()):
         length = starts[b + 1] - starts[b]
@@ -67,8 +68,8 @@ def paged_attention(
             continue
         # keys before every query's window are not read
         first = 0 if window is None else max(0, keys - length + 1 - window)
-        own = q.narrow(0, starts[b], length).unsqueeze(0).transpose(1, 2)
-        k, v = _read(k_pages, block_table[b], first, keys), _read(v_pages, block_table[b], first, keys)
+        own = narrow(q.narrow(0, starts[b], length), common).unsqueeze(0).transpose(1, 2)
+        k, v = (narrow(_read(pages, block_table[b], first, keys), common) for pages in (k_pages, v_pages))
         if sinks is None and softcap is None:
             y = _fused(own, k, v, scale, window)
         else:
@@ -85,9 +86,10 @@ def _decode(
 ) -> Tensor:
     """Attention `[B, Hq, Dv]` where each sequence has one new token: the step that is taken for every token, with as
     few calls as possible around the operator."""
-    wide, shared, outputs = for_product(q).unsqueeze(2), q.shape[1] != k_pages.shape[1], []
+    common = torch.promote_types(q.dtype, k_pages.dtype)
+    wide, shared, outputs = for_product(narrow(q, common)).unsqueeze(2), q.shape[1] != k_pages.shape[1], []
     for b, keys in enumerate(kv_len):
-        k, v = _read(k_pages, block_table[b], 0, keys), _read(v_pages, block_table[b], 0, keys)
+        k, v = (narrow(_read(pages, block_table[b], 0, keys), common) for pages in (k_pages, v_pages))
         y = F.scaled_dot_product_attention(
             wide[b : b + 1], for_product(k), for_product(v), scale=scale, enable_gqa=shared
         )

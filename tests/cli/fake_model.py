@@ -38,7 +38,13 @@ def fake_llm(delay: float = 0.0) -> llm.LLM:
 
 
 def load_fake(
-    model: str | None, backend: str | None, dtype: str | None, fast: bool | None, *, quiet: bool = False
+    model: str | None,
+    backend: str | None,
+    dtype: str | None,
+    fast: bool | None,
+    kv_cache_dtype: str | None,
+    *,
+    quiet: bool = False,
 ) -> llm.LLM:
     """In place of `load_model`."""
     if seconds := float(os.environ.get("FAKE_LOAD", "0")):

@@ -40,9 +40,10 @@ def program(
     tensors: Tensors | None = None,
     dtype: str = "float32",
     asked: Registry | None = None,
+    kv_cache_dtype: str = "",
 ) -> Program:
     """The bound program of a config."""
-    graph = decoder(config, registry().specs, dtype)
+    graph = decoder(config, registry().specs, dtype, kv_cache_dtype)
     return bind(graph, asked or registry(), parse_selection(selection, "test"), tensors or made(config))
 
 
@@ -119,6 +120,19 @@ def test_pages_that_do_not_lie_in_one_piece_are_counted(backend: str) -> None:
     ]
     wherever = registry().backend(backend).reads_pages
     assert counted == ([0] * 4 if wherever else [0, neighbours, 2 * pages, 3 * pages])
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize(("dtype", "off"), [("float16", 5e-3), ("bfloat16", 5e-2)])
+def test_keys_and_values_in_16_bits(backend: str, dtype: str, off: float) -> None:
+    """They take half the memory and are rounded once: logits are nearly those of float32, however steps are cut."""
+    narrow, wide = program(backend, kv_cache_dtype=dtype), _bound(backend)
+    sizes = [sum(a.page_bytes(16) for a in bound._allocations.values()) for bound in (narrow, wide)]
+    assert narrow.cache_dtypes == (dtype,) and 2 * sizes[0] == sizes[1]
+    got = logits(narrow, IDS, [])
+    error = np.abs(got - logits(wide, IDS, [])).max()
+    assert off / 100 < error < off
+    np.testing.assert_allclose(logits(narrow, IDS, [3, 4, 8]), got, atol=TOLERANCE, rtol=0)
 
 
 def test_projections_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:

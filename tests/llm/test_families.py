@@ -11,6 +11,8 @@ import pytest
 from tests.catalogue.harness import backends, registry
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.llm import load
+from tinyllm.registry.registry import Registry
+from tinyllm.settings.read import Setting
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -116,6 +118,26 @@ def test_token_ids_out_of_range_and_overlong_prompts(tmp_path: Path) -> None:
         llm.logits([3] * 300)
     with pytest.raises(InvalidInputError, match="at least one token"):
         llm.logits([])
+
+
+def test_the_dtype_of_the_cache(tmp_path: Path) -> None:
+    """What is said counts, then the setting; else the model's, or with `fast` the backend's choice."""
+    checkpoint("llama", tmp_path)
+    asked = registry()
+    said = Registry(asked.plugins, {**asked.settings, "kv_cache_dtype": Setting("bfloat16", "test")})
+
+    def cache(**given: Any) -> tuple[str, ...]:
+        return load(tmp_path, **{"backend": "numpy", "registry": asked} | given).program.cache_dtypes
+
+    assert cache() == cache(fast=True) == ("float32",)
+    assert cache(registry=said) == cache(registry=said, fast=True) == ("bfloat16",)
+    assert cache(registry=said, kv_cache_dtype="float16") == ("float16",)
+    assert cache(registry=said, kv_cache_dtype="auto") == ("float32",)
+    if asked.probe("native").available:
+        assert cache(backend="native") == ("float32",) and cache(backend="native", fast=True) == ("float16",)
+        assert cache(backend="linear=numpy,*=native", fast=True) == ("float16",)
+    with pytest.raises(InvalidInputError, match="load: kv_cache_dtype: expected one of auto, float32.*got 'int8'"):
+        cache(kv_cache_dtype="int8")
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tinyllm.errors import ModelNotFoundError
 from tinyllm.llm import LLM
 
 
-def load(model: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> LLM:
+def load(model: str | None, backend: str | None, dtype: str | None, fast: bool | None, cache: str | None) -> LLM:
     """In place of `load_model`."""
     time.sleep(float(os.environ.get("FAKE_LOAD", "0")))
     if os.environ.get("FAKE_BROKEN"):

@@ -22,7 +22,7 @@ def answer_all(
     file: BatchFile,
     left: list[Line],
     results: list[ResultFile],
-    model: tuple[str | None, str | None, str | None, bool | None],
+    model: tuple[str | None, str | None, str | None, bool | None, str | None],
     max_running: int,
     max_step_tokens: int,
     cache_tokens: int,
@@ -31,7 +31,7 @@ def answer_all(
 
     Args:
         results: the file where replies go, and as the last the one where all else goes; both may be one.
-        model: its name, the backend, the dtype, and whether kernels may round; as `load_model` takes them.
+        model: its name and how it is loaded, as `load_model` takes it.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
     counts = Counts.before(file, left, results)

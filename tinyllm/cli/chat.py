@@ -38,6 +38,7 @@ def chat(
     stop: options.Stop = None,
     system: options.System = None,
     fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
 ) -> None:
     """Talk to a model.
@@ -56,7 +57,7 @@ def chat(
             "stop": stop,
         }
     )
-    llm = session.load_model(model, backend, dtype, fast)
+    llm = session.load_model(model, backend, dtype, fast, kv_cache_dtype)
     ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:

@@ -24,6 +24,7 @@ def generate(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     system: options.System = None,
     fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
     as_json: options.Json = False,
     verbose: Annotated[
@@ -54,7 +55,7 @@ def generate(
         }
     )
     text = read_prompt(prompt)
-    llm = load_model(model, backend, dtype, fast, quiet=as_json)
+    llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
     if verbose:
         note(describe(llm))
     request: Any = (

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tinyllm.errors import TinyllmError
+from tinyllm.settings.general import KV_CACHE_DTYPES
 from tinyllm.settings.kinds import Bytes
 from tinyllm.settings.known import known_settings
 from tinyllm.settings.read import Setting
@@ -147,5 +148,15 @@ Fast = Annotated[
 ]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="DTYPE", show_default="what suits the device", help="Of activations.")
+]
+KvCacheDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-cache-dtype",
+        metavar="DTYPE",
+        autocompletion=lambda: list(KV_CACHE_DTYPES),
+        show_default="auto",
+        help="Of keys and values: float16 halves the cache, and what a long context reads.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

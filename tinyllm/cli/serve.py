@@ -39,6 +39,7 @@ def serve(
     timeout: Annotated[float | None, options.setting("serve.timeout", metavar="SECONDS")] = None,
     drain: Annotated[float | None, options.setting("serve.drain", metavar="SECONDS")] = None,
     fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
     log_level: Annotated[str | None, options.setting("serve.log_level", metavar="LEVEL")] = None,
 ) -> None:
@@ -69,7 +70,7 @@ def serve(
         one_at_a_time=chosen.batch_invariant,
     )
     name = chosen.served_name or options.served_name(session.model_name(model))
-    served = ServedModel(name, lambda: session.load_model(model, backend, dtype, fast), sizes)
+    served = ServedModel(name, lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype), sizes)
     app = make_app(
         served,
         api_key=chosen.api_key,

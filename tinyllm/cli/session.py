@@ -44,7 +44,13 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(
-    model: str | None, backend: str | None, dtype: str | None, fast: bool | None, *, quiet: bool = False
+    model: str | None,
+    backend: str | None,
+    dtype: str | None,
+    fast: bool | None,
+    kv_cache_dtype: str | None,
+    *,
+    quiet: bool = False,
 ) -> LLM:
     """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
 
@@ -62,7 +68,7 @@ def load_model(
     with download_bar(f"fetching {name}") as report:
         path = resolve(name, progress=report)
     with loading_line(f"loading {name}") as progress:
-        llm = load(path, backend, dtype=dtype, fast=fast, progress=progress)
+        llm = load(path, backend, dtype=dtype, fast=fast, kv_cache_dtype=kv_cache_dtype, progress=progress)
     if (written := llm.program.report.written) and not quiet:
         note(f"packed weights: {size(written)} in {packed_folder()}; the next start reads them there")
     return llm

@@ -90,8 +90,10 @@ def judge_array(output: Any, wanted: Any, bound: Bound, rounded: int = 1) -> Ver
             f"{fine.size} are like that"
         )
         return Verdict(message, np.inf, np.inf, str(index))
+    if bound.most == 0:  # what is copied is copied as it is, or rounded to the nearest
+        wanted = nearest
     errors = np.abs(np.where(strange, 0.0, given) - np.where(strange, 0.0, wanted))
-    if bound.most > 0:  # numbers that are copied are copied as they are
+    if bound.most > 0:
         allowed = flushed(str(output.dtype))
         if str(output.dtype) in HALVES and rounded:
             allowed = allowed + rounded * half_step(output, np.where(wanted > given, np.inf, -np.inf))

@@ -50,7 +50,8 @@ def stepwise(values: Any, narrow: Any) -> Any:
     array = np.asarray(values)
     if array.dtype.kind != "f":
         return values
-    rounded = array.astype(narrow).astype(array.dtype).view(Stepwise)
+    with np.errstate(over="ignore"):
+        rounded = array.astype(narrow).astype(array.dtype).view(Stepwise)
     rounded.narrow = narrow
     return rounded
 

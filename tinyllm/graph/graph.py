@@ -142,11 +142,11 @@ class GraphBuilder:
             )
         return Value(weight.name, ArrayType(shape, self.dtype))
 
-    def state(self, name: str, page_shape: tuple[Dim, ...]) -> Value:
-        """Pages that live from step to step."""
-        state = State(self._name(name), page_shape, self.dtype)
+    def state(self, name: str, page_shape: tuple[Dim, ...], dtype: str = "") -> Value:
+        """Pages that live from step to step. dtype: empty for that of the model."""
+        state = State(self._name(name), page_shape, dtype or self.dtype)
         self._states[state.name] = state
-        return Value(state.name, ArrayType(("P", *page_shape), self.dtype))
+        return Value(state.name, ArrayType(("P", *page_shape), state.dtype))
 
     def update(self, state: Value, value: Value) -> None:
         """Say which value a state holds after the step."""

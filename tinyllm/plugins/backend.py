@@ -117,6 +117,10 @@ class Backend(ABC):
     reads_pages: bool = False
     """Its `paged_attention` reads pages wherever they lie, and gathers none."""
 
+    fast_kv_cache_dtype: str = ""
+    """The dtype that keys and values are kept in where rounding is allowed (`--fast`) and nobody said one, so that
+    attention reads less; empty: that of the model."""
+
     @abstractmethod
     def from_numpy(self, array: np.ndarray) -> Any:
         """A native array of the same shape and dtype; may share memory. bfloat16 comes as `ml_dtypes.bfloat16`."""

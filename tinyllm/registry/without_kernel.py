@@ -47,7 +47,8 @@ def reference_function(spec: OpSpec, backend: Backend) -> Callable[..., Any]:
 
     def by_reference(*args: Any, **kwargs: Any) -> Any:
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-        dtype = _result_dtype(spec, backend, arguments)
+        dtypes = {"T": _result_dtype(spec, backend, arguments, "T", "weight", "quant")}
+        dtypes["S"] = _result_dtype(spec, backend, arguments, "S")
         wide = any(_dtype(backend, value) == "float64" for name, value in arguments.items() if name not in unchanged)
         accumulate = xp.float64 if wide else xp.float32
 
@@ -59,8 +60,8 @@ def reference_function(spec: OpSpec, backend: Backend) -> Callable[..., Any]:
         ready = {name: value if name in unchanged else widened(value) for name, value in arguments.items()}
         result = spec.reference(xp, *[ready.pop(name) for name in names], **ready)
         if isinstance(result, tuple):
-            return tuple(_narrowed(spec, i, backend, part, dtype) for i, part in enumerate(result))
-        return _narrowed(spec, 0, backend, result, dtype)
+            return tuple(_narrowed(spec, i, backend, part, dtypes) for i, part in enumerate(result))
+        return _narrowed(spec, 0, backend, result, dtypes)
 
     return by_reference
 
@@ -71,19 +72,19 @@ def _dtype(backend: Backend, value: Any) -> str:
     return backend.dtype_name(value)
 
 
-def _result_dtype(spec: OpSpec, backend: Backend, arguments: Mapping[str, Any]) -> str:
-    """That of the first array of kind T, or else of a quantized weight's numbers."""
-    kinds = ("T", "weight", "quant")
+def _result_dtype(spec: OpSpec, backend: Backend, arguments: Mapping[str, Any], *kinds: str) -> str:
+    """That of the first array of some kinds, or else of a quantized weight's numbers."""
     values = [arguments[i.name] for i in spec.inputs if i.kind in kinds and arguments.get(i.name) is not None]
     arrays = [value for value in values if not isinstance(value, QuantWeight)]
     return _dtype(backend, (arrays or values)[0]) if values else "float32"
 
 
-def _narrowed(spec: OpSpec, index: int, backend: Backend, value: Any, dtype: str) -> Any:
+def _narrowed(spec: OpSpec, index: int, backend: Backend, value: Any, dtypes: Mapping[str, str]) -> Any:
     """An output in the dtype that its spec states; the scales of a weight in float16 for 16-bit inputs."""
     if isinstance(value, QuantWeight):
+        dtype = dtypes["T"]
         parts, scales = value.scheme.parts(value.shape), "float16" if dtype in ("float16", "bfloat16") else "float32"
         arrays = {n: backend.astype(a, scales) if len(parts[n].dtypes) > 1 else a for n, a in value.arrays.items()}
         return QuantWeight(value.scheme, arrays, value.shape, dtype)
     wanted = spec.outputs[min(index, len(spec.outputs) - 1)].dtype  # the last may stand for several
-    return backend.astype(value, dtype if wanted == "T" else wanted)
+    return backend.astype(value, dtypes.get(wanted, wanted))

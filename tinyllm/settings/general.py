@@ -5,12 +5,20 @@ from __future__ import annotations
 from tinyllm.settings.kinds import COUNT, FLAG, TEXT, Bytes, Kind
 from tinyllm.settings.known import SettingSpec
 
+KV_CACHE_DTYPES = ("auto", "float32", "float16", "bfloat16")
+
 SETTINGS = (
     SettingSpec(
         "backend", TEXT, None, "backend, `name:device`, or per op `linear=torch,*=mlx`; unset: the best available"
     ),
     SettingSpec("kernels", TEXT, "", "pinned kernels, `mlx/sdpa=scratch,torch/linear=fused`"),
     SettingSpec("fast", FLAG, False, "allow kernels that round activations or scales (exact=False)"),
+    SettingSpec(
+        "kv_cache_dtype",
+        Kind(str, choices=KV_CACHE_DTYPES),
+        "auto",
+        "dtype that keys and values are kept in; auto: the model's, or with `fast` what the backend likes best",
+    ),
     SettingSpec("model", TEXT, "smollm2", "the model that is used when none is named"),
     SettingSpec("max_tokens", COUNT, 256, "tokens to generate when not said"),
     SettingSpec(

@@ -15,7 +15,7 @@ from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import Call
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 """Raised when a change to specs or kernels breaks plugins; a plugin states the version it was written for."""
 
 
@@ -24,8 +24,9 @@ class Input:
     """An array argument. `shape` is a pattern such as `"*B L D"`: `*B` is any number of leading axes (groups of one
     name broadcast), a name is a size bound at its first use, a number is itself.
 
-    kind: "T" float, all inputs of kind T of one dtype; "float" any float; "int" any integer; "bool"; "mask" bool or any
-    float; "quant" a `QuantWeight`; "weight" an array of kind T or a `QuantWeight`.
+    kind: "T" float, all inputs of kind T of one dtype; "S" likewise, of a dtype of its own: what is stored; "float" any
+    float; "int" any integer; "bool"; "mask" bool or any float; "quant" a `QuantWeight`; "weight" an array of kind T or
+    a `QuantWeight`.
     """
 
     name: str

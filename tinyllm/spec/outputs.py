@@ -11,7 +11,7 @@ from tinyllm.spec.types import ArrayType, Call
 
 @dataclass(frozen=True)
 class Output:
-    """An output: its shape, and its dtype (`"T"` or a dtype name).
+    """An output: its shape, and its dtype (`"T"` or `"S"`, that of inputs of this kind, or a dtype name).
 
     shape: a pattern such as `"*B L D"` over the sizes that the inputs bound; `"?name"`: the shape that `OpSpec.check`
     gives under that name, no output where it gives None; `"...name"`: as many outputs as it gives shapes.
@@ -40,7 +40,7 @@ class Output:
     def types(self, call: Call) -> list[ArrayType]:
         """The types that it has in a call; a `QuantWeight` counts as an array of its unpacked shape and dtype
         `quant`."""
-        dtype = str(call.dims["dtype of T"][1]) if self.dtype == "T" else self.dtype
+        dtype = str(call.dims[f"dtype of {self.dtype}"][1]) if self.dtype in ("T", "S") else self.dtype
         if self._checked:
             found = call.dims[self._checked]
             shapes = found if self.is_many else () if found is None else (found,)

@@ -15,6 +15,7 @@ Typed = ArrayType | QuantType
 _FLOAT = FLOATS, f"a float dtype ({', '.join(FLOATS)})"
 _DTYPES: dict[str, tuple[tuple[str, ...], str]] = {
     "T": _FLOAT,
+    "S": _FLOAT,
     "weight": _FLOAT,
     "float": _FLOAT,
     "int": (INTEGERS, "an integer dtype"),
@@ -64,8 +65,8 @@ def _check_kind(spec: OpSpec, given: Input, what: Typed, dims: dict[str, Any]) -
     allowed, expected = _DTYPES.get(given.kind, ((dtype,), ""))
     if dtype not in allowed:
         raise invalid(spec.name, given.name, expected, dtype)
-    if given.kind in ("T", "weight"):
-        first, bound = dims.setdefault("dtype of T", (given.name, dtype))
+    if given.kind in ("T", "weight", "S"):
+        first, bound = dims.setdefault("dtype of S" if given.kind == "S" else "dtype of T", (given.name, dtype))
         if dtype != bound:
             raise invalid(spec.name, given.name, f"the dtype of {first} ({bound})", dtype)
 

@@ -99,7 +99,6 @@ typedef struct {
   float *keys;       /* [dim, KEYS] */
   float *scores;     /* [rows, KEYS] */
   float *values;     /* [KEYS, value_stride] */
-  float *read;       /* [KEYS, dim]: keys of 16 bits as floats */
   float *own_seen;
   float *kept;
   float *row;        /* [value_dim] */
@@ -112,8 +111,7 @@ static int64_t value_stride(const call *c) { return padded(c->size[VALUE_DIM]) |
 static int64_t lay_out(const call *c, char *at, memory *m) {
   const int64_t dim = c->size[DIM], width = padded(c->size[VALUE_DIM]);
   const int64_t counts[] = {MOST_ROWS * dim, dim * KEYS, MOST_ROWS * KEYS, KEYS * value_stride(c),
-                            c->size[PAGE_TYPE] == OF_FLOAT32 ? 0 : KEYS * dim, floats_of_seen(c, MOST_ROWS),
-                            MOST_ROWS + LANES, width, 2 * MOST_ROWS};
+                            floats_of_seen(c, MOST_ROWS), MOST_ROWS + LANES, width, 2 * MOST_ROWS};
   char *begin[sizeof counts / sizeof *counts];
   int64_t bytes = 0;
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -121,7 +119,7 @@ static int64_t lay_out(const call *c, char *at, memory *m) {
     bytes += padded(counts[i]) * 4;
   }
   *m = (memory){(float *)begin[0], (float *)begin[1], (float *)begin[2], (float *)begin[3], (float *)begin[4],
-                (float *)begin[5], (float *)begin[6], (float *)begin[7], (int64_t *)begin[8]};
+                (float *)begin[5], (float *)begin[6], (int64_t *)begin[7]};
   return bytes;
 }
 
@@ -189,11 +187,11 @@ static void read_queries(const call *c, const piece *p, int64_t head, const memo
 
 typedef struct {
   int64_t count;
-  const float *keys[KEYS];     /* those past `count` are the last again, and never seen */
-  const float *values;         /* of all, `stride` floats apart; NULL: they are used where they lie, in runs */
+  const char *keys[KEYS];      /* those past `count` are the last again, and never seen */
+  const char *values;          /* of all, `stride` bytes apart; NULL: they are used where they lie, in runs */
   int64_t stride;
   int64_t runs, ends[KEYS];    /* of neighbours in a page */
-  const float *run_values[KEYS];
+  const char *run_values[KEYS];
 } block_of_keys;
 
 /* Find the keys `first` to `last - 1`, of which there are any, and their values in their pages. */
@@ -208,9 +206,9 @@ static void find_block(const call *c, const piece *p, int64_t head, int64_t firs
                     head * c->size[K_HEAD_STRIDE] + slot * c->size[K_TOKEN_STRIDE];
     const char *v = (const char *)c->at[V_PAGES] + table[number] * c->size[V_PAGE_STRIDE] +
                     head * c->size[V_HEAD_STRIDE] + slot * c->size[V_TOKEN_STRIDE];
-    for (int64_t i = 0; i < run; i++) b->keys[done + i] = (const float *)(k + i * c->size[K_TOKEN_STRIDE]);
+    for (int64_t i = 0; i < run; i++) b->keys[done + i] = k + i * c->size[K_TOKEN_STRIDE];
     done += run;
-    b->run_values[b->runs] = (const float *)v, b->ends[b->runs++] = done;
+    b->run_values[b->runs] = v, b->ends[b->runs++] = done;
   }
   for (; done < KEYS; done++) b->keys[done] = b->keys[b->count - 1];
 }
@@ -219,26 +217,21 @@ INLINE void ask_for(const char *from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
-/* Copy keys and values that cannot be used where they lie. */
-static void copy_block(const call *c, const piece *p, const memory *m, block_of_keys *b, const block_of_keys *later) {
-  const int64_t dim = c->size[DIM], value_dim = c->size[VALUE_DIM];
+/* Copy values that cannot be used where they lie. */
+static void copy_values(const call *c, const piece *p, const memory *m, block_of_keys *b, const block_of_keys *later) {
+  const int64_t value_dim = c->size[VALUE_DIM];
   const int type = (int)c->size[PAGE_TYPE];
-  if (type != OF_FLOAT32)
-    for (int64_t i = 0; i < KEYS; i++) {
-      ask_for((const char *)later->keys[i], dim * 2);
-      if (i < b->count) read_floats(b->keys[i], type, dim, m->read + i * dim);
-      b->keys[i] = m->read + (i < b->count ? i : b->count - 1) * dim;
-    }
-  b->values = NULL, b->stride = c->size[V_TOKEN_STRIDE] / 4;
-  const int stays = p->rows <= FEW_ROWS || c->size[V_TOKEN_STRIDE] % FAR_APART;
-  if (type == OF_FLOAT32 && value_dim % LANES == 0 && c->size[PAGE] >= WORTHWHILE && stays) return;
-  b->values = m->values, b->stride = value_stride(c);
+  const int is_float32 = type == OF_FLOAT32, few = p->rows <= FEW_ROWS;
+  b->values = NULL;
+  const int stays = few || (is_float32 && c->size[V_TOKEN_STRIDE] % FAR_APART);
+  if (value_dim % LANES == 0 && c->size[PAGE] >= WORTHWHILE && stays) return;
+  b->values = (const char *)m->values, b->stride = value_stride(c) * 4;
   for (int64_t run = 0, i = 0; run < b->runs; run++) {
-    const char *v = (const char *)b->run_values[run];
-    const int64_t ahead = (const char *)later->run_values[run < later->runs ? run : 0] - v;
+    const char *v = b->run_values[run];
+    const int64_t ahead = later->run_values[run < later->runs ? run : 0] - v;
     for (; i < b->ends[run]; i++, v += c->size[V_TOKEN_STRIDE]) {
-      if (type != OF_FLOAT32) ask_for(v + ahead, value_dim * 2);
-      read_floats(v, type, value_dim, m->values + i * b->stride);
+      if (!is_float32) ask_for(v + ahead, value_dim * 2);
+      read_floats(v, type, value_dim, m->values + i * value_stride(c));
     }
   }
 }
@@ -257,20 +250,23 @@ static void attend_block(const call *c, const piece *p, int64_t first, const mem
   while (s.window && low < high && m->position[high - 1] - s.window >= first + count - 1) high--;
   const int64_t rows = high - low, tiles = width / LANES;
   if (!rows) return;
-  copy_block(c, p, m, b, later);
-  for (int64_t i = 0; i < count; i += LANES)
-    turn_keys(b->keys + i, dim, m->keys + i, c->size[PAGE_TYPE] == OF_FLOAT32 ? later->keys + i : NULL);
-  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, m->keys, KEYS, dim, NULL, m->scores, KEYS,
-                NULL);
+  copy_values(c, p, m, b, later);
+  const int type = (int)c->size[PAGE_TYPE];
+  for (int64_t i = 0; i < count; i += LANES) turn_keys(b->keys + i, type, dim, m->keys + i, later->keys + i);
+  const matrix keys = {(const char *)m->keys, OF_FLOAT32, KEYS * 4, dim};
+  multiply_rows(rows, count_of(count, LANES), m->queries + low * dim, dim, &keys, NULL, m->scores, KEYS, NULL);
   const seen of_rows = {of->sums + low * width, of->totals + low * LANES, of->top + low};
   weigh(&s, rows, m->position + low, first, count, m->scores, &of_rows, m->kept);
   if (b->values) {
-    multiply_rows(rows, tiles, m->scores, KEYS, b->values, b->stride, count, m->kept, of_rows.sums, width, NULL);
+    const matrix values = {b->values, OF_FLOAT32, b->stride, count};
+    multiply_rows(rows, tiles, m->scores, KEYS, &values, m->kept, of_rows.sums, width, NULL);
     return;
   }
-  for (int64_t i = 0, begin = 0; i < b->runs; begin = b->ends[i++])
-    multiply_rows(rows, tiles, m->scores + begin, KEYS, b->run_values[i], b->stride, b->ends[i] - begin,
-                  i ? ones : m->kept, of_rows.sums, width, i < later->runs ? later->run_values[i] : NULL);
+  for (int64_t i = 0, begin = 0; i < b->runs; begin = b->ends[i++]) {
+    const matrix values = {b->run_values[i], type, c->size[V_TOKEN_STRIDE], b->ends[i] - begin};
+    multiply_rows(rows, tiles, m->scores + begin, KEYS, &values, i ? ones : m->kept, of_rows.sums, width,
+                  i < later->runs ? later->run_values[i] : NULL);
+  }
 }
 
 /* The keys of a unit of a piece, from its first on. */

@@ -23,16 +23,23 @@ typedef struct {
   int64_t window; /* 0: none */
 } settings;
 
-/* y = x times numbers plus what y was times `kept` of its row; without `kept` y is not read.
+/* Numbers `[count, 16 * tiles]` of a dtype, rows `stride` bytes apart. */
+typedef struct {
+  const char *at;
+  int type;
+  int64_t stride, count;
+} matrix;
 
-   x: [rows, count]. numbers: [count, 16 * tiles]. y: [rows, 16 * tiles]. Strides are in floats. later: numbers whose
-   memory is asked for meanwhile, where rows are few; or NULL. */
-void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride, const float *numbers, int64_t stride,
-                   int64_t count, const float *kept, float *y, int64_t y_stride, const float *later);
+/* y = x times m plus what y was times `kept` of its row; without `kept` y is not read.
 
-/* Fill `to[column * KEYS + i]` with the columns of 16 keys. later: keys whose memory is asked for meanwhile;
-   or NULL. */
-void turn_keys(const float *const keys[LANES], int64_t columns, float *to, const float *const later[LANES]);
+   x: [rows, m->count]. y: [rows, 16 * tiles]. Strides are in floats. later: numbers like those of m, whose memory is
+   asked for meanwhile, where rows are few; or NULL. */
+void multiply_rows(int64_t rows, int64_t tiles, const float *x, int64_t x_stride, const matrix *m, const float *kept,
+                   float *y, int64_t y_stride, const char *later);
+
+/* Fill `to[column * KEYS + i]` with the columns of 16 keys of a dtype. later: keys whose memory is asked for
+   meanwhile. */
+void turn_keys(const char *const keys[LANES], int type, int64_t columns, float *to, const char *const later[LANES]);
 
 /* Turn scores `[rows, KEYS]` of `count` keys, of which the first has number `first`, into weights. Fills `kept`, up to
    a multiple of 16 rows, with the factors of earlier sums.

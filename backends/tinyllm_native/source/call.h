@@ -43,7 +43,10 @@ INLINE void write_floats(void *to, int dtype, int64_t at, int64_t count, const f
     return;
   }
   uint16_t *halves = (uint16_t *)to + at;
-  for (int64_t i = 0; i < count; i++) halves[i] = dtype == OF_FLOAT16 ? to_float16(from[i]) : to_bfloat16(from[i]);
+  int64_t i = 0;
+  if (dtype == OF_FLOAT16)
+    for (; i + LANES <= count; i += LANES) store_float16(halves + i, load(from + i));
+  for (; i < count; i++) halves[i] = dtype == OF_FLOAT16 ? to_float16(from[i]) : to_bfloat16(from[i]);
 }
 
 #endif

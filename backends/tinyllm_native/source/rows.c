@@ -170,23 +170,37 @@ void rope_angles(const call *c, const worker *self) {
   }
 }
 
+/* Copy numbers, rounded where the dtypes differ. */
+static void convert(const char *from, int type, char *to, int type_of_pages, int64_t count) {
+  if (type == type_of_pages) {
+    memcpy(to, from, (size_t)(count * (type == OF_FLOAT32 ? 4 : 2)));
+    return;
+  }
+  for (int64_t i = 0; i < count; i += LANES) {
+    float numbers[LANES];
+    const int64_t some = count - i < LANES ? count - i : LANES;
+    read_floats(from + i * (type == OF_FLOAT32 ? 4 : 2), type, some, numbers);
+    write_floats(to, type_of_pages, i, some, numbers);
+  }
+}
+
 /* Rows of numbers written into their slots of pages. */
 void kv_append(const call *c, const worker *self) {
   enum { K_PAGES, V_PAGES, K, V, SLOTS };
-  enum { HEADS = 2, PAGE, DIM_BYTES, V_DIM_BYTES, K_STRIDE, V_STRIDE, K_PAGE_STRIDE, K_HEAD_STRIDE, K_TOKEN_STRIDE,
+  enum { HEADS = 2, PAGE, DIM, V_DIM, K_STRIDE, V_STRIDE, TYPE, PAGE_TYPE, K_PAGE_STRIDE, K_HEAD_STRIDE, K_TOKEN_STRIDE,
          V_PAGE_STRIDE, V_HEAD_STRIDE, V_TOKEN_STRIDE };
+  const int type = (int)c->size[TYPE], type_of_pages = (int)c->size[PAGE_TYPE];
+  const int64_t dim = c->size[DIM], value_dim = c->size[V_DIM], bytes = type == OF_FLOAT32 ? 4 : 2;
   MY_ROWS(r) {
     const int64_t slot = ((const int32_t *)c->at[SLOTS])[r];
     const int64_t page = slot / c->size[PAGE], place = slot % c->size[PAGE];
     for (int64_t h = 0; h < c->size[HEADS]; h++) {
       char *k = (char *)c->at[K_PAGES] + page * c->size[K_PAGE_STRIDE] + h * c->size[K_HEAD_STRIDE];
       char *v = (char *)c->at[V_PAGES] + page * c->size[V_PAGE_STRIDE] + h * c->size[V_HEAD_STRIDE];
-      memcpy(k + place * c->size[K_TOKEN_STRIDE],
-             (const char *)c->at[K] + r * c->size[K_STRIDE] + h * c->size[DIM_BYTES],
-             (size_t)c->size[DIM_BYTES]);
-      memcpy(v + place * c->size[V_TOKEN_STRIDE],
-             (const char *)c->at[V] + r * c->size[V_STRIDE] + h * c->size[V_DIM_BYTES],
-             (size_t)c->size[V_DIM_BYTES]);
+      convert((const char *)c->at[K] + r * c->size[K_STRIDE] + h * dim * bytes, type,
+              k + place * c->size[K_TOKEN_STRIDE], type_of_pages, dim);
+      convert((const char *)c->at[V] + r * c->size[V_STRIDE] + h * value_dim * bytes, type,
+              v + place * c->size[V_TOKEN_STRIDE], type_of_pages, value_dim);
     }
   }
 }

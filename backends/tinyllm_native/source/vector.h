@@ -205,6 +205,19 @@ INLINE uint16_t to_float16(float number) {
   return (uint16_t)(sign | (bits - 0x38000000) >> 13);
 #endif
 }
+INLINE void store_float16(uint16_t *to, floats x) {
+#if defined(TINYLLM_512)
+  __m512 wide;
+  memcpy(&wide, &x, sizeof x);
+  _mm256_storeu_si256((void *)to, _mm512_cvtps_ph(wide, 0));
+#elif defined(TINYLLM_LEVEL_AVX2)
+  for (int i = 0; i < 2; i++) _mm_storeu_si128((void *)(to + 8 * i), _mm256_cvtps_ph((__m256)x.r[i], 0));
+#else
+  float wide[LANES];
+  store(wide, x);
+  for (int i = 0; i < LANES; i++) to[i] = to_float16(wide[i]);
+#endif
+}
 INLINE uint16_t to_bfloat16(float number) {
   uint32_t bits;
   memcpy(&bits, &number, 4);

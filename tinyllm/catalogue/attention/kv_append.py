@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from tinyllm.errors import InvalidInputError, invalid
-from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
+from tinyllm.spec.cases import BadInput, Case, Draw, constant, kept, normal
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
@@ -55,7 +56,8 @@ def _check_values(call: Call, values: Any) -> None:
 
 def _bytes(call: Call) -> int:
     """The new rows are read and written; the other rows of the pages are not touched."""
-    return int(2 * (prod(call.shape("k")) + prod(call.shape("v"))) * numpy_dtype(call.dtype("k")).itemsize)
+    itemsizes = sum(numpy_dtype(call.dtype(name)).itemsize for name in ("k", "k_pages"))
+    return int((prod(call.shape("k")) + prod(call.shape("v"))) * itemsizes)
 
 
 def append_inputs(
@@ -72,6 +74,11 @@ def append_inputs(
     }
 
 
+def in_pages_of(dtype: str, inputs: Mapping[str, Draw]) -> dict[str, Draw]:
+    """The inputs with pages of a dtype of their own."""
+    return dict(inputs) | {name: kept(inputs[name], dtype) for name in ("k_pages", "v_pages")}
+
+
 _SMALL = append_inputs(3, 2, 4, 8, [9, 10, 3])
 
 
@@ -86,13 +93,13 @@ kv_append = OpSpec(
     formula="k_pages[s // page, :, s % page] = k[t], s = slots[t]; likewise v",
     source="Kwon et al. 2023, arXiv:2309.06180",
     inputs=(
-        Input("k_pages", "P Hkv page D", about="consumed"),
-        Input("v_pages", "P Hkv page Dv", about="consumed"),
+        Input("k_pages", "P Hkv page D", "S", about="consumed"),
+        Input("v_pages", "P Hkv page Dv", "S", about="consumed"),
         Input("k", "T Hkv D"),
         Input("v", "T Hkv Dv"),
         Input("slots", "T", "int", about="page number * page size + place in the page; distinct"),
     ),
-    outputs=(Output("k_pages", "P Hkv page D"), Output("v_pages", "P Hkv page Dv")),
+    outputs=(Output("k_pages", "P Hkv page D", "S"), Output("v_pages", "P Hkv page Dv", "S")),
     reference=_reference,
     check=check_pages,
     check_values=_check_values,
@@ -104,7 +111,8 @@ kv_append = OpSpec(
     host=("slots",),
     notes=(
         "The pages that come back may be the very arrays that went in: use only those.",
-        "Nothing is rounded: numbers are copied.",
+        "Numbers are copied; where the pages are of another dtype than k and v, each is rounded to it once, to the "
+        "nearest, to the even one between two.",
     ),
     cases=(
         Case("P3,H2,page4,D8,T3", _SMALL),
@@ -113,6 +121,10 @@ kv_append = OpSpec(
         Case("P4,H2,page2,D4,T6,across pages", append_inputs(4, 2, 2, 4, [6, 7, 2, 3, 0, 5])),
         Case("P3,H2,page4,D8,Dv3,T2", append_inputs(3, 2, 4, 8, [11, 0], 3), decision=8),
         Case("P2,H2,page3,D4,T6,all slots", append_inputs(2, 2, 3, 4, [5, 4, 3, 2, 1, 0])),
+        *(
+            Case(f"P3,H2,page4,D8,T3,{dtype} pages", in_pages_of(dtype, _SMALL), decision=24)
+            for dtype in ("float16", "bfloat16", "float32")
+        ),
         Case("T0", append_inputs(2, 2, 4, 4, []), decision=20),
         Case("P0,T0", append_inputs(0, 2, 4, 4, []), decision=20),
         Case("P17,H3,page64,D64,T100", append_inputs(17, 3, 64, 64, [s * 10 + 3 for s in range(100)]), tier="full"),
@@ -132,6 +144,7 @@ kv_append = OpSpec(
         _bad("too few slots", "slots: expected shape [T] with T = 3", None, slots=constant([5, 1])),
         _bad("pages of size 0", "k_pages: expected pages of", k_pages=normal(3, 2, 0, 8), v_pages=normal(3, 2, 0, 8)),
         _bad("float slots", "slots: expected an integer dtype", None, slots=constant([0.0, 1.0, 2.0])),
+        _bad("pages of two dtypes", "v_pages: expected the dtype", 24, v_pages=kept(_SMALL["v_pages"], "float16")),
         _bad("heads differ", "k: expected shape", None, k=normal(3, 4, 8)),
     ),
 )

@@ -160,7 +160,8 @@ def _bytes(call: Call) -> int:
     """q and the pages named by the block table are read, and y is written; the rest of the pool is not touched."""
     q, k, v = call.shape("q"), call.shape("k_pages"), call.shape("v_pages")
     rows = call.shape("block_table")[0] * _keys(call) * k[1]
-    return int((prod(q) + prod(q[:2]) * v[3] + rows * (k[3] + v[3])) * numpy_dtype(call.dtype("q")).itemsize)
+    numbers, stored = prod(q) + prod(q[:2]) * v[3], rows * (k[3] + v[3])
+    return int(sum(n * numpy_dtype(call.dtype(name)).itemsize for n, name in ((numbers, "q"), (stored, "k_pages"))))
 
 
 paged_attention = OpSpec(
@@ -172,8 +173,8 @@ paged_attention = OpSpec(
     source="Kwon et al. 2023, arXiv:2309.06180",
     inputs=(
         Input("q", "T Hq D", about="new tokens of all sequences, one after the other"),
-        Input("k_pages", "P Hkv page D", about="the new tokens' keys are already in it"),
-        Input("v_pages", "P Hkv page Dv"),
+        Input("k_pages", "P Hkv page D", "S", about="the new tokens' keys are already in it"),
+        Input("v_pages", "P Hkv page Dv", "S"),
         Input("q_start", "B1", "int", about="[B + 1]: where each sequence begins, from 0 to T"),
         Input("kv_len", "B", "int", about="keys of each sequence, the new ones included"),
         Input(
@@ -204,6 +205,7 @@ paged_attention = OpSpec(
         "Pages and slots that belong to nobody may hold NaN. A cache in one piece is a pool of one large page "
         "for each sequence.",
         "A sequence may have no new tokens: it gives no output.",
+        "Pages may be of another dtype than q: their numbers are widened, and sums are as wide as ever.",
         "Sequences may share pages, as those with a common prefix do.",
     ),
     refused=REFUSED

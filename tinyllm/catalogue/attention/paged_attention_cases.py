@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.catalogue.attention.kv_append import in_pages_of
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal, poisoned
+from tinyllm.spec.cases import BadInput, Case, Draw, constant, kept, normal, poisoned
 
 
 def batch(
@@ -58,6 +59,7 @@ def ints(**arrays: Any) -> dict[str, Draw]:
 _MIXED = batch([(5, 5), (1, 7), (3, 9), (1, 1)], heads=4, kv_heads=2, page=4, dim=8, spare=1)
 _TWO = batch([(2, 5), (1, 3)], heads=4, kv_heads=2, page=4, dim=8)
 _SMOL = {"heads": 9, "kv_heads": 3, "dim": 64}
+_TWO_DTYPES = _TWO | {"v_pages": kept(_TWO["v_pages"], "float16")}
 _EMPTY = {"q": normal(0, 4, 8), "k_pages": normal(2, 2, 4, 8), "v_pages": normal(2, 2, 4, 8)}
 
 
@@ -92,6 +94,9 @@ CASES = (
     Case("mixed,softcap", _MIXED, {"softcap": 5.0}, decision=4),
     Case("mixed,scale", _MIXED, {"scale": 0.5}, decision=9),
     Case("mixed,sinks,window4", _MIXED | {"sinks": normal(4)}, {"window": 4}, decision=11),
+    Case("mixed,float16 pages", in_pages_of("float16", _MIXED), decision=24),
+    Case("mixed,bfloat16 pages,sinks", in_pages_of("bfloat16", _MIXED | {"sinks": normal(4)}), decision=24),
+    Case("mixed,float32 pages", in_pages_of("float32", _MIXED), decision=24),
     Case("B3,one without tokens", batch([(2, 5), (0, 6), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
     Case("B3,one without keys", batch([(2, 5), (0, 0), (1, 2)], heads=4, kv_heads=2, page=4, dim=8), decision=20),
     Case("T0", _EMPTY | ints(q_start=[0, 0], kv_len=[3], block_table=[[1]]), decision=20),
@@ -128,6 +133,7 @@ BAD_INPUTS = (
     _bad("page too large", "expected page numbers 0 to 3", 20, block_table=[[0, 4], [1, -1]]),
     _bad("page missing", "block_table: expected page numbers 0 to 3", 20, block_table=[[0, -1], [1, -1]]),
     _bad("page in no pool", "block_table: expected page numbers", 20, pool=normal(0, 2, 4, 8)),
+    BadInput("pages of two dtypes", _TWO_DTYPES, {}, InvalidInputError, "v_pages: expected the dtype of k_pages", 24),
     BadInput("Hq % Hkv", _TWO | {"q": normal(3, 5, 8)}, {}, InvalidInputError, "q: expected a number of heads", 10),
     BadInput("causal", _TWO, {"causal": True}, UnsupportedError, "always causal", 13),
     BadInput("sinks by kv heads", _TWO | {"sinks": normal(2)}, {}, InvalidInputError, "paged_attention: sinks", 11),

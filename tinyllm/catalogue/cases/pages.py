@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.attention.kv_append import append_inputs
+from tinyllm.catalogue.attention.kv_append import append_inputs, in_pages_of
 from tinyllm.catalogue.attention.paged_attention_cases import batch, ints
 from tinyllm.catalogue.cases import many_keys
 from tinyllm.catalogue.cases.attention import FLAGS, MAGNITUDES, flag_words, settings_of
@@ -56,6 +57,18 @@ def _crossed() -> Iterator[Case]:
         words = f"{row['lengths']},{row['heads']},page{row['page']},Dv{row['value_dim']},{row['dtype']}"
         flags = flag_words({n: row[n] for n in ("sinks", *_SETTINGS)}) + (",spare" if row["spare"] else "")
         yield Case(words + flags, inputs, settings_of(row), "full", 4)
+
+
+def _mixed_dtypes() -> Iterator[Case]:
+    """Pages of another dtype than q: one row of queries and many, heads of even and of odd sizes, small pages and large
+    ones."""
+    lengths = {"decode": [(1, 70), (1, 3)], "prefill": [(40, 40), (3, 90)]}
+    for dtype in ("float16", "bfloat16", "float32"):
+        for (step, of_step), page, (dim, value_dim) in product(lengths.items(), (4, 32), ((64, 64), (7, 5), (6, 16))):
+            inputs = batch(of_step, heads=6, kv_heads=2, page=page, dim=dim, value_dim=value_dim)
+            settings = {"window": 37} if page == 32 else {}
+            words = f"{step},page{page},D{dim},Dv{value_dim}"
+            yield Case(f"{words},{dtype} pages", in_pages_of(dtype, inputs), settings, "full", 24)
 
 
 def _borders(page: int, dim: int) -> Case:
@@ -177,7 +190,7 @@ def paged_attention() -> tuple[Case, ...]:
             "full",
         ),
     ]
-    return (*_crossed(), *many_keys.paged_attention(), *many_keys.chunks(), *cases, *_models())
+    return (*_crossed(), *_mixed_dtypes(), *many_keys.paged_attention(), *many_keys.chunks(), *cases, *_models())
 
 
 def _models() -> Iterator[Case]:
@@ -246,6 +259,10 @@ def kv_append() -> tuple[Case, ...]:
         Case("P65,page16,T129", append_inputs(65, 2, 16, 17, shuffled), {}, "full"),
         Case("P1025,page64,slots past 65535", append_inputs(1025, 1, 64, 1, [65536, 65535, 65599, 3]), {}, "full"),
         Case("P65538,page1", append_inputs(65538, 1, 1, 1, [65536, 65537, 0]), {}, "full"),
+    ]
+    cases += [
+        Case(f"numbers of all kinds,{dtype} pages", in_pages_of(dtype, odd), {}, "full", 24)
+        for dtype in ("float16", "bfloat16", "float32")
     ]
     for name in _MODELS:
         size = MODELS[name]

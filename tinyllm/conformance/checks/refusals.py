@@ -15,7 +15,7 @@ from tinyllm.errors import TinyllmError, UnsupportedError
 from tinyllm.ops import Op
 from tinyllm.registry.choice import Choice
 from tinyllm.registry.registry import Registry
-from tinyllm.spec.cases import BadInput, Case
+from tinyllm.spec.cases import BadInput, Case, Draw
 from tinyllm.spec.types import FLOATS
 
 
@@ -34,12 +34,14 @@ class NothingRuns(Registry):
 
 
 def errors(trial: Trial) -> Iterator[Check]:
-    """Each bad input of the spec, as numpy and as native arrays."""
+    """Each bad input of the spec, as numpy and as native arrays where the backend has such."""
     if trial.plan.kernels or "smoke" not in {c.tier for c in trial.cases}:
         return
     for bad in trial.spec.bad_inputs:
-        for arrays in ("numpy", "native"):
-            yield _error(trial, bad, arrays)
+        yield _error(trial, bad, "numpy")
+        kept = {draw.dtype for draw in bad.inputs.values() if isinstance(draw, Draw)} - {""}
+        if kept <= trial.backend.dtypes:
+            yield _error(trial, bad, "native")
 
 
 def refusals(trial: Trial) -> Iterator[Check]:

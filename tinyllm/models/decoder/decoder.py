@@ -20,10 +20,15 @@ class _Batch:
     block_table: Value
     cos: Value
     sin: Value
+    kv_cache_dtype: str
 
 
-def decoder(config: DecoderConfig, specs: Mapping[str, OpSpec], dtype: str = "float32") -> Graph:
+def decoder(
+    config: DecoderConfig, specs: Mapping[str, OpSpec], dtype: str = "float32", kv_cache_dtype: str = ""
+) -> Graph:
     """The graph of a decoder. Weights are named as Hugging Face checkpoints of the llama and qwen2 families name them.
+
+    kv_cache_dtype: of the pages of keys and values; empty: that of activations.
 
     Inputs: tokens [T], positions [T, 1], slots [T], q_start [B1], kv_len [B], block_table [B, M], logit_rows [R], all
     int32.
@@ -42,6 +47,7 @@ def decoder(config: DecoderConfig, specs: Mapping[str, OpSpec], dtype: str = "fl
         g.input("block_table", ("B", "M")),
         cos,
         sin,
+        kv_cache_dtype,
     )
     x = g.embedding(tokens, embed_tokens)
     for layer in range(config.num_layers):
@@ -85,7 +91,7 @@ def _attention(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch) 
             g.split_heads(v, heads=(kv_heads,)),
         )
         q, k = g.rope_rotate(q, batch.cos, batch.sin), g.rope_rotate(k, batch.cos, batch.sin)
-        k_state, v_state = g.state("k", (kv_heads, "page", dim)), g.state("v", (kv_heads, "page", dim))
+        k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
         k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
         g.update(k_state, k_pages)
         g.update(v_state, v_pages)
