@@ -136,7 +136,7 @@ def test_the_dtype_of_the_cache(tmp_path: Path) -> None:
     if asked.probe("native").available:
         assert cache(backend="native") == ("float32",) and cache(backend="native", fast=True) == ("float16",)
         assert cache(backend="linear=numpy,*=native", fast=True) == ("float16",)
-    with pytest.raises(InvalidInputError, match="load: kv_cache_dtype: expected one of auto, float32.*got 'int8'"):
+    with pytest.raises(InvalidInputError, match=r"load: kv_cache_dtype: expected one of auto, float32.*got 'int8'"):
         cache(kv_cache_dtype="int8")
 
 

@@ -36,7 +36,8 @@ INLINE void block(int rows, const uint32_t *weights[PAIR], int64_t pairs, const 
                   int64_t stride, int first) {
   __m512 sums[12][PAIR];
   UNROLL for (int r = 0; r < rows; r++)
-  UNROLL for (int t = 0; t < PAIR; t++) sums[r][t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * stride + t * LANES);
+  UNROLL for (int t = 0; t < PAIR; t++)
+    sums[r][t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * stride + t * LANES);
   for (int64_t k = 0; k < pairs; k++) {
     __m512bh of_pair[PAIR];
     UNROLL for (int t = 0; t < PAIR; t++) of_pair[t] = (__m512bh)_mm512_loadu_si512(weights[t] + k * LANES);

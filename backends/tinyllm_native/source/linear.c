@@ -78,7 +78,7 @@ void linear(const call *c, const worker *self) {
   ready x = {rows, padded, limbs_for(w, rows, rows == 1 ? 3 : (int)c->size[LIMBS]), (float *)(memory + begin[0]),
              (cell_of_x *)(memory + begin[1]), (uint8_t *)(memory + begin[2]), NULL};
 #if defined(HALVES)
-  if (!w->bits && rows > 1 && c->size[LIMBS] == 1) x.halves = (uint16_t *)x.cells; /* there are none of a dense weight */
+  if (!w->bits && rows > 1 && c->size[LIMBS] == 1) x.halves = (uint16_t *)x.cells; /* which a dense weight has not */
 #endif
   if (!w->order && padded == w->columns && c->size[X_TYPE] == OF_FLOAT32 && c->size[X_STRIDE] == 4 * padded)
     x.numbers = c->at[X];

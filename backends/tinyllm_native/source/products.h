@@ -35,7 +35,8 @@ void multiply_floats(const weight *w, const ready *x, int64_t first, int tiles, 
                      char *scratch);
 #if defined(TINYLLM_LEVEL_AVX512VNNI)
 #define HALVES
-void multiply_halves(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride, char *scratch);
+void multiply_halves(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
+                     char *scratch);
 /* Numbers rounded to bfloat16: `count` of them, a multiple of 16. */
 void to_halves(const float *from, int64_t count, uint16_t *to);
 #endif

@@ -22,7 +22,7 @@ from tinyllm_native.find import VARIABLE, find_library
 
 ROOT = Path(__file__).parents[3]
 EVERY = list(levels(machine()))
-OPS = ("linear", "embedding", "paged_attention", "softmax", "rms_norm", "swiglu", "rope_rotate")
+OPS = ("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "swiglu", "rope_rotate")
 """Ops whose C differs from level to level."""
 KERNELS = ("native", "rounded")
 
