@@ -247,3 +247,17 @@ def test_the_help_says_that_the_file_holds_the_prompt(capsys: Any) -> None:
 
     assert main(["trace", "--help"]) == 0
     assert "token ids of the prompt and of the answer" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_without_a_file_the_command_tells_the_times(smollm2_path: Path, capsys: Any) -> None:
+    """Of the prompt's step and of a token's, node by node."""
+    from tinyllm.cli.main import main
+
+    command = ["trace", "Hi", "--model", str(smollm2_path), "-b", "numpy", "-n", "2", "--runs", "1", "--json"]
+    assert main(command) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [name.split(" ")[0] for name in steps] == ["prompt", "token"]
+    for times in steps.values():
+        assert times["seconds"] > 0 and sum(node["seconds"] > 0 for node in times["nodes"]) > 300
+        assert {"linear", "paged_attention"} < {node["op"] for node in times["nodes"]}

@@ -1,32 +1,67 @@
-"""`tinyllm trace`: record the op calls of a real model run."""
+"""`tinyllm trace`: where the time of a step goes, and the op calls of a real model run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyllm.cli import options
+from tinyllm.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from tinyllm.graph.tools.times import StepTimes
+    from tinyllm.llm import LLM
 
 
 def trace(
     prompt: Annotated[str, typer.Argument(help="The prompt that the model answers.")] = "Why is the sky blue?",
     shapes: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--shapes", "-o", metavar="FILE", help="The file that is written; it holds the prompt's token ids."
+            "--shapes",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write each different call to this file, which holds the prompt's token ids, and take no times.",
         ),
-    ] = Path("shapes.jsonl"),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Times that each step is run.")] = 9,
+    nodes: Annotated[bool, typer.Option("--nodes", help="A line for each node, not for each kernel.")] = False,
     model: options.ModelName = None,
     backend: options.BackendName = None,
+    dtype: options.Dtype = None,
+    fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
+    as_json: options.Json = False,
 ) -> None:
-    """Run a model and record each different call of an op; `tinyllm check --shapes FILE` replays them as cases.
+    """Show where the time of the prompt and of a token goes, kernel by kernel; native steps, which are one call, too.
 
-    The file holds the integer inputs of the calls, and so the token ids of the prompt and of the answer: whoever has
-    the file can read both.
+    With --shapes: run a model and record each different call of an op; `tinyllm check --shapes FILE` replays them as
+    cases. The file holds the integer inputs of the calls, and so the token ids of the prompt and of the answer:
+    whoever has the file can read both.
     """
+    from tinyllm.cli.session import load_model
+
+    settings = {"dtype": dtype, "fast": fast, "kv_cache_dtype": kv_cache_dtype}
+    if shapes is not None:
+        _record(prompt, shapes, model, backend, settings, max_tokens)
+        return
+    llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
+    steps = _times(llm, prompt, max_tokens, runs)
+    if as_json:
+        from tinyllm.cli.output import print_json
+
+        print_json({name: _as_json(times) for name, times in steps.items()})
+    else:
+        _print(steps, nodes)
+
+
+def _record(
+    prompt: str, shapes: Path, model: str | None, backend: str | None, settings: dict[str, Any], max_tokens: int
+) -> None:
     from tinyllm.cli.output import loading_line, note
     from tinyllm.conformance.shapes import check_writable, write_shapes
     from tinyllm.graph.tools.trace import Recorder
@@ -37,7 +72,7 @@ def trace(
     registry = default_registry()
     recorder = Recorder(registry.plugins, registry.settings)
     with loading_line("loading") as progress:
-        llm = load(model, backend=backend, registry=recorder, progress=progress)
+        llm = load(model, backend=backend, registry=recorder, progress=progress, **settings)
     llm.generate(prompt, max_tokens=max_tokens)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
@@ -45,3 +80,57 @@ def trace(
         f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, "
         f"{total} in all"
     )
+
+
+def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, StepTimes]:
+    """The step of the prompt, and that of the last of the tokens that follow it."""
+    from functools import partial
+
+    from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+    from tinyllm.graph.tools.times import step_times
+
+    ids = llm.encode(prompt)
+    if len(ids) + max_tokens > llm.context:
+        raise InvalidInputError(
+            f"prompt: expected at most {llm.context - max_tokens} tokens with {max_tokens} to come, got {len(ids)}"
+        )
+    size = llm.program.page_size
+    pages = list(range(-(-(len(ids) + max_tokens) // size)))
+    runner = ModelRunner(llm.program, len(pages), size)
+    prefill = make_step([Chunk(ids, 0, pages)], size)
+    best = int(runner.step(prefill)[-1].argmax())
+    for place in range(max_tokens):
+        decode = make_step([Chunk([best], len(ids) + place, pages)], size)
+        best = int(runner.step(decode)[-1].argmax())
+    return {
+        f"prompt of {len(ids)}": step_times(partial(runner.step, prefill), runs),
+        f"token {len(ids) + max_tokens}": step_times(partial(runner.step, decode), runs),
+    }
+
+
+def _print(steps: dict[str, StepTimes], nodes: bool) -> None:
+    from tinyllm.cli.output import note, print_table
+
+    for name, times in steps.items():
+        total = sum(seconds for _, seconds in times.nodes)
+        if nodes:
+            rows = [(node.name, node.kernel, *_cells(seconds, total)) for node, seconds in times.nodes]
+            print_table([name, "kernel", "ms", "share"], rows)
+        else:
+            found = times.by_kernel().items()
+            print_table(
+                [name, "nodes", "ms", "share"],
+                [(kernel, count, *_cells(seconds, total)) for kernel, (count, seconds) in found],
+            )
+        note(f"{name}: {total * 1e3:.2f} ms node by node; {times.whole * 1e3:.2f} ms when nobody looks")
+
+
+def _cells(seconds: float, total: float) -> tuple[str, str]:
+    return f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}" if total else ""
+
+
+def _as_json(times: StepTimes) -> dict[str, Any]:
+    nodes = [
+        {"name": node.name, "op": node.op, "kernel": node.kernel, "seconds": seconds} for node, seconds in times.nodes
+    ]
+    return {"seconds": times.whole, "nodes": nodes}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.graph.program import Pages, Program
+from tinyllm.graph.program import Observe, Pages, Program
 
 Indices = NDArray[np.int32]
 
@@ -100,8 +100,10 @@ class ModelRunner:
             return 0
         return self.program.gathered(batch.kv_len, batch.block_table, self.page_size)
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch, observe: Observe | None = None) -> NDArray[np.float32]:
         """Run one step and return the logits `[R, vocab_size]` of `batch.logit_rows`, float32.
+
+        observe: told of every node and the time that it took.
 
         Raises whatever a kernel raises; the pool is lost then, as a step consumes its pages.
         """
@@ -115,5 +117,5 @@ class ModelRunner:
             "logit_rows": batch.logit_rows,
         }
         state, self._state = self._state, None
-        (logits,), self._state = self.program(inputs, {} if state is None else state)
+        (logits,), self._state = self.program(inputs, {} if state is None else state, observe)
         return np.asarray(logits, np.float32)

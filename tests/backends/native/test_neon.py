@@ -19,13 +19,14 @@ pytest.importorskip("tinyllm_native.find")
 if not registry().probe("native").available:
     pytest.skip("no native library", allow_module_level=True)
 
+from tinyllm_native import linear, packing, paged_attention, pointwise, records, rope
+from tinyllm_native.builder import compiler, levels
+
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.checks.values import values
 from tinyllm.conformance.collect import trials
 from tinyllm.conformance.result import BAD, Outcome
 from tinyllm.conformance.run import run
-from tinyllm_native import linear, packing, paged_attention, pointwise, records, rope
-from tinyllm_native.builder import compiler, levels
 
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 OPS = ("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "swiglu", "add", "rope_rotate")
