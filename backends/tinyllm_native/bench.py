@@ -34,6 +34,8 @@ from tinyllm_native.threads import cores, thread_count
 
 SCHEMES = (*FORMATS, *DTYPES)
 """What can be measured: GGUF's formats by the names of their schemes, and dense weights by their dtypes."""
+OF_HALVES = "avx512vnni"
+"""The level that multiplies dense weights in bfloat16."""
 DEFAULT = ("q4_0", "q4_1", "q8_0", "q4_k", "q6_k", "float32", "bfloat16")
 READERS: dict[str, Callable[[np.ndarray], Any]] = {
     "largest of int32": lambda part: part.view(np.int32).max(),
@@ -70,7 +72,8 @@ class Speed:
     """How fast products with a scheme's weights are at a level, medians.
 
     bits: that a weight takes as it is packed. gb_s: of the packed weight, one row. exact, rounded: GFLOP/s of many
-    rows, activations exact, and as one byte; `rounded` is None for dense weights, which have no such products.
+    rows, activations exact, and as one byte, or with dense weights both in bfloat16; `rounded` is None where a level
+    rounds nothing.
     """
 
     level: str
@@ -226,7 +229,8 @@ def speeds_of(plan: Plan, level: str) -> Iterator[Speed]:
         copies = [first, *({n: a.copy() for n, a in first.items()} for _ in range(ceil(plan.cold / bytes_of(first))))]
         seconds = _checked(copies, one, EXACT, plan.rounds)
         exact = _checked([small], many, EXACT, plan.rounds)
-        rounded = _checked([small], many, ROUNDED, plan.rounds) if scheme in FORMATS else None
+        rounds = scheme in FORMATS or level == OF_HALVES
+        rounded = _checked([small], many, ROUNDED, plan.rounds) if rounds else None
         gflop = 2e-9 * plan.many * plan.many_rows * plan.columns
         yield Speed(
             level,
