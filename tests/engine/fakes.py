@@ -35,7 +35,7 @@ class FakeTokenizer:
         return [ord(c) % VOCABULARY for c in text]
 
     def stream(self) -> TextStream:
-        return TextStream(lambda token: bytes([token]), False)
+        return TextStream(lambda token: bytes([token]))
 
 
 @dataclass

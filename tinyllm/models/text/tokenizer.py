@@ -36,7 +36,7 @@ class Tokenizer:
         self._after = [self.eos_token_ids[0]] if add_eos and self.eos_token_ids else []
         self._own_specials = add_bos is not None or add_eos is not None
         self._special = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
-        self._spell, self._strip = spelling_of(backend.decoder.__getstate__() if backend.decoder else b"null", where)
+        self._spell, self._strips = spelling_of(backend.decoder.__getstate__() if backend.decoder else b"null", where)
         self._bytes: dict[int, bytes] = {}
 
     @property
@@ -58,13 +58,18 @@ class Tokenizer:
         return [*self._before, *ids, *self._after] if add_special_tokens and self._own_specials else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids; bytes that are no UTF-8 give U+FFFD, ids of no token nothing."""
+        """The text of token ids; bytes that are no UTF-8 give U+FFFD, ids of no token nothing.
+
+        A sentencepiece tokenizer puts a space before a text, which is taken off again. For tokens that continue others
+        see `stream`.
+        """
         stream = self.stream(skip_special_tokens)
-        return "".join([stream.push(token) for token in ids]) + stream.finish()
+        text = "".join([stream.push(token) for token in ids]) + stream.finish()
+        return text.removeprefix(" ") if self._strips else text
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
-        """An incremental decoder: `push(id)` gives text as it completes, `finish()` the rest."""
-        return TextStream(self._spoken_bytes if skip_special_tokens else self.token_bytes, self._strip)
+        """A decoder of tokens that follow others: `push(id)` gives text as it completes, `finish()` the rest."""
+        return TextStream(self.token_bytes, self._special if skip_special_tokens else ())
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for, empty for an id of no token."""
@@ -73,9 +78,6 @@ class Tokenizer:
             token = self._backend.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
             known = self._bytes[token_id] = b"" if token is None else self._spell(token)
         return known
-
-    def _spoken_bytes(self, token_id: int) -> bytes:
-        return b"" if token_id in self._special else self.token_bytes(token_id)
 
 
 def check_unicode(where: str, argument: str, text: str) -> None:
