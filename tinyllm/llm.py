@@ -31,6 +31,7 @@ from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.turn_ends import turn_ends
 from tinyllm.registry.registry import Registry, default_registry
 from tinyllm.spec.attribute_checks import integer
 
@@ -123,8 +124,9 @@ class LLM:
 
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
-        """Every token that ends a reply, from config, generation config and tokenizer."""
-        return frozenset((*self.config.eos_token_ids, *self.tokenizer.eos_token_ids))
+        """Every token that ends a reply, from config, generation config, tokenizer and chat template."""
+        named = {*self.config.eos_token_ids, *self.tokenizer.eos_token_ids}
+        return frozenset(named | turn_ends(self.tokenizer, self.chat_template))
 
     @cached_property
     def grammars(self) -> Grammars:

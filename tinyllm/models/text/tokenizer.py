@@ -17,7 +17,8 @@ class Tokenizer:
     """`backend` does the encoding. `add_bos` and `add_eos` say what `add_special_tokens` adds; None leaves it to the
     backend.
 
-    `eos_token_ids` are all tokens that end an answer; `bos_token_id` is None where the model has none.
+    `eos_token_ids` are the tokens that the model's files say end an answer; `bos_token_id` is None where it has none.
+    `special_tokens` are the ids of those that are not shown, by their texts.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Tokenizer:
         self._before = [bos_token_id] if add_bos and bos_token_id is not None else []
         self._after = [self.eos_token_ids[0]] if add_eos and self.eos_token_ids else []
         self._own_specials = add_bos is not None or add_eos is not None
-        self._special = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder()
+        self.special_tokens = {token.content: index for index, token in added.items() if token.special}
+        self._special = frozenset(self.special_tokens.values())
         self._spell, self._strips = spelling_of(backend.decoder.__getstate__() if backend.decoder else b"null", where)
         self._bytes: dict[int, bytes] = {}
 
