@@ -15,10 +15,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tinyllm.errors import CheckpointError, suggest
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
-
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -140,10 +138,10 @@ class _Vocabulary:
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
         """Control and user-defined tokens are taken whole, wherever they stand in a text."""
         backend.add_special_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(_CONTROL)]
+            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(CONTROL)]
         )
         backend.add_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(_USER_DEFINED)]
+            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(USER_DEFINED)]
         )
 
 
@@ -171,40 +169,16 @@ def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
 
 
 def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
-    ids = vocabulary.ids()
+    vocabulary.ids()  # each token once
     scores = vocabulary.numbers("scores")
     if scores is None:
-        raise vocabulary.fail("scores", f"{len(ids)} numbers", "nothing")
+        raise vocabulary.fail("scores", f"{len(vocabulary.tokens)} numbers", "nothing")
     if vocabulary.flag("remove_extra_whitespaces", False):
         raise vocabulary.fail("remove_extra_whitespaces", "false", True)
-    unknown = vocabulary.special("unknown")
-    model = models.BPE(
-        vocab=ids,
-        merges=_merges_by_score(vocabulary, ids, scores),
-        unk_token=None if unknown is None else vocabulary.tokens[unknown],
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = tokenizers.Tokenizer(model)
-    prefix = vocabulary.flag("add_space_prefix", True)
-    spaces = normalizers.Replace(" ", _SPACE)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
-    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    return backend
-
-
-def _merges_by_score(vocabulary: _Vocabulary, ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Sentencepiece joins the pair whose whole has the best score: the same as merges ranked by the score of what they
-    make."""
-    whole_only = {*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN), *vocabulary.of_type(_USER_DEFINED)}
-    ranked = []
-    for token, score in zip(vocabulary.tokens, scores, strict=True):
-        if token in whole_only:
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ids and right in ids and left not in whole_only and right not in whole_only:
-                ranked.append((-score, -cut, left, right))
-    ranked.sort(key=lambda item: item[:2])
-    return [(left, right) for _, _, left, right in ranked]
+    return Sentencepiece(
+        vocabulary.tokens,
+        scores,
+        vocabulary.types or [NORMAL] * len(scores),
+        unknown=vocabulary.special("unknown"),
+        add_prefix=vocabulary.flag("add_space_prefix", True),
+    ).backend()
