@@ -13,7 +13,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from tests.models.conftest import MERGES, byte_level_vocabulary, write_gguf
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
-from tinyllm.models.text.tokenizer import Tokenizer, tokenizer_from_folder
+from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
 
 PIECES = [
     "<unk>",
