@@ -20,7 +20,8 @@ class Sentencepiece:
     unknown: the id for what no piece spells. unigram: pieces are chosen by likelihood, not merged. byte_fallback: what
     no piece spells goes by bytes. add_prefix: a space is put before a text. collapse_spaces: runs of spaces are one
     space, those at the ends none. charsmap: sentencepiece's compiled normalization of characters. whole: pieces that
-    are taken whole and are neighbours of what stands beside them.
+    are taken whole, without a space before what follows. merges: the pairs that are joined, in their order; None: by
+    their scores.
     """
 
     pieces: list[str]
@@ -33,6 +34,7 @@ class Sentencepiece:
     collapse_spaces: bool = False
     charsmap: bytes = b""
     whole: tuple[str, ...] = ()
+    merges: list[tuple[str, str]] | None = None
 
     def backend(self) -> tokenizers.Tokenizer:
         """The tokenizer, without its special tokens."""
@@ -60,14 +62,14 @@ class Sentencepiece:
     def _bpe(self) -> models.BPE:
         return models.BPE(
             vocab={piece: index for index, piece in enumerate(self.pieces)},
-            merges=self._merges(),
+            merges=self._merges_by_score() if self.merges is None else self.merges,
             unk_token=None if self.unknown is None else self.pieces[self.unknown],
             fuse_unk=True,
             byte_fallback=self.byte_fallback,
             ignore_merges=bool(self.whole),  # a piece that is taken whole has no merges
         )
 
-    def _merges(self) -> list[tuple[str, str]]:
+    def _merges_by_score(self) -> list[tuple[str, str]]:
         """Sentencepiece joins the pair whose whole has the best score: the same as merges ranked by the score of what
         they make."""
         scores = {
