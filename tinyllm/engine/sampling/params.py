@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.errors import invalid
+from tinyllm.models.text.token_ids import plain
 from tinyllm.spec.attribute_checks import Check, boolean, instance, integer, number, optional
 
 Logits = NDArray[np.float32]
@@ -86,7 +87,7 @@ class SamplingParams:
             raise invalid("sampling", "stop", "a text or a list of texts, none empty", repr(self.stop))
         object.__setattr__(self, "stop", tuple(stop))
         wrong_id = integer(0)
-        ids = self.stop_token_ids
+        ids = plain(self.stop_token_ids)
         if not isinstance(ids, (tuple, list, set, frozenset)) or any(wrong_id(token) for token in ids):
             raise invalid("sampling", "stop_token_ids", "a list of token ids", repr(ids))
         object.__setattr__(self, "stop_token_ids", tuple(map(int, ids)))

@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import models, processors
 
 from tinyllm.errors import invalid
+from tinyllm.models.text.token_ids import plain
 from tinyllm.models.text.token_text import TextStream, spelling_of
 
 
@@ -64,7 +65,7 @@ class Tokenizer:
         see `stream`.
         """
         stream = self.stream(skip_special_tokens)
-        text = "".join([stream.push(token) for token in ids]) + stream.finish()
+        text = "".join([stream.push(token) for token in plain(ids)]) + stream.finish()
         return text.removeprefix(" ") if self._strips else text
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
