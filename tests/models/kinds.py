@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,52 @@ def metaspace(scheme: str) -> Kind:
     return make
 
 
+CORPUS = ["he had a cab, dad", "abc hé  zeze", "bead head", "deed é 🙂"] * 5
+PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+
+
+def trained(corpus: list[str], **options: Any) -> bytes:
+    """A sentencepiece model in its own form, trained by the sentencepiece package."""
+    import sentencepiece
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_writer=out,
+        vocab_size=350 if options.get("byte_fallback") else 60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    return out.getvalue()
+
+
+def sentencepiece_file(model_type: str) -> Kind:
+    def make(folder: Path) -> Tokenizer:
+        model = trained(CORPUS, model_type=model_type, byte_fallback=True, **PLAIN)
+        (folder / "tokenizer.model").write_bytes(model)
+        return tokenizer_from_folder(folder, {}, {})
+
+    return make
+
+
 def gguf(keys: dict[str, Any]) -> Kind:
     def make(folder: Path) -> Tokenizer:
-        sentencepiece = keys.get("tokenizer.ggml.model") == "llama"
-        tensors = {"token_embd.weight": np.zeros((len(PIECES), 64), np.float32)} if sentencepiece else {}
+        tokens = keys.get("tokenizer.ggml.tokens")
+        tensors = {} if tokens is None else {"token_embd.weight": np.zeros((len(tokens), 64), np.float32)}
         return tokenizer_from_gguf(GgufFile(write_gguf(folder / "m.gguf", keys=keys, tensors=tensors)))
 
     return make
 
 
+GEMMA4_KEYS: dict[str, Any] = {
+    "tokenizer.ggml.model": "gemma4",
+    "tokenizer.ggml.tokens": ["<unk>", "<bos>", *BYTES, *"▁ab\n", "▁a", "ab", "▁▁", "\n\n"],
+    "tokenizer.ggml.merges": ["▁ a", "a b", "▁ ▁", "\n \n"],
+    "tokenizer.ggml.token_type": [2, 3] + [6] * 256 + [1] * 8,
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.unknown_token_id": 0,
+}
 KINDS: dict[str, Kind] = {
     "byte-level": byte_level,
     "prepended, bytes": prepended(True),
@@ -107,7 +145,10 @@ KINDS: dict[str, Kind] = {
     "metaspace always": metaspace("always"),
     "metaspace first": metaspace("first"),
     "metaspace never": metaspace("never"),
+    "tokenizer.model": sentencepiece_file("bpe"),
+    "tokenizer.model unigram": sentencepiece_file("unigram"),
     "gguf byte-level": gguf({}),
     "gguf sentencepiece": gguf(SPM_KEYS),
     "gguf without prefix": gguf({**SPM_KEYS, "tokenizer.ggml.add_space_prefix": False}),
+    "gguf gemma4": gguf(GEMMA4_KEYS),
 }

@@ -6,13 +6,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from tests.models.conftest import write_gguf
+from tests.models.kinds import GEMMA4_KEYS, gguf
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.gguf_vocabulary import tokenizer_from_gguf
 from tinyllm.models.text.pre_tokenizers import PRE_TOKENIZERS
@@ -139,31 +139,8 @@ def test_no_name_loses_text(named: tuple[str, Tokenizer], text: str) -> None:
     assert made.decode(made.encode(text), skip_special_tokens=False) == expected
 
 
-WORDS = [
-    "<unk>",
-    "<bos>",
-    *(f"<0x{byte:02X}>" for byte in range(256)),
-    *"\u2581ab\n",
-    "\u2581a",
-    "ab",
-    "\u2581\u2581",
-    "\n\n",
-]
-WORD_MERGES = ["\u2581 a", "a b", "\u2581 \u2581", "\n \n"]
-
-
 def gemma4(folder: Path, **keys: Any) -> Tokenizer:
-    metadata = {
-        "tokenizer.ggml.model": "gemma4",
-        "tokenizer.ggml.tokens": WORDS,
-        "tokenizer.ggml.merges": WORD_MERGES,
-        "tokenizer.ggml.token_type": [2, 3] + [6] * 256 + [1] * 8,
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.unknown_token_id": 0,
-        **{f"tokenizer.ggml.{key}": value for key, value in keys.items()},
-    }
-    tensors = {"token_embd.weight": np.zeros((len(WORDS), 64), np.float32)}
-    return tokenizer_from_gguf(GgufFile(write_gguf(folder / "m.gguf", keys=metadata, tensors=tensors)))
+    return gguf(GEMMA4_KEYS | {f"tokenizer.ggml.{key}": value for key, value in keys.items()})(folder)
 
 
 @pytest.mark.parametrize("keys", [{}, {"pre": "gemma4"}, {"model": "gpt2", "pre": "sarvam-moe"}])
@@ -171,8 +148,9 @@ def test_vocabularies_that_merge_characters_are_as_in_transformers(tmp_path: Pat
     import transformers
 
     ours = gemma4(tmp_path, **keys)
-    vocabulary = {token: index for index, token in enumerate(WORDS)}
-    theirs = transformers.GemmaTokenizer(vocab=vocabulary, merges=[tuple(m.split(" ")) for m in WORD_MERGES])._tokenizer
+    vocabulary = {token: index for index, token in enumerate(GEMMA4_KEYS["tokenizer.ggml.tokens"])}
+    merges = [tuple(merge.split(" ")) for merge in GEMMA4_KEYS["tokenizer.ggml.merges"]]
+    theirs = transformers.GemmaTokenizer(vocab=vocabulary, merges=merges)._tokenizer
 
     @given(text=st.text(st.sampled_from("ab \n\u00e9\u6f22"), max_size=12))
     @settings(max_examples=80, deadline=None)

@@ -3,7 +3,6 @@ tokens as transformers."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models.kinds import PLAIN, trained
 from tinyllm.errors import CheckpointError
 from tinyllm.models.text.chat_template import templates_from_folder
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
 
 CORPUS = ["the cat sat on the mat", "a dog ran  to the other dogs", "naïve café, 12 34", "def f(x):\treturn x"] * 5
-PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "bpe", "byte_fallback": True, **PLAIN},
     "gemma": {"model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False, **PLAIN},
@@ -32,19 +31,6 @@ TEXTS = st.lists(st.sampled_from(["the", "cat", " ", "  ", "ﬁ", "é", "dog", "
 KNOWN_TEXTS = st.lists(st.sampled_from(["the", "cat", " ", "dog", "s", "x", "1"]), max_size=8)
 
 
-def trained(**options: Any) -> bytes:
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=out,
-        vocab_size=350 if options.get("byte_fallback") else 60,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
-    )
-    return out.getvalue()
-
-
 def opened(folder: Path, model: bytes, **tokenizer_config: Any) -> Tokenizer:
     (folder / "tokenizer.model").write_bytes(model)
     (folder / "config.json").write_text('{"model_type": "llama"}')
@@ -55,7 +41,7 @@ def opened(folder: Path, model: bytes, **tokenizer_config: Any) -> Tokenizer:
 @pytest.fixture(scope="module", params=MODELS)
 def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Any]:
     """Our tokenizer, and the sentencepiece package's."""
-    model = trained(**MODELS[request.param])
+    model = trained(CORPUS, **MODELS[request.param])
     theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
     return opened(tmp_path_factory.mktemp("model"), model), theirs
 
@@ -80,7 +66,7 @@ def test_texts_are_sentencepiece_s(both: tuple[Tokenizer, Any], words: list[str]
 def test_special_tokens_are_as_in_transformers(tmp_path: Path, config: dict[str, Any], text: str) -> None:
     import transformers
 
-    ours = opened(tmp_path, trained(**MODELS["llama"]), **config)
+    ours = opened(tmp_path, trained(CORPUS, **MODELS["llama"]), **config)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert (ours.bos_token_id, ours.eos_token_ids) == (theirs.bos_token_id, (theirs.eos_token_id,))
     ids = ours.encode(text, add_special_tokens=True)
@@ -90,7 +76,7 @@ def test_special_tokens_are_as_in_transformers(tmp_path: Path, config: dict[str,
 
 
 def test_templates_know_its_special_tokens(tmp_path: Path) -> None:
-    opened(tmp_path, trained(**MODELS["llama"]), eos_token="▁the")
+    opened(tmp_path, trained(CORPUS, **MODELS["llama"]), eos_token="▁the")
     (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
     template = templates_from_folder(tmp_path)
     assert template is not None
@@ -100,17 +86,17 @@ def test_templates_know_its_special_tokens(tmp_path: Path) -> None:
 def test_tokenizer_json_goes_before_it(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: expected a tokenizer"):
-        opened(tmp_path, trained(**MODELS["llama"]))
+        opened(tmp_path, trained(CORPUS, **MODELS["llama"]))
 
 
 @pytest.mark.parametrize("kind", ["word", "char"])
 def test_models_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CheckpointError, match=f"model_type: expected unigram or bpe, got {kind}"):
-        opened(tmp_path, trained(model_type=kind))
+        opened(tmp_path, trained(CORPUS, model_type=kind))
 
 
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
-    whole = trained(**MODELS["llama"])
+    whole = trained(CORPUS, **MODELS["llama"])
     for end in (0, 1, 2, 3, 8, 1000, len(whole) - 1):
         with pytest.raises(CheckpointError, match=r"tokenizer\.model: .*expected"):
             opened(tmp_path, whole[:end])
