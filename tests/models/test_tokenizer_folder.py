@@ -85,6 +85,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "normalized": {"added_tokens_decoder": {"267": added("e\u0301", normalized=True)}},
     "of the vocabulary": {"added_tokens_decoder": {"265": added("<|im_start|>", special=True), "5": added("&")}},
     "named": {"eos_token": "<|im_end|>", "pad_token": added("<|im_start|>", rstrip=True)},
+    "named and added": {"added_tokens_decoder": {"267": added("<a>")}, "eos_token": "<a>"},
+    "named, and of no vocabulary": {"pad_token": "<a>", "additional_special_tokens": ["<b>"]},
     "additional": {"additional_special_tokens": ["<|im_end|>"]},
     "extra": {"extra_special_tokens": [added("<|im_end|>", lstrip=True, special=True)]},
     "extra by name": {"extra_special_tokens": {"image": "<|im_end|>"}},

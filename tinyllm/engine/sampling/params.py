@@ -33,11 +33,11 @@ class SamplingParams:
 
     A reply ends before a stop string, a token of the model that ends replies (not with ignore_eos, where it is a token
     like any other), or one of stop_token_ids. A stop string may be or contain the text of a special token, which is not
-    shown. None of these ends it before min_tokens tokens: such a token is not
-    chosen, and stop strings are looked for in the text of the min_tokens-th token and those after it. With a grammar a
-    token of the model that ends replies is chosen only where the grammar allows the end; where it allows nothing else
-    the reply ends, also before min_tokens. Stop strings and stop_token_ids that are text cut a reply anywhere, as
-    max_tokens does: such a reply may be no whole word of the grammar.
+    shown. None of these ends it before min_tokens tokens: such a token is not chosen, and stop strings are looked for
+    in the text of the min_tokens-th token and those after it. With a grammar a token of the model that ends replies is
+    chosen only where the grammar allows the end; where it allows nothing else the reply ends, also before min_tokens.
+    Stop strings and stop_token_ids that are text cut a reply anywhere, as max_tokens does: such a reply may be no whole
+    word of the grammar.
 
     Raises `InvalidInputError` for a setting out of range, with its name.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError
 
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece writes a space so
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece writes a space so
 
 
 @cache
@@ -31,7 +31,7 @@ def byte_level(token: str) -> bytes:
 
 def metaspace(token: str) -> bytes:
     """A sentencepiece token's bytes where no token stands for a byte: the block character is a space."""
-    return token.replace(_SPACE, " ").encode()
+    return token.replace(SPACE, " ").encode()
 
 
 def sentencepiece(token: str) -> bytes:
@@ -55,13 +55,13 @@ def spelling_of(decoder_state: bytes, where: str) -> tuple[Callable[[str], bytes
     kinds = [step.get("type") for step in steps]
     if kinds == ["ByteLevel"]:
         return byte_level, False
-    if kinds == ["Metaspace"] and steps[0]["replacement"] == _SPACE:
+    if kinds == ["Metaspace"] and steps[0]["replacement"] == SPACE:
         return metaspace, steps[0].get("prepend_scheme", "always") != "never"
     has_bytes = kinds[1:2] == ["ByteFallback"]
     if kinds[:1] == ["Replace"] and kinds[1 + has_bytes :] in ([], ["Fuse"], ["Fuse", "Strip"]):
         swap, strip = steps[0], steps[-1] if kinds[-1] == "Strip" else None
         one_space = strip is None or (strip.get("content"), strip.get("start"), strip.get("stop")) == (" ", 1, 0)
-        if one_space and swap == {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}:
+        if one_space and swap == {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}:
             return sentencepiece if has_bytes else metaspace, strip is not None
     raise CheckpointError(f"{where}: decoder: expected a byte-level or sentencepiece one, got {kinds}")
 

@@ -29,10 +29,10 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     backend = _sentencepiece(path) if path.suffix == ".model" else _backend(path)
     where = str(folder / "tokenizer_config.json")
     _add_tokens(backend, settings, where)
-    bos = _named(settings.get("bos_token"), backend, f"{where}: bos_token")
+    bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
     if "bos_token" not in settings and isinstance(config.get("bos_token_id"), int):
         bos = config["bos_token_id"]
-    stops = [_named(settings.get("eos_token"), backend, f"{where}: eos_token")]
+    stops = [_id_of(settings.get("eos_token"), backend, f"{where}: eos_token")]
     for source in (generation_config, config):
         value = source.get("eos_token_id")
         stops += value if isinstance(value, list) else [value]
@@ -97,20 +97,28 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
     listed = settings.get("added_tokens_decoder")
     if not isinstance(listed, Mapping) and listed is not None:
         raise CheckpointError(f"{where}: added_tokens_decoder: expected tokens by id, got {listed!r:.80}")
-    added = {_id(key, where): value for key, value in (listed or {}).items()}
-    for index, value in sorted(added.items(), key=lambda item: item[0]):
-        field = f"{where}: added_tokens_decoder: {index}"
+    wrong = next((key for key in listed or () if not key.isdecimal()), None)
+    if wrong is not None:
+        raise CheckpointError(f"{where}: added_tokens_decoder: expected a token id, got {wrong!r:.80}")
+    for key, value in sorted((listed or {}).items(), key=lambda item: int(item[0])):
+        field = f"{where}: added_tokens_decoder: {key}"
         token = _added_token(value, field)
         backend.add_tokens([token])
-        if backend.token_to_id(token.content) != index:
-            got = backend.token_to_id(token.content)
-            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {got}")
+        index = backend.token_to_id(token.content)
+        if index != int(key):
+            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {index}")
     fields = [(name, settings.get(name)) for name in SPECIALS]
     fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
-    named = [_added_token(value, f"{where}: {name}", special=True) for name, value in fields if value is not None]
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    there = [token for token in named if backend.token_to_id(token.content) is not None]
-    backend.add_special_tokens([token for token in there if token.content not in known])
+    for name, value in fields:
+        if value in (None, ""):
+            continue
+        token = _added_token(value, f"{where}: {name}", special=True)
+        if token.content in known:
+            continue
+        if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
+            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {token.content!r}")
+        backend.add_special_tokens([token])
 
 
 def _added_token(value: Any, where: str, special: bool = False) -> tokenizers.AddedToken:
@@ -127,20 +135,9 @@ def _several(value: Any) -> list[Any]:
     return [*value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
 
 
-def _id(key: str, where: str) -> int:
-    if not key.isdecimal():
-        raise CheckpointError(f"{where}: added_tokens_decoder: expected a token id, got {key!r:.80}")
-    return int(key)
-
-
-def _named(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
+def _id_of(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
     content = special_token(value, where)
-    if content is None:
-        return None
-    token_id = backend.token_to_id(content)
-    if token_id is None:
-        raise CheckpointError(f"{where}: expected a token of the vocabulary, got {content!r}")
-    return token_id
+    return None if content is None else backend.token_to_id(content)
 
 
 def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool | None:
