@@ -44,16 +44,12 @@ _LINES = rf"\s*[\r\n]+|{_BLANKS}"
 _MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
-_CASED = r"[^\r\n\p{L}\p{N}]?[{upper}]*[{lower}]+{suffix}|[^\r\n\p{L}\p{N}]?[{upper}]+[{lower}]*{suffix}"
 
 
 def _cased(suffix: str, without: str = "") -> str:
-    """Words that are cut where a small letter is followed by a capital."""
-    parts = {"{upper}": _UPPER + without, "{lower}": _LOWER + without, "{suffix}": suffix}
-    pattern = _CASED
-    for name, part in parts.items():
-        pattern = pattern.replace(name, part)
-    return pattern
+    """Words that are cut where a small letter is followed by a capital; without: an intersection with their letters."""
+    before, upper, lower = r"[^\r\n\p{L}\p{N}]?", f"[{_UPPER}{without}]", f"[{_LOWER}{without}]"
+    return f"{before}{upper}*{lower}+{suffix}|{before}{upper}+{lower}*{suffix}"
 
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
@@ -91,26 +87,27 @@ _OF_BAILING = PreTokenizer(
     (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|" + _BLANKS,)
 )
 
-_ALIKE: dict[PreTokenizer, tuple[str, ...]] = {
-    _PLAIN: ("gpt-2", "phi-2", "jais", "exaone4", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum"),
-    replace(_PLAIN, nfc=True): ("mpt", "olmo"),
-    _DIGITS: ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"),
-    replace(_DIGITS, nfc=True): ("command-r",),
-    replace(_OF_QWEN2, nfc=True): ("qwen2", "deepseek-r1-qwen", "f2llmv2"),
-    _OF_QWEN2: ("kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"),
-    replace(_OF_LLAMA3, whole_words=True, adds_bos=True): (
-        *("llama-bpe", "llama-v3", "llama3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+_ALIKE: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
+    (_PLAIN, ("gpt-2", "phi-2", "jais", "exaone4", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum")),
+    (replace(_PLAIN, nfc=True), ("mpt", "olmo")),
+    (_DIGITS, ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2")),
+    (replace(_DIGITS, nfc=True), ("command-r",)),
+    (replace(_OF_QWEN2, nfc=True), ("qwen2", "deepseek-r1-qwen", "f2llmv2")),
+    (_OF_QWEN2, ("kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2")),
+    (
+        replace(_OF_LLAMA3, whole_words=True, adds_bos=True),
+        ("llama-bpe", "llama-v3", "llama3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
     ),
-    _OF_LLAMA3: ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe"),
-    replace(_OF_GPT4O, whole_words=True): ("gpt-4o", "llama4"),
-    _OF_GPT4O: ("kanana2", "talkie", "minimax-m2"),
-    _OF_DEEPSEEK3: ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
-    _OF_BAILING: ("bailingmoe", "bailingmoe2", "llada-moe"),
-    PreTokenizer((_THREES_FROM_THE_RIGHT, _GPT4O)): ("tiny_aya", "cohere2moe"),
-    PreTokenizer((_BLOOM,)): ("bloom", "poro-chat", "gpt3-finnish"),
-}
+    (_OF_LLAMA3, ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
+    (replace(_OF_GPT4O, whole_words=True), ("gpt-4o", "llama4")),
+    (_OF_GPT4O, ("kanana2", "talkie", "minimax-m2")),
+    (_OF_DEEPSEEK3, ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4")),
+    (_OF_BAILING, ("bailingmoe", "bailingmoe2", "llada-moe")),
+    (PreTokenizer((_THREES_FROM_THE_RIGHT, _GPT4O)), ("tiny_aya", "cohere2moe")),
+    (PreTokenizer((_BLOOM,)), ("bloom", "poro-chat", "gpt3-finnish")),
+)
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
-    **{name: made for made, names in _ALIKE.items() for name in names},
+    **{name: made for made, names in _ALIKE for name in names},
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9]{3}")),
     "qwen35": PreTokenizer(
         (rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_LINES}",),

@@ -10,7 +10,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from tinyllm.models.text.token_text import SPACE
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = range(1, 5)
 """What a piece is, as sentencepiece's files and GGUF count it."""
 
 
