@@ -30,17 +30,19 @@ from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.turn_ends import turn_ends
 from tinyllm.registry.registry import Registry, default_registry
 from tinyllm.registry.selection import Selection
 from tinyllm.settings.general import KV_CACHE_DTYPES
-from tinyllm.spec.attribute_checks import integer
 
 CACHE_TOKENS = 16384
 """Tokens whose keys and values the cache of a crowd's engine holds, unless another number is given."""
 
 Message = dict[str, Any]
-Prompt = str | list[int] | list[Message]
+TokenIds = list[int] | tuple[int, ...] | NDArray[Any]
+Prompt = str | TokenIds | list[Message]
 Batch = list[Prompt] | list[str] | list[list[int]] | list[list[Message]]
 Progress = Callable[[int, int], None]
 
@@ -140,8 +142,9 @@ class LLM:
 
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
-        """Every token that ends a reply, from config, generation config and tokenizer."""
-        return frozenset((*self.config.eos_token_ids, *self.tokenizer.eos_token_ids))
+        """Every token that ends a reply, from config, generation config, tokenizer and chat template."""
+        named = {*self.config.eos_token_ids, *self.tokenizer.eos_token_ids}
+        return frozenset(named | turn_ends(self.tokenizer, self.chat_template))
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -168,8 +171,9 @@ class LLM:
         """Answer a prompt; a list of prompts is answered in one batch and gives a list.
 
         Args:
-            prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids. Text is put to a chat model as a
-                user's message, unless `raw`, which takes it as it is.
+            prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids (a list, a tuple or an array of
+                any library; one with two axes is a batch). Text is put to a chat model as a user's message, unless
+                `raw`, which takes it as it is.
             sampling: fields of `SamplingParams`.
 
         Returns:
@@ -239,14 +243,15 @@ class LLM:
             raise InvalidInputError("chat: this model has no chat template; use generate with raw=True")
         return Chat(self, system, messages)
 
-    def logits(self, token_ids: list[int]) -> NDArray[np.float32]:
+    def logits(self, token_ids: TokenIds) -> NDArray[np.float32]:
         """Logits of every position, float32 `[L, V]`, computed in one step."""
-        ids = self._checked_ids(token_ids, self.context)
+        ids = checked_ids(token_ids, self.config.vocab_size, self.context, self.context)
         runner = ModelRunner(self.program, 1, len(ids))
         return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
 
     def encode(self, prompt: Prompt, raw: bool = False) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""
+        prompt = plain(prompt)
         if isinstance(prompt, str):
             if not prompt:
                 raise InvalidInputError("prompt: expected some text, got an empty prompt")
@@ -256,7 +261,7 @@ class LLM:
         if not isinstance(prompt, list) or not prompt:
             raise _no_prompt("an empty list" if isinstance(prompt, list) else type(prompt).__name__)
         messages = [p for p in prompt if isinstance(p, dict)]
-        ids = [int(p) for p in prompt if isinstance(p, (int, np.integer)) and not isinstance(p, bool)]
+        ids = [p for p in prompt if isinstance(p, int) and not isinstance(p, bool)]
         if len(ids) == len(prompt):
             return ids
         if len(messages) != len(prompt):
@@ -279,24 +284,9 @@ class LLM:
 
     def sequence(self, prompt: Prompt, raw: bool, params: SamplingParams) -> Sequence:
         """A checked request."""
-        ids = self._checked_ids(self.encode(prompt, raw), self.context - 1)
+        ids = checked_ids(self.encode(prompt, raw), self.config.vocab_size, self.context - 1, self.context)
         grammar = self.grammars.start(params.grammar) if params.grammar else None
         return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context, grammar=grammar)
-
-    def _checked_ids(self, ids: list[int], most: int) -> list[int]:
-        if not isinstance(ids, list | tuple | np.ndarray):
-            raise invalid("prompt", "token ids", "a list of integers", type(ids).__name__)
-        if not len(ids):
-            raise InvalidInputError("prompt: expected at least one token, got none")
-        if len(ids) > most:
-            raise InvalidInputError(
-                f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {self.context}"
-            )
-        wrong = integer(0)
-        for token in ids:
-            if wrong(token) or token >= self.config.vocab_size:
-                raise invalid("prompt", "token id", f"an integer from 0 to {self.config.vocab_size - 1}", repr(token))
-        return [int(token) for token in ids]
 
 
 def _no_prompt(got: str) -> InvalidInputError:
@@ -305,6 +295,7 @@ def _no_prompt(got: str) -> InvalidInputError:
 
 def _as_batch(prompt: Any) -> tuple[list[Any], bool]:
     """(prompts, whether it was a single one): a list of texts or of lists is a batch."""
+    prompt = plain(prompt)
     if isinstance(prompt, list) and prompt and all(isinstance(p, (str, list)) for p in prompt):
         return prompt, False
     return [prompt], True

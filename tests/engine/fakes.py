@@ -30,12 +30,13 @@ class FakeTokenizer:
 
     eos_token_ids = (STOP,)
     vocab_size = VOCABULARY
+    special_tokens: Mapping[str, int] = {}
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
 
     def stream(self) -> TextStream:
-        return TextStream(lambda token: bytes([token]), False)
+        return TextStream(lambda token: bytes([token]))
 
 
 @dataclass

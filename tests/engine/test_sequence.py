@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from tests.engine.fakes import STOP, VOCABULARY, FakeTokenizer, sequence
+from tests.models.kinds import KINDS
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.models.text.token_text import TextStream
+from tinyllm.models.text.tokenizer import Tokenizer
 
 
 def wanting(token: int) -> Any:
@@ -49,7 +51,7 @@ def test_stop_token_is_neither_shown_nor_kept() -> None:
 def test_characters_of_several_tokens_come_whole() -> None:
     class Bytes(FakeTokenizer):
         def stream(self) -> TextStream:
-            return TextStream(lambda token: bytes([token + 128 if token >= 32 else token]), False)
+            return TextStream(lambda token: bytes([token + 128 if token >= 32 else token]))
 
     tokenizer: Any = Bytes()
     request = Sequence([1], SamplingParams(max_tokens=3), tokenizer, frozenset(), 100)
@@ -168,3 +170,29 @@ def test_plain_greedy_needs_no_copy_of_the_logits(monkeypatch: pytest.MonkeyPatc
     assert sequence("abc").advance(wanting(98)).text == "b"
     with pytest.raises(AssertionError, match="adjusted"):
         sequence("abc", presence_penalty=1).advance(wanting(98))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return KINDS[request.param](tmp_path_factory.mktemp("kind"))
+
+
+def forced(tokenizer: Tokenizer, tokens: list[int], **sampling: Any) -> tuple[str, Sequence]:
+    """The text of a reply to the prompt `ab` whose tokens are these, as far as it goes."""
+    params = SamplingParams(**{"max_tokens": len(tokens), **sampling})
+    request, text = Sequence(tokenizer.encode("ab"), params, tokenizer, frozenset(), 100), ""
+    for token in tokens:
+        if request.finish_reason is None:
+            logits = np.zeros(tokenizer.vocab_size, np.float32)
+            logits[token] = 5
+            text += request.advance(logits).text
+    return text, request
+
+
+def test_a_reply_keeps_the_space_before_its_first_word(tokenizer: Tokenizer) -> None:
+    word = tokenizer.encode(" he")
+    spelt = b"".join(map(tokenizer.token_bytes, word)).decode()
+    assert spelt.startswith(" ")
+    assert forced(tokenizer, word * 2)[0] == spelt * 2
+    text, request = forced(tokenizer, word * 2, stop=spelt)
+    assert (text, request.finish_reason, request.generated) == ("", "stop", word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +46,19 @@ def test_any_cut_gives_what_the_definition_says(text: str, stops: tuple[str, ...
 @given(texts, stops)
 def test_character_by_character(text: str, stops: tuple[str, ...]) -> None:
     assert run(stops, list(text)) == plainly(stops, text)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text("ab", max_size=3), st.booleans()), max_size=12), stops)
+def test_what_is_not_shown_is_found_all_the_same(pieces: list[tuple[str, bool]], stops: tuple[str, ...]) -> None:
+    finder, shown = StopStrings(stops), ""
+    for piece in pieces:
+        if not finder.found:
+            shown += finder.push(*piece)
+    shown += finder.finish()
+    before, found = plainly(stops, "".join(text for text, _ in pieces))
+    marks = [mark for text, mark in pieces for _ in text]
+    assert (shown, finder.found) == ("".join(compress(before, marks)), found)
 
 
 def test_nothing_is_held_back_longer_than_needed() -> None:

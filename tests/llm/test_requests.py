@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cli.fake_model import CONTEXT, VOCABULARY, fake_llm
+from tests.models.kinds import byte_level
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM, Completion
 from tinyllm.registry.registry import Registry
@@ -26,8 +27,11 @@ USER = {"role": "user", "content": "hi"}
         ([], f"{KINDS} an empty list"),
         (None, f"{KINDS} NoneType"),
         (7, f"{KINDS} int"),
-        ((1, 2), f"{KINDS} tuple"),
-        (np.array([1, 2]), f"{KINDS} ndarray"),
+        ((), f"{KINDS} an empty list"),
+        (np.array([1.0, 2.0]), f"{KINDS} a list of float"),
+        (np.array(3), f"{KINDS} int"),
+        (np.array([True]), f"{KINDS} a list of bool"),
+        ({1, 2}, f"{KINDS} set"),
         (USER, f"{KINDS} dict"),
         ([1, "a"], f"{KINDS} a list of int, str"),
         ([1, True], f"{KINDS} a list of bool, int"),
@@ -83,6 +87,38 @@ def test_logits_take_arrays_of_whole_numbers() -> None:
     expected = fake_llm().logits([1, 2, 3])
     for ids in ((1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], np.uint8)):
         np.testing.assert_array_equal(fake_llm().logits(ids), expected)  # type: ignore[arg-type]
+
+
+def in_form(form: str, ids: Any) -> Any:
+    """Token ids as a caller may have them."""
+    if form == "tuple":
+        return tuple(map(tuple, ids)) if isinstance(ids[0], list) else tuple(ids)
+    array = pytest.importorskip("torch").tensor(ids) if "torch" in form else np.array(ids, np.uint16)
+    return [*array] if "numbers" in form else array
+
+
+FORMS = ["tuple", "numpy", "torch", "numbers of numpy", "numbers of torch"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_token_ids_may_be_arrays_of_any_library(form: str) -> None:
+    llm, ids, batch = fake_llm(), [104, 105, 33], [[104, 105], [33, 34]]
+    given = in_form(form, ids)
+    assert llm.encode(given) == ids and all(type(token) is int for token in llm.encode(given))
+    expected = llm.generate(ids, max_tokens=4)
+    assert llm.generate(given, max_tokens=4) == expected
+    assert "".join(piece.text for piece in llm.stream(given, max_tokens=4)) == expected.text
+    assert llm.generate(in_form(form, batch), max_tokens=4) == llm.generate(batch, max_tokens=4)
+    assert llm.generate([given], max_tokens=4) == [expected]
+    np.testing.assert_array_equal(llm.logits(given), llm.logits(ids))
+    stop = in_form(form, expected.token_ids[2:3])
+    assert llm.generate(ids, max_tokens=4, stop_token_ids=stop).token_ids == expected.token_ids[:2]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tokenizer_takes_arrays(form: str, tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path)
+    assert tokenizer.decode(in_form(form, tokenizer.encode("hello w"))) == "hello w"
 
 
 def test_settings_give_the_number_of_tokens() -> None:

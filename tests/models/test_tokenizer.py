@@ -185,7 +185,7 @@ def test_cuts_are_those_of_the_models(tmp_path: Path, pre: str, text: str, piece
     ("keys", "message"),
     [
         ({"tokenizer.ggml.pre": "smolm"}, r"got 'smolm'\. Did you mean 'smollm'"),
-        ({"tokenizer.ggml.model": "rwkv"}, r"tokenizer\.ggml\.model: expected gpt2 or llama, got 'rwkv'"),
+        ({"tokenizer.ggml.model": "rwkv"}, r"tokenizer\.ggml\.model: expected gpt2, llama or gemma4, got 'rwkv'"),
         ({"tokenizer.ggml.tokens": []}, "tokenizer.ggml.tokens: expected a list of strings"),
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "each token once, got 'a' twice"),
         ({"tokenizer.ggml.token_type": [1, 2]}, "tokenizer.ggml.token_type: expected 267 numbers"),

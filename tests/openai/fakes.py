@@ -46,7 +46,7 @@ class Tokenizer(FakeTokenizer):
         return "".join(map(chr, ids))
 
     def stream(self) -> TextStream:
-        return TextStream(lambda token: b"" if token == STOP else bytes([token]), False)
+        return TextStream(self.token_bytes, {STOP})
 
 
 @dataclass

@@ -122,7 +122,7 @@ class Sequence:
                 )
         token = sample(chosen_from, self.params, self.seed, self.length, best)
         if token in self._ends:
-            return self._end()
+            return self._end(token)
         alternatives = self.params.logprobs
         logprobs = () if alternatives is None else (log_probability(logits, token, alternatives),)
         return self._take(token, logprobs)
@@ -158,7 +158,7 @@ class Sequence:
         self.generated.append(token)
         text = self._text.push(token)
         if len(self.generated) >= self.params.min_tokens:
-            text = self._stops.push(text)
+            text = self._stops.push(text) + self._stops.push(self._text.unspoken(token), shown=False)
         if self.grammar is not None:
             self.grammar.accept(token)
         if self._stops.found:
@@ -171,10 +171,12 @@ class Sequence:
             text += self._rest()
         return Piece(text, (token,), logprobs, self.finish_reason)
 
-    def _end(self) -> Piece:
+    def _end(self, token: int | None = None) -> Piece:
+        """End the reply before a token, or because none may come."""
         self.finish_reason = "stop"
-        return Piece(self._rest(), finish_reason="stop")
+        return Piece(self._rest("" if token is None else self._text.unspoken(token)), finish_reason="stop")
 
-    def _rest(self) -> str:
-        text = self._stops.push(self._text.finish())
+    def _rest(self, unspoken: str = "") -> str:
+        """The text that is left at the end; unspoken: how the special token that ended the reply is written."""
+        text = self._stops.push(self._text.finish()) + self._stops.push(unspoken, shown=False)
         return text if self._stops.found else text + self._stops.finish()

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 
 class StopStrings:
-    """Holds back text that may turn out to begin a stop string."""
+    """Holds back text that may turn out to begin a stop string. A stop string may be or contain what is not shown: the
+    text of a special token."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
+        self._shown: list[bool] = []  # for each character held back
         self.found = False
 
-    def push(self, piece: str) -> str:
-        """Take a piece of text and return what is safe to show. `found` turns True at the first stop string, which is
-        never shown."""
+    def push(self, piece: str, shown: bool = True) -> str:
+        """Take a piece of text, which is to be shown or not, and return what is safe to show. `found` turns True at the
+        first stop string, which is never shown."""
         if not self._stops:
-            return piece
-        text = self._held + piece
+            return piece if shown else ""
+        text, marks = self._held + piece, self._shown + [shown] * len(piece)
         hits = [(start + len(s), start) for s in self._stops if (start := text.find(s)) >= 0]
         if hits:  # the one that is complete first wins, so that it does not matter how the text is cut into pieces
-            self.found, self._held = True, ""
-            return text[: min(hits)[1]]
+            self.found, self._held, self._shown = True, "", []
+            return "".join(compress(text[: min(hits)[1]], marks))
         keep = max((n for s in self._stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        end = len(text) - keep
+        self._held, self._shown = text[end:], marks[end:]
+        return "".join(compress(text[:end], marks))
 
     def finish(self) -> str:
         """Return the text that was held back, which is now known to be no part of a stop string."""
-        held, self._held = self._held, ""
+        held = "".join(compress(self._held, self._shown))
+        self._held, self._shown = "", []
         return held

@@ -24,15 +24,11 @@ END, SPECIAL = 256 + len(MERGED), 257 + len(MERGED)
 
 
 class Bytes:
-    """Every byte is a token, and so are some texts; two are special. May lose a leading space, as sentencepiece's
-    do."""
+    """Every byte is a token, and so are some texts; two are special."""
 
     eos_token_ids = (END,)
     bos_token_id = None
     vocab_size = SPECIAL + 1
-
-    def __init__(self, strips: bool = False) -> None:
-        self.strips = strips
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else [*MERGED, b"<end>", b"abc"][token - 256]
@@ -41,16 +37,16 @@ class Bytes:
         return [*(text.encode() if isinstance(text, str) else text)]
 
     def stream(self) -> TextStream:
-        return TextStream(lambda token: b"" if token in (END, SPECIAL) else self.token_bytes(token), self.strips)
+        return TextStream(self.token_bytes, (END, SPECIAL))
 
 
-def tokenizer(strips: bool = False) -> Any:
-    return Bytes(strips)
+def tokenizer() -> Any:
+    return Bytes()
 
 
-def request(grammars: Grammars, grammar: Grammar, strips: bool = False, **sampling: Any) -> Sequence:
+def request(grammars: Grammars, grammar: Grammar, **sampling: Any) -> Sequence:
     params = SamplingParams(**{"max_tokens": 3000, "temperature": 1.0, "grammar": grammar} | sampling)
-    return Sequence([1], params, tokenizer(strips), frozenset({END}), 10_000, grammar=grammars.start(grammar))
+    return Sequence([1], params, tokenizer(), frozenset({END}), 10_000, grammar=grammars.start(grammar))
 
 
 def reply(tested: Sequence, seed: int) -> str:

@@ -38,16 +38,11 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
         mask, may_end = np.zeros(0, np.bool_), False
     if not mask.any() and not may_end:
         raise invalid("grammar", grammar.kind, "one that some text of the vocabulary matches", "one that none does")
-    if vocabulary.strips:
-        # where a reply may begin with a space, the space that is lost has to be there, otherwise it may be
-        spaces = any(mask[token] and vocabulary.tokens[token].startswith(b" ") for token in range(vocabulary.size))
-        matcher = _matcher(grammar, vocabulary, '" "' if spaces else '" "?')
     return matcher
 
 
-def _matcher(grammar: Grammar, vocabulary: Vocabulary, before: str = "") -> llguidance.LLMatcher:
-    """A matcher; it holds its own error where it could not be made. before: what comes before the reply, as a term of
-    the dialect of Lark that llguidance reads."""
+def _matcher(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
+    """A matcher; it holds its own error where it could not be made."""
     library = load_llguidance()
     if grammar.kind == "schema":
         schema = json.loads(grammar.source)
@@ -57,7 +52,7 @@ def _matcher(grammar: Grammar, vocabulary: Vocabulary, before: str = "") -> llgu
         body = f"body: /{library.regex_to_lark(grammar.source, 'dw')}/"
     else:
         body = "body: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
-    lark = library.LLMatcher.grammar_from_lark(f"start: {before} body\n{body}")
+    lark = library.LLMatcher.grammar_from_lark(f"start: body\n{body}")
     limits = library.LLParserLimits(verbose_errors=False)
     matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
     return matcher

@@ -14,13 +14,10 @@ class Vocabulary:
         self.size = tokenizer.vocab_size
         self.ends = [token for token in tokenizer.eos_token_ids if token < self.size]
         self.tokens = [tokenizer.token_bytes(token) for token in range(self.size)]
-        self.special_token_ids, self.strips = [], False
+        self.special_token_ids = []
         for token, text in enumerate(self.tokens):
             stream = tokenizer.stream()
-            shown = stream.push(token) + stream.finish()
-            if text.startswith(b" ") and not shown.startswith(" "):
-                self.strips = True  # the text of a reply loses one leading space
-            elif text and not shown:
+            if text and not stream.push(token) + stream.finish():
                 self.special_token_ids.append(token)
         self.special_token_ids = sorted({*self.special_token_ids, *self.ends})
         self.eos_token_id, self.bos_token_id = (self.ends or [self.size])[0], tokenizer.bos_token_id

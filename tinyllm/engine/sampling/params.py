@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.errors import invalid
+from tinyllm.models.text.token_ids import plain
 from tinyllm.spec.attribute_checks import Check, boolean, instance, integer, number, optional
 
 Logits = NDArray[np.float32]
@@ -31,11 +32,12 @@ class SamplingParams:
     frequency_penalty + presence_penalty (OpenAI's API). logit_bias, token id to number, is added.
 
     A reply ends before a stop string, a token of the model that ends replies (not with ignore_eos, where it is a token
-    like any other), or one of stop_token_ids. None of these ends it before min_tokens tokens: such a token is not
-    chosen, and stop strings are looked for in the text of the min_tokens-th token and those after it. With a grammar a
-    token of the model that ends replies is chosen only where the grammar allows the end; where it allows nothing else
-    the reply ends, also before min_tokens. Stop strings and stop_token_ids that are text cut a reply anywhere, as
-    max_tokens does: such a reply may be no whole word of the grammar.
+    like any other), or one of stop_token_ids. A stop string may be or contain the text of a special token, which is not
+    shown. None of these ends it before min_tokens tokens: such a token is not chosen, and stop strings are looked for
+    in the text of the min_tokens-th token and those after it. With a grammar a token of the model that ends replies is
+    chosen only where the grammar allows the end; where it allows nothing else the reply ends, also before min_tokens.
+    Stop strings and stop_token_ids that are text cut a reply anywhere, as max_tokens does: such a reply may be no whole
+    word of the grammar.
 
     Raises `InvalidInputError` for a setting out of range, with its name.
     """
@@ -85,7 +87,7 @@ class SamplingParams:
             raise invalid("sampling", "stop", "a text or a list of texts, none empty", repr(self.stop))
         object.__setattr__(self, "stop", tuple(stop))
         wrong_id = integer(0)
-        ids = self.stop_token_ids
+        ids = plain(self.stop_token_ids)
         if not isinstance(ids, (tuple, list, set, frozenset)) or any(wrong_id(token) for token in ids):
             raise invalid("sampling", "stop_token_ids", "a list of token ids", repr(ids))
         object.__setattr__(self, "stop_token_ids", tuple(map(int, ids)))

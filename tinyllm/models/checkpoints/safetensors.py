@@ -29,7 +29,8 @@ from tinyllm.models.checkpoints.files import (
 )
 from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
-from tinyllm.models.text.tokenizer import Tokenizer, tokenizer_from_folder
+from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType
 

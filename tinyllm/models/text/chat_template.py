@@ -15,10 +15,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from tinyllm.errors import CheckpointError, InvalidInputError, invalid
-from tinyllm.models.checkpoints.files import read_json_if_there
-from tinyllm.models.text.tokenizer import special_token
+from tinyllm.models.text.tokenizer_folder import SPECIALS, special_token, tokenizer_settings
 
-_SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # What a template's own expressions raise on messages it was not written for: `'a' + none`, a missing index, a division.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -130,7 +128,7 @@ def templates_from_folder(folder: Path) -> ChatTemplate | None:
     """The templates of a folder in Hugging Face form: `chat_template.jinja` and those beside it go before
     `tokenizer_config.json`."""
     path = folder / "tokenizer_config.json"
-    settings = read_json_if_there(path)
+    settings = tokenizer_settings(folder)
     templates = _stated(settings.get("chat_template"), f"{path}: chat_template")
     files = {"default": folder / "chat_template.jinja"}
     files |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
@@ -142,7 +140,7 @@ def templates_from_folder(folder: Path) -> ChatTemplate | None:
                 raise CheckpointError(f"{file}: expected a text in UTF-8, got: {_one_line(error)}") from error
     if not templates:
         return None
-    tokens = {name: special_token(settings.get(name), f"{path}: {name}") for name in _SPECIALS}
+    tokens = {name: special_token(settings.get(name), f"{path}: {name}") for name in SPECIALS}
     return ChatTemplate(templates, {name: token for name, token in tokens.items() if token is not None}, str(folder))
 
 

@@ -1,42 +1,19 @@
-"""The tokenizer that a GGUF file carries in its metadata, byte-level BPE ("gpt2") or sentencepiece BPE ("llama"), and
-its chat templates.
-
-How text is cut before the merges is not in the file, only its name: the regular expressions are those of the models'
-own `tokenizer.json` (SmolLM, Qwen2, Llama 3, GPT-2) and, for `default`, llama.cpp's.
-"""
+"""The tokenizer that a GGUF file carries in its metadata, byte-level BPE ("gpt2"), sentencepiece BPE ("llama") or a
+sentencepiece vocabulary with its merges ("gemma4"), and its chat templates."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers
 
 from tinyllm.errors import CheckpointError, suggest
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.pre_tokenizers import CHARACTER_LEVEL, PRE_TOKENIZERS
+from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
-
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
-# Each name's cuts, applied one after the other; GPT-2's own cut comes last where `gpt2` is True.
-_CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
-    "gpt-2": ((), True),
-    "smollm": ((r"\p{N}",), True),
-    "starcoder": ((r"\p{N}",), True),
-    "qwen2": ((_QWEN2,), False),
-    "llama-bpe": ((_LLAMA3,), False),
-    "llama-v3": ((_LLAMA3,), False),
-    "llama3": ((_LLAMA3,), False),
-    "default": ((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9]{3}"), False),
-}
-_LLAMA3_NAMES = ("llama-bpe", "llama-v3", "llama3")
 
 
 def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
@@ -44,12 +21,14 @@ def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
     metadata."""
     vocabulary = _Vocabulary(file)
     kind = vocabulary.get("model")
-    if kind == "gpt2":
-        backend, adds_bos = _byte_level(vocabulary), vocabulary.pre in _LLAMA3_NAMES
+    if kind == "gemma4" or (kind == "gpt2" and vocabulary.pre in CHARACTER_LEVEL):
+        backend, adds_bos = _character_level(vocabulary), vocabulary.pre != "sarvam-moe"
+    elif kind == "gpt2":
+        backend, adds_bos = _byte_level(vocabulary)
     elif kind == "llama":
         backend, adds_bos = _sentencepiece(vocabulary), True
     else:
-        raise vocabulary.fail("model", "gpt2 or llama", repr(kind))
+        raise vocabulary.fail("model", "gpt2, llama or gemma4", repr(kind))
     vocabulary.add_added_tokens(backend)
     eos = [stop for stop in dict.fromkeys(vocabulary.special(key) for key in ("eos", "eot", "eom")) if stop is not None]
     return Tokenizer(
@@ -125,6 +104,16 @@ class _Vocabulary:
             raise self.fail("tokens", "each token once", f"{twice!r} twice")
         return made
 
+    def merges(self) -> list[tuple[str, str]]:
+        """The pairs that become one token, in their order."""
+        ids, merges = self.ids(), []
+        for merge in self.strings("merges"):
+            left, _, right = merge.partition(" ")
+            if left not in ids or right not in ids or left + right not in ids:
+                raise self.fail("merges", "two tokens that make a third", repr(merge))
+            merges.append((left, right))
+        return merges
+
     def special(self, name: str) -> int | None:
         """The id under `<name>_token_id`, None where the key is missing."""
         index = self.get(f"{name}_token_id")
@@ -140,71 +129,51 @@ class _Vocabulary:
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
         """Control and user-defined tokens are taken whole, wherever they stand in a text."""
         backend.add_special_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(_CONTROL)]
+            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(CONTROL)]
         )
         backend.add_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(_USER_DEFINED)]
+            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(USER_DEFINED)]
         )
 
 
-def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
-    if vocabulary.pre not in _CUTS:
-        raise vocabulary.fail("pre", "a known pre-tokenizer", f"{vocabulary.pre!r}.{suggest(vocabulary.pre, _CUTS)}")
-    ids = vocabulary.ids()
-    merges = []
-    for merge in vocabulary.strings("merges"):
-        left, _, right = merge.partition(" ")
-        if left not in ids or right not in ids or left + right not in ids:
-            raise vocabulary.fail("merges", "two tokens that make a third", repr(merge))
-        merges.append((left, right))
-    model = models.BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.pre in _LLAMA3_NAMES)
+def _byte_level(vocabulary: _Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
+    """The tokenizer, and whether a text begins with `bos` where the file does not say."""
+    cuts = PRE_TOKENIZERS.get(vocabulary.pre)
+    if cuts is None:
+        known = (*PRE_TOKENIZERS, *CHARACTER_LEVEL)
+        raise vocabulary.fail("pre", "a known pre-tokenizer", f"{vocabulary.pre!r}.{suggest(vocabulary.pre, known)}")
+    model = models.BPE(vocab=vocabulary.ids(), merges=vocabulary.merges(), ignore_merges=cuts.whole_words)
     backend = tokenizers.Tokenizer(model)
-    patterns, gpt2 = _CUTS[vocabulary.pre]
-    cuts = [pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated") for pattern in patterns]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)]
-    )
-    if vocabulary.pre == "qwen2":
-        backend.normalizer = normalizers.NFC()  # as in Qwen2's tokenizer.json; the file does not say it
+    backend.pre_tokenizer = cuts.build()
+    if cuts.nfc:
+        backend.normalizer = normalizers.NFC()
     backend.decoder = decoders.ByteLevel()
-    return backend
+    return backend, cuts.adds_bos
+
+
+def _character_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+    """A sentencepiece vocabulary with merges of its own."""
+    return Sentencepiece(
+        vocabulary.tokens,
+        [0.0] * len(vocabulary.tokens),
+        vocabulary.types or [NORMAL] * len(vocabulary.tokens),
+        unknown=vocabulary.special("unknown"),
+        add_prefix=vocabulary.flag("add_space_prefix", False),
+        merges=vocabulary.merges(),
+    ).backend()
 
 
 def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
-    ids = vocabulary.ids()
+    vocabulary.ids()  # each token once
     scores = vocabulary.numbers("scores")
     if scores is None:
-        raise vocabulary.fail("scores", f"{len(ids)} numbers", "nothing")
+        raise vocabulary.fail("scores", f"{len(vocabulary.tokens)} numbers", "nothing")
     if vocabulary.flag("remove_extra_whitespaces", False):
         raise vocabulary.fail("remove_extra_whitespaces", "false", True)
-    unknown = vocabulary.special("unknown")
-    model = models.BPE(
-        vocab=ids,
-        merges=_merges_by_score(vocabulary, ids, scores),
-        unk_token=None if unknown is None else vocabulary.tokens[unknown],
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = tokenizers.Tokenizer(model)
-    prefix = vocabulary.flag("add_space_prefix", True)
-    spaces = normalizers.Replace(" ", _SPACE)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
-    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    return backend
-
-
-def _merges_by_score(vocabulary: _Vocabulary, ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Sentencepiece joins the pair whose whole has the best score: the same as merges ranked by the score of what they
-    make."""
-    whole_only = {*vocabulary.of_type(_CONTROL), *vocabulary.of_type(_UNKNOWN), *vocabulary.of_type(_USER_DEFINED)}
-    ranked = []
-    for token, score in zip(vocabulary.tokens, scores, strict=True):
-        if token in whole_only:
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ids and right in ids and left not in whole_only and right not in whole_only:
-                ranked.append((-score, -cut, left, right))
-    ranked.sort(key=lambda item: item[:2])
-    return [(left, right) for _, _, left, right in ranked]
+    return Sentencepiece(
+        vocabulary.tokens,
+        scores,
+        vocabulary.types or [NORMAL] * len(scores),
+        unknown=vocabulary.special("unknown"),
+        add_prefix=vocabulary.flag("add_space_prefix", True),
+    ).backend()

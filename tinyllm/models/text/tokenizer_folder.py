@@ -1,0 +1,147 @@
+"""The tokenizer of a folder in Hugging Face form: `tokenizer.json` or `tokenizer.model`, and what
+`tokenizer_config.json` says besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.files import read_json_if_there
+from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
+from tinyllm.models.text.sentencepiece_file import read_sentencepiece
+from tinyllm.models.text.tokenizer import Tokenizer
+
+SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
+_ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a folder. What `tokenizer_config.json` leaves unsaid is as `tokenizer.json` has it.
+
+    Raises `CheckpointError` where a file is missing or not understood.
+    """
+    path, settings = _file(folder), tokenizer_settings(folder)
+    backend = _sentencepiece(path) if path.suffix == ".model" else _backend(path)
+    where = str(folder / "tokenizer_config.json")
+    _add_tokens(backend, settings, where)
+    bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
+    if "bos_token" not in settings and isinstance(config.get("bos_token_id"), int):
+        bos = config["bos_token_id"]
+    stops = [_id_of(settings.get("eos_token"), backend, f"{where}: eos_token")]
+    for source in (generation_config, config):
+        value = source.get("eos_token_id")
+        stops += value if isinstance(value, list) else [value]
+    eos = [stop for stop in dict.fromkeys(stops) if isinstance(stop, int)]
+    return Tokenizer(
+        backend, str(path), bos, eos, _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
+    )
+
+
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json`, and where it lists no added tokens the older files that did: `special_tokens_map.json`
+    and `added_tokens.json`. A `tokenizer.model` names its special tokens itself, unless these files do."""
+    settings = read_json_if_there(folder / "tokenizer_config.json")
+    if _file(folder).suffix == ".model":
+        settings = {**read_sentencepiece(_file(folder))[1], **settings}
+    if "added_tokens_decoder" in settings:
+        return settings
+    settings |= read_json_if_there(folder / "special_tokens_map.json")
+    added = read_json_if_there(folder / "added_tokens.json")
+    return settings | {"added_tokens_decoder": {str(index): {"content": token} for token, index in added.items()}}
+
+
+def special_token(value: Any, where: str) -> str | None:
+    """A special token as `tokenizer_config.json` gives it: a string, an object with `content`, or null."""
+    content = value.get("content") if isinstance(value, Mapping) else value
+    if content is not None and not isinstance(content, str):
+        raise CheckpointError(f"{where}: expected a token, got {value!r:.80}")
+    return content
+
+
+def _file(folder: Path) -> Path:
+    """The file with the vocabulary."""
+    model, whole = folder / "tokenizer.model", folder / "tokenizer.json"
+    return model if model.exists() and not whole.exists() else whole
+
+
+def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
+    model, _ = read_sentencepiece(path)
+    try:
+        backend = model.backend()
+    except Exception as error:  # the tokenizers package raises no other
+        raise CheckpointError(f"{path}: expected a model of the tokenizers package, got: {error}") from error
+    special = [piece for piece, its in zip(model.pieces, model.types, strict=True) if its in (CONTROL, UNKNOWN)]
+    backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in special])
+    return backend
+
+
+def _backend(path: Path) -> tokenizers.Tokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a readable tokenizer.json, got {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected a tokenizer of the tokenizers package, got: {error}") from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], where: str) -> None:
+    """Add the tokens that only the settings know, and make special those that they name as such."""
+    listed = settings.get("added_tokens_decoder")
+    if not isinstance(listed, Mapping) and listed is not None:
+        raise CheckpointError(f"{where}: added_tokens_decoder: expected tokens by id, got {listed!r:.80}")
+    wrong = next((key for key in listed or () if not key.isdecimal()), None)
+    if wrong is not None:
+        raise CheckpointError(f"{where}: added_tokens_decoder: expected a token id, got {wrong!r:.80}")
+    for key, value in sorted((listed or {}).items(), key=lambda item: int(item[0])):
+        field = f"{where}: added_tokens_decoder: {key}"
+        token = _added_token(value, field)
+        backend.add_tokens([token])
+        index = backend.token_to_id(token.content)
+        if index != int(key):
+            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {index}")
+    fields = [(name, settings.get(name)) for name in SPECIALS]
+    fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
+    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    for name, value in fields:
+        if value in (None, ""):
+            continue
+        token = _added_token(value, f"{where}: {name}", special=True)
+        if token.content in known:
+            continue
+        if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
+            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {token.content!r}")
+        backend.add_special_tokens([token])
+
+
+def _added_token(value: Any, where: str, special: bool = False) -> tokenizers.AddedToken:
+    flags = {"normalized": not special, "special": special}
+    flags |= {name: value[name] for name in _ADDED_FLAGS if name in value} if isinstance(value, Mapping) else {}
+    content = special_token(value, where)
+    if not content or not all(isinstance(flag, bool) for flag in flags.values()):
+        raise CheckpointError(f"{where}: expected a token with true or false for its flags, got {value!r:.80}")
+    return tokenizers.AddedToken(content, **flags)
+
+
+def _several(value: Any) -> list[Any]:
+    """Special tokens as a list, or as an object of names."""
+    return [*value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+
+
+def _id_of(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
+    content = special_token(value, where)
+    return None if content is None else backend.token_to_id(content)
+
+
+def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool | None:
+    value = settings.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{where}: {key}: expected true or false, got {value!r}")
+    return value
