@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -23,7 +23,7 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors, has_tied_head
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
@@ -81,6 +81,7 @@ def load(
     main = registry.backend(selection.default or registry.best())
     checkpoint = open_checkpoint(resolve(str(model if model is not None else registry.settings["model"].value)))
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
+    config = replace(config, tie_word_embeddings=has_tied_head(checkpoint, config.tie_word_embeddings))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
         expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
