@@ -53,6 +53,10 @@ class CacheWarning(TinyllmWarning):
     """Something that could not be kept on disk, and is made again the next time."""
 
 
+class SamplingWarning(TinyllmWarning):
+    """Something that a model's files ask of its sampling, and that is not done."""
+
+
 class ThreadsWarning(TinyllmWarning):
     """More threads than there are cores: taken as asked, and slower."""
 
@@ -92,7 +96,9 @@ def plugin_code(
     """
     try:
         yield
-    except (KeyboardInterrupt, *passing):
+    except passing:
+        raise
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # a Rust library's panic is no `Exception` either
         raise failure(f"{what} failed: {type(error).__name__}: {error}") from error

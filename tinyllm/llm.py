@@ -16,6 +16,7 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
+from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
@@ -88,15 +89,16 @@ def load(
         raise invalid("load", "dtype", expected, repr(dtype))
     graph = decoder(config, registry.specs, dtype)
     skipped = check_tensors(checkpoint, graph.tensors())
+    defaults = model_defaults(checkpoint, config.max_position)
     limit = registry.settings["cache_size"].value
     files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
     program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
-    return LLM(checkpoint, config, program, skipped, registry)
+    return LLM(checkpoint, config, program, skipped, registry, defaults)
 
 
 class LLM:
-    """A loaded model that answers. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is
-    as the configuration says where it is not among them."""
+    """A loaded model that answers. Sampling settings are those of `SamplingParams`, given by keyword; those that are
+    not given are as the model's files say (`sampling_defaults`), `max_tokens` as the configuration says."""
 
     def __init__(
         self,
@@ -105,12 +107,14 @@ class LLM:
         program: Program,
         skipped_tensors: list[str],
         registry: Registry,
+        defaults: SamplingDefaults | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.config = config
         self.program = program
         self.skipped_tensors = skipped_tensors
         self.registry = registry
+        self.sampling_defaults = defaults or SamplingDefaults()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -254,9 +258,10 @@ class LLM:
         return self.tokenizer.encode(self.chat_template.render(messages))
 
     def sampling(self, settings: dict[str, Any]) -> SamplingParams:
-        """Checked settings; `max_tokens` is as the configuration says where it is not among them."""
+        """Checked settings; what is not among them is as the configuration and the model's files say."""
+        defaults = self.sampling_defaults.settings(self.registry.settings["max_tokens"])
         try:
-            return SamplingParams(**{"max_tokens": self.registry.settings["max_tokens"].value, **settings})
+            return SamplingParams(**defaults | settings)
         except TypeError as error:
             known = ", ".join(SamplingParams.__dataclass_fields__)
             raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error

@@ -88,6 +88,11 @@ class Checkpoint(ABC):
         used."""
 
     @abstractmethod
+    def generation_config(self) -> tuple[dict[str, Any], str]:
+        """What the files say of how to generate, in the form of `generation_config.json`, and the name of the file that
+        does. Empty where none does."""
+
+    @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that came with the model. Raises `CheckpointError` where there is none."""
 

@@ -207,6 +207,9 @@ class SafetensorsCheckpoint(Checkpoint):
         for mapped in {id(stored.map): stored.map for stored in self._stored.values()}.values():
             let_go(mapped)
 
+    def generation_config(self) -> tuple[dict[str, Any], str]:
+        return self._generation_config, "generation_config.json"
+
     def tokenizer(self) -> Tokenizer:
         return tokenizer_from_folder(self.folder, self.config, self._generation_config)
 
