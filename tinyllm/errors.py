@@ -53,6 +53,10 @@ class CacheWarning(TinyllmWarning):
     """Something that could not be kept on disk, and is made again the next time."""
 
 
+class SamplingWarning(TinyllmWarning):
+    """Something that a model's files ask of its sampling, and that is not done."""
+
+
 class ThreadsWarning(TinyllmWarning):
     """More threads than there are cores: taken as asked, and slower."""
 
@@ -86,15 +90,17 @@ def plugin_code(
 
     Args:
         what: whose code it is, and the argument that brought it: `family 'mine': from_config`.
-        failure: the class of the error that is raised in the place of the code's own, `sys.exit` included. It says
-            `<what> failed: <class>: <message>`.
+        failure: the class of the error that is raised in the place of the code's own, `sys.exit` and whatever else is
+            no `Exception` included; Ctrl-C alone is the user's. It says `<what> failed: <class>: <message>`.
         passing: errors that the code raises on purpose, and that stay as they are.
     """
     try:
         yield
     except passing:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a Rust library's panic is no `Exception` either
         raise failure(f"{what} failed: {type(error).__name__}: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -16,6 +16,7 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
+from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
@@ -23,7 +24,7 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors, has_tied_head
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
@@ -88,16 +89,18 @@ def load(
     main = registry.backend(selection.default or registry.best())
     checkpoint = open_checkpoint(resolve(str(model if model is not None else registry.settings["model"].value)))
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
+    config = replace(config, tie_word_embeddings=has_tied_head(checkpoint, config.tie_word_embeddings))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
         expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
         raise invalid("load", "dtype", expected, repr(dtype))
     graph = decoder(config, registry.specs, dtype, _kv_cache_dtype(kv_cache_dtype, fast, selection, registry))
     skipped = check_tensors(checkpoint, graph.tensors())
+    defaults = model_defaults(checkpoint, config.max_position)
     limit = registry.settings["cache_size"].value
     files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
     program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
-    return LLM(checkpoint, config, program, skipped, registry)
+    return LLM(checkpoint, config, program, skipped, registry, defaults)
 
 
 def _kv_cache_dtype(given: str | None, fast: bool | None, selection: Selection, registry: Registry) -> str:
@@ -113,8 +116,8 @@ def _kv_cache_dtype(given: str | None, fast: bool | None, selection: Selection, 
 
 
 class LLM:
-    """A loaded model that answers. Sampling settings are those of `SamplingParams`, given by keyword; `max_tokens` is
-    as the configuration says where it is not among them."""
+    """A loaded model that answers. Sampling settings are those of `SamplingParams`, given by keyword; those that are
+    not given are as the model's files say (`sampling_defaults`), `max_tokens` as the configuration says."""
 
     def __init__(
         self,
@@ -123,12 +126,14 @@ class LLM:
         program: Program,
         skipped_tensors: list[str],
         registry: Registry,
+        defaults: SamplingDefaults | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.config = config
         self.program = program
         self.skipped_tensors = skipped_tensors
         self.registry = registry
+        self.sampling_defaults = defaults or SamplingDefaults()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -275,9 +280,10 @@ class LLM:
         return self.tokenizer.encode(self.chat_template.render(messages))
 
     def sampling(self, settings: dict[str, Any]) -> SamplingParams:
-        """Checked settings; `max_tokens` is as the configuration says where it is not among them."""
+        """Checked settings; what is not among them is as the configuration and the model's files say."""
+        defaults = self.sampling_defaults.settings(self.registry.settings["max_tokens"])
         try:
-            return SamplingParams(**{"max_tokens": self.registry.settings["max_tokens"].value, **settings})
+            return SamplingParams(**defaults | settings)
         except TypeError as error:
             known = ", ".join(SamplingParams.__dataclass_fields__)
             raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tinyllm.plugins import Backend, Run, UnsupportedError
+from tinyllm.plugins import Backend, ForkGuard, Run, UnsupportedError
 from tinyllm_mlx import mkl
 
 BLAS = mkl.preload()  # before mlx.core, which binds its matrix product when it is loaded
@@ -18,6 +18,8 @@ import mlx.core as mx  # noqa: E402
 
 from tinyllm_mlx.arrays import step  # noqa: E402
 from tinyllm_mlx.namespace import xp  # noqa: E402
+
+FORKS = ForkGuard("mlx")
 
 
 class MlxBackend(Backend):
@@ -30,6 +32,7 @@ class MlxBackend(Backend):
     dtypes = frozenset({"float16", "bfloat16", "float32"})
 
     def __init__(self, device: str | None = None) -> None:
+        FORKS.check()  # to ask for the default device begins its thread
         self.device = device or ("gpu" if mx.metal.is_available() else "cpu")
         self._device = mx.gpu if self.device == "gpu" else mx.cpu
         self.compute_dtype = "float16" if self.device == "gpu" else "float32"
@@ -88,6 +91,9 @@ class MlxBackend(Backend):
 
     def about(self) -> Mapping[str, str]:
         return {"mlx": metadata.version("mlx"), "device": self.device, "MKL": BLAS, "MKL threads": mkl.threads()}
+
+    def check_process(self) -> None:
+        FORKS.check()
 
     def step_context(self) -> Any:
         return step(self._device)

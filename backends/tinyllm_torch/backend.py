@@ -9,10 +9,13 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from tinyllm.plugins import Backend, BackendUnavailableError
+from tinyllm.plugins import Backend, BackendUnavailableError, ForkGuard
 from tinyllm_torch.namespace import Namespace
 
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+FORKS = ForkGuard("torch")
 
 
 class TorchBackend(Backend):
@@ -68,6 +71,10 @@ class TorchBackend(Backend):
             torch.cuda.synchronize()
         elif self.device == "mps":
             torch.mps.synchronize()
+
+    def check_process(self) -> None:
+        if self.device != "cpu" or torch.get_num_threads() > 1:  # one thread on a CPU needs no others
+            FORKS.check()
 
     def step_context(self) -> Any:
         """No autograd, no version counters."""

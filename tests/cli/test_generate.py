@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.fake_model import fake_llm
+from tinyllm.cli import session
+from tinyllm.engine.sampling.defaults import SamplingDefaults
+from tinyllm.llm import LLM
 
 
 def test_reply_on_stdout_and_speed_on_stderr(cli: Cli, fake: None) -> None:
@@ -108,6 +112,55 @@ def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
         "tensors of the checkpoint that were skipped: 1",
         "  rope_freqs.weight",
     ]
+
+
+def authored(monkeypatch: pytest.MonkeyPatch, **values: Any) -> LLM:
+    """A fake model whose files say how to sample it, in place of the one that commands load."""
+    llm = fake_llm()
+    llm.sampling_defaults = SamplingDefaults(values, "generation_config.json")
+    monkeypatch.setattr(session, "load_model", lambda *arguments, quiet=False: llm)
+    return llm
+
+
+SAMPLED = {"temperature": 1.5, "top_p": 0.9, "stop": ["q"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ((), SAMPLED),
+        (("--temperature", "0.7"), {**SAMPLED, "temperature": 0.7}),
+        (("--top-p", "1"), {**SAMPLED, "top_p": 1.0}),
+        (("--stop", "z", "--temperature", "0"), {"stop": ["z"]}),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_what_nobody_says_is_as_the_models_files_say(
+    command: str, options: tuple[str, ...], settings: dict[str, Any], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting by itself; `--temperature 0` is greedy."""
+    authored(monkeypatch, **SAMPLED)
+    expected = fake_llm().generate("hello", max_tokens=30, seed=4, **settings).text
+    shared = ("-n", "30", "--seed", "4", *options)
+    got = cli("chat", *shared, stdin=b"hello\n") if command == "chat" else cli("generate", "hello", *shared)
+    assert got.out == expected + "\n"
+
+
+def test_verbose_says_which_settings_are_the_models(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    authored(monkeypatch, **SAMPLED)
+    told = cli("generate", "hello", "-n", "3", "--verbose", "--top-p", "0.5").err
+    assert "sampling as generation_config.json says: temperature 1.5, stop ['q']\n" in told
+    assert "sampling as" not in cli("generate", "hello", "-n", "3").err
+
+
+def test_the_length_is_as_the_model_says_unless_the_settings_do(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, clean_environment: pytest.MonkeyPatch
+) -> None:
+    authored(monkeypatch, max_tokens=9)
+    assert json.loads(cli("generate", "hello", "--json").out)["completion_tokens"] == 9
+    Path("tinyllm.toml").write_text("max_tokens = 7\n")
+    authored(monkeypatch, max_tokens=9)
+    assert json.loads(cli("generate", "hello", "--json").out)["completion_tokens"] == 7
 
 
 def test_the_real_model_answers(cli: Cli, smollm2_path: Path) -> None:

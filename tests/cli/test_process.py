@@ -6,12 +6,15 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,66 @@ def test_a_reader_that_never_was(arguments: list[str]) -> None:
     os.close(theirs)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (1, b"")
+
+
+CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}
+
+
+@cache
+def closed(streams: tuple[str, ...], *arguments: str) -> tuple[int, str, str]:
+    """Exit code and output of a command that a shell starts without some of its streams."""
+    line = shlex.join([*COMMAND, *arguments]) + "".join(f" {CLOSED[name]}" for name in streams)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:  # pipes would be closed at both ends
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60
+        )
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return done.returncode, texts[0], texts[1]
+
+
+@pytest.mark.parametrize("streams", [("stdin",), ("stdout",), ("stderr",), tuple(CLOSED)], ids="+".join)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("generate", "hello", "-n", "5", "--verbose"), 0),
+        (("generate", "-"), 2),
+        (("chat",), 0),
+        (("batch", "/no/such/file", "-o", "/no/such/other"), 2),
+    ],
+)
+def test_a_stream_that_is_closed_is_no_error(arguments: tuple[str, ...], code: int, streams: tuple[str, ...]) -> None:
+    """What goes to the others is what it would be with all of them."""
+    wanted = closed((), *arguments)
+    got = closed(streams, *arguments)
+    assert got[0] == wanted[0] == code, got[2]
+    assert "bug" not in got[2] and "Traceback" not in got[2]
+    assert len(got[1].splitlines()) == (0 if "stdout" in streams else len(wanted[1].splitlines()))
+    assert len(got[2].splitlines()) == (0 if "stderr" in streams else len(wanted[2].splitlines()))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_a_closed_stream_leaves_free_is_no_files_number(number: int) -> None:
+    """The next file that is opened would get it, and what is printed would be written into that."""
+    code = "import os; from tinyllm.cli.main import main; main(['--version'])"
+    code += "; print(os.open('LICENSE', 0), file=open(3, 'w'))"
+    line = f"{shlex.join([sys.executable, '-c', code])} 3>&1 {number}>&-"
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout.split()[-1]) > 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["generate", "hello", "-n", "5", "--verbose"], ["which", "softmax"]], ids=" ".join
+)
+def test_the_answer_is_there_though_nobody_reads_stderr(arguments: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start(*arguments, stderr=theirs)
+    os.close(theirs)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, finish(start(*arguments))[0].encode())
 
 
 def test_output_through_pipes_is_plain() -> None:

@@ -213,6 +213,20 @@ def test_mlx_layers_become_quant_weights(tmp_path: Path, scales_dtype: Any) -> N
     assert "quantization" not in checkpoint.config
 
 
+def test_mlx_layers_of_a_decoder_saved_by_itself(tmp_path: Path) -> None:
+    """Its tensors lack the prefix `model.`, and so do the modules that the config names."""
+    settings_ = {"bits": 4, "group_size": 64, "embed_tokens": {"bits": 8, "group_size": 32}}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization": settings_}))
+    parts = {"weight": np.zeros((6, 32), np.uint32), "scales": np.ones((6, 4), np.float16), "biases": np.ones((6, 4))}
+    tensors = {f"embed_tokens.{part}": np.asarray(array) for part, array in parts.items()}
+    save_file(tensors | {"norm.weight": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
+    checkpoint = open_checkpoint(tmp_path)
+    assert sorted(checkpoint.tensor_names()) == ["model.embed_tokens.weight", "model.norm.weight"]
+    assert checkpoint.info("model.embed_tokens.weight").dtype == "affine8/32"
+    with pytest.raises(CheckpointError, match=r"no tensor 'norm\.weight'"):
+        checkpoint.read("norm.weight")
+
+
 def test_mlx_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"quantization": {"bits": 4, "group_size": 64}}))
     scales = np.ones((6, 2), np.float16)

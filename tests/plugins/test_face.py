@@ -38,6 +38,7 @@ NAMES = (
     "Draw",
     "ExpectedFailure",
     "Family",
+    "ForkGuard",
     "Input",
     "Int8",
     "InvalidInputError",

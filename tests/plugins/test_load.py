@@ -52,6 +52,30 @@ def test_a_hook_that_raises() -> None:
     assert isinstance(_error(module("torn", tinyllm_ops=hookimpl(fail))), OSError)
 
 
+class _Panic(BaseException):
+    """What libraries in Rust raise where they panic."""
+
+
+@pytest.mark.parametrize("problem", [SystemExit("no licence"), SystemExit(0), _Panic("unwrap"), GeneratorExit("x")])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_ends_the_process(hook: str, problem: BaseException) -> None:
+    """`sys.exit` and whatever else is no `Exception`."""
+
+    def leave() -> Any:
+        raise problem
+
+    error = _error(module("torn", **{hook: hookimpl(leave)}))
+    assert str(error) == f"a hook failed: {type(problem).__name__}: {problem}" and error.__cause__ is problem
+
+
+def test_ctrl_c_in_a_hook_is_the_users() -> None:
+    def interrupt() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plugins(module("slow", tinyllm_ops=hookimpl(interrupt)))
+
+
 def test_a_broken_plugin_brings_nothing() -> None:
     """Its backend is fine, its ops are not: neither is in."""
     broken = module("torn", backends=[backend_plugin("blue")], tinyllm_ops=hookimpl(lambda: 1 / 0))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.server.fakes import serving
+from tests.openai.fakes import make_llm
+from tests.server.fakes import make_model, serving
 from tests.server.page_fakes import LONG, MARKUP, SAYS, Asked, Chat, opened, recording
 from tests.server.test_robustness import until
 from tinyllm import load
+from tinyllm.engine.sampling.defaults import SamplingDefaults
 from tinyllm.server.served_model import EngineSettings, ServedModel
 
 if TYPE_CHECKING:
@@ -67,6 +69,15 @@ def test_a_reply_comes_bit_by_bit(browser: Browser, url: str) -> None:
         assert chat.page.locator("#log, #log [aria-live]").and_(chat.page.locator("[aria-live]")).count() == 0
         found = re.fullmatch(r"(\d+) tokens, [\d.]+ tokens/s, first after [\d.]+ s, stop", chat.foot)
         assert found and int(found[1]) in (len(REPLY), len(REPLY) + 1)
+
+
+def test_the_fields_hold_what_the_models_files_say(browser: Browser) -> None:
+    """And are empty where these say nothing, so that a request does not, either."""
+    llm = make_llm()
+    llm.sampling_defaults = SamplingDefaults({"temperature": 0.3}, "generation_config.json")
+    with serving(make_model(load=lambda: llm)) as live, opened(browser, live.url) as chat:
+        chat.page.wait_for_function("document.getElementById('temperature').value === '0.3'")
+        assert chat.page.input_value("#top_p") == ""
 
 
 def test_stop(browser: Browser, server: Asked, url: str) -> None:

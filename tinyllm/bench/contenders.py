@@ -42,9 +42,10 @@ class Tinyllm:
 
     def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         from tinyllm.engine.private_engine import run
+        from tinyllm.engine.sampling.params import SamplingParams
 
         llm = self.llm
-        params = llm.sampling({"max_tokens": new_tokens + 1, "ignore_eos": True})
+        params = SamplingParams(max_tokens=new_tokens + 1, ignore_eos=True)  # greedy, whatever the model's files say
         sequences = [llm.sequence(prompt, True, params) for prompt in prompts]
         if len(sequences) == 1:
             engine = llm.engine_for_one()

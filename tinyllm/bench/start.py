@@ -45,6 +45,8 @@ def commands(model: Path, backends: list[str], against: list[str], tokens: int) 
         str(model),
         "--max-tokens",
         str(tokens),
+        "--temperature",
+        "0",
     ]
     found = {f"tinyllm generate --backend {b}": [*start, "--backend", b] for b in backends}
     if "transformers" in against:

@@ -52,6 +52,8 @@ def answer_all(
     thread.start()
     thread.wait()
     name = options.served_name(session.model_name(model[0]))
+    if line := session.describe_defaults(loaded[0]):
+        note(f"where a request does not say it: {line}")
     run = BatchRun(file, left, results, thread, loaded[0], name, window=2 * max_running)
     try:
         with _bar(len(file.lines)) as on_progress:

@@ -91,17 +91,19 @@ def _packages() -> dict[str, str]:
 
 def _about(registry: Registry, name: str) -> dict[str, str]:
     """Whether a backend can run here, and what it says about itself once it is loaded."""
-    from tinyllm.errors import TinyllmError
+    from tinyllm.errors import TinyllmError, plugin_code
 
     probe = registry.probe(name)
     if not probe.available:
         return {"available": f"no: {probe.reason}"}
     try:
         backend = registry.backend(name)
+        with plugin_code(f"backend {name!r}: about"):
+            about = backend.about()
     except TinyllmError as error:
         return {"available": f"no: {error}"}
     computes = f"{backend.compute_dtype} (it has {', '.join(sorted(backend.dtypes))})"
-    return {"available": probe.reason, "devices": ", ".join(probe.devices), "computes in": computes, **backend.about()}
+    return {"available": probe.reason, "devices": ", ".join(probe.devices), "computes in": computes, **about}
 
 
 def _advice(registry: Registry, backends: dict[str, dict[str, str]]) -> Iterator[str]:

@@ -14,11 +14,11 @@ def generate(
     model: options.ModelName = None,
     backend: options.BackendName = None,
     max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = 0.0,
+    temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
     min_p: options.MinP = None,
-    repetition_penalty: options.Penalty = 1.0,
+    repetition_penalty: options.Penalty = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
@@ -28,7 +28,10 @@ def generate(
     dtype: options.Dtype = None,
     as_json: options.Json = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Say on stderr which kernels run and how the weights are held.")
+        bool,
+        typer.Option(
+            "--verbose", help="Say on stderr which kernels run, how the weights are held, and who set the sampling."
+        ),
     ] = False,
 ) -> None:
     """Answer a prompt.
@@ -37,7 +40,7 @@ def generate(
     """
     from tinyllm.cli.meter import Meter
     from tinyllm.cli.output import note, print_json, say
-    from tinyllm.cli.session import checked, describe, load_model, model_name, read_prompt
+    from tinyllm.cli.session import checked, describe, describe_defaults, load_model, model_name, read_prompt
     from tinyllm.errors import InvalidInputError
 
     if raw and system is not None:
@@ -58,6 +61,8 @@ def generate(
     llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
     if verbose:
         note(describe(llm))
+        if line := describe_defaults(llm, sampling):
+            note(line)
     request: Any = (
         text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
     )

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import TextIO
 
+from tinyllm.cli.output import discard, note
+
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code: 0, 1 for a failure, 2 for a wrong call, 130 after Ctrl-C."""
+    _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take_debug(arguments) or os.environ.get("TINYLLM_DEBUG", "0") not in ("", "0")
     try:
@@ -25,15 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        _close_stdout()
+        discard(sys.stdout)
         return 1
     except Exception as error:  # the one place where whatever went wrong becomes a line for the user
         if debug:
             raise
         return _report(error)
     if code == INTERRUPTED:
-        print("\ninterrupted", file=sys.stderr)
+        note("\ninterrupted")
     return code
+
+
+def _open_closed_streams() -> None:
+    """Python has None for a stream that was closed before it began, as by `2>&-`. The null device stands in for it, and
+    takes its number, which would otherwise be that of the next file that is opened, weights and sockets included."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, errors="replace")  # noqa: SIM115  it stays open, as a stream does
+            os.set_inheritable(stream.fileno(), True)  # as processes that we start would be without it, too
+            setattr(sys, name, stream)
 
 
 def _take_debug(arguments: list[str]) -> bool:
@@ -72,7 +85,7 @@ def _warn(
 
     ours = issubclass(category, TinyllmWarning)
     where = "" if ours else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
-    print(f"warning: {where}{message}", file=sys.stderr)
+    note(f"warning: {where}{message}")
 
 
 def _report(error: Exception) -> int:
@@ -88,15 +101,8 @@ def _report(error: Exception) -> int:
     else:
         message, code = f"{type(error).__name__}: {error} (this is a bug, or this machine's; run again with --debug)", 1
     if message.strip():  # empty where a group without a command has printed its help
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        note(f"error: {' '.join(message.split())}")
     return code
-
-
-def _close_stdout() -> None:
-    """Point stdout to the null device, so that Python's own flush at exit does not fail."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 if __name__ == "__main__":

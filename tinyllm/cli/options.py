@@ -125,17 +125,44 @@ MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", "-n", metavar="N", show_default="256", help="Most tokens of the reply.")
 ]
 Temperature = Annotated[
-    float, typer.Option("--temperature", metavar="T", help="0 takes the most likely token each time.")
+    float | None,
+    typer.Option(
+        "--temperature",
+        metavar="T",
+        show_default="the model's own, or 0",
+        help="0 takes the most likely token each time.",
+    ),
 ]
 TopP = Annotated[
-    float | None, typer.Option("--top-p", metavar="P", help="Keep the likeliest tokens that together reach P.")
+    float | None,
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        show_default="the model's own, or 1",
+        help="Keep the likeliest tokens that together reach P.",
+    ),
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Keep the K likeliest tokens.")]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="K", show_default="the model's own, or all", help="Keep the K likeliest tokens."),
+]
 MinP = Annotated[
-    float | None, typer.Option("--min-p", metavar="P", help="Keep tokens at least P times as likely as the likeliest.")
+    float | None,
+    typer.Option(
+        "--min-p",
+        metavar="P",
+        show_default="the model's own, or 0",
+        help="Keep tokens at least P times as likely as the likeliest.",
+    ),
 ]
 Penalty = Annotated[
-    float, typer.Option("--repetition-penalty", metavar="R", help="Above 1: less of what was said already.")
+    float | None,
+    typer.Option(
+        "--repetition-penalty",
+        metavar="R",
+        show_default="the model's own, or 1",
+        help="Above 1: less of what was said already.",
+    ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Makes sampling repeatable.")]
 Stop = Annotated[

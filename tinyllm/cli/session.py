@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.cli.output import download_bar, loading_line, note, size
@@ -95,3 +96,11 @@ def describe(llm: LLM) -> str:
         "tensors of the checkpoint that were skipped": llm.skipped_tensors,
     }
     return "\n".join("\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in sections.items())
+
+
+def describe_defaults(llm: LLM, said: Collection[str] = ()) -> str:
+    """A line on the sampling settings that the model's files say and nobody else did (`said`); empty where there are
+    none."""
+    defaults = llm.sampling_defaults
+    settings = [f"{name} {value}" for name, value in defaults.values.items() if name not in said]
+    return f"sampling as {defaults.source} says: {', '.join(settings)}" if settings else ""

@@ -73,7 +73,7 @@ def _record(
     recorder = Recorder(registry.plugins, registry.settings)
     with loading_line("loading") as progress:
         llm = load(model, backend=backend, registry=recorder, progress=progress, **settings)
-    llm.generate(prompt, max_tokens=max_tokens)
+    llm.generate(prompt, max_tokens=max_tokens, temperature=0.0)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
     note(

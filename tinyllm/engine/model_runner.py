@@ -6,6 +6,7 @@ A step has one form, for one sequence as for a crowd: prefill, decode and chunks
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +117,7 @@ class ModelRunner:
             "block_table": batch.block_table,
             "logit_rows": batch.logit_rows,
         }
+        run = self.program if observe is None else partial(self.program, observe=observe)
         state, self._state = self._state, None
-        (logits,), self._state = self.program(inputs, {} if state is None else state, observe)
+        (logits,), self._state = run(inputs, {} if state is None else state)
         return np.asarray(logits, np.float32)

@@ -120,6 +120,7 @@ class Program:
                 own, block = block[:size], block[size:]
                 found[name] = a.backend.from_numpy(_by_head(own.view(numpy_dtype(a.state.dtype)), shape))
             else:
+                a.backend.check_process()
                 found[name] = a.backend.zeros(shape, a.state.dtype)
         return found
 
@@ -140,6 +141,7 @@ class Program:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""
         grown: Pages = {}
         for name, allocation in self._allocations.items():
+            allocation.backend.check_process()
             old = allocation.backend.to_numpy(state.pop(name))
             index = allocation.state.page_shape.index("page") + 1
             shape = [pages, *old.shape[1:]]
@@ -163,6 +165,7 @@ class Program:
             values[slot] = state.pop(name)
         with ExitStack() as contexts:
             for backend in self._backends:
+                backend.check_process()
                 contexts.enter_context(backend.step_context())
             calls = self._calls if observe is None else self._observed(observe)
             for function, sources, targets, dead in calls:

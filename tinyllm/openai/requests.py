@@ -99,7 +99,7 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         raise ApiError(400, f"{field}: not supported together with tools, except with tool_choice none", field)
     if required:
         prompt, constraint = f"{prompt}{BEGIN}\n", call_constraint(required)
-    settings = _sampling_settings(request)
+    settings = _sampling_settings(llm, request)
     if request.max_completion_tokens is not None:
         settings["max_tokens"] = request.max_completion_tokens
     if request.logprobs:
@@ -131,7 +131,7 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             f"n: expected at most {MOST_SEQUENCES} replies to all prompts together, got {len(prompts) * choices}",
             "n",
         )
-    settings, constraint = _sampling_settings(request), reply_constraint(request)
+    settings, constraint = _sampling_settings(llm, request), reply_constraint(request)
     if request.logprobs is not None:
         settings["logprobs"] = request.logprobs
     encoded = [llm.encode(prompt, raw=True) for prompt in prompts]
@@ -153,10 +153,12 @@ def _check_stream_options(request: SamplingRequest) -> None:
         raise ApiError(400, "stream_options: expected stream: true beside it, got none", "stream_options")
 
 
-def _sampling_settings(request: SamplingRequest) -> dict[str, Any]:
-    """The fields of `SamplingParams` that a request sets. OpenAI's temperature is 1 where none is given."""
+def _sampling_settings(llm: LLM, request: SamplingRequest) -> dict[str, Any]:
+    """The fields of `SamplingParams` that a request sets. OpenAI's temperature is 1 where neither the request nor the
+    model says one."""
     settings = {name: value for name in _SAME_IN_BOTH if (value := getattr(request, name)) is not None}
-    settings["temperature"] = 1.0 if request.temperature is None else request.temperature
+    default = llm.sampling_defaults.values.get("temperature", 1.0)
+    settings["temperature"] = default if request.temperature is None else request.temperature
     if request.logit_bias:
         settings["logit_bias"] = {int(token): bias for token, bias in request.logit_bias.items()}
     return settings

@@ -13,6 +13,7 @@ from tinyllm.models.families.family import Family
 from tinyllm.plugins.backend import Backend, BackendPlugin, BoundNode, Probe, Run
 from tinyllm.plugins.command import Command
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
+from tinyllm.plugins.fork_guard import ForkGuard
 from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
 from tinyllm.plugins.oracle import Oracle
@@ -50,6 +51,7 @@ __all__ = [
     "Draw",
     "ExpectedFailure",
     "Family",
+    "ForkGuard",
     "Input",
     "Int8",
     "InvalidInputError",

@@ -156,6 +156,10 @@ class Backend(ABC):
         observes a program sees the nodes run one by one."""
         return None
 
+    def check_process(self) -> None:  # noqa: B027  a default: it computes in any process
+        """Called before anything is computed. Raises `BackendUnavailableError` in a process where the library would
+        hang, such as one that was forked from another where it computed (see `ForkGuard`)."""
+
     def memory(self) -> Mapping[str, int]:
         """Bytes by name (`active`, `peak`) as far as the library counts them."""
         return {}

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
 import pluggy
 
 from tinyllm.catalogue.schemes import SCHEMES
-from tinyllm.errors import PluginError, suggest
+from tinyllm.errors import PluginError, plugin_code, suggest
 from tinyllm.models.families.families import FAMILIES
 from tinyllm.models.families.family import Family
 from tinyllm.plugins import hookspecs
@@ -53,23 +53,38 @@ def load_plugins(
     manager.add_hookspecs(hookspecs)
     plugins = Plugins(ops=dict(catalogue))
     modules: list[tuple[str, Any]] = [(getattr(m, "__name__", repr(m)), m) for m in extra]
-    for point in entry_points(group=hookspecs.GROUP) if found is None else found:
+    for point in _own_first(entry_points(group=hookspecs.GROUP) if found is None else found):
+        if point.name in {*dict(modules), *plugins.broken}:
+            taken = PluginError(f"plugin name {point.name!r} is that of another plugin already")
+            plugins.broken[f"{point.name} ({point.value})"] = taken
+            continue
         try:
-            modules.append((point.name, point.load()))
+            with plugin_code("the import", passing=(Exception,)):
+                modules.append((point.name, point.load()))
         except Exception as error:  # noqa: BLE001  whatever a plugin's import raises is its own affair, and is reported
             plugins.broken[point.name] = error
     for name, module in modules:
         try:
-            _check_hook_names(module)
-            manager.register(module, name=name)
-            manager.check_pending()
-            _collect(plugins, manager, module)
+            with plugin_code("a hook", passing=(Exception,)):
+                _check_hook_names(module)
+                manager.register(module, name=name)
+                manager.check_pending()
+                _collect(plugins, manager, module)
         except Exception as error:  # noqa: BLE001
             plugins.broken[name] = error
             if manager.has_plugin(name):
                 manager.unregister(name=name)
     _check_kernels(plugins)
     return plugins
+
+
+def _own_first(points: Iterable[EntryPoint]) -> list[EntryPoint]:
+    """tinyllm's own plugins before those of others, whichever are found first, so that no name of ours is taken."""
+    try:
+        own = {(point.name, point.value) for point in distribution("tinyllm").entry_points}
+    except PackageNotFoundError:
+        own = set()
+    return sorted(dict.fromkeys(points), key=lambda point: (point.name, point.value) not in own)
 
 
 def _check_hook_names(module: Any) -> None:

@@ -47,6 +47,7 @@ class BoundKernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function on inputs that are ready."""
+        self.backend.check_process()
         with self._context():
             return self.function(*args, **kwargs)
 
@@ -127,11 +128,14 @@ class BoundKernel:
         elif isinstance(weight, np.ndarray):
             weight = self.backend.from_numpy(weight)
             if self.backend.dtype_name(weight) != self.call.dtype(name):  # a checkpoint's floats, in the model's dtype
+                self.backend.check_process()
                 weight = self.backend.astype(weight, self.call.dtype(name))
         return self._pack(weight) if name in self.packed else weight
 
     def _pack(self, weight: Any) -> Any:
         """The kernel's packed form. The one place where `prepare` is called."""
+        if not self._numpy:
+            self.backend.check_process()
         return self._prepare(weight, self.call)
 
     def _formed(self, name: str, weight: QuantWeight) -> Any:

@@ -75,6 +75,7 @@ class Dispatcher:
                 self._plans[key] = plan
         if self.spec.check_values is not None:
             self.spec.check_values(plan.call, self._host_values(plan, args, kwargs))
+        plan.backend.check_process()
         result = plan.run(args, kwargs)
         return each_array(plan.backend.to_numpy, result) if plan.numpy_out else result
 

@@ -20,6 +20,7 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.llm import CACHE_TOKENS, LLM
 from tinyllm.openai.errors import ApiError
 from tinyllm.server.in_flight import Mailbox, RequestInFlight
+from tinyllm.server.logs import log
 from tinyllm.server.rate_meter import RateMeter
 
 _LAST_SECONDS = 5.0
@@ -136,6 +137,17 @@ class ServedModel:
             "pages_held": stats.pages_held,
             "reused_tokens": stats.reused_tokens,
             "tokens_per_second": round(self.rate.per_second, 2),
+            **self.sampling(),
+        }
+
+    def sampling(self) -> dict[str, Any]:
+        """The sampling settings that the model's files say, and which file does; nothing until the model is loaded."""
+        if self._llm is None:
+            return {}
+        defaults = self._llm.sampling_defaults
+        return {
+            "sampling_defaults": dict(defaults.values),
+            "sampling_defaults_from": defaults.source if defaults.values else None,
         }
 
     def _stop(self) -> None:
@@ -160,6 +172,7 @@ class ServedModel:
         self.fingerprint = "fp_" + hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()
         self.pages, self.page_size = engine.pool.pages, engine.pool.page_size
         self._llm = llm
+        log.info("loaded", extra={"fields": {"model": self.name, "backend": llm.backend_name, **self.sampling()}})
         return engine
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, InvalidInputError
@@ -18,6 +19,9 @@ from tinyllm.spec.types import ArrayType
 
 DTYPES = ("float16", "bfloat16", "float32")
 """Of weights that are not quantized. A model's numbers are never narrowed in silence, so float64 is not among them."""
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_ROWS = 256
 
 if TYPE_CHECKING:
     from tinyllm.models.text.chat_template import ChatTemplate
@@ -84,6 +88,11 @@ class Checkpoint(ABC):
         used."""
 
     @abstractmethod
+    def generation_config(self) -> tuple[dict[str, Any], str]:
+        """What the files say of how to generate, in the form of `generation_config.json`, and the name of the file that
+        does. Empty where none does."""
+
+    @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that came with the model. Raises `CheckpointError` where there is none."""
 
@@ -92,17 +101,48 @@ class Checkpoint(ABC):
         """The chat template that came with the model, or None."""
 
 
+def has_tied_head(checkpoint: Checkpoint, stated: bool) -> bool:
+    """Whether the embedding is the output matrix as well.
+
+    The file has the last word: a head of its own counts, whatever the config says, and one that repeats the embedding
+    is the embedding. Source: transformers, which ties no two tensors of a file that differ.
+
+    Args:
+        stated: what the config says, which holds where the file has no head.
+    """
+    names = checkpoint.tensor_names()
+    if HEAD not in names or EMBEDDING not in names:
+        return stated
+    if checkpoint.info(HEAD).type != checkpoint.info(EMBEDDING).type:
+        return False
+    head, embedding = checkpoint.read(HEAD), checkpoint.read(EMBEDDING)
+    if isinstance(head, QuantWeight) and isinstance(embedding, QuantWeight):
+        return all(_same_bytes(array, embedding.arrays[name]) for name, array in head.arrays.items())
+    return isinstance(head, np.ndarray) and isinstance(embedding, np.ndarray) and _same_bytes(head, embedding)
+
+
+def _same_bytes(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    """Whether two arrays of one dtype hold the same; looked at by rows, as most that differ do so in the first."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    rows = range(0, len(left), _ROWS)
+    return all(left[row : row + _ROWS].tobytes() == right[row : row + _ROWS].tobytes() for row in rows)
+
+
 def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
 
-    Harmless are `*rotary_emb.inv_freq`, which follows from the config, and the `lm_head.weight` of a model whose head
-    is tied.
+    Harmless are `*rotary_emb.inv_freq`, which follows from the config, and an `lm_head.weight` that repeats the
+    embedding (`has_tied_head`).
     Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
     """
     there = checkpoint.tensor_names()
     surplus = [name for name in there if name not in expected]
-    tied = "lm_head.weight" not in expected and "model.embed_tokens.weight" in expected
-    skipped = [name for name in surplus if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")]
+    skipped = [
+        name
+        for name in surplus
+        if name.endswith("rotary_emb.inv_freq") or (name == HEAD and has_tied_head(checkpoint, stated=True))
+    ]
     present = set(there)
     problems = []
     if missing := [name for name in expected if name not in present]:

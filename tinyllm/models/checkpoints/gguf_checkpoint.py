@@ -14,6 +14,7 @@ from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checke
 from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
+from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -68,6 +69,9 @@ class GgufCheckpoint(Checkpoint):
 
     def release(self) -> None:
         let_go(self.file.map)
+
+    def generation_config(self) -> tuple[dict[str, Any], str]:
+        return to_generation_config(self.file), self.path.name
 
     def tokenizer(self) -> Tokenizer:
         made = tokenizer_from_gguf(self.file)

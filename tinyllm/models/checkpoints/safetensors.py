@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
+from tinyllm.models.checkpoints.checkpoint import EMBEDDING, Checkpoint, TensorInfo, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import (
     check_apart,
     identity,
@@ -117,6 +117,13 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
     return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
 
 
+def _whole_names(names: list[str]) -> dict[str, str]:
+    """Each name as a whole model has it, with the file's own: a decoder saved by itself, as transformers' `LlamaModel`
+    is, lacks the prefix `model.`."""
+    prefix = "model." if EMBEDDING.removeprefix("model.") in names else ""
+    return {name if name.startswith("lm_head.") else prefix + name: name for name in names}
+
+
 def _counts(values: list[Any]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
 
@@ -139,7 +146,7 @@ class SafetensorsCheckpoint(Checkpoint):
         self._stored = self._open_all()
         self._packed = self._quantization.packed_names(self._stored) if self._quantization else {}
         sides = {side for pair in self._packed.values() for side in pair}
-        self._names = tuple(name for name in self._stored if name not in sides)
+        self._in_file = _whole_names([name for name in self._stored if name not in sides])
 
     def _open_all(self) -> dict[str, _Stored]:
         index = self.folder / _INDEX
@@ -174,11 +181,15 @@ class SafetensorsCheckpoint(Checkpoint):
         return stored
 
     def tensor_names(self) -> tuple[str, ...]:
-        return self._names
+        return tuple(self._in_file)
+
+    def _name_in_file(self, name: str) -> str:
+        if name not in self._in_file:
+            raise missing_tensor(self, name)
+        return self._in_file[name]
 
     def info(self, name: str) -> TensorInfo:
-        if name not in self._stored:
-            raise missing_tensor(self, name)
+        name = self._name_in_file(name)
         stored = self._stored[name]
         if name in self._packed and self._quantization is not None:
             nbytes = sum(self._stored[part].nbytes for part in (name, *self._packed[name]))
@@ -186,8 +197,7 @@ class SafetensorsCheckpoint(Checkpoint):
         return TensorInfo(ArrayType(stored.shape, stored.dtype.name), stored.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
-        if name not in self._stored:
-            raise missing_tensor(self, name)
+        name = self._name_in_file(name)
         array = self._stored[name].read()
         if name not in self._packed or self._quantization is None:
             return array
@@ -197,6 +207,9 @@ class SafetensorsCheckpoint(Checkpoint):
     def release(self) -> None:
         for mapped in {id(stored.map): stored.map for stored in self._stored.values()}.values():
             let_go(mapped)
+
+    def generation_config(self) -> tuple[dict[str, Any], str]:
+        return self._generation_config, "generation_config.json"
 
     def tokenizer(self) -> Tokenizer:
         return tokenizer_from_folder(self.folder, self.config, self._generation_config)

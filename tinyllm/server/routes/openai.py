@@ -17,7 +17,10 @@ def openai_routes(responder: Responder) -> APIRouter:
     """Replies to conversations and prompts, and the one model that is served."""
     routes = APIRouter(tags=["OpenAI"])
     served = responder.model
-    entry: dict[str, Any] = {"id": served.name, "object": "model", "created": served.created, "owned_by": "tinyllm"}
+
+    def entry() -> dict[str, Any]:
+        known = {"id": served.name, "object": "model", "created": served.created, "owned_by": "tinyllm"}
+        return known | served.sampling()
 
     @routes.post("/v1/chat/completions", responses=REPLY_RESPONSES, response_class=JSONResponse)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
@@ -32,12 +35,12 @@ def openai_routes(responder: Responder) -> APIRouter:
     @routes.get("/v1/models", responses=error_responses(401, 403))
     async def models() -> JSONResponse:
         """The model that is served."""
-        return JSONResponse({"object": "list", "data": [entry]})
+        return JSONResponse({"object": "list", "data": [entry()]})
 
     @routes.get("/v1/models/{model:path}", responses=error_responses(401, 403, 404))
     async def model(model: str) -> JSONResponse:
         """The model, by its name."""
         check_model(model, served.name)
-        return JSONResponse(entry)
+        return JSONResponse(entry())
 
     return routes

@@ -1,0 +1,178 @@
+"""How a model's authors want it sampled: what its files say counts where the user says nothing.
+
+Source: transformers' `GenerationConfig`, whose names `generation_config.json` has.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.errors import CheckpointError, InvalidInputError, SamplingWarning
+from tinyllm.models.checkpoints.checkpoint import Checkpoint
+from tinyllm.settings.read import DEFAULT, Setting
+
+_NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "stop_strings": "stop",
+    "max_new_tokens": "max_tokens",
+}
+"""Settings of `SamplingParams` by their names in the file."""
+# Values at which a field asks for nothing: of those that are done, and of those that are not.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "stop_strings": ([],),
+    "bad_words_ids": ([],),
+    "begin_suppress_tokens": ([],),
+    "constraints": ([],),
+    "diversity_penalty": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1,),
+    "max_length": (20,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "no_repeat_ngram_size": (0,),
+    "num_beam_groups": (1,),
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "penalty_alpha": (0,),
+    "sequence_bias": ([], {}),
+    "suppress_tokens": ([],),
+    "token_healing": (False,),
+    "typical_p": (1,),
+}
+# They tell of tokens that the tokenizer and the stop tokens go by, of beams, which are named where there are any, and
+# of how transformers computes and what it gives back.
+_HARMLESS = frozenset(
+    {
+        "_from_model_config",
+        "assistant_confidence_threshold",
+        "assistant_early_exit",
+        "assistant_lookbehind",
+        "bos_token_id",
+        "cache_config",
+        "cache_implementation",
+        "chat_format",
+        "compile_config",
+        "continuous_batching_config",
+        "decoder_start_token_id",
+        "disable_compile",
+        "do_sample",
+        "early_stopping",
+        "eos_token_id",
+        "is_assistant",
+        "length_penalty",
+        "low_memory",
+        "max_matching_ngram_size",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "output_attentions",
+        "output_hidden_states",
+        "output_logits",
+        "output_scores",
+        "pad_token_id",
+        "prefill_chunk_size",
+        "prompt_lookup_num_tokens",
+        "remove_invalid_values",
+        "renormalize_logits",
+        "return_dict_in_generate",
+        "return_legacy_cache",
+        "target_lookbehind",
+        "transformers_version",
+        "use_cache",
+    }
+)
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What a model's files say of its sampling.
+
+    Args:
+        values: settings of `SamplingParams` that change something.
+        source: the name of the file.
+        left_out: what the file asks for and tinyllm does not do, as the file has it.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    left_out: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, max_tokens: Setting) -> dict[str, Any]:
+        """All that counts where the user says nothing. `max_tokens` is as the configuration has it, the model's where
+        that is silent."""
+        configured = {"max_tokens": max_tokens.value}
+        return configured | self.values if max_tokens.source == DEFAULT else self.values | configured
+
+    @property
+    def warning(self) -> str:
+        """One line on what is left out; empty where nothing is."""
+        asked = ", ".join(f"{name} {value!r:.60}" for name, value in self.left_out.items())
+        return f"{self.source}: {asked}: not done by tinyllm, replies are made without" if asked else ""
+
+
+def model_defaults(checkpoint: Checkpoint, context: int) -> SamplingDefaults:
+    """Those of a checkpoint, with a warning that names what is not done. Old ones have them in their `config.json`,
+    where transformers looks for them as well.
+
+    Raises as `sampling_defaults` does.
+    """
+    config, source = checkpoint.generation_config()
+    if not config:
+        fields, source = {*_NAMES, *_NEUTRAL, "do_sample"}, "config.json"
+        config = {name: value for name, value in checkpoint.config.items() if name in fields}
+    found = sampling_defaults(config, source, context)
+    if found.warning:
+        warnings.warn(found.warning, SamplingWarning, stacklevel=3)
+    return found
+
+
+def sampling_defaults(config: Mapping[str, Any], source: str, context: int) -> SamplingDefaults:
+    """What a generation config says.
+
+    A temperature counts where the file does not say `do_sample: false`, which is greedy; sampling without a temperature
+    is at 1.
+
+    Args:
+        config: the fields of `generation_config.json`. source: the name of the file, for errors and reports.
+        context: of the model; a `max_length` that is no less asks for nothing.
+
+    Raises `CheckpointError` for a value out of range.
+    """
+    said = {name: value for name, value in config.items() if value is not None and not _is_neutral(name, value)}
+    values = {ours: said[theirs] for theirs, ours in _NAMES.items() if theirs in said}
+    sampled = config.get("do_sample")
+    if sampled not in (None, True, False):
+        raise CheckpointError(f"{source}: do_sample: expected true or false, got {sampled!r:.80}")
+    if sampled is not None:
+        values["temperature"] = values.get("temperature", 1.0) if sampled else 0.0
+    try:
+        SamplingParams(**values)
+    except InvalidInputError as error:
+        raise CheckpointError(f"{source}: {str(error).removeprefix('sampling: ')}") from error
+    length = said.get("max_length")
+    if isinstance(length, int) and length >= context:
+        del said["max_length"]
+    left_out = {name: value for name, value in said.items() if name not in _HARMLESS and name not in _NAMES}
+    return SamplingDefaults(values, source, left_out)
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return any(value == neutral for neutral in _NEUTRAL.get(name, ()))
