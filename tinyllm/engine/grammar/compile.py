@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyllm.engine.grammar import json_schema
+from tinyllm.engine.grammar.calls import WHITESPACE, call_rules
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.library import first_line, load_llguidance
+from tinyllm.engine.grammar.plain_schema import plain_schema
 from tinyllm.engine.grammar.state import next_mask
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
 if TYPE_CHECKING:
     import llguidance
-
-WHITESPACE = r" |\n[ \t]{0,24}"
-"""Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for
-ever."""
 
 
 def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
@@ -49,18 +47,32 @@ def _matcher(grammar: Grammar, vocabulary: Vocabulary, before: str = "") -> llgu
     """A matcher; it holds its own error where it could not be made. before: what comes before the reply, as a term of
     the dialect of Lark that llguidance reads."""
     library = load_llguidance()
-    if grammar.kind == "schema":
-        schema = json.loads(grammar.source)
-        schema = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
-        body = "body: %json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
-    elif grammar.kind == "regex":
-        body = f"body: /{library.regex_to_lark(grammar.source, 'dw')}/"
-    else:
-        body = "body: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
-    lark = library.LLMatcher.grammar_from_lark(f"start: {before} body\n{body}")
+    lark = library.LLMatcher.grammar_from_lark(f"start: {before} body\n{_rules(grammar, 'body')}")
     limits = library.LLParserLimits(verbose_errors=False)
     matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
     return matcher
+
+
+def _rules(grammar: Grammar, name: str) -> str:
+    """A rule with a name, and those that it needs."""
+    if grammar.kind == "schema":
+        return f"{name}: {_json_term(json.loads(grammar.source))}"
+    if grammar.kind == "regex":
+        return f"{name}: /{load_llguidance().regex_to_lark(grammar.source, 'dw')}/"
+    if grammar.kind == "choice":
+        return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
+    source = json.loads(grammar.source)
+    arguments = {function: _json_term(json.loads(schema)) for function, schema in source["functions"].items()}
+    text, free = source["text"], source["text"] is True
+    rules = call_rules(arguments, None if isinstance(text, bool) else "text", free, source["several"])
+    return rules if isinstance(text, bool) else f"{rules}\n{_rules(Grammar(*text), 'text')}"
+
+
+def _json_term(schema: Any) -> str:
+    """JSON that a schema validates, as a term."""
+    schema = plain_schema(schema)
+    schema = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
+    return "%json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 
 def _refusal(grammar: Grammar, vocabulary: Vocabulary, reason: str) -> InvalidInputError:
@@ -73,6 +85,8 @@ def _refusal(grammar: Grammar, vocabulary: Vocabulary, reason: str) -> InvalidIn
         return invalid("grammar", "regex", "a regular expression", problem)
     if grammar.kind == "choice":
         return invalid("grammar", "choice", "texts that can be told apart", first_line(reason))
+    if grammar.kind == "calls":
+        return invalid("grammar", "calls", "schemas that can be enforced", f"one that cannot: {first_line(reason)}")
     place = _innermost_place(json.loads(grammar.source), vocabulary)
     return invalid("grammar", place, "a schema that can be enforced", f"one that cannot: {first_line(reason)}")
 
@@ -84,7 +98,10 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
 
     def problem(part: Any) -> str:
         text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
-        matcher = _matcher(Grammar("schema", text), vocabulary)
+        try:
+            matcher = _matcher(Grammar("schema", text), vocabulary)
+        except InvalidInputError:  # it refers to what lies outside of it
+            return ""
         return first_line(matcher.get_error()) if matcher.is_error() else ""
 
     place, whole_problem, budget = "schema", problem(schema), 200
