@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tinyllm.engine.grammar.calls import BEGIN, END
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.llm import LLM
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.openai.schema import Assistant, Content, Message, Tool, ToolSpec
-from tinyllm.openai.tool_calls import BEGIN, END
 
 _INTRODUCTION = """# Tools
 
