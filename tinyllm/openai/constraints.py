@@ -6,21 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.state import GrammarState
 from tinyllm.errors import InvalidInputError
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
+from tinyllm.openai.tool_calls import CallForm
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A grammar, and the place in the request that it came from. parts: what it is made of, each with its own place."""
+    """A grammar, and the place in the request that it came from.
+
+    parts: what it is made of, each with its own place. call_form: in which forms a reply under it calls tools.
+    """
 
     field: str
     grammar: Grammar
     parts: tuple[Constraint, ...] = ()
+    call_form: CallForm = "exact"
 
     def start(self, grammars: Grammars) -> GrammarState:
         """The state of a reply that has yet to begin. Raises `ApiError` for a grammar that cannot be enforced."""
@@ -116,7 +121,8 @@ def tools_constraint(
             functions[function.name] = Grammar.json_object()
     several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
     if text is not None and not required:
-        return Constraint(text.field, Grammar.calls(functions, text.grammar, several), (text, *parts))
+        form: CallForm = "exact" if may_be_untagged(text.grammar) else "tagged"
+        return Constraint(text.field, Grammar.calls(functions, text.grammar, several), (text, *parts), form)
     return Constraint("tools", Grammar.calls(functions, not required, several), tuple(parts))
 
 

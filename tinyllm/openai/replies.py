@@ -109,7 +109,8 @@ class ChatReply(Reply):
         most_calls = 1 if request.parallel_tool_calls is False else None
         choices = range(len(prepared.sequences))
         self._parsers = [
-            None if prepared.tools is None else ToolCallParser(prepared.tools, most_calls) for _ in choices
+            None if prepared.tools is None else ToolCallParser(prepared.tools, most_calls, prepared.call_form)
+            for _ in choices
         ]
         self._messages: list[dict[str, Any]] = [
             {"role": "assistant", "content": None, "refusal": None} for _ in choices

@@ -14,6 +14,7 @@ from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constrain
 from tinyllm.openai.conversation import prompt_text
 from tinyllm.openai.errors import ApiError, validation_error
 from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest
+from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
     "max_tokens",
@@ -42,12 +43,14 @@ class PreparedRequest:
         request: the body.
         groups: for each prompt the sequences of its choices.
         tools: names of the tools that may be called; None: the reply is text alone.
+        call_form: in which forms it calls them.
         echoed: for each prompt the text that its replies begin with, where the request asks for that.
     """
 
     request: ChatRequest | CompletionRequest
     groups: list[list[Sequence]]
     tools: frozenset[str] | None = None
+    call_form: CallForm = "any"
     echoed: tuple[str, ...] = ()
 
     @property
@@ -100,7 +103,8 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         settings["logprobs"] = request.top_logprobs or 0
     group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint)
     names = frozenset(tool.function.name for tool in required or tools)
-    return PreparedRequest(request, [group], names if tools else None)
+    form = "any" if constraint is None else constraint.call_form
+    return PreparedRequest(request, [group], names if tools else None, form)
 
 
 def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:

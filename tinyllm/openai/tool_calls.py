@@ -12,13 +12,15 @@ import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
-from tinyllm.engine.grammar.calls import BEGIN, CALL_KEYS, END, PYTHON_TAG
+from tinyllm.engine.grammar.calls import BEGIN, END, PYTHON_TAG
 
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 """What precedes the arguments, where they come last, as in nearly all calls."""
+_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
+"""Of objects that may be calls. What begins with another key is none."""
 _FIRST_KEY = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"([^"\\]*)("?))?)?')
 
 
@@ -33,6 +35,9 @@ class CallDelta:
 
 
 Part = str | CallDelta
+CallForm = Literal["any", "exact", "tagged"]
+"""Which calls a reply may have: in any form; where a grammar holds it, those between tags and untagged ones whose name
+comes first, as it is; or those between tags alone."""
 
 
 def new_call_id() -> str:
@@ -78,20 +83,26 @@ class ToolCallParser:
     Args:
         names: of the tools that may be called.
         most: the number of calls after which the reply is `full`; None: any number.
+        form: which of what may be a call is one.
         new_id: makes the ids of calls.
     """
 
     def __init__(
-        self, names: Collection[str], most: int | None = None, new_id: Callable[[], str] = new_call_id
+        self,
+        names: Collection[str],
+        most: int | None = None,
+        form: CallForm = "any",
+        new_id: Callable[[], str] = new_call_id,
     ) -> None:
-        self._names, self._most, self._new_id = names, most, new_id
+        self._names, self._most, self._form, self._new_id = names, most, form, new_id
         self._held = ""  # text of which it is not certain yet what it belongs to
         self._lead = ""  # what precedes it, which is text if no call follows
         self._tagged = False  # whether a tag began what is being read
         self._spoke = True  # whether there is text since the last call, or no call
         self._end = JsonEnd()  # of the value that is being read
         self._scanned = 0  # characters of the held text that `_end` knows
-        self._step: Callable[[list[Part], bool], bool] = self._read_beginning
+        self._step: Callable[[list[Part], bool], bool]
+        self._step = self._read_text if form == "tagged" else self._read_beginning
         self.count = 0
 
     @property
@@ -138,7 +149,7 @@ class ToolCallParser:
         match = _FIRST_KEY.match(self._held)
         if match is None or (match.end() == len(self._held) and not match[2] and not last):
             return False
-        if not match[2] or match[1] not in CALL_KEYS:
+        if not match[2] or match[1] not in _KEYS:
             return self._leave(parts)
         blanks = len(self._held) - len(self._held.lstrip())
         self._lead, self._held = self._lead + self._held[:blanks], self._held[blanks:]
@@ -149,7 +160,8 @@ class ToolCallParser:
         """A head whose arguments can be passed on piece by piece, or calls in another form, once they are whole."""
         head = _HEAD.match(self._held)
         name = _parsed(head[1]) if head else None
-        if head and name in self._names:
+        exact = self._form != "any" and not self._tagged
+        if head and name in self._names and not (exact and head[1] != json.dumps(name)):
             parts.append(CallDelta(self._next_index(), id=self._new_id(), name=name))
             self._held, self._lead = self._held[head.end() :], ""
             self._end, self._step = JsonEnd(), self._read_arguments
@@ -159,7 +171,7 @@ class ToolCallParser:
             self._scanned = len(self._held)
             return self._leave(parts) if last else False
         length += self._scanned
-        calls = self._calls(_parsed(self._held[:length]))
+        calls = [] if exact and not self._is_exact_list() else self._calls(_parsed(self._held[:length]))
         if not calls:
             self._lead, self._held = self._lead + self._held[:length], self._held[length:]
             return self._leave(parts)
@@ -168,6 +180,10 @@ class ToolCallParser:
             parts += [CallDelta(index, id=self._new_id(), name=name), CallDelta(index, arguments)]
         self._held, self._lead, self._step = self._held[length:], "", self._read_end
         return True
+
+    def _is_exact_list(self) -> bool:
+        head = _HEAD.match(self._held.removeprefix("[").lstrip()) if self._held.startswith("[") else None
+        return head is not None and any(head[1] == json.dumps(name) for name in self._names)
 
     def _read_arguments(self, parts: list[Part], last: bool) -> bool:
         length = self._end.push(self._held)

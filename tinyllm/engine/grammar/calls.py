@@ -7,29 +7,61 @@ stands between tags, as Hermes and Qwen models write it. Which of these forms a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 PYTHON_TAG = "<|python_tag|>"
-"""Precedes calls of Llama models; most tokenizers have it as a special token, which is no text."""
-CALL_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
-"""Of objects that may be calls. A reply that begins with an object begins with a call, or its first key is another."""
+"""May precede an untagged call of Llama models; most tokenizers have it as a special token, which is no text."""
 WHITESPACE = r" |\n[ \t]{0,24}"
 """Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for
 ever."""
-_LIKE_A_CALL = rf'\s*(<\|python_tag\|>\s*)?(\[\s*)?\{{\s*"({"|".join(CALL_KEYS)})"'
-_NO_CALL = rf"(/(?s:.*)/ & ~/(?s:{_LIKE_A_CALL}.*)/)"
+_ANY = "/(?s:.*)/"
+_COLON, _COMMA = 'space? ":" space?', 'space? "," space?'
+_TAGGED = f'space? call space? "{END}"'
 
 
-def call_rules(arguments: Mapping[str, str], text: str | None, free: bool, several: bool) -> str:
-    """Rules whose first one, `body`, is a reply.
+def call_rules(arguments: Mapping[str, str], several: bool, text: str | None, untagged: bool) -> str:
+    """Rules whose first one, `body`, is a reply: calls, or what another rule says.
 
     Args:
         arguments: for each function the term of its arguments.
-        text: the name of a rule for replies that call nothing.
-        free: whether a reply may also be any text, and calls may stand in it.
         several: whether there may be more than one call.
+        text: the rule for replies without calls; None: a reply calls.
+        untagged: whether a call may be the whole reply.
     """
+    tagged = f'"{BEGIN}" {_TAGGED}'
+    bodies = [f"({tagged} space?)+" if several else tagged]
+    if untagged:
+        bodies += ["call", f'"[" space? call {_list_end(several)}']
+    if text is not None:
+        bodies.append(text)
+    return _joined({"body": " | ".join(bodies)} | _rules(arguments))
+
+
+def free_rules(arguments: Mapping[str, str], several: bool) -> str:
+    """Rules whose first one, `body`, is any text in which all calls are right. Arguments as in `call_rules`."""
+    # a lexeme of free text takes all that it can: a call begins with a lexeme that such text cannot be
+    names = [re.escape(json.dumps(name)).replace("/", r"\/") for name in arguments]
+    begun = _untagged("|".join(names), r"(\[\s*)?")
+    no_call = f"({_ANY} & ~/(?s:{begun}.*)/)"
+    untagged = [f"/{_untagged(name)}/ value_{number}" for number, name in enumerate(names)]
+    for number, name in enumerate(names):
+        bracketed = _untagged(name, r"\[\s*")
+        untagged.append(f"/{bracketed}/ value_{number} {_list_end(several)}")
+    rules = {
+        "body": f"TEXT | untagged | first_tag {_TAGGED}" + (f" (next_tag {_TAGGED})* REST" if several else ""),
+        "TEXT": no_call,
+        "untagged": " | ".join(untagged),
+        "first_tag[lazy]": f'{no_call} "{BEGIN}"',
+    }
+    if several:
+        rules |= {"next_tag[lazy]": f'{_ANY} "{BEGIN}"', "REST": _ANY}
+    return _joined(rules | _rules(arguments))
+
+
+def _rules(arguments: Mapping[str, str]) -> dict[str, str]:
+    """`call`, and the rules that it needs."""
     rules = {
         "call": r'"{" space? "\"name\"" rest',
         "rest": " | ".join(f"rest_{number}" for number in range(len(arguments))),
@@ -37,30 +69,21 @@ def call_rules(arguments: Mapping[str, str], text: str | None, free: bool, sever
         "space": f"/{WHITESPACE}/",
     }
     for number, (name, term) in enumerate(arguments.items()):
-        colon, comma = 'space? ":" space?', 'space? "," space?'
-        value = f'{json.dumps(json.dumps(name))} {comma} key {colon} arguments_{number} space? "}}"'
-        rules[f"rest_{number}"] = f"{colon} {value}"
+        rules[f"rest_{number}"] = f"{_COLON} {json.dumps(json.dumps(name))} {_COMMA} key value_{number}"
+        rules[f"value_{number}"] = f'{_COLON} arguments_{number} space? "}}"'
         rules[f"arguments_{number}"] = term
-    more = '(space? "," space? call)* space? "]"'
-    if free:
-        # a lexeme of free text takes all that it can: what begins a call has to be a lexeme that leaves it behind
-        name = r'\{\s*"name"/'
-        rules |= {
-            "body": f'TEXT | bare | first_tag space? call space? "{END}"' + (" tagged* REST" if several else ""),
-            "bare": rf"/\s*{name} rest" + (rf" | /\s*\[\s*{name} rest {more}" if several else ""),
-            "first_tag[lazy]": f'{_NO_CALL} "{BEGIN}"',
-            "TEXT": _NO_CALL,
-        }
-        if several:
-            rules |= {
-                "tagged": f'next_tag space? call space? "{END}"',
-                "next_tag[lazy]": f'/(?s:.*)/ "{BEGIN}"',
-                "REST": "/(?s:.*)/",
-            }
-    else:
-        tagged = f'"{BEGIN}" space? call space? "{END}"'
-        rules["body"] = " | ".join(["call", tagged, *([text] if text else [])])
-        if several:
-            rules["tagged"] = f"{tagged} space?"
-            rules["body"] = " | ".join(["call", f'"[" space? call {more}', "tagged+", *([text] if text else [])])
+    return rules
+
+
+def _untagged(name: str, bracket: str = "") -> str:
+    """The beginning of an untagged call, up to its arguments, as a regular expression. bracket: what precedes it."""
+    tag = re.escape(PYTHON_TAG)
+    return rf'\s*({tag}\s*)?{bracket}\{{\s*"name"\s*:\s*({name})\s*,\s*"(arguments|parameters)"'
+
+
+def _list_end(several: bool) -> str:
+    return (f"({_COMMA} call)* " if several else "") + 'space? "]"'
+
+
+def _joined(rules: Mapping[str, str]) -> str:
     return "\n".join(f"{name}: {rule}" for name, rule in rules.items())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyllm.engine.grammar import json_schema
-from tinyllm.engine.grammar.calls import WHITESPACE, call_rules
-from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.calls import BEGIN, WHITESPACE, call_rules, free_rules
+from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
 from tinyllm.engine.grammar.plain_schema import plain_schema
 from tinyllm.engine.grammar.state import next_mask
@@ -58,14 +58,24 @@ def _rules(grammar: Grammar, name: str) -> str:
     if grammar.kind == "schema":
         return f"{name}: {_json_term(json.loads(grammar.source))}"
     if grammar.kind == "regex":
-        return f"{name}: /{load_llguidance().regex_to_lark(grammar.source, 'dw')}/"
+        return f"{name}: {_regex_term(grammar.source)}"
     if grammar.kind == "choice":
         return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
     source = json.loads(grammar.source)
     arguments = {function: _json_term(json.loads(schema)) for function, schema in source["functions"].items()}
-    text, free = source["text"], source["text"] is True
-    rules = call_rules(arguments, None if isinstance(text, bool) else "text", free, source["several"])
-    return rules if isinstance(text, bool) else f"{rules}\n{_rules(Grammar(*text), 'text')}"
+    if source["text"] is True:
+        return free_rules(arguments, source["several"])
+    text = None if source["text"] is False else Grammar(*source["text"])
+    rules = call_rules(arguments, source["several"], "text" if text else None, may_be_untagged(text))
+    if text is None:
+        return rules
+    if text.kind == "regex":  # which may match a call, too
+        return f"{rules}\ntext: TEXT\nTEXT: {_regex_term(text.source)} & ~/(?s:.*{BEGIN}.*)/"
+    return f"{rules}\n{_rules(text, 'text')}"
+
+
+def _regex_term(pattern: str) -> str:
+    return f"/{load_llguidance().regex_to_lark(pattern, 'dw')}/"
 
 
 def _json_term(schema: Any) -> str:

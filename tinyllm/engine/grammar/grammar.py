@@ -75,3 +75,19 @@ class Grammar:
         schemas = {name: grammar.source for name, grammar in functions.items()}
         inner = [text.kind, text.source] if isinstance(text, Grammar) else text
         return cls("calls", json.dumps({"functions": schemas, "text": inner, "several": several}))
+
+
+def may_be_untagged(text: Grammar | None) -> bool:
+    """Whether calls without tags are told from the text of a grammar: it has objects of other keys alone, or none.
+
+    text: what a reply may be that does not call, if it may be anything else.
+    """
+    if text is None:
+        return True
+    if text.kind == "choice":
+        return "{" not in text.source
+    schema = json.loads(text.source) if text.kind == "schema" else None
+    if not isinstance(schema, dict) or schema.get("type") != "object" or "patternProperties" in schema:
+        return False
+    keys = schema.get("properties", {})
+    return schema.get("additionalProperties") is False and not {"arguments", "parameters"} & set(keys)
