@@ -71,10 +71,8 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
     """
     tools, choice = request.tools or [], request.tool_choice
     if not tools:
-        if choice not in (None, "none"):
+        if choice not in (None, "none", "auto"):
             raise ApiError(400, "tool_choice: expected tools beside it, got none", "tool_choice")
-        if request.parallel_tool_calls is not None:
-            raise ApiError(400, "parallel_tool_calls: expected tools beside it, got none", "parallel_tool_calls")
         return [], []
     names = [tool.function.name for tool in tools]
     repeated = next((name for name in names if names.count(name) > 1), None)

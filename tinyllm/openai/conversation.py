@@ -42,7 +42,8 @@ def prompt_text(
     if template is None:
         raise UnsupportedError("messages: this model has no chat template; use /v1/completions")
     _check_calls(messages)
-    specs = [tool.model_dump(exclude_none=True) for tool in tools]
+    # strict is for the sampler; models are trained on tools without it
+    specs = [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in tools]
     if _takes_tools(template):
         rendered = [_with_calls(message, index) for index, message in enumerate(messages)]
         text = template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None)
