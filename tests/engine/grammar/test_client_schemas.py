@@ -12,12 +12,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
+import jsonschema_rs
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.engine.grammar.replies import accepts, parsed, reply, request, validates
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.errors import InvalidInputError
 
 pytest.importorskip("llguidance")
 
@@ -318,3 +322,49 @@ def test_replies_under_pydantic_s_schema_are_values_of_its_type(grammars: Gramma
             if name not in LOOSE:
                 adapter.validate_json(text)
     assert ended >= 5
+
+
+def schemas_of(inner: Any) -> Any:
+    """Schemas of the keywords above, well formed, each keyword with what it may meet."""
+    name = st.sampled_from(["a", "b", "v"])
+    keywords: dict[str, Any] = {
+        "type": st.sampled_from(["object", "array", "string", "integer", "null"]),
+        "enum": st.lists(st.sampled_from(["a", "b", 1, None]), min_size=1, max_size=3),
+        "properties": st.dictionaries(name, inner, max_size=2),
+        "required": st.lists(name, max_size=2, unique=True),
+        "additionalProperties": inner,
+        "propertyNames": st.sampled_from([{"enum": ["a", "b"]}, {"type": "string"}, {"pattern": "^x"}]) | inner,
+        "items": inner,
+        "uniqueItems": st.booleans(),
+        "minItems": st.integers(0, 2),
+        "maxItems": st.integers(0, 3),
+        "maxLength": st.integers(0, 2),
+        "anyOf": st.lists(inner, min_size=1, max_size=2),
+        "oneOf": st.lists(inner, min_size=1, max_size=2),
+        "allOf": st.lists(inner, min_size=1, max_size=2),
+        "not": st.sampled_from([{}, False]),
+        "$defs": st.fixed_dictionaries({"A": inner}),
+        "$ref": st.sampled_from(["#", "#/$defs/A", "#/properties/a"]),
+    }
+    names = st.lists(st.sampled_from(sorted(keywords)), max_size=5, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: keywords[name] for name in chosen}))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.recursive(st.booleans() | st.just({}), schemas_of, max_leaves=8), st.data())
+def test_a_schema_is_refused_or_held_as_it_is(grammars: Grammars, schema: Any, data: st.DataObject) -> None:
+    try:
+        grammar = Grammar.json_schema(schema)
+        grammars.start(grammar)
+        validates(None, schema)
+    except (
+        InvalidInputError,
+        jsonschema_rs.ValidationError,
+    ):  # refused, or a reference that leads nowhere where nobody follows it
+        return
+    for document in data.draw(st.lists(st.sampled_from(DOCUMENTS), min_size=15, max_size=15)):
+        found = [accepts(grammars, grammar, json.dumps(d, separators=(",", ":"))) for d in in_any_order(document)]
+        assert any(found) == validates(document, schema), document
+    tested = request(grammars, grammar, seed=1, max_tokens=100)
+    text = reply(tested, 1)
+    assert tested.finish_reason == "length" or validates(parsed(text), schema), text

@@ -145,6 +145,11 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_by_name(keyword: str) -> N
         ({"propertyNames": {"pattern": "a", "minLength": 2}}, "schema.propertyNames: expected an enum, a const"),
         ({"propertyNames": {"pattern": "a"}, "properties": {"b": {}}}, "schema.propertyNames: expected an enum or"),
         ({"propertyNames": {"pattern": "a"}, "patternProperties": {"b": {}}}, "schema.propertyNames: expected no"),
+        ({"$ref": "#/default", "default": {"enum": 3}}, "schema: #/default.enum: expected a list of values"),
+        (
+            {"propertyNames": {"$ref": "#/properties"}, "properties": {"enum": {}}},
+            "schema: #/properties.enum: expected a list of values",
+        ),
         ({"items": {"not": {"type": "null"}}}, "schema.items.not: expected a keyword that can be enforced, which"),
         ({"items": {"$id": "a", "items": {"$ref": "#"}}}, r"schema.items.\$id: expected it at the top"),
         ({"type": "string", "format": "uri-reference"}, "schema.format: expected one of date-time"),

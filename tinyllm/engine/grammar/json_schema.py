@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NoReturn
 
-from tinyllm.engine.grammar.plain_schema import (
-    FORMATS,
-    LISTED,
-    NAMED,
-    SINGLE,
-    UNENFORCED_FORMATS,
-    is_annotation,
-    plain_schema,
-    takes_objects_alone,
-)
+from tinyllm.engine.grammar.plain_schema import FORMATS, LISTED, NAMED, SINGLE, UNENFORCED_FORMATS, plain_schema
+from tinyllm.engine.grammar.schema_lookup import is_annotation, referred, takes_objects_alone
 from tinyllm.errors import InvalidInputError, invalid
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
@@ -32,6 +24,10 @@ def check_schema(schema: Any) -> None:
     enforced."""
     multiples: list[Fraction] = []
     _check(schema, "schema", 0, multiples)
+    for reference in sorted(_references(schema)):
+        target = referred(schema, reference)
+        if target is not None:  # llguidance says where there is none
+            _check(target, f"schema: {reference}", 1, [])
     if multiples:
         unit = math.lcm(*(m.denominator for m in multiples))
         if math.lcm(*(int(m * unit) for m in multiples)) > MOST_MULTIPLES:
@@ -81,6 +77,21 @@ def children(schema: Any, place: str) -> Iterator[tuple[Any, str]]:
             yield from ((inner, f"{place}.{key}[{number}]") for number, inner in enumerate(value))
         elif key in SINGLE:
             yield value, f"{place}.{key}"
+
+
+def _references(schema: Any) -> set[str]:
+    """All `$ref` in a schema, and in what stands in it that is none."""
+    found: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            reference = value.get("$ref")
+            found |= {reference} if isinstance(reference, str) and reference.startswith("#") else set()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

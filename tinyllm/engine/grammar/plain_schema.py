@@ -6,32 +6,11 @@ import math
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
+from tinyllm.engine.grammar.schema_lookup import is_annotation, keys_of, takes_objects_alone, target_of, values_of
 from tinyllm.errors import invalid
 
-ANNOTATIONS = frozenset(
-    (
-        "$anchor",
-        "$comment",
-        "$id",
-        "$schema",
-        "contentMediaType",
-        "contentSchema",
-        "default",
-        "deprecated",
-        "description",
-        "discriminator",
-        "example",
-        "examples",
-        "id",
-        "readOnly",
-        "title",
-        "writeOnly",
-    )
-)
-"""Keywords that say nothing about which values are valid, in JSON Schema or OpenAPI. `discriminator` is a hint beside
-`oneOf`; the names that `$id` and `$anchor` give are refused in a `$ref`."""
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 UNENFORCED_FORMATS = (
     "idn-email",
@@ -80,18 +59,6 @@ def plain_schema(schema: Any) -> Any:
     return plain
 
 
-def takes_objects_alone(schema: Any) -> bool:
-    """Whether a schema, or what it refers to, says that values are objects."""
-    target = _Rewriting(schema)._target(schema)
-    return isinstance(target, dict) and target.get("type") == "object" and not target.get("nullable")
-
-
-def is_annotation(keyword: str) -> bool:
-    """Whether a keyword says nothing about values. Those with x- are extensions; that of llguidance's own is a setting,
-    which a schema must not change."""
-    return keyword in ANNOTATIONS or (keyword.startswith("x-") and keyword != "x-guidance")
-
-
 class _Rewriting:
     """The rewriting of one schema.
 
@@ -135,7 +102,7 @@ class _Rewriting:
 
     def _rewrite_names(self, kept: Schema, place: str) -> None:
         """`propertyNames` as names or a pattern of properties."""
-        names = self._target(kept.pop("propertyNames", True))
+        names = target_of(self._root, kept.pop("propertyNames", True))
         if isinstance(names, dict) and names.get("type", "string") == "string":
             names = {key: value for key, value in names.items() if key != "type"}
         if names in (True, {}):
@@ -144,15 +111,15 @@ class _Rewriting:
         known = kept.get("properties", {})
         if "patternProperties" in kept:
             raise invalid("grammar", place, "no patternProperties beside it", "some")
-        if _keys(names) in ({"enum"}, {"const"}):
+        if keys_of(names) in ({"enum"}, {"const"}):
             allowed = [name for name in names.get("enum", [names.get("const")]) if isinstance(name, str)]
             order = sorted(allowed, key=[*known, *allowed].index)
             kept["properties"] = {name: known.get(name, value) for name in order}
         elif known:
             raise invalid("grammar", place, "an enum or const, as there are properties beside it", "another schema")
-        elif _keys(names) == {"pattern"}:
+        elif keys_of(names) == {"pattern"}:
             kept["patternProperties"] = {names["pattern"]: value}
-        elif _keys(names) and _keys(names) <= {"minLength", "maxLength"}:
+        elif keys_of(names) and keys_of(names) <= {"minLength", "maxLength"}:
             length = f"{names.get('minLength', 0)},{names.get('maxLength', '')}"
             kept["patternProperties"] = {rf"^[\s\S]{{{length}}}$": value}
         else:
@@ -166,7 +133,7 @@ class _Rewriting:
         if not kept.pop("uniqueItems", False) or kept.get("maxItems", 2) <= 1 or "array" not in kinds:
             return
         place, expected = f"{place}.uniqueItems", "items of an enum, const, boolean or null (or maxItems 1)"
-        values = None if "prefixItems" in kept else self._values(kept.get("items", True))
+        values = None if "prefixItems" in kept else values_of(self._root, kept.get("items", True))
         if values is None:
             raise invalid("grammar", place, expected, "items that cannot be counted")
         lengths = range(kept.pop("minItems", 0), min(kept.pop("maxItems", len(values)), len(values)) + 1)
@@ -184,13 +151,13 @@ class _Rewriting:
 
     def _rewrite_one_of(self, kept: Schema, discriminator: Any) -> None:
         """`oneOf` as `anyOf`, where a property tells the alternatives apart. A discriminator has to be there."""
-        targets = [self._target(branch) for branch in kept["oneOf"]]
-        if not all(isinstance(target, dict) and target.get("type") == "object" for target in targets):
+        targets = [target_of(self._root, branch) for branch in kept["oneOf"]]
+        if not all(takes_objects_alone(target) for target in targets):
             return
         tag = discriminator.get("propertyName") if isinstance(discriminator, dict) else None
-        required = [{tag} if tag else {*target.get("required", ())} for target in targets]
+        required = [{tag} if isinstance(tag, str) else {*target.get("required", ())} for target in targets]
         for name in sorted(set.intersection(*required)):
-            values = [self._values(target.get("properties", {}).get(name, True)) for target in targets]
+            values = [values_of(self._root, target.get("properties", {}).get(name, True)) for target in targets]
             known = [(type(value), value) for found in values for value in found or ()]
             if all(values) and len({*known}) == len(known):
                 branches = [self._with_required(branch, name) for branch in kept.pop("oneOf")]
@@ -200,7 +167,7 @@ class _Rewriting:
     def _with_required(self, schema: Schema, name: str) -> Schema:
         """A schema that asks for a property; what a reference refers to is defined once more, as nothing may stand
         beside it in a recursive schema."""
-        target = self._target(schema)
+        target = target_of(self._root, schema)
         if name in target.get("required", ()):
             return schema
         target = {**target, "required": [*target.get("required", ()), name]}
@@ -211,47 +178,6 @@ class _Rewriting:
             self.definitions[key] = True  # it may refer to itself
             self.definitions[key] = self.plain(target, schema["$ref"])
         return {"$ref": "#/$defs/" + quote(key.replace("~", "~0").replace("/", "~1"))}
-
-    def _values(self, schema: Any) -> list[Any] | None:
-        """All values of a schema that has few, no two of them equal. None: it may have others."""
-        schema = self._target(schema)
-        if not isinstance(schema, dict):
-            return [] if schema is False else None
-        kinds = schema.get("type")
-        if _keys(schema) == {"type"} and kinds in ("boolean", "null"):
-            return [False, True] if kinds == "boolean" else [None]
-        if _keys(schema) - {"type"} not in ({"enum"}, {"const"}):
-            return None
-        values = schema.get("enum", [schema.get("const")])
-        if not all(value is None or isinstance(value, (str, bool, int)) for value in values):
-            return None
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        fitting = [value for value in values if kinds is None or _KINDS[type(value)] & {*kinds}]
-        return list({(type(value), value): value for value in fitting}.values())
-
-    def _target(self, schema: Any) -> Any:
-        """What a schema that is a reference alone refers to, where that is in the root; any other as it is."""
-        seen: list[str] = []
-        while _keys(schema) - {"$defs", "definitions"} == {"$ref"} and schema["$ref"] not in seen:
-            seen.append(schema["$ref"])
-            found: Any = self._root
-            for key in seen[-1].split("/")[1:]:
-                key = unquote(key).replace("~1", "/").replace("~0", "~")
-                found = found.get(key) if isinstance(found, dict) else None
-            schema = schema if found is None else found
-        return {k: v for k, v in schema.items() if not is_annotation(k)} if isinstance(schema, dict) else schema
-
-
-_KINDS: dict[type, set[str]] = {
-    str: {"string"},
-    bool: {"boolean"},
-    int: {"integer", "number"},
-    type(None): {"null"},
-}
-
-
-def _keys(schema: Any) -> set[str]:
-    return {key for key in schema if not is_annotation(key)} if isinstance(schema, dict) else set()
 
 
 def _rewrite_limits(kept: Schema, place: str) -> None:
