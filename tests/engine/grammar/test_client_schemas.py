@@ -70,6 +70,8 @@ SCHEMAS: dict[str, Any] = {
         "propertyNames": {"minLength": 2, "maxLength": 3},
         "additionalProperties": {"type": "integer"},
     },
+    "record of dates": {"type": "object", "propertyNames": {"format": "date"}, "additionalProperties": True},
+    "record of ids": {"type": "object", "propertyNames": {"format": "uuid"}, "additionalProperties": {"type": "null"}},
     "names of anything": {"propertyNames": {"pattern": "^x"}, "type": ["object", "null", "integer"]},
     "set": {"type": "array", "uniqueItems": True, "items": {"type": "string", "enum": ["a", "b", "c"]}},
     "set of some": {
@@ -206,6 +208,12 @@ DOCUMENTS: list[Any] = [
     *(list(items) for length in range(4) for items in itertools.product(["a", "b", 1, None, True], repeat=length)),
     *({name: value} for name in ("a", "b", "c", "x_1", "zzzz") for value in ("a", "b", 1, None, {})),
     *({"a": first, "b": second} for first in ("a", 1, {}) for second in ("a", 1, None, {"n": "a"})),
+    *(
+        {f"{year}-{day}": 1}
+        for year in (1900, 2000, 2023, 2024)
+        for day in ("02-28", "02-29", "02-30", "04-31", "12-31")
+    ),
+    {"0c0d4a0e-7f8b-4b7c-9d0e-1f2a3b4c5d6e": None},
     {},
     {"b": 1, "c": None},
     {"x_1": 1, "x_2": 2},
@@ -297,13 +305,15 @@ TYPES: dict[str, Any] = {
     "by literal": dict[Literal["a", "b"], int],
     "by enum": dict[Colour, int],
     "by pattern": dict[Annotated[str, pydantic.Field(pattern="^x_[a-z]$")], int],
+    "by date": dict[datetime.date, int],
+    "by id": dict[uuid.UUID, int],
     "by length": dict[Annotated[str, pydantic.Field(min_length=2, max_length=4)], int],
     "tuple": tuple[int, Annotated[str, pydantic.Field(max_length=3)]],
     "optional": int | None,
     "union by a tag": Pet,
     "list of models": Annotated[list[Dog], pydantic.Field(max_length=2)],
 }
-LOOSE = {"date-time", "date", "time", "url", "duration", "path", "decimal", "by pattern"}
+LOOSE = {"by date", "date-time", "date", "time", "url", "duration", "path", "decimal", "by pattern"}
 """Types that take less than the schema which pydantic gives for them."""
 Dog.model_rebuild()
 

@@ -141,7 +141,7 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_by_name(keyword: str) -> N
         ({"uniqueItems": True, "items": {"type": "string"}, "maxItems": 2}, "schema.uniqueItems: expected items of an"),
         ({"uniqueItems": True, "items": {"enum": [1, 1.5]}}, "schema.uniqueItems: expected items of an enum"),
         ({"uniqueItems": True, "items": {"enum": [*"abcdefgh"]}}, "schema.uniqueItems: expected at most 2000 arrays"),
-        ({"propertyNames": {"format": "date"}}, "schema.propertyNames: expected an enum, a const"),
+        ({"propertyNames": {"format": "time"}}, "schema.propertyNames: expected an enum, a const"),
         ({"propertyNames": {"pattern": "a", "minLength": 2}}, "schema.propertyNames: expected an enum, a const"),
         ({"propertyNames": {"pattern": "a"}, "properties": {"b": {}}}, "schema.propertyNames: expected an enum or"),
         ({"propertyNames": {"pattern": "a"}, "patternProperties": {"b": {}}}, "schema.propertyNames: expected no"),

@@ -35,6 +35,12 @@ _FORMAT_PATTERNS = {
 """What a format or an encoding asks for, beside llguidance's own grammar of the format, if it has one."""
 _UUIDS = {f"uuid{version}": rf"^.{{14}}{version}.{{4}}[89abAB]" for version in range(1, 9)}
 _FORMAT_PATTERNS |= _UUIDS
+_NAME_FORMATS = {
+    "uuid": r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+    "date": r"^(\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))"
+    r"|(\d\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)$",
+}
+"""Patterns of the formats that names of properties may have: llguidance takes a pattern there alone."""
 MOST_ARRAYS = 2000
 """Of different items: they are written out one by one."""
 NAMED, LISTED = ("properties", "patternProperties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -119,11 +125,18 @@ class _Rewriting:
             raise invalid("grammar", place, "an enum or const, as there are properties beside it", "another schema")
         elif keys_of(names) == {"pattern"}:
             kept["patternProperties"] = {names["pattern"]: value}
+        elif keys_of(names) == {"format"} and names["format"] in _NAME_FORMATS:
+            kept["patternProperties"] = {_NAME_FORMATS[names["format"]]: value}
         elif keys_of(names) and keys_of(names) <= {"minLength", "maxLength"}:
             length = f"{names.get('minLength', 0)},{names.get('maxLength', '')}"
             kept["patternProperties"] = {rf"^[\s\S]{{{length}}}$": value}
         else:
-            raise invalid("grammar", place, "an enum, a const, a pattern or lengths alone", "another schema")
+            raise invalid(
+                "grammar",
+                place,
+                "an enum, a const, a pattern, lengths, or the format date or uuid, alone",
+                "another schema",
+            )
         kept["additionalProperties"] = False
 
     def _rewrite_unique(self, kept: Schema, place: str) -> None:
