@@ -192,6 +192,17 @@ def test_arguments_come_as_they_are_written() -> None:
         assert parser.push("ris") == [CallDelta(0, "ris")]
 
 
-@pytest.mark.parametrize("text", ["Well, ", '{"answer": 4', "[1, 2", "{} and", "<tool_call>so", '<tool_call>{"city"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Bob", "parameters": {',
+        "Well, ",
+        '{"answer": 4',
+        "[1, 2",
+        "{} and",
+        "<tool_call>so",
+        '<tool_call>{"city"',
+    ],
+)
 def test_text_is_not_held_back_where_it_begins_no_call(text: str) -> None:
     assert "".join(map(str, ToolCallParser({"weather"}).push(text))).strip() == text.strip()

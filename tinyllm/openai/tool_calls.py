@@ -17,7 +17,8 @@ from uuid import uuid4
 
 from tinyllm.engine.grammar.calls import BEGIN, END, PYTHON_TAG
 
-_HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+_NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 """What precedes the arguments, where they come last, as in nearly all calls."""
 _KEYS = ("name", "arguments", "parameters", "type", "function", "id")
 """Of objects that may be calls. What begins with another key is none."""
@@ -158,10 +159,13 @@ class ToolCallParser:
 
     def _read_value(self, parts: list[Part], last: bool) -> bool:
         """A head whose arguments can be passed on piece by piece, or calls in another form, once they are whole."""
-        head = _HEAD.match(self._held)
-        name = _parsed(head[1]) if head else None
+        named = _NAME.match(self._held)
+        name = _parsed(named[1]) if named else None
         exact = self._form != "any" and not self._tagged
-        if head and name in self._names and not (exact and head[1] != json.dumps(name)):
+        if named and (name not in self._names or (exact and named[1] != json.dumps(name))):
+            return self._leave(parts)
+        head = _HEAD.match(self._held)
+        if head:
             parts.append(CallDelta(self._next_index(), id=self._new_id(), name=name))
             self._held, self._lead = self._held[head.end() :], ""
             self._end, self._step = JsonEnd(), self._read_arguments
