@@ -117,7 +117,10 @@ def tools_constraint(
             parts.append(Constraint(place, functions[function.name]))
         else:
             functions[function.name] = Grammar.json_object()
-    several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
+    # a weak model that has to call and may call again goes on for ever: it is asked to only where the request says so
+    parallel = request.parallel_tool_calls
+    several = parallel is True if required else parallel is not False
+    several = several and not isinstance(request.tool_choice, NamedTool)
     if text is not None and not required:
         form: CallForm = "exact" if may_be_untagged(text.grammar) else "tagged"
         return Constraint(text.field, Grammar.calls(functions, text.grammar, several), (text, *parts), form)
