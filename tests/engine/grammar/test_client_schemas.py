@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.grammar.replies import accepts, parsed, reply, request, validates
+from tests.engine.grammar.replies import accepts, assert_refused, parsed, reply, request, validates
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.errors import InvalidInputError
@@ -199,6 +199,7 @@ NULLABLE: dict[str, tuple[Any, Any]] = {
     "an object": (NODE | {"type": "object"}, {"anyOf": [{"$ref": "#/$defs/N"}, {"type": "null"}]}),
     "a union": ({"anyOf": [SHORT, {"type": "integer"}]}, {"anyOf": [SHORT, {"type": "integer"}, {"type": "null"}]}),
     "all of": ({"allOf": [SHORT]}, {"anyOf": [SHORT, {"type": "null"}]}),
+    "a reference": ({"$ref": "#/$defs/N"}, {"anyOf": [{"$ref": "#/$defs/N"}, {"type": "null"}]}),
     "null already": ({"type": ["integer", "null"]}, {"type": ["integer", "null"]}),
     "anything": ({}, {}),
 }
@@ -258,10 +259,10 @@ def test_the_values_are_those_of_a_validator(grammars: Grammars, name: str) -> N
 @pytest.mark.parametrize("name", NULLABLE)
 def test_nullable_takes_null_too(grammars: Grammars, name: str) -> None:
     schema, judged = NULLABLE[name]
-    assert_same_values(grammars, schema | {"nullable": False}, schema)
     node = json.loads(json.dumps(NODE).replace('"#"', '"#/$defs/N"'))
     if name == "an object":
         schema = node
+    assert_same_values(grammars, {"$defs": {"N": node}, **schema, "nullable": False}, {"$defs": {"N": node}, **schema})
     assert_same_values(
         grammars,
         {"$defs": {"N": node}, **schema, "nullable": True},
@@ -332,6 +333,16 @@ def test_replies_under_pydantic_s_schema_are_values_of_its_type(grammars: Gramma
             if name not in LOOSE:
                 adapter.validate_json(text)
     assert ended >= 5
+
+
+def test_schemas_in_schemas_do_not_multiply(grammars: Grammars) -> None:
+    """Names, of which each would have a schema of its own, and arrays, which are written out."""
+    schema: Any = {"type": "integer"}
+    for _ in range(40):
+        schema = {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": schema}
+    assert accepts(grammars, Grammar.json_schema(schema), '{"a":' * 40 + "1" + "}" * 40)
+    sets = {name: {"type": "array", "items": {"enum": [*"abcde"]}, "uniqueItems": True} for name in "abcdefg"}
+    assert_refused(grammars, lambda: Grammar.json_schema({"properties": sets}), "uniqueItems: expected at most 2000")
 
 
 def schemas_of(inner: Any) -> Any:

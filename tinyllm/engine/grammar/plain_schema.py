@@ -42,7 +42,7 @@ _NAME_FORMATS = {
 }
 """Patterns of the formats that names of properties may have: llguidance takes a pattern there alone."""
 MOST_ARRAYS = 2000
-"""Of different items: they are written out one by one."""
+"""Of different items, in a whole schema: they are written out one by one."""
 NAMED, LISTED = ("properties", "patternProperties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems")
 SINGLE = ("items", "additionalItems", "additionalProperties", "propertyNames", "not")
 Schema = dict[str, Any]
@@ -60,7 +60,7 @@ def plain_schema(schema: Any) -> Any:
     """
     rewriting = _Rewriting(schema)
     plain = rewriting.plain(schema, "schema")
-    if rewriting.definitions:
+    if rewriting.definitions and isinstance(plain, dict):
         plain["$defs"] = plain.get("$defs", {}) | rewriting.definitions
     return plain
 
@@ -74,6 +74,7 @@ class _Rewriting:
     def __init__(self, root: Any) -> None:
         self._root = root
         self.definitions: Schema = {}
+        self._arrays = 0
 
     def plain(self, schema: Any, place: str) -> Any:
         if not isinstance(schema, dict):
@@ -119,7 +120,10 @@ class _Rewriting:
             raise invalid("grammar", place, "no patternProperties beside it", "some")
         if keys_of(names) in ({"enum"}, {"const"}):
             allowed = [name for name in names.get("enum", [names.get("const")]) if isinstance(name, str)]
-            order = sorted(allowed, key=[*known, *allowed].index)
+            if isinstance(value, dict) and len(allowed) > 1:  # said once, as it may say much
+                self.definitions[place] = value
+                value = _reference(place)
+            order = [name for name in known if name in {*allowed}] + allowed
             kept["properties"] = {name: known.get(name, value) for name in order}
         elif known:
             raise invalid("grammar", place, "an enum or const, as there are properties beside it", "another schema")
@@ -150,7 +154,8 @@ class _Rewriting:
         if values is None:
             raise invalid("grammar", place, expected, "items that cannot be counted")
         lengths = range(kept.pop("minItems", 0), min(kept.pop("maxItems", len(values)), len(values)) + 1)
-        if sum(math.perm(len(values), length) for length in lengths) > MOST_ARRAYS:
+        self._arrays += sum(math.perm(len(values), length) for length in lengths)
+        if self._arrays > MOST_ARRAYS:
             raise invalid("grammar", place, f"at most {MOST_ARRAYS} arrays of different items", f"{len(values)} items")
         arrays = [
             {"type": "array", "prefixItems": [{"const": value} for value in array], "minItems": length, "items": False}
@@ -190,7 +195,12 @@ class _Rewriting:
         if key not in self.definitions:
             self.definitions[key] = True  # it may refer to itself
             self.definitions[key] = self.plain(target, schema["$ref"])
-        return {"$ref": "#/$defs/" + quote(key.replace("~", "~0").replace("/", "~1"))}
+        return _reference(key)
+
+
+def _reference(key: str) -> Schema:
+    """A reference to a definition at the top."""
+    return {"$ref": "#/$defs/" + quote(key.replace("~", "~0").replace("/", "~1"))}
 
 
 def _rewrite_limits(kept: Schema, place: str) -> None:
@@ -223,7 +233,8 @@ def _with_null(kept: Schema) -> Schema:
     """A schema with OpenAPI's `nullable`, which takes null, too. What lies in it stays where it is, so that references
     find it."""
     if {"$ref", "anyOf", "oneOf", "allOf"} & set(kept):
-        return {"anyOf": [kept, {"type": "null"}]}
+        moved: Schema = {key: kept.pop(key) for key in ("$defs", "definitions") if key in kept}
+        return {"anyOf": [kept, {"type": "null"}], **moved}
     if "type" in kept:
         kinds = kept["type"] if isinstance(kept["type"], list) else [kept["type"]]
         kept["type"] = [*kinds, *(["null"] if "null" not in kinds else [])]
