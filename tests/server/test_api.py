@@ -165,20 +165,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs: expected logprobs: true"),
     "stream_options alone": ({"stream_options": {"include_usage": True}}, "stream_options: expected stream: true"),
     "two limits": ({"max_completion_tokens": 3}, "max_completion_tokens: expected"),
-    "tool_choice alone": ({"tool_choice": "auto"}, "tool_choice: expected tools"),
+    "tool_choice alone": ({"tool_choice": "required"}, "tool_choice: expected tools"),
     "named tool": (
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
         "tool_choice: expected one of weather",
     ),
     "strict tool": (
-        {"tools": [{"type": "function", "function": {"name": "a", "strict": True}}]},
-        "tools.0.function.strict: not supported",
+        {"tools": [{"type": "function", "function": {"name": "a", "strict": True, "parameters": {"if": {}}}}]},
+        "tools.0.function.parameters: schema.if: expected a keyword that can be enforced",
     ),
     "tools twice": ({"tools": [TOOL, TOOL]}, "tools: expected names that differ, got 'weather' twice"),
-    "format and tools": (
-        {"tools": [TOOL], "response_format": {"type": "json_object"}},
-        "response_format: not supported together with",
-    ),
     "bad schema": (
         {
             "response_format": {

@@ -102,6 +102,15 @@ def test_text_is_text(http: httpx.Client) -> None:
     assert told["message"]["content"].endswith(CALL) and told["finish_reason"] == "stop"
 
 
+def test_fields_about_tools_ask_for_nothing_where_there_are_none(http: httpx.Client) -> None:
+    body = ask("plain", tools=None)
+    for extra in ({"tool_choice": "auto"}, {"tool_choice": "none"}, {"parallel_tool_calls": False}, {"tools": []}):
+        choice = http.post("/v1/chat/completions", json=body | extra).json()["choices"][0]
+        assert choice["message"]["content"] == "no call here"
+    response = http.post("/v1/chat/completions", json=body | {"tool_choice": "required"})
+    assert response.status_code == 400 and error(response)["param"] == "tool_choice"
+
+
 def test_results_of_tools_reach_a_model_whose_template_knows_none(http: httpx.Client) -> None:
     choice = http.post("/v1/chat/completions", json=ask("", messages=HISTORY)).json()["choices"][0]
     assert choice["message"]["content"] == "It rains."
@@ -113,8 +122,13 @@ def test_results_of_tools_reach_a_model_whose_template_knows_none(http: httpx.Cl
 
 def test_a_template_with_tools_gets_them() -> None:
     with serving(make_model(template=TOOL_TEMPLATE)) as live:
-        ids = httpx.post(f"{live.url}/tokenize", json={"messages": HISTORY, "tools": TOOLS[1:]}).json()["tokens"]
-        prompt = "".join(map(chr, ids))
+        strict = [{"type": "function", "function": {"name": "now", "strict": True}}]  # the model is not told of that
+        told = [
+            httpx.post(f"{live.url}/tokenize", json={"messages": HISTORY, "tools": tools}).json()["tokens"]
+            for tools in (TOOLS[1:], strict)
+        ]
+        assert told[0] == told[1]
+        prompt = "".join(map(chr, told[0]))
         wanted = (
             'TOOLS [{"type": "function", "function": {"name": "now"}}];<user>ask;<assistant>CALL weather '
             "Rome;<tool>rain;<assistant>"

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.state import GrammarState
 from tinyllm.errors import InvalidInputError
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
+from tinyllm.openai.tool_calls import CallForm
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A grammar, and the field of the request that it came from."""
+    """A grammar, and the place in the request that it came from.
+
+    parts: what it is made of, each with its own place. call_form: in which forms a reply under it calls tools.
+    """
 
     field: str
     grammar: Grammar
+    parts: tuple[Constraint, ...] = ()
+    call_form: CallForm = "exact"
 
     def start(self, grammars: Grammars) -> GrammarState:
         """The state of a reply that has yet to begin. Raises `ApiError` for a grammar that cannot be enforced."""
         try:
             return grammars.start(self.grammar)
         except InvalidInputError as error:
-            raise _grammar_error(self.field, self.field, error) from error
+            for part in self.parts:
+                part.start(grammars)  # raises for the guilty one
+            raise _grammar_error(self.field, self.field.partition(".")[0], error) from error
 
 
 def reply_constraint(request: SamplingRequest) -> Constraint | None:
@@ -39,10 +46,10 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
         "guided_regex": Grammar.regex,
         "guided_choice": Grammar.choice,
     }
-    for field, make in makers.items():
-        value = getattr(request, field)
+    for name, make in makers.items():
+        value = getattr(request, name)
         if value is not None:
-            constraints.append(Constraint(field, _made(field, make, value)))
+            constraints.append(Constraint(name, _made(name, make, value)))
     response_format = request.response_format if isinstance(request, ChatRequest) else None
     if isinstance(response_format, JsonSchemaFormat):
         schema = response_format.json_schema.schema_
@@ -64,10 +71,8 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
     """
     tools, choice = request.tools or [], request.tool_choice
     if not tools:
-        if choice not in (None, "none"):
+        if choice not in (None, "none", "auto"):
             raise ApiError(400, "tool_choice: expected tools beside it, got none", "tool_choice")
-        if request.parallel_tool_calls is not None:
-            raise ApiError(400, "parallel_tool_calls: expected tools beside it, got none", "parallel_tool_calls")
         return [], []
     names = [tool.function.name for tool in tools]
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -82,45 +87,47 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
                 400, f"tool_choice: expected one of {', '.join(names)}, got {choice.function.name!r:.80}", "tool_choice"
             )
         return tools, named
-    if choice == "required":
-        return tools, tools
-    for index, tool in enumerate(tools):
-        if tool.function.strict:
-            field = f"tools.{index}.function.strict"
-            raise ApiError(
-                400,
-                f"{field}: not supported with tool_choice auto; with required or a named tool it always holds",
-                field,
-            )
-    return tools, []
+    return tools, tools if choice == "required" else []
 
 
-def call_constraint(tools: Sequence[ToolSpec]) -> Constraint:
-    """A call of one of some tools, with arguments that its schema allows. Raises `ApiError` for a schema that cannot be
-    enforced."""
-    calls = []
-    for index, tool in enumerate(tools):
-        parameters = tool.function.parameters or {"type": "object"}
-        _made(f"tools.{index}.function.parameters", Grammar.json_schema, parameters)
-        calls.append(_call_schema(tool.function.name, parameters))
-    shared: dict[str, Any] = {}  # definitions, which stand at the top of a schema
-    for call in calls:
-        for key in ("$defs", "definitions"):
-            for name, value in call["properties"]["arguments"].pop(key, {}).items():
-                known = shared.setdefault(key, {}).setdefault(name, value)
-                if json.dumps(known, sort_keys=True) != json.dumps(value, sort_keys=True):
-                    raise ApiError(400, f"tools: {key}.{name}: expected one meaning in all tools, got two", "tools")
-    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return Constraint("tools", _made("tools", Grammar.json_schema, schema | shared))
+def tools_constraint(
+    request: ChatRequest, tools: Sequence[ToolSpec], required: Sequence[ToolSpec], text: Constraint | None
+) -> Constraint | None:
+    """What a reply has to follow that may call tools.
+
+    A call that is asked for obeys its tool's schema; one that the model decides on does so where the tool is `strict`.
+
+    Args:
+        tools: those that the model is told of.
+        required: those of which it has to call one; none: it may answer in text.
+        text: what an answer in text has to follow.
+
+    Raises:
+        ApiError: a schema that cannot be enforced.
+    """
+    if not (required or text or any(tool.function.strict for tool in tools)):
+        return None
+    functions: dict[str, Grammar] = {}
+    parts: list[Constraint] = []
+    for tool in required or tools:
+        function, place = tool.function, f"tools.{tools.index(tool)}.function.parameters"
+        if function.strict or required:
+            schema = _NO_PARAMETERS if function.parameters is None else function.parameters
+            functions[function.name] = _made(place, Grammar.arguments, schema)
+            parts.append(Constraint(place, functions[function.name]))
+        else:
+            functions[function.name] = Grammar.json_object()
+    # a weak model that has to call and may call again goes on for ever: it is asked to only where the request says so
+    parallel = request.parallel_tool_calls
+    several = parallel is True if required else parallel is not False
+    several = several and not isinstance(request.tool_choice, NamedTool)
+    if text is not None and not required:
+        form: CallForm = "exact" if may_be_untagged(text.grammar) else "tagged"
+        return Constraint(text.field, Grammar.calls(functions, text.grammar, several), (text, *parts), form)
+    return Constraint("tools", Grammar.calls(functions, not required, several), tuple(parts))
 
 
-def _call_schema(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {"name": {"const": name}, "arguments": dict(parameters)},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
+_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _made(place: str, make: Callable[[Any], Grammar], value: Any) -> Grammar:

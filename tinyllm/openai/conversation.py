@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tinyllm.engine.grammar.calls import BEGIN, END
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.llm import LLM
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.openai.schema import Assistant, Content, Message, Tool, ToolSpec
-from tinyllm.openai.tool_calls import BEGIN, END
 
 _INTRODUCTION = """# Tools
 
@@ -42,7 +42,8 @@ def prompt_text(
     if template is None:
         raise UnsupportedError("messages: this model has no chat template; use /v1/completions")
     _check_calls(messages)
-    specs = [tool.model_dump(exclude_none=True) for tool in tools]
+    # strict is for the sampler; models are trained on tools without it
+    specs = [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in tools]
     if _takes_tools(template):
         rendered = [_with_calls(message, index) for index, message in enumerate(messages)]
         text = template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None)

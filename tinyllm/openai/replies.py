@@ -109,7 +109,7 @@ class ChatReply(Reply):
         most_calls = 1 if request.parallel_tool_calls is False else None
         choices = range(len(prepared.sequences))
         self._parsers = [
-            None if prepared.tools is None else ToolCallParser(prepared.tools, prepared.in_call, most_calls)
+            None if prepared.tools is None else ToolCallParser(prepared.tools, most_calls, prepared.call_form)
             for _ in choices
         ]
         self._messages: list[dict[str, Any]] = [

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
-from tinyllm.openai.constraints import Constraint, call_constraint, chosen_tools, reply_constraint
+from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import prompt_text
 from tinyllm.openai.errors import ApiError, validation_error
 from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest
-from tinyllm.openai.tool_calls import BEGIN
+from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
     "max_tokens",
@@ -43,14 +43,14 @@ class PreparedRequest:
         request: the body.
         groups: for each prompt the sequences of its choices.
         tools: names of the tools that may be called; None: the reply is text alone.
-        in_call: whether the prompt ends with the beginning of a call, so that the reply is the rest of it.
+        call_form: in which forms it calls them.
         echoed: for each prompt the text that its replies begin with, where the request asks for that.
     """
 
     request: ChatRequest | CompletionRequest
     groups: list[list[Sequence]]
     tools: frozenset[str] | None = None
-    in_call: bool = False
+    call_form: CallForm = "any"
     echoed: tuple[str, ...] = ()
 
     @property
@@ -94,11 +94,8 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
     tools, required = chosen_tools(request)
     prompt = prompt_text(llm, request.messages, tools)
     constraint = reply_constraint(request)
-    if tools and constraint is not None:
-        field = constraint.field
-        raise ApiError(400, f"{field}: not supported together with tools, except with tool_choice none", field)
-    if required:
-        prompt, constraint = f"{prompt}{BEGIN}\n", call_constraint(required)
+    if tools:
+        constraint = tools_constraint(request, tools, required, constraint)
     settings = _sampling_settings(llm, request)
     if request.max_completion_tokens is not None:
         settings["max_tokens"] = request.max_completion_tokens
@@ -106,7 +103,8 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         settings["logprobs"] = request.top_logprobs or 0
     group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint)
     names = frozenset(tool.function.name for tool in required or tools)
-    return PreparedRequest(request, [group], names if tools else None, bool(required))
+    form = "any" if constraint is None else constraint.call_form
+    return PreparedRequest(request, [group], names if tools else None, form)
 
 
 def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:

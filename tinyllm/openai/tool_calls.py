@@ -1,5 +1,10 @@
-"""Tool calls in the form of Hermes and Qwen models, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, parsed
-out of a reply while it is written."""
+"""Tool calls, parsed out of a reply while it is written.
+
+Hermes and Qwen models write `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, Llama models
+`{"name": ..., "parameters": {...}}` as the whole reply, after `<|python_tag|>` or nothing. The keys may come in any
+order and beside others, a call may be wrapped as `{"type": "function", "function": {...}}`, and several may follow one
+another, or be a list.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,17 @@ import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any, Literal
 from uuid import uuid4
 
-BEGIN, END = "<tool_call>", "</tool_call>"
-_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+from tinyllm.engine.grammar.calls import BEGIN, END, PYTHON_TAG
+
+_NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 """What precedes the arguments, where they come last, as in nearly all calls."""
+_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
+"""Of objects that may be calls. What begins with another key is none."""
+_FIRST_KEY = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"([^"\\]*)("?))?)?')
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,9 @@ class CallDelta:
 
 
 Part = str | CallDelta
+CallForm = Literal["any", "exact", "tagged"]
+"""Which calls a reply may have: in any form; where a grammar holds it, those between tags and untagged ones whose name
+comes first, as it is; or those between tags alone."""
 
 
 def new_call_id() -> str:
@@ -33,14 +47,18 @@ def new_call_id() -> str:
 
 
 class JsonEnd:
-    """Finds where a JSON object ends. Its text comes in pieces."""
+    """Finds where a JSON value ends that is an object or a list. Its text comes in pieces.
 
-    def __init__(self) -> None:
-        self._depth = 0
+    depth: of brackets that are open before the first piece.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self._depth = depth
         self._in_string = self._escaped = False
 
     def push(self, text: str) -> int | None:
-        """How many characters of the next piece belong to the object. None: all of them, and it goes on."""
+        """How many characters of the next piece belong to the value. None: all of them, and it goes on. A `<` that is
+        in no string ends a value that is not whole: what follows is a tag."""
         for place, char in enumerate(text):
             if self._escaped:
                 self._escaped = False
@@ -49,6 +67,8 @@ class JsonEnd:
                 self._in_string = char != '"'
             elif char == '"':
                 self._in_string = True
+            elif char == "<":
+                return place
             elif char in "{[":
                 self._depth += 1
             elif char in "}]":
@@ -63,125 +83,197 @@ class ToolCallParser:
 
     Args:
         names: of the tools that may be called.
-        inside: whether the prompt ends with the tag that begins a call.
         most: the number of calls after which the reply is `full`; None: any number.
+        form: which of what may be a call is one.
         new_id: makes the ids of calls.
     """
 
     def __init__(
         self,
         names: Collection[str],
-        inside: bool = False,
         most: int | None = None,
+        form: CallForm = "any",
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
-        self._names, self._most, self._new_id = names, most, new_id
-        self._held = BEGIN if inside else ""  # text of which it is not certain yet what it belongs to
-        self._arguments_end: JsonEnd | None = None  # set while the arguments of a call are being read
-        self._closing = False  # whether a call's arguments are over and its end is not
+        self._names, self._most, self._form, self._new_id = names, most, form, new_id
+        self._held = ""  # text of which it is not certain yet what it belongs to
+        self._lead = ""  # what precedes it, which is text if no call follows
+        self._tagged = False  # whether a tag began what is being read
+        self._spoke = True  # whether there is text since the last call, or no call
+        self._end = JsonEnd()  # of the value that is being read
+        self._scanned = 0  # characters of the held text that `_end` knows
+        self._step: Callable[[list[Part], bool], bool]
+        self._step = self._read_text if form == "tagged" else self._read_beginning
         self.count = 0
 
     @property
     def full(self) -> bool:
         """Whether there are as many calls as wanted, and the last one is complete."""
-        return self._most is not None and self.count >= self._most and self._arguments_end is None
+        return self._most is not None and self.count >= self._most and self._step != self._read_arguments
 
     def push(self, text: str, last: bool = False) -> list[Part]:
         """The texts and parts of calls that are certain once this piece is known; with `last`, all that is left."""
         self._held += text
         parts: list[Part] = []
-        while self._held and not self.full and self._step(parts, last):
-            pass
+        while not self.full and (self._held or self._lead) and self._step(parts, last):
+            pass  # each step takes what comes first off the held text; False: it is not certain yet what that is
         if self.full:
-            self._held = ""
+            self._held = self._lead = ""
         return parts
 
-    def _step(self, parts: list[Part], last: bool) -> bool:
-        """Take what comes first off the held text. False: it is not certain yet what that is."""
-        if self._arguments_end is not None:
-            return self._take_arguments(self._arguments_end, parts)
-        if self._closing:
-            return self._take_end(last)
-        start = self._held.find(BEGIN)
-        if start < 0:
-            return self._take_text(parts, len(self._held) if last else _certain_length(self._held))
-        _add_text(parts, self._held[:start].rstrip())
-        self._held = self._held[start:]
-        return self._take_beginning(parts, last)
-
-    def _take_beginning(self, parts: list[Part], last: bool) -> bool:
-        """A tag, and either a head whose arguments can be passed on piece by piece, or a whole call in another form."""
-        body = self._held[len(BEGIN) :]
-        head = _HEAD.match(body)
-        if head:
-            name = _json_string(head[1])
-            if name in self._names:
-                parts.append(CallDelta(self._next_index(), id=self._new_id(), name=name))
-                self._held, self._arguments_end = body[head.end() :], JsonEnd()
-                return True
-        end = body.find(END)
-        if end < 0 and not last:
+    def _read_beginning(self, parts: list[Part], last: bool) -> bool:
+        """Of the reply, which may be a call without tags."""
+        text = self._held.lstrip()
+        if not last and PYTHON_TAG.startswith(text):
             return False
-        text = body if end < 0 else body[:end]
-        call = self._parse(text)
-        if call is None:
-            _add_text(parts, BEGIN + text + (END if end >= 0 else ""))
-        else:
-            index = self._next_index()
-            parts += [CallDelta(index, id=self._new_id(), name=call[0]), CallDelta(index, call[1])]
-        self._held = "" if end < 0 else body[end + len(END) :]
+        if text.startswith(PYTHON_TAG):
+            text = text.removeprefix(PYTHON_TAG)
+        self._lead, self._held = self._held[: len(self._held) - len(text)], text
+        self._step = self._read_first_key
         return True
 
-    def _take_arguments(self, end: JsonEnd, parts: list[Part]) -> bool:
-        length = end.push(self._held)
+    def _read_text(self, parts: list[Part], last: bool) -> bool:
+        start = self._held.find(BEGIN)
+        if start < 0:
+            length = len(self._held) if last else _certain_length(self._held)
+            self._add_text(parts, self._held[:length])
+            self._held = self._held[length:]
+            return False
+        text = self._held[:start].rstrip()
+        self._add_text(parts, text)
+        self._lead, self._held = self._held[len(text) : start] + BEGIN, self._held[start + len(BEGIN) :]
+        self._tagged, self._step = True, self._read_first_key
+        return True
+
+    def _read_first_key(self, parts: list[Part], last: bool) -> bool:
+        """Of what may be a call."""
+        match = _FIRST_KEY.match(self._held)
+        if match is None or (match.end() == len(self._held) and not match[2] and not last):
+            return False
+        if not match[2] or match[1] not in _KEYS:
+            return self._leave(parts)
+        blanks = len(self._held) - len(self._held.lstrip())
+        self._lead, self._held = self._lead + self._held[:blanks], self._held[blanks:]
+        self._end, self._scanned, self._step = JsonEnd(), 0, self._read_value
+        return True
+
+    def _read_value(self, parts: list[Part], last: bool) -> bool:
+        """A head whose arguments can be passed on piece by piece, or calls in another form, once they are whole."""
+        named = _NAME.match(self._held)
+        name = _parsed(named[1]) if named else None
+        exact = self._form != "any" and not self._tagged
+        if named and (name not in self._names or (exact and named[1] != json.dumps(name))):
+            return self._leave(parts)
+        head = _HEAD.match(self._held)
+        if head:
+            parts.append(CallDelta(self._next_index(), id=self._new_id(), name=name))
+            self._held, self._lead = self._held[head.end() :], ""
+            self._end, self._step = JsonEnd(), self._read_arguments
+            return True
+        length = self._end.push(self._held[self._scanned :])
+        if length is None:
+            self._scanned = len(self._held)
+            return self._leave(parts) if last else False
+        length += self._scanned
+        calls = [] if exact and not self._is_exact_list() else self._calls(_parsed(self._held[:length]))
+        if not calls:
+            self._lead, self._held = self._lead + self._held[:length], self._held[length:]
+            return self._leave(parts)
+        for name, arguments in calls[: None if self._most is None else self._most - self.count]:
+            index = self._next_index()
+            parts += [CallDelta(index, id=self._new_id(), name=name), CallDelta(index, arguments)]
+        self._held, self._lead, self._step = self._held[length:], "", self._read_end
+        return True
+
+    def _is_exact_list(self) -> bool:
+        head = _HEAD.match(self._held.removeprefix("[").lstrip()) if self._held.startswith("[") else None
+        return head is not None and any(head[1] == json.dumps(name) for name in self._names)
+
+    def _read_arguments(self, parts: list[Part], last: bool) -> bool:
+        length = self._end.push(self._held)
         arguments = self._held if length is None else self._held[:length]
         parts.append(CallDelta(self.count - 1, arguments))
         self._held = self._held[len(arguments) :]
         if length is not None:
-            self._arguments_end, self._closing = None, True
+            self._step = self._read_next_key
         return True
 
-    def _take_end(self, last: bool) -> bool:
-        """Drop the brace that closes the call, and its tag."""
-        match = re.match(rf"\s*\}}?\s*(?:{re.escape(END)})?", self._held)
-        text = match[0] if match else ""
-        if not text.endswith(END) and not last and (text == self._held or END.startswith(self._held[len(text) :])):
+    def _read_next_key(self, parts: list[Part], last: bool) -> bool:
+        """What follows the arguments in a call: its end (which may be missing), or a key that nobody asked for."""
+        rest = self._held.lstrip()
+        if not rest:
             return False
-        self._held, self._closing = self._held[len(text) :], False
+        if rest[0] == ",":
+            self._end, self._step = JsonEnd(depth=1), self._skip_keys
+        else:
+            self._held, self._step = rest.removeprefix("}"), self._read_end
         return True
 
-    def _take_text(self, parts: list[Part], length: int) -> bool:
-        text, self._held = self._held[:length], self._held[length:]
-        if not self.count or text.strip():  # blanks after a call are no text
-            _add_text(parts, text)
-        return False
+    def _skip_keys(self, parts: list[Part], last: bool) -> bool:
+        length = self._end.push(self._held)
+        self._held = "" if length is None else self._held[length:]
+        if length is not None:
+            self._step = self._read_end
+        return True
+
+    def _read_end(self, parts: list[Part], last: bool) -> bool:
+        """The tag after a call, or another call."""
+        rest = self._held.lstrip(" \t\r\n,;")
+        if not rest or (END.startswith(rest) and rest != END and not last):
+            return False
+        if rest.startswith(END):
+            self._held, self._step = rest.removeprefix(END), self._read_text
+        elif rest[0] in "{[":
+            self._lead, self._held = self._held[: len(self._held) - len(rest)], rest
+            self._step = self._read_first_key
+        else:
+            self._step = self._read_text
+        return True
+
+    def _leave(self, parts: list[Part]) -> bool:
+        """Go on with text, as what was read is no call."""
+        text = self._lead.rstrip()
+        self._add_text(parts, text)
+        self._held, self._lead = self._lead[len(text) :] + self._held, ""
+        self._tagged, self._step = False, self._read_text
+        return True
+
+    def _add_text(self, parts: list[Part], text: str) -> None:
+        if text.strip() or (text and self._spoke):  # blanks after a call are no text
+            parts.append(text)
+            self._spoke = True
 
     def _next_index(self) -> int:
         self.count += 1
+        self._spoke = False
         return self.count - 1
 
-    def _parse(self, text: str) -> tuple[str, str] | None:
-        """(name, arguments) of a call that is complete: its arguments may come first, be a text, or be missing."""
-        try:
-            call = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        name = call.get("name") if isinstance(call, dict) else None
-        if not isinstance(name, str) or name not in self._names:
-            return None
-        arguments = call.get("arguments", call.get("parameters", {}))
-        return name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    def _calls(self, value: Any) -> list[tuple[str, str]]:
+        """(name, arguments) of each call that a value is; none where a part of it is something else."""
+        calls = []
+        for item in value if isinstance(value, list) else [value]:
+            call = item["function"] if isinstance(item, dict) and "function" in item else item
+            if not isinstance(call, dict):
+                return []
+            name = call.get("name")
+            if not isinstance(name, str) or name not in self._names:
+                return []
+            if not self._tagged and not {"arguments", "parameters"} & {*call}:
+                return []  # an object that has a name
+            arguments = call.get("arguments", call.get("parameters"))
+            arguments = {} if arguments is None else arguments
+            if not isinstance(arguments, (dict, str)):
+                return []
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            calls.append((name, text or "{}"))
+        return calls
 
 
-def _add_text(parts: list[Part], text: str) -> None:
-    if text:
-        parts.append(text)
-
-
-def _json_string(text: str) -> str | None:
+def _parsed(text: str) -> Any:
+    """The value that a text is as JSON; None for any other text."""
     try:
-        return str(json.loads(text))
-    except ValueError:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 

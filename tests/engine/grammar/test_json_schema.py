@@ -126,21 +126,7 @@ def test_bad_schemas_are_refused_with_the_place(grammars: Grammars, make: Any, m
 
 @pytest.mark.parametrize(
     "keyword",
-    [
-        "not",
-        "if",
-        "contains",
-        "uniqueItems",
-        "dependentRequired",
-        "propertyNames",
-        "unevaluatedProperties",
-        "contentEncoding",
-        "nullable",
-        "x-guidance",
-        "misspelt",
-        "$id",
-        "$anchor",
-    ],
+    ["if", "contains", "dependentRequired", "unevaluatedProperties", "x-guidance", "misspelt"],
 )
 def test_a_keyword_that_cannot_be_enforced_is_refused_by_name(keyword: str) -> None:
     message = f"schema.$defs.a.{keyword}: expected a keyword that can be enforced, got '{keyword}'"
@@ -148,18 +134,30 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_by_name(keyword: str) -> N
         Grammar.json_schema({"$defs": {"a": {keyword: {}}}})
 
 
-def test_a_model_s_own_schema_of_pydantic_is_taken(grammars: Grammars) -> None:
-    pydantic = pytest.importorskip("pydantic")
-
-    class Inner(pydantic.BaseModel):  # type: ignore[misc, name-defined]
-        n: int = 3
-        of: list[str] | None = None
-
-    class Outer(pydantic.BaseModel):  # type: ignore[misc, name-defined]
-        inner: Inner
-        both: list[Inner]
-
-    grammars.start(Grammar.json_schema(Outer.model_json_schema()))
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"uniqueItems": True}, "schema.uniqueItems: expected items of an enum"),
+        ({"uniqueItems": True, "items": {"type": "string"}, "maxItems": 2}, "schema.uniqueItems: expected items of an"),
+        ({"uniqueItems": True, "items": {"enum": [1, 1.5]}}, "schema.uniqueItems: expected items of an enum"),
+        ({"uniqueItems": True, "items": {"enum": [*"abcdefgh"]}}, "schema.uniqueItems: expected at most 2000 arrays"),
+        ({"propertyNames": {"format": "time"}}, "schema.propertyNames: expected an enum, a const"),
+        ({"propertyNames": {"pattern": "a", "minLength": 2}}, "schema.propertyNames: expected an enum, a const"),
+        ({"propertyNames": {"pattern": "a"}, "properties": {"b": {}}}, "schema.propertyNames: expected an enum or"),
+        ({"propertyNames": {"pattern": "a"}, "patternProperties": {"b": {}}}, "schema.propertyNames: expected no"),
+        ({"$ref": "#/default", "default": {"enum": 3}}, "schema: #/default.enum: expected a list of values"),
+        (
+            {"propertyNames": {"$ref": "#/properties"}, "properties": {"enum": {}}},
+            "schema: #/properties.enum: expected a list of values",
+        ),
+        ({"items": {"not": {"type": "null"}}}, "schema.items.not: expected a keyword that can be enforced, which"),
+        ({"items": {"$id": "a", "items": {"$ref": "#"}}}, r"schema.items.\$id: expected it at the top"),
+        ({"type": "string", "format": "uri-reference"}, "schema.format: expected one of date-time"),
+        ({"type": "string", "format": "regex"}, "schema.format: expected one of date-time"),
+    ],
+)
+def test_what_a_keyword_can_say_beyond_a_grammar_is_refused(grammars: Grammars, schema: Any, message: str) -> None:
+    assert_refused(grammars, lambda: Grammar.json_schema(schema), message)
 
 
 @pytest.mark.slow

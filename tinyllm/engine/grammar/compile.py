@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyllm.engine.grammar import json_schema
-from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.calls import BEGIN, WHITESPACE, call_rules, free_rules
+from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
+from tinyllm.engine.grammar.plain_schema import plain_schema
 from tinyllm.engine.grammar.state import next_mask
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
 if TYPE_CHECKING:
     import llguidance
-
-WHITESPACE = r" |\n[ \t]{0,24}"
-"""Between the parts of JSON: enough for one line, and for indented lines; without a bound a model may write spaces for
-ever."""
 
 
 def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
@@ -44,18 +42,42 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
 def _matcher(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
     """A matcher; it holds its own error where it could not be made."""
     library = load_llguidance()
-    if grammar.kind == "schema":
-        schema = json.loads(grammar.source)
-        schema = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
-        body = "body: %json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
-    elif grammar.kind == "regex":
-        body = f"body: /{library.regex_to_lark(grammar.source, 'dw')}/"
-    else:
-        body = "body: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
-    lark = library.LLMatcher.grammar_from_lark(f"start: body\n{body}")
+    lark = library.LLMatcher.grammar_from_lark(f"start: body\n{_rules(grammar, 'body')}")
     limits = library.LLParserLimits(verbose_errors=False)
     matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
     return matcher
+
+
+def _rules(grammar: Grammar, name: str) -> str:
+    """A rule with a name, and those that it needs."""
+    if grammar.kind == "schema":
+        return f"{name}: {_json_term(json.loads(grammar.source))}"
+    if grammar.kind == "regex":
+        return f"{name}: {_regex_term(grammar.source)}"
+    if grammar.kind == "choice":
+        return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
+    source = json.loads(grammar.source)
+    arguments = {function: _json_term(json.loads(schema)) for function, schema in source["functions"].items()}
+    if source["text"] is True:
+        return free_rules(arguments, source["several"])
+    text = None if source["text"] is False else Grammar(*source["text"])
+    rules = call_rules(arguments, source["several"], "text" if text else None, may_be_untagged(text))
+    if text is None:
+        return rules
+    if text.kind == "regex":  # which may match a call, too
+        return f"{rules}\ntext: TEXT\nTEXT: {_regex_term(text.source)} & ~/(?s:.*{BEGIN}.*)/"
+    return f"{rules}\n{_rules(text, 'text')}"
+
+
+def _regex_term(pattern: str) -> str:
+    return f"/{load_llguidance().regex_to_lark(pattern, 'dw')}/"
+
+
+def _json_term(schema: Any) -> str:
+    """JSON that a schema validates, as a term."""
+    schema = plain_schema(schema)
+    schema = schema if isinstance(schema, dict) else {} if schema else {"enum": []}
+    return "%json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 
 def _refusal(grammar: Grammar, vocabulary: Vocabulary, reason: str) -> InvalidInputError:
@@ -68,6 +90,8 @@ def _refusal(grammar: Grammar, vocabulary: Vocabulary, reason: str) -> InvalidIn
         return invalid("grammar", "regex", "a regular expression", problem)
     if grammar.kind == "choice":
         return invalid("grammar", "choice", "texts that can be told apart", first_line(reason))
+    if grammar.kind == "calls":
+        return invalid("grammar", "calls", "schemas that can be enforced", f"one that cannot: {first_line(reason)}")
     place = _innermost_place(json.loads(grammar.source), vocabulary)
     return invalid("grammar", place, "a schema that can be enforced", f"one that cannot: {first_line(reason)}")
 
@@ -79,7 +103,10 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
 
     def problem(part: Any) -> str:
         text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
-        matcher = _matcher(Grammar("schema", text), vocabulary)
+        try:
+            matcher = _matcher(Grammar("schema", text), vocabulary)
+        except InvalidInputError:  # it refers to what lies outside of it
+            return ""
         return first_line(matcher.get_error()) if matcher.is_error() else ""
 
     place, whole_problem, budget = "schema", problem(schema), 200

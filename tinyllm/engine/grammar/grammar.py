@@ -1,9 +1,9 @@
-"""What a reply may be: what a JSON schema validates, what a regular expression matches, or one of some texts."""
+"""What a reply may be: what a JSON schema validates, what a regular expression matches, one of some texts, or calls."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from tinyllm.models.text.tokenizer import check_unicode
 class Grammar:
     """What a reply may be. Made by the class methods; `Grammars` compiles it for a model.
 
-    kind: "schema", "regex" or "choice". source: JSON, or the pattern.
+    kind: "schema", "regex", "choice" or "calls". source: JSON, or the pattern.
     """
 
     kind: str
@@ -57,3 +57,37 @@ class Grammar:
         for choice in choices:
             check_unicode("grammar", "choice", choice)
         return cls("choice", json.dumps(list(choices)))
+
+    @classmethod
+    def arguments(cls, schema: Any) -> Grammar:
+        """A JSON object that a schema validates. Raises as `json_schema` does, and where the schema takes no object."""
+        return cls("schema", json.dumps(json_schema.object_schema(cls.json_schema(schema).source)))
+
+    @classmethod
+    def calls(cls, functions: Mapping[str, Grammar], text: Grammar | bool, several: bool = True) -> Grammar:
+        """Calls of functions, in the forms that `calls.py` tells.
+
+        Args:
+            functions: for each name the grammar of its arguments.
+            text: what a reply without calls may be; True: any text, and calls may stand in it; False: a reply calls.
+            several: whether there may be more than one call.
+        """
+        schemas = {name: grammar.source for name, grammar in functions.items()}
+        inner = [text.kind, text.source] if isinstance(text, Grammar) else text
+        return cls("calls", json.dumps({"functions": schemas, "text": inner, "several": several}))
+
+
+def may_be_untagged(text: Grammar | None) -> bool:
+    """Whether calls without tags are told from the text of a grammar: it has objects of other keys alone, or none.
+
+    text: what a reply may be that does not call, if it may be anything else.
+    """
+    if text is None:
+        return True
+    if text.kind == "choice":
+        return "{" not in text.source
+    schema = json.loads(text.source) if text.kind == "schema" else None
+    if not isinstance(schema, dict) or schema.get("type") != "object" or "patternProperties" in schema:
+        return False
+    keys = schema.get("properties", {})
+    return schema.get("additionalProperties") is False and not {"arguments", "parameters"} & set(keys)

@@ -9,25 +9,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from tinyllm.engine.grammar.plain_schema import FORMATS, LISTED, NAMED, SINGLE, UNENFORCED_FORMATS, plain_schema
+from tinyllm.engine.grammar.schema_lookup import is_annotation, referred, takes_objects_alone
 from tinyllm.errors import InvalidInputError, invalid
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
-FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-ANNOTATIONS = frozenset(
-    (
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "$comment",
-        "$schema",
-        "discriminator",
-    )
-)
-"""Keywords that say nothing about which values are valid; `discriminator` (OpenAPI) is a hint beside `oneOf`."""
 DEEPEST = 64
 MOST_MULTIPLES = 100_000
 """Of the numbers that `multipleOf` counts in: an automaton has that many states."""
@@ -38,11 +24,16 @@ def check_schema(schema: Any) -> None:
     enforced."""
     multiples: list[Fraction] = []
     _check(schema, "schema", 0, multiples)
+    for reference in sorted(_references(schema)):
+        target = referred(schema, reference)
+        if target is not None:  # llguidance says where there is none
+            _check(target, f"schema: {reference}", 1, [])
     if multiples:
         unit = math.lcm(*(m.denominator for m in multiples))
         if math.lcm(*(int(m * unit) for m in multiples)) > MOST_MULTIPLES:
             expected = f"numbers whose common multiple is at most {MOST_MULTIPLES} units of their last digit"
             raise invalid("grammar", "schema: multipleOf", expected, "larger ones")
+    plain_schema(schema)
 
 
 def parse(schema: Any) -> tuple[str, Any]:
@@ -62,17 +53,45 @@ def parse(schema: Any) -> tuple[str, Any]:
         raise invalid("grammar", "schema", "values of JSON", str(error)) from error
 
 
+def object_schema(text: str) -> dict[str, Any]:
+    """A schema, given as text, for objects alone. Raises `InvalidInputError` where it takes none."""
+    schema = json.loads(text)
+    if takes_objects_alone(schema):
+        return dict(schema)
+    if isinstance(schema, bool):
+        schema = {} if schema else {"type": []}
+    kinds = schema.get("type", "object")
+    if kinds != "object" and "object" not in list(kinds):
+        raise invalid("grammar", "schema.type", '"object", as arguments are one', _short(kinds))
+    return {**schema, "type": "object", "nullable": False}
+
+
 def children(schema: Any, place: str) -> Iterator[tuple[Any, str]]:
     """The schemas right inside a schema, each with its place."""
     if not isinstance(schema, dict):
         return
     for key, value in schema.items():
-        if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
+        if key in NAMED and isinstance(value, dict):
             yield from ((inner, f"{place}.{key}.{name}") for name, inner in value.items())
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
+        elif isinstance(value, list) and (key in LISTED or key == "items"):
             yield from ((inner, f"{place}.{key}[{number}]") for number, inner in enumerate(value))
-        elif key in ("items", "additionalProperties"):
+        elif key in SINGLE:
             yield value, f"{place}.{key}"
+
+
+def _references(schema: Any) -> set[str]:
+    """All `$ref` in a schema, and in what stands in it that is none."""
+    found: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            reference = value.get("$ref")
+            found |= {reference} if isinstance(reference, str) and reference.startswith("#") else set()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -87,13 +106,15 @@ def _check(schema: Any, place: str, depth: int, multiples: list[Fraction]) -> No
     if depth > DEEPEST:
         raise invalid("grammar", "schema", f"at most {DEEPEST} levels", "more")
     for key, value in schema.items():
-        if key in ANNOTATIONS:
+        if is_annotation(key):
             continue
         if key not in _KEYWORDS:
             raise invalid("grammar", f"{place}.{key}", "a keyword that can be enforced", repr(key))
         fits, expected = _KEYWORDS[key]
         if not fits(value):
             raise invalid("grammar", f"{place}.{key}", expected, _short(value))
+    if depth and "$id" in schema and '"$ref"' in json.dumps(schema):
+        raise invalid("grammar", f"{place}.$id", "it at the top, where references begin", "one beside a $ref")
     if "multipleOf" in schema:
         multiples.append(Fraction(str(schema["multipleOf"])))
     required = set(schema.get("required", ()))
@@ -146,6 +167,8 @@ _SCHEMAS = (_is(dict), "an object of schemas")
 _CHOICES = (_list, "a list of schemas")
 _LENGTH = (_count, "a whole number of at least 0")
 _LIMIT = (_number, "a number")
+_EXCLUSIVE = (lambda value: _number(value) or isinstance(value, bool), "a number, or true or false")
+_FLAG = (_is(bool), "true or false")
 _SCHEMA = (_is((dict, bool)), "a schema (an object, true or false)")  # type: ignore[arg-type]
 _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "type": (_types, f"one of {', '.join(TYPES)}, or a list of them"),
@@ -157,22 +180,31 @@ _KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "required": (_texts, "a list of different names"),
     "minProperties": _LENGTH,
     "maxProperties": _LENGTH,
-    "items": _SCHEMA,
+    "propertyNames": _SCHEMA,
+    "items": (_is((dict, bool, list)), "a schema (an object, true or false) or a list of them"),  # type: ignore[arg-type]
+    "additionalItems": _SCHEMA,
+    "uniqueItems": _FLAG,
     "prefixItems": _CHOICES,
     "minItems": _LENGTH,
     "maxItems": _LENGTH,
     "minLength": _LENGTH,
     "maxLength": _LENGTH,
     "pattern": (_is(str), "a regular expression"),
-    "format": (lambda value: value in FORMATS, f"one of {', '.join(FORMATS)}"),
+    "format": (
+        lambda value: isinstance(value, str) and value not in UNENFORCED_FORMATS,
+        f"one of {', '.join(FORMATS)}, or one that JSON Schema does not define",
+    ),
     "minimum": _LIMIT,
     "maximum": _LIMIT,
-    "exclusiveMinimum": _LIMIT,
-    "exclusiveMaximum": _LIMIT,
+    "contentEncoding": (_is(str), "a text"),
+    "exclusiveMinimum": _EXCLUSIVE,
+    "exclusiveMaximum": _EXCLUSIVE,
     "multipleOf": (lambda value: _number(value) and value > 0, "a number above 0"),
     "anyOf": _CHOICES,
     "oneOf": _CHOICES,
     "allOf": _CHOICES,
+    "not": _SCHEMA,
+    "nullable": _FLAG,
     "$defs": _SCHEMAS,
     "definitions": _SCHEMAS,
     "$ref": (
