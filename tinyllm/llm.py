@@ -273,8 +273,8 @@ class LLM:
             raise InvalidInputError("prompt: expected at least one token, got none")
         if len(ids) > most:
             raise InvalidInputError(
-                f"prompt: has {len(ids)} tokens, at most {most} fit into the context: this model's maximum context length "
-                f"is {self.context} tokens"
+                f"prompt: has {len(ids)} tokens, at most {most} fit into the context: this model's maximum context "
+                f"length is {self.context} tokens"
             )
         wrong = integer(0)
         for token in ids:
