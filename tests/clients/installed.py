@@ -45,13 +45,17 @@ class Client(ABC):
 class PythonClient(Client):
     """A package of PyPI, used by `NAME.py`."""
 
+    @property
+    def distribution(self) -> str:
+        """The package without its extras."""
+        return self.package.partition("[")[0]
+
     def install(self, folder: Path, upgrade: bool) -> Installed:
         python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         if not python.exists():
             _ran([sys.executable, "-m", "venv", str(folder)])
         _ran([str(python), "-m", "pip", "install", "-q", *(["--upgrade"] if upgrade else []), self.package])
-        distribution = self.package.partition("[")[0]
-        told = f"from importlib.metadata import version; print(version({distribution!r}))"
+        told = f"from importlib.metadata import version; print(version({self.distribution!r}))"
         return Installed(_ran([str(python), "-c", told]).strip(), [str(python), "-m", f"tests.clients.{self.name}"])
 
 

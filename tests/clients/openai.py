@@ -92,7 +92,9 @@ def tools(base_url: str, model: str) -> None:
     tools = [pydantic_function_tool(GetWeather, name="get_weather")]
     asked = {"model": model, "tools": tools, "temperature": 0, "max_tokens": 60}
     messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
-    reply = client.chat.completions.create(**asked, messages=messages, tool_choice="required")
+    reply = client.chat.completions.create(
+        **asked, messages=messages, tool_choice="required", parallel_tool_calls=False
+    )
     message = reply.choices[0].message
     assert reply.choices[0].finish_reason == "tool_calls" and len(message.tool_calls) == 1, reply
     call = message.tool_calls[0]

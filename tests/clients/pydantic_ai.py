@@ -69,10 +69,10 @@ def structured_stream(base_url: str, model: str) -> None:
 
 
 class WeatherFirst(AbstractCapability[None]):
-    """Has the model call `get_weather` in the first step."""
+    """Has the model call `get_weather` in the first step, and no tool after it."""
 
     def get_model_settings(self) -> Callable[[RunContext[None]], ModelSettings]:
-        return lambda context: ModelSettings(tool_choice=["get_weather"]) if context.run_step == 1 else ModelSettings()
+        return lambda context: ModelSettings(tool_choice=["get_weather"] if context.run_step == 1 else "none")
 
 
 def tools(base_url: str, model: str) -> None:

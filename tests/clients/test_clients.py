@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,10 @@ SECTIONS = dict(re.findall(r"^## `(\S+?)`.*?\n(.*?)(?=^## |\Z)", PAGE, re.MULTIL
 
 def installed_checks() -> Iterator[tuple[str, Check]]:
     """(name, check) of each script whose client is installed."""
+    installed = {distribution.name for distribution in distributions()}
     for client in CLIENTS:
-        if isinstance(client, PythonClient):
-            try:
-                script = import_module(f"tests.clients.{client.name}")
-            except ModuleNotFoundError:
-                continue
+        if isinstance(client, PythonClient) and client.distribution in installed:
+            script = import_module(f"tests.clients.{client.name}")
             yield from ((f"{client.name}.{check.__name__}", check) for check in script.CHECKS)
 
 

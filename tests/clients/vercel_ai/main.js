@@ -138,6 +138,7 @@ const checks = {
       prompt: "What is the weather in Oslo?",
       tools: { get_weather: getWeather },
       toolChoice: "required",
+      providerOptions: { tinyllm: { parallel_tool_calls: false } },
       ...SETTINGS,
     });
     assert.deepEqual(steps[0].toolCalls.map(({ toolName }) => toolName), ["get_weather"]);
