@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.clients.checks import API_KEY
 from tests.clients.installed import CLIENTS, Client, InstallError
@@ -130,7 +130,8 @@ def read(client: Client, version: str, printed: str, code: int) -> Outcome:
 
 def table(outcomes: list[Outcome]) -> Table:
     """A line for each client."""
-    shown = Table("client", "package", "version", "checks", "result", title="Clients against tinyllm serve")
+    columns = [Column(name, overflow="fold") for name in ("client", "package", "version", "checks", "result")]
+    shown = Table(*columns, title="Clients against tinyllm serve")
     for found in outcomes:
         ran = len(found.passed) + len(found.failed)
         result = "[green]passed[/green]" if found.good else "[red]failed[/red]"
