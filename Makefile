@@ -8,7 +8,7 @@ NATIVE := backends/tinyllm_native
 BUILT := $(NATIVE)/library/built.json
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 
-.PHONY: demo test install install-demo browser bench lint docs clean
+.PHONY: demo test clients install install-demo browser bench lint docs clean
 
 demo: install-demo  ## install, fetch the model, answer a prompt
 	$(BIN)/tinyllm pull smollm2
@@ -17,6 +17,10 @@ demo: install-demo  ## install, fetch the model, answer a prompt
 test: install  ## the whole test suite
 	$(BIN)/tinyllm pull smollm2
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+clients: install  ## other people's clients, installed from their registries, against the server
+	$(BIN)/tinyllm pull smollm2
+	$(BIN)/python -m tests.clients.run
 
 browser:  ## Chromium, which the tests of the chat page need
 	@if command -v chromium >/dev/null; then exit 0; fi; \

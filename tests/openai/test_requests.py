@@ -36,6 +36,15 @@ def test_prompts_become_groups_in_their_order() -> None:
     assert prepared.echoed == ("ab", "c") and dict(prepared.sequences[0].params.logit_bias) == {42: 1.0}
 
 
+def test_descriptions_change_nothing_of_a_format() -> None:
+    """That of the format is taken, as those inside its schema are."""
+    schema = {"type": "object", "properties": {"city": {"type": "string", "description": "its name"}}}
+    formats = [{"name": "place", "schema": schema} | extra for extra in ({}, {"description": "A place."})]
+    bodies = [CHAT | {"response_format": {"type": "json_schema", "json_schema": f}} for f in formats]
+    plain, described = (prepare_chat(make_llm(), parse_body(ChatRequest, body)).sequences[0] for body in bodies)
+    assert plain.params.grammar == described.params.grammar is not None and plain.prompt == described.prompt
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "param", "message"),
     [

@@ -247,6 +247,8 @@ def test_a_long_prompt_is_told_with_both_numbers(http: httpx.Client, path: str) 
     told = error(http.post(path, json=body))
     tokens = CONTEXT + 5 + (len("<user>;<assistant>") if "chat" in path else 0)
     assert f"has {tokens} tokens" in told["message"] and f"at most {CONTEXT - 1}" in told["message"]
+    # OpenAI's own words, by which clients know this error where they look at no code
+    assert f"this model's maximum context length is {CONTEXT} tokens" in told["message"]
     assert told["code"] == "context_length_exceeded"
 
 

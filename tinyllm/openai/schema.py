@@ -176,10 +176,10 @@ class NamedTool(Body):
 class JsonSchema(Body):
     """A schema with a name. It is enforced, whatever `strict` says."""
 
-    neutral = {"description": (None,)}
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
+    description: str | None = Field(None, description="For people, as those inside the schema.")
 
 
 class TextFormat(Body):

@@ -29,7 +29,10 @@ def checked_ids(token_ids: Any, vocabulary: int, most: int, context: int) -> lis
     if not ids:
         raise InvalidInputError("prompt: expected at least one token, got none")
     if len(ids) > most:
-        raise InvalidInputError(f"prompt: has {len(ids)} tokens, at most {most} fit into the context of {context}")
+        raise InvalidInputError(
+            f"prompt: has {len(ids)} tokens, at most {most} fit into the context: this model's maximum context length is "
+            f"{context} tokens"
+        )
     wrong = integer(0)
     for token in ids:
         if wrong(token) or token >= vocabulary:
