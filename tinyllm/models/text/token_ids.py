@@ -30,8 +30,8 @@ def checked_ids(token_ids: Any, vocabulary: int, most: int, context: int) -> lis
         raise InvalidInputError("prompt: expected at least one token, got none")
     if len(ids) > most:
         raise InvalidInputError(
-            f"prompt: has {len(ids)} tokens, at most {most} fit into the context: this model's maximum context length is "
-            f"{context} tokens"
+            f"prompt: has {len(ids)} tokens, at most {most} fit into the context: this model's maximum context length "
+            f"is {context} tokens"
         )
     wrong = integer(0)
     for token in ids:
