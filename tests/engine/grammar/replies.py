@@ -40,7 +40,7 @@ class Bytes:
     def encode(self, text: str | bytes, add_special_tokens: bool = False) -> list[int]:
         return [*(text.encode() if isinstance(text, str) else text)]
 
-    def stream(self) -> TextStream:
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(lambda token: b"" if token in (END, SPECIAL) else self.token_bytes(token), self.strips)
 
 
