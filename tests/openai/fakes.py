@@ -45,8 +45,8 @@ class Tokenizer(FakeTokenizer):
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(map(chr, ids))
 
-    def stream(self) -> TextStream:
-        return TextStream(lambda token: b"" if token == STOP else bytes([token]), False)
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
+        return TextStream(lambda token: b"" if token == STOP and skip_special_tokens else bytes([token]), False)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from tinyllm.errors import invalid
 from tinyllm.llm import LLM
 from tinyllm.openai.conversation import prompt_text
 from tinyllm.openai.errors import ApiError
-from tinyllm.openai.requests import check_model
+from tinyllm.openai.requests import check_model, template_options
 from tinyllm.openai.schema import DetokenizeRequest, TokenizeRequest
 from tinyllm.server.errors import error_responses
 from tinyllm.server.served_model import ServedModel
@@ -42,7 +42,7 @@ def _tokens(llm: LLM, body: TokenizeRequest) -> dict[str, Any]:
         which = "none" if body.prompt is None else "both"
         raise ApiError(400, f"prompt: expected one of prompt and messages, got {which}", "prompt")
     if body.messages is not None:
-        text = prompt_text(llm, body.messages, body.tools or [], body.add_generation_prompt)
+        text = prompt_text(llm, body.messages, body.tools or [], template_options(body))
         token_ids = llm.tokenizer.encode(text)
     elif body.tools:
         raise ApiError(400, "tools: expected messages beside it, got none", "tools")
