@@ -281,7 +281,9 @@ class LLM:
 
 def _check_unused(template: TemplateOptions) -> None:
     if template.given:
-        raise InvalidInputError(f"{template.given[0]}: expected a prompt that the chat template writes, got another")
+        raise InvalidInputError(
+            f"{next(iter(template.given))}: expected a prompt that the chat template writes, got another"
+        )
 
 
 def _no_prompt(got: str) -> InvalidInputError:

@@ -25,7 +25,7 @@ from tinyllm.registry.registry import default_registry
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}{{ mood }}"
 )
 CONTEXT = 400
 

@@ -124,6 +124,7 @@ def test_the_real_model_answers(cli: Cli, smollm2_path: Path) -> None:
         (["--no-add-generation-prompt"], "<user>hello;"),
         (["--continue-final-message"], "<user>hello"),
         (["--chat-template-kwargs", '{"enable_thinking": false}'], "<user>hello;<assistant>"),
+        (["--chat-template-kwargs", '{"mood": "glad"}'], "<user>hello;<assistant>glad"),
         (["--reasoning-effort", "none"], "<user>hello;<assistant>"),
     ],
 )

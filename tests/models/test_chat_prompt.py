@@ -153,5 +153,5 @@ def test_a_final_message_that_cannot_go_on(source: str, message: dict[str, Any])
 
 def test_options_are_told_apart() -> None:
     options, rest = split_options({"reasoning_effort": "low", "continue_final_message": None, "top_k": 3})
-    assert options == TemplateOptions(reasoning_effort="low") and options.given == ["reasoning_effort"]
+    assert options == TemplateOptions(reasoning_effort="low") and options.given == {"reasoning_effort": "low"}
     assert rest == {"top_k": 3}

@@ -16,6 +16,7 @@ from tinyllm.cli.output import note, print_json
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
 from tinyllm.llm import LLM
+from tinyllm.models.text.chat_prompt import TemplateOptions
 
 
 def answer_all(
@@ -23,6 +24,7 @@ def answer_all(
     left: list[Line],
     results: list[ResultFile],
     model: tuple[str | None, str | None, str | None, bool | None],
+    template: TemplateOptions,
     max_running: int,
     max_step_tokens: int,
     cache_tokens: int,
@@ -32,6 +34,7 @@ def answer_all(
     Args:
         results: the file where replies go, and as the last the one where all else goes; both may be one.
         model: its name, the backend, the dtype, and whether kernels may round; as `load_model` takes them.
+        template: what holds for conversations that do not say otherwise.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
     counts = Counts.before(file, left, results)
@@ -52,7 +55,7 @@ def answer_all(
     thread.start()
     thread.wait()
     name = options.served_name(session.model_name(model[0]))
-    run = BatchRun(file, left, results, thread, loaded[0], name, window=2 * max_running)
+    run = BatchRun(file, left, results, thread, loaded[0], name, 2 * max_running, template.given)
     try:
         with _bar(len(file.lines)) as on_progress:
             return run.run(on_progress)

@@ -59,13 +59,12 @@ def chat(
         }
     )
     template = session.template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
-    told = {name: getattr(template, name) for name in template.given}
     llm = session.load_model(model, backend, dtype, fast)
     ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
         note(f"{llm.checkpoint.path.name} on {ran_on}. /help shows the commands.")
-    converse(llm.chat(system), sampling | told, ran_on, terminal)
+    converse(llm.chat(system), sampling | template.given, ran_on, terminal)
 
 
 def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal: bool) -> None:

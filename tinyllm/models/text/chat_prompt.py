@@ -53,10 +53,11 @@ class TemplateOptions:
             )
 
     @property
-    def given(self) -> list[str]:
-        """Names of the options that are not as they are by default."""
+    def given(self) -> dict[str, Any]:
+        """The options that are not as they are by default."""
         default = TemplateOptions()
-        return [entry.name for entry in fields(self) if getattr(self, entry.name) != getattr(default, entry.name)]
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[TemplateOptions, dict[str, Any]]:
