@@ -113,10 +113,10 @@ def test_the_final_message_goes_on() -> None:
 def test_keys_of_messages_that_only_some_templates_know() -> None:
     """They reach these, and are no matter to others."""
     user = {"role": "user", "content": [{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}]}
-    said = {"role": "assistant", "content": "a", "reasoning": "hm", "annotations": [{}], "tool_calls": []}
+    said = {"role": "assistant", "content": None, "reasoning": "hm", "annotations": [{}], "tool_calls": []}
     body = CHAT | {"messages": [user | {"name": "Bo", "mood": 3}, said]}
     request = parse_body(ChatRequest, body)
-    assert text(prepare_chat(make_llm(), request).sequences[0].prompt) == "<user>hello;<assistant>a;<assistant>"
+    assert text(prepare_chat(make_llm(), request).sequences[0].prompt) == "<user>hello;<assistant>;<assistant>"
     llm = make_llm(template="{% for m in messages %}{{ m.name }}{{ m.mood }}{{ m.reasoning_content }};{% endfor %}")
     assert text(prepare_chat(llm, request).sequences[0].prompt) == "Bo3;hm;"
 

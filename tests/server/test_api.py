@@ -350,7 +350,12 @@ def test_tokens_and_back(http: httpx.Client) -> None:
     found = http.post("/tokenize", json={"prompt": "abc", "model": "fake"}).json()
     assert found == {"tokens": [97, 98, 99], "count": 3, "max_model_len": CONTEXT}
     assert http.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": "abc"}
-    for body in ({}, {"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, {"prompt": "a", "tools": [TOOL]}):
+    for body in (
+        {},
+        {"prompt": "a", "messages": [{"role": "user", "content": "b"}]},
+        {"prompt": "a", "tools": [TOOL]},
+        {"prompt": "a", "continue_final_message": True},
+    ):
         assert http.post("/tokenize", json=body).status_code == 400
     assert http.post("/detokenize", json={"tokens": [128]}).status_code == 400
     assert http.post("/tokenize", json={"prompt": "a", "model": "x"}).status_code == 404

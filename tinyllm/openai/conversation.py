@@ -9,7 +9,7 @@ from typing import Any
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.llm import LLM
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
-from tinyllm.models.text.messages import template_messages
+from tinyllm.models.text.messages import REASONING, template_messages
 from tinyllm.openai.schema import Assistant, Message, Tool, ToolSpec
 from tinyllm.openai.tool_calls import BEGIN, END
 
@@ -65,11 +65,12 @@ def prompt_text(
 
 
 def _check_calls(messages: Sequence[Message]) -> None:
-    """Every result of a tool has its call before it, and every message of the model a text or a call."""
+    """Every result of a tool has its call before it, and every message of the model a text, a call or a thought."""
     call_ids: set[str] = set()
     for index, message in enumerate(messages):
         if isinstance(message, Assistant):
-            if message.content is None and not message.tool_calls:
+            said = message.tool_calls or (message.model_extra or {}).keys() & {*REASONING}
+            if message.content is None and not said:
                 raise InvalidInputError(
                     f"messages.{index}.content: expected a text, as there are no tool_calls, got none"
                 )

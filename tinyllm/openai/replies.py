@@ -11,7 +11,7 @@ from tinyllm.engine.sequence import Piece
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.openai.requests import PreparedRequest
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
-from tinyllm.openai.token_logprobs import Columns, CompletionLogprobs, chat_logprob, join_columns, prompt_logprobs
+from tinyllm.openai.token_logprobs import Columns, CompletionLogprobs, chat_logprob, extend, prompt_logprobs
 from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
 
 
@@ -229,8 +229,9 @@ class CompletionReply(Reply):
         """The columns of a piece, and before the first one those of an echoed prompt."""
         if not (self._echoes and piece.prompt_logprobs):
             return choice.push(piece)
-        echoed = choice.echo(self._prompts[index], piece.prompt_logprobs, echo)
-        return join_columns(echoed, choice.push(piece))
+        columns = choice.echo(self._prompts[index], piece.prompt_logprobs, echo)
+        extend(columns, choice.push(piece))
+        return columns
 
     def _body_choices(self) -> list[dict[str, Any]]:
         choices = []

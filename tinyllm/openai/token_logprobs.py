@@ -95,7 +95,7 @@ class CompletionLogprobs:
 
     def _added(self, rows: Iterable[tuple[int, TokenLogprob | None, int]]) -> Columns:
         columns = self._columns(rows)
-        self.whole = join_columns(self.whole, columns)
+        extend(self.whole, columns)
         return columns
 
     def _columns(self, rows: Iterable[tuple[int, TokenLogprob | None, int]]) -> Columns:
@@ -126,6 +126,8 @@ class CompletionLogprobs:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
-def join_columns(columns: Columns, more: Columns) -> Columns:
-    """Columns with more rows below."""
-    return {name: None if values is None else values + (more[name] or []) for name, values in columns.items()}
+def extend(columns: Columns, more: Columns) -> None:
+    """Put more rows below those of columns."""
+    for name, values in columns.items():
+        if values is not None:
+            values += more[name] or []

@@ -9,7 +9,7 @@ from typing import Any
 from tinyllm.errors import invalid
 from tinyllm.models.text.chat_template import check_messages
 
-_REASONING = ("reasoning_content", "reasoning", "thinking")
+REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names of what a model thought before its reply. Templates read one of them, servers send another."""
 
 
@@ -33,8 +33,8 @@ def _template_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     calls = rendered.pop("tool_calls", None)
     if calls:
         rendered["tool_calls"] = [_template_call(call, where, number) for number, call in enumerate(calls)]
-    reasoning = next((rendered[name] for name in _REASONING if name in rendered), None)
-    return rendered if reasoning is None else dict.fromkeys(_REASONING, reasoning) | rendered
+    reasoning = next((rendered[name] for name in REASONING if name in rendered), None)
+    return rendered if reasoning is None else dict.fromkeys(REASONING, reasoning) | rendered
 
 
 def _joined(parts: list[Any], where: str) -> str:
