@@ -12,6 +12,7 @@ from tinyllm.engine.private_engine import run
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.models.text.chat_template import check_messages
 
 
@@ -24,7 +25,9 @@ class Model(Protocol):
     def sampling(self, settings: dict[str, Any]) -> SamplingParams:
         """Checked settings, defaults filled in."""
 
-    def sequence(self, prompt: Any, raw: bool, params: SamplingParams) -> Sequence:
+    def sequence(
+        self, prompt: Any, raw: bool, params: SamplingParams, template: TemplateOptions | None = None
+    ) -> Sequence:
         """A checked request."""
 
 
@@ -60,23 +63,28 @@ class Chat:
         self._close()
         self.messages = [m for m in self.messages[:1] if m["role"] == "system"]
 
-    def send(self, text: str, **sampling: Any) -> str:
+    def send(self, text: str, **options: Any) -> str:
         """The whole reply to a message."""
-        return "".join(piece.text for piece in self.stream(text, **sampling))
+        return "".join(piece.text for piece in self.stream(text, **options))
 
     def stream(
-        self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **sampling: Any
+        self, text: str, *, on_prefill: Callable[[int, int], None] | None = None, **options: Any
     ) -> Generator[Piece]:
         """Piece by piece; closing the iterator keeps what was said so far. Where nothing was said, the message is
-        dropped as well."""
+        dropped as well.
+
+        Args:
+            options: fields of `SamplingParams` and of `TemplateOptions`.
+        """
         if not isinstance(text, str):
             raise invalid("chat", "text", "a text", repr(text))
         if not text:
             raise InvalidInputError("prompt: expected some text, got an empty prompt")
+        template, sampling = split_options(options)
         params = self._llm.sampling(sampling)
         self._close()
         messages = [*self.messages, {"role": "user", "content": text}]
-        sequence = self._llm.sequence(messages, False, params)
+        sequence = self._llm.sequence(messages, False, params, template)
         if self._engine.has_work:  # it was interrupted in the middle of a step
             self._engine = self._llm.engine_for_one()
         self.prompt_tokens = len(sequence.prompt)

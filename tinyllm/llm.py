@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.chat import Chat
+from tinyllm.engine.completion import Completion, completion
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
-from tinyllm.engine.sampling.logprobs import TokenLogprob
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, invalid
@@ -30,6 +30,7 @@ from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
+from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt, split_options
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -46,17 +47,6 @@ TokenIds = list[int] | tuple[int, ...] | NDArray[Any]
 Prompt = str | TokenIds | list[Message]
 Batch = list[Prompt] | list[str] | list[list[int]] | list[list[Message]]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A reply. `finish_reason` is "stop" (stop token or string) or "length"; `logprobs` is None unless asked for."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    prompt_token_ids: list[int]
-    logprobs: list[TokenLogprob] | None = None
 
 
 def load(
@@ -167,19 +157,19 @@ class LLM:
         return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
 
     @overload
-    def generate(self, prompt: Prompt, *, raw: bool = False, **sampling: Any) -> Completion: ...
+    def generate(self, prompt: Prompt, *, raw: bool = False, **options: Any) -> Completion: ...
 
     @overload
-    def generate(self, prompt: Batch, *, raw: bool = False, **sampling: Any) -> list[Completion]: ...
+    def generate(self, prompt: Batch, *, raw: bool = False, **options: Any) -> list[Completion]: ...
 
-    def generate(self, prompt: Prompt | Batch, *, raw: bool = False, **sampling: Any) -> Completion | list[Completion]:
+    def generate(self, prompt: Prompt | Batch, *, raw: bool = False, **options: Any) -> Completion | list[Completion]:
         """Answer a prompt; a list of prompts is answered in one batch and gives a list.
 
         Args:
             prompt: text, chat messages (`{"role": ..., "content": ...}`) or token ids (a list, a tuple or an array of
                 any library; one with two axes is a batch). Text is put to a chat model as a user's message, unless
                 `raw`, which takes it as it is.
-            sampling: fields of `SamplingParams`.
+            options: fields of `SamplingParams`, and of `TemplateOptions` where a chat template writes the prompt.
 
         Returns:
             `Completion`, or a list of them.
@@ -189,12 +179,13 @@ class LLM:
                 setting out of range.
             TinyllmError: the model's logits are not finite.
         """
+        template, sampling = split_options(options)
         params = self.sampling(sampling)
         prompts, single = _as_batch(prompt)
         sequences = []
         for number, one in enumerate(prompts):
             try:
-                sequences.append(self.sequence(one, raw, params))
+                sequences.append(self.sequence(one, raw, params, template))
             except InvalidInputError as error:
                 if single:
                     raise
@@ -203,7 +194,7 @@ class LLM:
         engine = self.engine_for_one() if len(sequences) == 1 else self._engine_for(sequences)
         for number, piece in run(engine, sequences):
             pieces[number].append(piece)
-        results = [_completion(s, p) for s, p in zip(sequences, pieces, strict=True)]
+        results = [completion(s, p) for s, p in zip(sequences, pieces, strict=True)]
         return results[0] if single else results
 
     def engine(self, cache_tokens: int = CACHE_TOKENS, page_size: int | None = None, **settings: Any) -> Engine:
@@ -231,7 +222,7 @@ class LLM:
         return self.engine(max(min(whole_pages, CACHE_TOKENS), longest), max_waiting=len(sequences))
 
     def stream(
-        self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **sampling: Any
+        self, prompt: Prompt, *, raw: bool = False, on_prefill: Progress | None = None, **options: Any
     ) -> Iterator[Piece]:
         """The same answer piece by piece; the last piece carries `finish_reason`. Bad input raises before the first
         piece.
@@ -239,7 +230,8 @@ class LLM:
         Args:
             on_prefill: called with (prompt tokens computed, prompt tokens in all) after each step that computed some.
         """
-        sequence = self.sequence(prompt, raw, self.sampling(sampling))
+        template, sampling = split_options(options)
+        sequence = self.sequence(prompt, raw, self.sampling(sampling), template)
         return (piece for _, piece in run(self.engine_for_one(), [sequence], on_prefill))
 
     def chat(self, system: str | None = None, messages: list[Message] | None = None) -> Chat:
@@ -254,13 +246,15 @@ class LLM:
         runner = ModelRunner(self.program, 1, len(ids))
         return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
 
-    def encode(self, prompt: Prompt, raw: bool = False) -> list[int]:
+    def encode(self, prompt: Prompt, raw: bool = False, template: TemplateOptions | None = None) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""
         prompt = plain(prompt)
+        template = template or TemplateOptions()
         if isinstance(prompt, str):
             if not prompt:
                 raise InvalidInputError("prompt: expected some text, got an empty prompt")
             if raw or self.chat_template is None:
+                _check_unused(template)
                 return self.tokenizer.encode(prompt, add_special_tokens=True)
             prompt = [{"role": "user", "content": prompt}]
         if not isinstance(prompt, list) or not prompt:
@@ -268,6 +262,7 @@ class LLM:
         messages = [p for p in prompt if isinstance(p, dict)]
         ids = [p for p in prompt if isinstance(p, int) and not isinstance(p, bool)]
         if len(ids) == len(prompt):
+            _check_unused(template)
             return ids
         if len(messages) != len(prompt):
             raise _no_prompt(f"a list of {', '.join(sorted({type(p).__name__ for p in prompt}))}")
@@ -277,7 +272,7 @@ class LLM:
             )
         if self.chat_template is None:
             raise InvalidInputError("prompt: chat messages given, but this model has no chat template")
-        return self.tokenizer.encode(self.chat_template.render(messages))
+        return self.tokenizer.encode(chat_prompt(self.chat_template, messages, template))
 
     def sampling(self, settings: dict[str, Any]) -> SamplingParams:
         """Checked settings; what is not among them is as the configuration and the model's files say."""
@@ -288,11 +283,21 @@ class LLM:
             known = ", ".join(SamplingParams.__dataclass_fields__)
             raise InvalidInputError(f"sampling: {str(error).rpartition(') ')[2]} (known: {known})") from error
 
-    def sequence(self, prompt: Prompt, raw: bool, params: SamplingParams) -> Sequence:
+    def sequence(
+        self, prompt: Prompt, raw: bool, params: SamplingParams, template: TemplateOptions | None = None
+    ) -> Sequence:
         """A checked request."""
-        ids = checked_ids(self.encode(prompt, raw), self.config.vocab_size, self.context - 1, self.context)
+        params.check_vocabulary(self.config.vocab_size)
+        ids = checked_ids(self.encode(prompt, raw, template), self.config.vocab_size, self.context - 1, self.context)
         grammar = self.grammars.start(params.grammar) if params.grammar else None
         return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context, grammar=grammar)
+
+
+def _check_unused(template: TemplateOptions) -> None:
+    if template.given:
+        raise InvalidInputError(
+            f"{next(iter(template.given))}: expected a prompt that the chat template writes, got another"
+        )
 
 
 def _no_prompt(got: str) -> InvalidInputError:
@@ -305,9 +310,3 @@ def _as_batch(prompt: Any) -> tuple[list[Any], bool]:
     if isinstance(prompt, list) and prompt and all(isinstance(p, (str, list)) for p in prompt):
         return prompt, False
     return [prompt], True
-
-
-def _completion(sequence: Sequence, pieces: list[Piece]) -> Completion:
-    logprobs = None if sequence.params.logprobs is None else [entry for p in pieces for entry in p.logprobs]
-    text = "".join(p.text for p in pieces)
-    return Completion(text, list(sequence.generated), str(sequence.finish_reason), list(sequence.prompt), logprobs)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.batch.files import CHAT, TEXT, read, request, write
 from tests.cli.conftest import Cli, cli, fake
+from tests.cli.fake_model import fake_llm
 from tinyllm.batch.run import Counts
 
 __all__ = ["cli", "fake"]
@@ -187,3 +188,17 @@ def test_requests_name_a_file_as_the_server_does(cli: Cli, fake: None, tmp_path:
     path = write(tmp_path / "in.jsonl", *(request(name, model=name) for name in ("a.gguf", str(tmp_path / "a.gguf"))))
     ran = cli("batch", str(path), "-o", str(tmp_path / "out.jsonl"), "--model", str(tmp_path / "a.gguf"), "--ordered")
     assert [entry["response"]["status_code"] for entry in read(tmp_path / "out.jsonl")] == [200, 404], ran.err
+
+
+def test_options_of_the_chat_template_hold_where_a_conversation_says_nothing(
+    cli: Cli, fake: None, tmp_path: Path
+) -> None:
+    """And not for texts, which no template writes."""
+    own = request("own", CHAT, max_tokens=8, chat_template_kwargs={"mood": "sad"})
+    write(tmp_path / "in.jsonl", request("chat", CHAT, max_tokens=8), own, request("text", TEXT, max_tokens=8))
+    options = ["--model", "fake", "--chat-template-kwargs", '{"mood": "glad"}']
+    assert cli("batch", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--ordered", *options).code == 0
+    choices = [entry["response"]["body"]["choices"][0] for entry in read(tmp_path / "out.jsonl")]
+    found = [choice["message"]["content"] if "message" in choice else choice["text"] for choice in choices]
+    prompts = ["<user>chat;<assistant>glad", "<user>own;<assistant>sad", "text"]
+    assert found == [fake_llm().generate(prompt, raw=True, max_tokens=8).text for prompt in prompts]

@@ -23,7 +23,10 @@ from tinyllm.cli.output import note
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.registry.registry import default_registry
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}{{ mood }}"
+)
 CONTEXT = 400
 
 

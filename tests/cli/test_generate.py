@@ -169,3 +169,34 @@ def test_the_real_model_answers(cli: Cli, smollm2_path: Path) -> None:
     )
     assert "Paris" in found["text"]
     assert found["completion_tokens"] == len(found["token_ids"]) <= 12
+
+
+@pytest.mark.parametrize(
+    ("option", "prompt"),
+    [
+        (["--no-add-generation-prompt"], "<user>hello;"),
+        (["--continue-final-message"], "<user>hello"),
+        (["--chat-template-kwargs", '{"enable_thinking": false}'], "<user>hello;<assistant>"),
+        (["--chat-template-kwargs", '{"mood": "glad"}'], "<user>hello;<assistant>glad"),
+        (["--reasoning-effort", "none"], "<user>hello;<assistant>"),
+    ],
+)
+def test_options_of_the_chat_template(cli: Cli, fake: None, option: list[str], prompt: str) -> None:
+    result = cli("generate", "hello", "-n", "12", "--json", *option)
+    assert json.loads(result.out)["text"] == fake_llm().generate(prompt, raw=True, max_tokens=12).text
+
+
+@pytest.mark.parametrize("command", [["generate", "hello"], ["chat"]])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--reasoning-effort", "high"], "reasoning_effort: this model's chat template has no such variable"),
+        (["--chat-template-kwargs", '{"a": 1}'], "chat_template_kwargs.a: this model's chat template has no such"),
+        (["--chat-template-kwargs", "{"], "chat_template_kwargs: expected a JSON object, got '{'"),
+        (["--chat-template-kwargs", "3"], "chat_template_kwargs: expected names with values, got 3"),
+    ],
+)
+def test_options_that_the_template_does_not_know(
+    cli: Cli, fake: None, command: list[str], option: list[str], message: str
+) -> None:
+    assert cli(*command, *option, stdin=b"hello\n").err.startswith(f"error: {message}")

@@ -35,7 +35,7 @@ class FakeTokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
 
-    def stream(self) -> TextStream:
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(lambda token: bytes([token]))
 
 

@@ -50,7 +50,7 @@ def test_stop_token_is_neither_shown_nor_kept() -> None:
 
 def test_characters_of_several_tokens_come_whole() -> None:
     class Bytes(FakeTokenizer):
-        def stream(self) -> TextStream:
+        def stream(self, skip_special_tokens: bool = True) -> TextStream:
             return TextStream(lambda token: bytes([token + 128 if token >= 32 else token]))
 
     tokenizer: Any = Bytes()
@@ -196,3 +196,51 @@ def test_a_reply_keeps_the_space_before_its_first_word(tokenizer: Tokenizer) -> 
     assert forced(tokenizer, word * 2)[0] == spelt * 2
     text, request = forced(tokenizer, word * 2, stop=spelt)
     assert (text, request.finish_reason, request.generated) == ("", "stop", word)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_stopped_a_reply_is_shown_where_that_is_asked_for(shown: bool) -> None:
+    """A stop string, a token of the client's and one of the model's alike; the tokens then spell the text."""
+    said = [ord(c) for c in "to be"]
+    for settings, end in (({"stop": "be"}, "be"), ({"stop_token_ids": (ord("e"),)}, "e"), ({}, "\0")):
+        request = sequence("a", include_stop_str_in_output=shown, **settings)
+        pieces = [request.advance(wanting(token)) for token in (*said, STOP) if request.finish_reason is None]
+        text, tokens = "".join(p.text for p in pieces), [t for p in pieces for t in p.token_ids]
+        before = {"be": "to ", "e": "to b", "\0": "to be"}[end]
+        assert text == before + (end if shown else "") and request.finish_reason == "stop"
+        assert tokens == request.generated and (not shown or "".join(map(chr, tokens)) == text)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_special_tokens_are_shown_where_that_is_asked_for(skips: bool) -> None:
+    class Special(FakeTokenizer):
+        def stream(self, skip_special_tokens: bool = True) -> TextStream:
+            return TextStream(lambda token: bytes([token]), {1} if skip_special_tokens else ())
+
+    tokenizer: Any = Special()
+    request = Sequence([97], SamplingParams(skip_special_tokens=skips), tokenizer, frozenset({STOP}), 100)
+    assert "".join(request.advance(wanting(token)).text for token in (98, 1, 99)) == ("bc" if skips else "b\x01c")
+
+
+def test_the_token_that_ends_a_reply_has_a_log_probability_and_is_no_part_of_it() -> None:
+    request = sequence("a", logprobs=1)
+    piece = request.advance(wanting(STOP))
+    assert piece.end_logprob is not None and piece.end_logprob.token_id == STOP and piece.logprobs == ()
+
+
+@pytest.mark.parametrize(("sampling", "same"), [({"top_k": 0}, {}), ({"top_k": -1}, {}), ({"top_p": 0}, {"top_k": 1})])
+def test_values_that_other_servers_have_for_off(sampling: dict[str, Any], same: dict[str, Any]) -> None:
+    """A nucleus of nothing has the likeliest token all the same."""
+    noise = np.random.default_rng(0).standard_normal((40, VOCABULARY)).astype(np.float32)
+    drawn = []
+    for settings in (sampling, same):
+        request = sequence("a", temperature=1.5, seed=3, ignore_eos=True, **settings)
+        drawn.append([request.advance(row).token_ids for row in noise])
+    assert drawn[0] == drawn[1]
+
+
+def test_no_limit_is_as_much_as_fits() -> None:
+    request = sequence("abc", limit=9, max_tokens=-1)
+    while request.finish_reason is None:
+        request.advance(wanting(97))
+    assert (request.length, request.longest, request.finish_reason) == (9, 9, "length")

@@ -10,8 +10,12 @@ import pytest
 
 from tests.cli.fake_model import CONTEXT, VOCABULARY, fake_llm
 from tests.models.kinds import byte_level
+from tests.openai.fakes import TEMPLATE, make_llm
+from tinyllm.batch.run import prepare
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM, Completion
+from tinyllm.openai.requests import parse_body, prepare_chat
+from tinyllm.openai.schema import ChatRequest
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import read_settings
 
@@ -134,3 +138,50 @@ def test_settings_give_the_number_of_tokens() -> None:
 
 def test_a_type_checker_sees_one_completion_or_a_list() -> None:
     assert [get_type_hints(o)["return"] for o in get_overloads(LLM.generate)] == [Completion, list[Completion]]
+
+
+@pytest.mark.parametrize("content", ["said", None, [{"type": "text", "text": "in"}, {"type": "text", "text": "parts"}]])
+def test_messages_of_the_openai_package_give_one_prompt_at_every_door(content: Any) -> None:
+    """In Python, over HTTP and in a file of requests."""
+    chat = pytest.importorskip("openai.types.chat")
+    call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    calls = {"tool_calls": None if content else [call]}
+    typed = chat.ChatCompletionMessage.model_validate({"role": "assistant", "content": None} | calls)
+    said = typed.model_dump() | {"content": content}
+    messages = [
+        USER | {"name": None},
+        said,
+        *([] if content else [{"role": "tool", "tool_call_id": "c", "content": "1"}]),
+    ]
+    llm = make_llm(template="{% if tools %}{% endif %}" + TEMPLATE)
+    body = {"model": "fake", "messages": messages}
+    over_http = prepare_chat(llm, parse_body(ChatRequest, body))
+    in_a_file = prepare(llm, "fake", "/v1/chat/completions", body)
+    prompts = [llm.encode(messages), *(prepared.sequences[0].prompt for prepared in (over_http, in_a_file))]
+    assert prompts[0] == prompts[1] == prompts[2] and "None" not in "".join(map(chr, prompts[0]))
+
+
+def test_a_reply_tells_of_its_prompt() -> None:
+    found = fake_llm().generate("hi", raw=True, prompt_logprobs=1, max_tokens=0)
+    assert (found.text, found.token_ids, found.finish_reason, found.logprobs) == ("", [], "length", None)
+    assert found.prompt_logprobs is not None and [e and e.token_id for e in found.prompt_logprobs] == [None, ord("i")]
+    assert fake_llm().generate("hi", raw=True, max_tokens=1).prompt_logprobs is None
+
+
+def test_options_of_the_chat_template() -> None:
+    """In a single prompt, a batch, a stream and a chat; they are refused where no template writes the prompt."""
+    llm = make_llm(template=TEMPLATE + "{{ mood }}")
+    options: dict[str, Any] = {"chat_template_kwargs": {"mood": "glad"}, "max_tokens": 1}
+    wanted = llm.encode("<user>hi;<assistant>glad", raw=True)
+    assert llm.generate("hi", **options).prompt_token_ids == wanted
+    assert [reply.prompt_token_ids for reply in llm.generate(["hi", [USER]], **options)] == [wanted, wanted]
+    chat = llm.chat()
+    assert [p.token_ids for p in llm.stream("hi", **options)] == [p.token_ids for p in chat.stream("hi", **options)]
+    assert chat.prompt_tokens == len(wanted)
+    said = [USER, {"role": "assistant", "content": "Well, "}]
+    assert llm.generate(said, continue_final_message=True, max_tokens=1).prompt_token_ids[-6:] == llm.encode(
+        "Well, ", True
+    )
+    for prompt, raw in (("hi", True), ([104], False), ([104], True)):
+        with pytest.raises(InvalidInputError, match="chat_template_kwargs: expected a prompt that the chat template"):
+            llm.generate(prompt, raw=raw, **options)

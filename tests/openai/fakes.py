@@ -45,8 +45,8 @@ class Tokenizer(FakeTokenizer):
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(map(chr, ids))
 
-    def stream(self) -> TextStream:
-        return TextStream(self.token_bytes, {STOP})
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
+        return TextStream(self.token_bytes, {STOP} if skip_special_tokens else ())
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,3 +86,64 @@ def test_a_model_that_is_not_here() -> None:
     with pytest.raises(ApiError, match="model: expected 'fake', got 'gpt'") as caught:
         check_model("gpt", "fake")
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("rows", [100, 128, 200])
+@pytest.mark.parametrize("door", ["logit_bias", "stop_token_ids", "prompt", "prompts"])
+def test_token_ids_are_held_to_the_rows_of_the_matrix(rows: int, door: str) -> None:
+    """Whether the tokenizer has more (those are refused, by name) or fewer: rows without a token are the model's."""
+    llm = make_llm()
+    llm.config = replace(llm.config, vocab_size=rows)
+    for token in (99, 100, 127, 128, 199, 200):
+        field, value = {
+            "logit_bias": ("logit_bias", {str(token): 1}),
+            "stop_token_ids": ("stop_token_ids", [token]),
+            "prompt": ("prompt", [97, token]),
+            "prompts": ("prompt", [[97], [token]]),
+        }[door]
+        request = parse_body(CompletionRequest, TEXT | {"prompt": [97]} | {field: value})
+        if token < rows:
+            assert prepare_completion(llm, request).sequences
+            continue
+        with pytest.raises(Exception, match=f"from 0 to {rows - 1}, got {token}") as caught:
+            prepare_completion(llm, request)
+        error = api_error(caught.value, "req_1")
+        assert error.status == 400 and str(error.param).startswith(field)
+
+
+def test_the_final_message_goes_on() -> None:
+    body = CHAT | {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Well, "}]}
+    request = parse_body(ChatRequest, body | {"continue_final_message": True})
+    assert text(prepare_chat(make_llm(), request).sequences[0].prompt) == "<user>hello;<assistant>Well, "
+    request = parse_body(ChatRequest, body | {"add_generation_prompt": False})
+    assert text(prepare_chat(make_llm(), request).sequences[0].prompt) == "<user>hello;<assistant>Well, ;"
+
+
+def test_keys_of_messages_that_only_some_templates_know() -> None:
+    """They reach these, and are no matter to others."""
+    user = {"role": "user", "content": [{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}]}
+    said = {"role": "assistant", "content": None, "reasoning": "hm", "annotations": [{}], "tool_calls": []}
+    body = CHAT | {"messages": [user | {"name": "Bo", "mood": 3}, said]}
+    request = parse_body(ChatRequest, body)
+    assert text(prepare_chat(make_llm(), request).sequences[0].prompt) == "<user>hello;<assistant>;<assistant>"
+    llm = make_llm(template="{% for m in messages %}{{ m.name }}{{ m.mood }}{{ m.reasoning_content }};{% endfor %}")
+    assert text(prepare_chat(llm, request).sequences[0].prompt) == "Bo3;hm;"
+
+
+def test_null_is_as_if_left_out() -> None:
+    """In every field and at every depth that a schema declares, and in fields of other servers."""
+    full = CHAT | {"tools": [{"type": "function", "function": {"name": "a"}}], "stream": True, "stream_options": {}}
+    wanted = parse_body(ChatRequest, full)
+    nulls = dict.fromkeys(set(ChatRequest.model_fields) - full.keys()) | {"unheard_of": None}
+    user = full["messages"][0] | {"name": None, "tool_calls": None}
+    tool = {"type": "function", "function": {"name": "a", "parameters": None, "strict": None, "other": None}}
+    deep = {"messages": [user], "tools": [tool], "stream_options": {"include_usage": None}}
+    assert parse_body(ChatRequest, full | nulls | deep) == wanted
+    with pytest.raises(ApiError, match="messages: expected a value, got none"):
+        parse_body(ChatRequest, full | {"messages": None})
+
+
+def test_no_limit_is_the_context() -> None:
+    for field in ("max_tokens", "max_completion_tokens"):
+        (sequence,) = prepare_chat(make_llm(), parse_body(ChatRequest, CHAT | {field: -1})).sequences
+        assert sequence.longest == sequence.limit == make_llm().context

@@ -142,23 +142,39 @@ def test_parts_and_roles_of_messages(http: httpx.Client) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown field": ({"temprature": 1}, "temprature: not supported. Did you mean 'temperature'?"),
     "audio": ({"audio": {"voice": "x"}}, "audio: not supported"),
-    "store": ({"store": True}, "store: not supported"),
+    "length_penalty": ({"length_penalty": 1.5}, "length_penalty: not supported"),
     "functions": ({"functions": []}, "functions: not supported"),
-    "reasoning_effort": ({"reasoning_effort": "low"}, "reasoning_effort: not supported"),
+    "reasoning_effort": (
+        {"reasoning_effort": "low"},
+        "reasoning_effort: this model's chat template has no such variable",
+    ),
     "image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "messages.0.content.0.type",
     ),
-    "field of a message": (
-        {"messages": [{"role": "user", "content": "a", "name": "bob"}]},
-        "messages.0.name: not supported",
+    "call of the old form": (
+        {"messages": [{"role": "assistant", "content": "a", "function_call": {"name": "b"}}]},
+        "messages.0.function_call: not supported",
     ),
+    "audio of a message": (
+        {"messages": [{"role": "assistant", "content": "a", "audio": {"id": "b"}}]},
+        "messages.0.audio: not supported",
+    ),
+    "variable of no template": (
+        {"chat_template_kwargs": {"enable_thinkin": True}},
+        "chat_template_kwargs.enable_thinkin: this model's",
+    ),
+    "two ends of a prompt": (
+        {"continue_final_message": True, "add_generation_prompt": True},
+        "add_generation_prompt: expected false beside continue_final_message: true, got true",
+    ),
+    "prompt_logprobs of a stream": ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs: not supported together"),
     "role": ({"messages": [{"role": "usr", "content": "a"}]}, "messages.0.role: expected one of 'system'"),
     "no role": ({"messages": [{"content": "a"}]}, "messages.0.role: expected"),
     "no messages": ({"messages": []}, "messages: expected"),
     "text for a number": ({"temperature": "1"}, "temperature: expected a valid number, got '1'"),
     "bool for a number": ({"n": True}, "n: expected a valid integer, got True"),
-    "range": ({"top_p": 2}, "top_p: expected None or a number above 0 and at most 1, got 2.0"),
+    "range": ({"top_p": 2}, "top_p: expected None or a number from 0 to 1, got 2.0"),
     "bias": ({"logit_bias": {"500": 1}}, "logit_bias: expected token ids from 0 to 127, got 500"),
     "bias of no id": ({"logit_bias": {"x": 1}}, "logit_bias"),
     "n": ({"n": 129}, "n: expected less than or equal to 128, got 129"),
@@ -213,7 +229,6 @@ def test_what_is_refused_is_named(http: httpx.Client, name: str) -> None:
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", ""]}, "prompt.1"),
         ({"prompt": [500]}, "prompt"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"messages": []}, "messages: not supported"),
         ({"prompt": [[97], "b"]}, "prompt"),
     ],
@@ -225,9 +240,10 @@ def test_what_completions_refuse(http: httpx.Client, extra: dict[str, Any], mess
 
 def test_values_that_ask_for_nothing_are_taken(http: httpx.Client) -> None:
     idle = {
-        "store": False,
-        "service_tier": "auto",
-        "metadata": None,
+        "store": True,
+        "service_tier": "flex",
+        "metadata": {"run": "7"},
+        "prompt_cache_key": "k",
         "modalities": ["text"],
         "audio": None,
         "tools": None,
@@ -236,8 +252,18 @@ def test_values_that_ask_for_nothing_are_taken(http: httpx.Client) -> None:
         "user": "me",
         "response_format": {"type": "text"},
         "parallel_tool_calls": None,
+        "verbosity": None,
+        "a_field_of_another_server": None,
+        "length_penalty": 1,
+        "skip_special_tokens": True,
+        "include_stop_str_in_output": False,
+        "top_logprobs": 0,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "reasoning_effort": "none",
+        "top_k": -1,
     }
-    assert http.post("/v1/chat/completions", json=CHAT | idle).status_code == 200
+    plain, told = (http.post("/v1/chat/completions", json=body).json() for body in (CHAT, CHAT | idle))
+    assert told["choices"] == plain["choices"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
@@ -322,7 +348,12 @@ def test_tokens_and_back(http: httpx.Client) -> None:
     found = http.post("/tokenize", json={"prompt": "abc", "model": "fake"}).json()
     assert found == {"tokens": [97, 98, 99], "count": 3, "max_model_len": CONTEXT}
     assert http.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": "abc"}
-    for body in ({}, {"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, {"prompt": "a", "tools": [TOOL]}):
+    for body in (
+        {},
+        {"prompt": "a", "messages": [{"role": "user", "content": "b"}]},
+        {"prompt": "a", "tools": [TOOL]},
+        {"prompt": "a", "continue_final_message": True},
+    ):
         assert http.post("/tokenize", json=body).status_code == 400
     assert http.post("/detokenize", json={"tokens": [128]}).status_code == 400
     assert http.post("/tokenize", json={"prompt": "a", "model": "x"}).status_code == 404

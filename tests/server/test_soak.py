@@ -60,7 +60,8 @@ def bodies(random_: random.Random) -> dict[str, tuple[str, dict[str, Any]]]:
         "schema": ("chat/completions", asked | {"max_tokens": 30, "response_format": schema}),
         "shared prefix": ("completions", {"prompt": STORY + str(random_.random()), "max_tokens": 4}),
         "long and new": ("completions", {"prompt": str(random_.random()) + STORY, "max_tokens": 4}),
-        "refused": ("completions", {"prompt": "a", "max_tokens": 0}),
+        "scored": ("completions", {"prompt": STORY, "max_tokens": 1, "echo": True, "logprobs": 1}),
+        "refused": ("completions", {"prompt": "a", "max_tokens": -2}),
     }
 
 

@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,7 @@ class BatchRun:
         thread: runs the engine of `llm`.
         name: the one under which requests ask for the model.
         window: sequences that are in the engine at a time, running and waiting.
+        template: fields about the chat template, for conversations that do not have them.
     """
 
     def __init__(
@@ -130,9 +131,10 @@ class BatchRun:
         llm: LLM,
         name: str,
         window: int,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         self._file, self._left, self._results, self._thread = file, left, results, thread
-        self._llm, self._name, self._window = llm, name, window
+        self._llm, self._name, self._window, self._template = llm, name, window, template or {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         # by the engine's id of a group: its request, and which choice of the request the group's first one is
         self._running: dict[str, tuple[_RunningRequest, int]] = {}
@@ -174,7 +176,10 @@ class BatchRun:
             self._write(line, request_id, None, error)
             return
         try:
-            prepared = prepare(self._llm, self._name, line.url, self._file.body(line))
+            body = self._file.body(line)
+            if URLS[line.url] is ChatRequest:
+                body = {**self._template, **body}
+            prepared = prepare(self._llm, self._name, line.url, body)
             reply = make_reply(prepared, self._name, f"tinyllm-{__version__}", self._llm.tokenizer)
         except Exception as error:  # noqa: BLE001  whatever a request makes go wrong is its own result
             self._fail(line, request_id, error)

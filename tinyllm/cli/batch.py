@@ -25,6 +25,8 @@ def batch(
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
+    chat_template_kwargs: options.TemplateKwargs = None,
+    reasoning_effort: options.ReasoningEffort = None,
     max_running: Annotated[int | None, options.setting("batch.max_running", metavar="N")] = None,
     max_step_tokens: Annotated[int | None, options.setting("batch.max_step_tokens", metavar="N")] = None,
     cache_tokens: Annotated[int | None, options.setting("batch.cache_tokens", metavar="N")] = None,
@@ -35,7 +37,8 @@ def batch(
 ) -> None:
     """Answer a file of requests, many at a time.
 
-    Each asks for the model by its name: that of --model, of a path its last part.
+    Each asks for the model by its name: that of --model, of a path its last part. What the options say of the chat
+    template holds for conversations that do not say it themselves.
     A run that was stopped, by whatever, goes on where it was when the same command is given again. Exits with 1 where a
     request failed. Sizes that are not given come from their variables, or the table `batch` of tinyllm.toml.
     --max-running is TINYLLM_BATCH_MAX_RUNNING, and `max_running` there; `tinyllm config` lists all.
@@ -47,9 +50,11 @@ def batch(
     from tinyllm.batch.result_file import ResultFile, same_file
     from tinyllm.batch.run import URLS, lines_left
     from tinyllm.cli.batch_run import answer_all, report
+    from tinyllm.cli.session import template_options
     from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings
 
+    template = template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
     sizes = options.resolved("batch", read_settings(), context.params)
     paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
     for (other, twin), (name, path) in combinations(paths.items(), 2):
@@ -64,6 +69,7 @@ def batch(
             left,
             results,
             (model, backend, dtype, fast, kv_cache_dtype),
+            template,
             sizes.max_running,
             sizes.max_step_tokens,
             sizes.cache_tokens,

@@ -16,6 +16,7 @@ from tinyllm.cli.output import note, print_json
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
 from tinyllm.llm import LLM
+from tinyllm.models.text.chat_prompt import TemplateOptions
 
 
 def answer_all(
@@ -23,6 +24,7 @@ def answer_all(
     left: list[Line],
     results: list[ResultFile],
     model: tuple[str | None, str | None, str | None, bool | None, str | None],
+    template: TemplateOptions,
     max_running: int,
     max_step_tokens: int,
     cache_tokens: int,
@@ -32,6 +34,7 @@ def answer_all(
     Args:
         results: the file where replies go, and as the last the one where all else goes; both may be one.
         model: its name and how it is loaded, as `load_model` takes it.
+        template: what holds for conversations that do not say otherwise.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
     counts = Counts.before(file, left, results)
@@ -54,7 +57,7 @@ def answer_all(
     name = options.served_name(session.model_name(model[0]))
     if line := session.describe_defaults(loaded[0]):
         note(f"where a request does not say it: {line}")
-    run = BatchRun(file, left, results, thread, loaded[0], name, window=2 * max_running)
+    run = BatchRun(file, left, results, thread, loaded[0], name, 2 * max_running, template.given)
     try:
         with _bar(len(file.lines)) as on_progress:
             return run.run(on_progress)

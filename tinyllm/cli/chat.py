@@ -37,6 +37,8 @@ def chat(
     seed: options.Seed = None,
     stop: options.Stop = None,
     system: options.System = None,
+    chat_template_kwargs: options.TemplateKwargs = None,
+    reasoning_effort: options.ReasoningEffort = None,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
@@ -57,12 +59,13 @@ def chat(
             "stop": stop,
         }
     )
+    template = session.template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
     llm = session.load_model(model, backend, dtype, fast, kv_cache_dtype)
     ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
         note(f"{llm.checkpoint.path.name} on {ran_on}. /help shows the commands.")
-    converse(llm.chat(system), sampling, ran_on, terminal)
+    converse(llm.chat(system), sampling | template.given, ran_on, terminal)
 
 
 def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal: bool) -> None:

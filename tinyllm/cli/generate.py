@@ -23,6 +23,19 @@ def generate(
     stop: options.Stop = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     system: options.System = None,
+    chat_template_kwargs: options.TemplateKwargs = None,
+    reasoning_effort: options.ReasoningEffort = None,
+    add_generation_prompt: Annotated[
+        bool | None,
+        typer.Option(
+            "--add-generation-prompt/--no-add-generation-prompt",
+            show_default="yes",
+            help="Let the prompt end with the beginning of the model's turn.",
+        ),
+    ] = None,
+    continue_final_message: Annotated[
+        bool, typer.Option("--continue-final-message", help="Go on with the text of the prompt, within its message.")
+    ] = False,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     dtype: options.Dtype = None,
@@ -40,7 +53,15 @@ def generate(
     """
     from tinyllm.cli.meter import Meter
     from tinyllm.cli.output import note, print_json, say
-    from tinyllm.cli.session import checked, describe, describe_defaults, load_model, model_name, read_prompt
+    from tinyllm.cli.session import (
+        checked,
+        describe,
+        describe_defaults,
+        load_model,
+        model_name,
+        read_prompt,
+        template_options,
+    )
     from tinyllm.errors import InvalidInputError
 
     if raw and system is not None:
@@ -57,6 +78,12 @@ def generate(
             "stop": stop,
         }
     )
+    template = template_options(
+        chat_template_kwargs,
+        reasoning_effort=reasoning_effort,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+    )
     text = read_prompt(prompt)
     llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
     if verbose:
@@ -66,7 +93,7 @@ def generate(
     request: Any = (
         text if system is None else [{"role": "system", "content": system}, {"role": "user", "content": text}]
     )
-    ids = llm.encode(request, raw)
+    ids = llm.encode(request, raw, template)
     meter = Meter(len(ids))
     reply = []
     for piece in meter.watch(llm.stream(ids, **sampling)):

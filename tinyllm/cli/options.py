@@ -122,7 +122,10 @@ KnownModelName = Annotated[
 ]
 OpName = Annotated[str, typer.Argument(metavar="OP", autocompletion=_ops, help="The op, such as sdpa.")]
 MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", "-n", metavar="N", show_default="256", help="Most tokens of the reply.")
+    int | None,
+    typer.Option(
+        "--max-tokens", "-n", metavar="N", show_default="256", help="Most tokens of the reply; -1: as many as fit."
+    ),
 ]
 Temperature = Annotated[
     float | None,
@@ -167,6 +170,22 @@ Penalty = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Makes sampling repeatable.")]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End the reply before this text; may be repeated.")
+]
+TemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="Variables of the chat template: '{\"enable_thinking\": false}'.",
+    ),
+]
+ReasoningEffort = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning-effort",
+        metavar="EFFORT",
+        help="How much to think, where the chat template knows it.",
+    ),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")]
 Fast = Annotated[

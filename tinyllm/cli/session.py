@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -12,6 +13,7 @@ from tinyllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from tinyllm.llm import LLM
+    from tinyllm.models.text.chat_prompt import TemplateOptions
 
 
 def decode(data: bytes, where: str) -> str:
@@ -42,6 +44,24 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
     chosen = {name: value for name, value in settings.items() if value is not None}
     SamplingParams(**chosen)
     return chosen
+
+
+def template_options(kwargs: str | None, **options: Any) -> TemplateOptions:
+    """What is said of the chat template.
+
+    Args:
+        kwargs: its variables, as a JSON object.
+        options: other fields of `TemplateOptions`.
+
+    Raises `InvalidInputError` for what is no JSON object, and for options that exclude one another.
+    """
+    from tinyllm.models.text.chat_prompt import split_options
+
+    try:
+        variables = None if kwargs is None else json.loads(kwargs)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"chat_template_kwargs: expected a JSON object, got {kwargs!r:.80}") from error
+    return split_options({"chat_template_kwargs": variables, **options})[0]
 
 
 def load_model(

@@ -187,9 +187,9 @@ class Engine:
         self.scheduler.done(parts)
         row = 0
         for part in parts:
-            row += part.rows
+            rows, row = logits[row : row + part.rows], row + part.rows
             if part.rows and part.entry in self._owners:
-                events += self._advance(part.entry, logits[row - 1])
+                events += self._advance(part.entry, rows)
         self.stats.steps += 1
         self.stats.gathered_bytes += self.runner.gathered_bytes(batch)
         self.stats.model_seconds += after - before
@@ -198,10 +198,13 @@ class Engine:
         return events
 
     def _advance(self, entry: Entry, logits: Logits) -> list[Event]:
-        """Let a sequence choose its next token from logits `[V]`."""
+        """Let a sequence read logits `[R, V]`, and choose its next token once all of its tokens are computed."""
         request, index = self._owners[entry]
         try:
-            piece = entry.sequence.advance(logits)
+            entry.sequence.read_prompt(logits)
+            if entry.sequence.pending:
+                return []
+            piece = entry.sequence.advance(logits[-1])
         except Exception as error:  # noqa: BLE001  the library of grammars may raise anything, too
             return self._fail(request, error)
         self.stats.generated_tokens += len(piece.token_ids)

@@ -40,7 +40,7 @@ class Part:
     """A sequence's share of a step.
 
     tokens: its next ones. rows: how many of these, from the last, have their logits wanted: 0 for a chunk of a prompt
-    that goes on, 1 where a token is to be chosen, more where drafts are to be verified.
+    that goes on, 1 where a token is to be chosen, more where the log probabilities of the prompt are to be told.
     """
 
     entry: Entry
@@ -58,6 +58,8 @@ class Scheduler:
         aging: seconds of waiting that count as much as one step of priority, so that nobody waits for ever.
         one_at_a_time: a step holds one sequence, and prompts are cut at multiples of `max_step_tokens`, wherever they
             begin.
+        max_prompt_rows: tokens of prompts whose logits are wanted in one step, which bounds their memory; one at a time
+            `max_step_tokens` does.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class Scheduler:
         aging: float = 10.0,
         one_at_a_time: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        max_prompt_rows: int = 128,
     ) -> None:
-        self.pool = pool
+        self.pool, self.max_prompt_rows = pool, max_prompt_rows
         self.max_step_tokens, self.max_running, self.aging, self.clock = max_step_tokens, max_running, aging, clock
         self.one_at_a_time = one_at_a_time
         self._turns: dict[Entry, int] = {}
@@ -103,24 +106,26 @@ class Scheduler:
             return self._next_turn()
         parts: list[Part] = []
         decoding = sum(e.sequence.pending == 1 for e in self.running)
-        room = max(1, self.max_step_tokens - decoding)
+        room, rows = max(1, self.max_step_tokens - decoding), self.max_prompt_rows
         for entry in sorted(self.running, key=self._rank):
             if entry not in self.running:  # preempted for one before it
                 continue
             decodes = entry.sequence.pending == 1
-            count = 1 if decodes else min(entry.sequence.pending, room)
+            count = 1 if decodes else _count(entry.sequence, room, rows)
             if count > 0 and self._grow(entry, count):
                 parts.append(_part(entry, count))
                 room -= 0 if decodes else count
+                rows -= 0 if decodes else parts[-1].rows
         for entry in sorted(self.waiting, key=self._rank):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
-            if self._is_being_read(entry):
+            if self._is_being_read(entry) or not _count(entry.sequence, room, rows):
                 continue
             if not self._admit(entry):
                 break
-            parts.append(_part(entry, min(entry.sequence.pending, room)))
+            parts.append(_part(entry, _count(entry.sequence, room, rows)))
             room -= len(parts[-1].tokens)
+            rows -= parts[-1].rows
         return parts
 
     def done(self, parts: list[Part]) -> None:
@@ -154,7 +159,7 @@ class Scheduler:
             self._preempt(other)
         if entry in self.waiting and not self._admit(entry):
             return []
-        count = min(entry.sequence.pending, self.max_step_tokens)
+        count = _count(entry.sequence, self.max_step_tokens, self.max_prompt_rows)
         self._grow(entry, count)
         return [_part(entry, count)]
 
@@ -193,10 +198,14 @@ class Scheduler:
             entry.prefix_keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt, entry.prefix_keys)
         return entry.prefix_keys
 
+    def _usable_keys(self, entry: Entry) -> list[Key]:
+        """Those of the pages on which a sequence may begin: what is wanted of their tokens, if anything, is known."""
+        return self._prefix_keys(entry)[: self._shared(entry.sequence.first_row)]
+
     def _is_being_read(self, entry: Entry) -> bool:
         """Whether a sequence that runs is reading the next page that this one needs, so that it is better to wait for
         that page than to read it twice."""
-        keys = self._prefix_keys(entry)
+        keys = self._usable_keys(entry)
         known = self.pool.known(keys)
         next_key = keys[known : known + 1]
         readers = (e for e in self.running if e.sequence.prompt_left)
@@ -206,8 +215,8 @@ class Scheduler:
         """How many tokens of a sequence it would not have to compute if it began now."""
         pool, sequence = self.pool, entry.sequence
         if pool.largest is None or self.one_at_a_time:
-            return self._shared(pool.known(self._prefix_keys(entry)) * pool.page_size) * pool.page_size
-        return pool.resumable(sequence.tokens(0, sequence.length - 1))[1]
+            return self._shared(pool.known(self._usable_keys(entry)) * pool.page_size) * pool.page_size
+        return pool.resumable(sequence.tokens(0, sequence.first_row))[1]
 
     def _admit(self, entry: Entry) -> bool:
         """Start a waiting sequence on the pages that hold a prefix of it and on new ones, or leave it waiting.
@@ -223,7 +232,7 @@ class Scheduler:
         computed anew as a prompt, with other bits: there n is the most that the sequence can come to.
         """
         sequence, pool = entry.sequence, self.pool
-        keys = self._prefix_keys(entry)
+        keys = self._usable_keys(entry)
         pages = pool.match(keys)
         if self.one_at_a_time:  # what is computed must begin at the border of a chunk
             whole = self._shared(len(pages) * pool.page_size)
@@ -231,7 +240,7 @@ class Scheduler:
             pages = pages[:whole]
         cached, keys = len(pages) * pool.page_size, keys[: len(pages)]
         if pool.largest is not None and not self.one_at_a_time:
-            pages, cached = pool.resume(sequence.tokens(0, sequence.length - 1))
+            pages, cached = pool.resume(sequence.tokens(0, sequence.first_row))
         needed = pool.pages_for(sequence.longest if self.one_at_a_time else sequence.length) - len(pages)
         growth = len(self.running) if pool.largest is None else 0
         if needed + growth > pool.available:
@@ -275,8 +284,16 @@ class Scheduler:
         sequence.pages, sequence.cached, entry.keys = [], 0, []
 
 
+def _count(sequence: Sequence, room: int, rows: int) -> int:
+    """How many pending tokens of a sequence fit into a step with room for so many, and for so many rows of logits."""
+    if sequence.first_row < sequence.length - 1:
+        room = min(room, sequence.first_row + rows - sequence.cached) if rows > 0 else 0
+    return min(sequence.pending, room)
+
+
 def _part(entry: Entry, count: int) -> Part:
-    """The next `count` tokens of a sequence. A token is chosen after its last one, and nowhere before."""
+    """The next `count` tokens of a sequence."""
     sequence = entry.sequence
-    tokens = sequence.tokens(sequence.cached, sequence.cached + count)
-    return Part(entry, tokens, 1 if count == sequence.pending else 0)
+    end = sequence.cached + count
+    rows = max(0, end - max(sequence.cached, sequence.first_row))
+    return Part(entry, sequence.tokens(sequence.cached, end), rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,12 +20,20 @@ from tinyllm.models.text.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class Piece:
     """A bit of a reply as it is streamed. `text` may be empty while bytes of a character or of a stop string are
-    pending."""
+    pending.
+
+    Args:
+        logprobs: of `token_ids`, where they are asked for.
+        prompt_logprobs: of the tokens of the prompt, beside the first piece; the first token has none.
+        end_logprob: of the token that ended the reply, and is no part of it.
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    end_logprob: TokenLogprob | None = None
 
 
 @dataclass
@@ -37,8 +45,6 @@ class Sequence:
         limit: most tokens that fit, prompt included (the context).
         stop_token_ids: those of the model; the settings may add some.
         grammar: where the settings name one, its state (`Grammars.start`), for this sequence alone.
-
-    Raises `InvalidInputError` where the settings name a token that is not of the vocabulary.
     """
 
     prompt: list[int]
@@ -54,7 +60,6 @@ class Sequence:
 
     def __post_init__(self) -> None:
         params = self.params
-        params.check_vocabulary(self.tokenizer.vocab_size)
         if (params.grammar is None) != (self.grammar is None):
             raise invalid(
                 "sequence",
@@ -63,11 +68,12 @@ class Sequence:
                 repr(self.grammar),
             )
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
-        self._text = self.tokenizer.stream()
-        self._stops = StopStrings(params.stop)
+        self._text = self.tokenizer.stream(params.skip_special_tokens)
+        self._stops = StopStrings(params.stop, params.include_stop_str_in_output)
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.stop_token_ids)
         self._counts: TokenCounts | None = None
         self._counted = 0
+        self._prompt_logprobs: list[TokenLogprob | None] = [] if params.prompt_logprobs is None else [None]
         self._plain = not (params.counts_tokens or params.logit_bias or params.grammar)
 
     @property
@@ -90,6 +96,22 @@ class Sequence:
         """Tokens whose keys are not in the cache yet: what is left of the prompt, then the token that came last."""
         return len(self.prompt) + len(self.generated) - self.cached
 
+    @property
+    def first_row(self) -> int:
+        """The first token whose logits are wanted; where the cache has the keys of those before it, they need not be
+        computed. It is the last of all, unless the log probabilities of the prompt are not all known yet."""
+        known = len(self._prompt_logprobs)
+        return known - 1 if 0 < known < len(self.prompt) else self.length - 1
+
+    def read_prompt(self, logits: Logits) -> None:
+        """Take the log probabilities of the prompt from logits `[R, V]`, those of the R tokens that were computed last.
+        Raises as `advance` does."""
+        for place, row in enumerate(logits, self.cached - len(logits)):
+            if place == self.first_row and place < len(self.prompt) - 1:
+                self._likeliest(row, place + 1)
+                alternatives = self.params.prompt_logprobs or 0
+                self._prompt_logprobs.append(log_probability(row, self.prompt[place + 1], alternatives))
+
     def tokens(self, start: int, end: int) -> list[int]:
         """Tokens `start` to `end - 1`, counted through prompt and reply."""
         prompt = len(self.prompt)
@@ -103,10 +125,15 @@ class Sequence:
         Raises `TinyllmError` where the largest logit is no finite number, `InvalidInputError` where no token may come
         next.
         """
-        best = int(logits.argmax())
-        if not np.isfinite(logits[best]):  # the largest is NaN where any is; a token of -inf is merely never taken
-            why = "a weight is broken, or values left the range of the dtype"
-            raise TinyllmError(f"generate: position {self.length}: expected finite logits, got {logits[best]}; {why}")
+        told = () if self.generated else tuple(self._prompt_logprobs)
+        piece = self._next_piece(logits)
+        return replace(piece, prompt_logprobs=told) if told else piece
+
+    def _next_piece(self, logits: Logits) -> Piece:
+        best = self._likeliest(logits, self.length)
+        if not self.params.max_tokens:
+            self.finish_reason = "length"
+            return Piece("", finish_reason="length")
         early = len(self.generated) < self.params.min_tokens
         chosen_from = logits
         if early or not self._plain:
@@ -121,11 +148,17 @@ class Sequence:
                     f"generate: no token may come next {where}, as the settings forbid all that could"
                 )
         token = sample(chosen_from, self.params, self.seed, self.length, best)
-        if token in self._ends:
-            return self._end(token)
         alternatives = self.params.logprobs
         logprobs = () if alternatives is None else (log_probability(logits, token, alternatives),)
-        return self._take(token, logprobs)
+        return self._end(token, logprobs) if token in self._ends else self._take(token, logprobs)
+
+    def _likeliest(self, logits: Logits, position: int) -> int:
+        """The token with the largest logit. Raises `TinyllmError` where that is no finite number."""
+        best = int(logits.argmax())
+        if not np.isfinite(logits[best]):  # the largest is NaN where any is; a token of -inf is merely never taken
+            why = "a weight is broken, or values left the range of the dtype"
+            raise TinyllmError(f"generate: position {position}: expected finite logits, got {logits[best]}; {why}")
+        return best
 
     def _allowed(self, early: bool) -> Mask | None:
         """Which tokens the grammar allows; none at all where it can only end."""
@@ -171,10 +204,15 @@ class Sequence:
             text += self._rest()
         return Piece(text, (token,), logprobs, self.finish_reason)
 
-    def _end(self, token: int | None = None) -> Piece:
-        """End the reply before a token, or because none may come."""
+    def _end(self, token: int | None = None, logprobs: tuple[TokenLogprob, ...] = ()) -> Piece:
+        """End the reply: by a token, or because nothing may follow."""
         self.finish_reason = "stop"
-        return Piece(self._rest("" if token is None else self._text.unspoken(token)), finish_reason="stop")
+        unspoken = "" if token is None else self._text.unspoken(token)
+        if token is None or not self.params.include_stop_str_in_output:
+            return Piece(self._rest(unspoken), finish_reason="stop", end_logprob=logprobs[0] if logprobs else None)
+        self.generated.append(token)
+        text = self._stops.push(self._text.push(token))
+        return Piece(text + self._rest(unspoken), (token,), logprobs, "stop")
 
     def _rest(self, unspoken: str = "") -> str:
         """The text that is left at the end; unspoken: how the special token that ended the reply is written."""

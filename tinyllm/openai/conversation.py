@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from tinyllm.engine.grammar.calls import BEGIN, END
-from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
+from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.llm import LLM
-from tinyllm.models.text.chat_template import ChatTemplate
-from tinyllm.openai.schema import Assistant, Content, Message, Tool, ToolSpec
+from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
+from tinyllm.models.text.messages import REASONING, template_messages
+from tinyllm.openai.schema import Assistant, Message, Tool, ToolSpec
 
 _INTRODUCTION = """# Tools
 
@@ -29,7 +29,7 @@ For each function call, return a json object with function name and arguments wi
 
 
 def prompt_text(
-    llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool = True
+    llm: LLM, messages: Sequence[Message], tools: Sequence[ToolSpec], options: TemplateOptions | None = None
 ) -> str:
     """The prompt, as the model's chat template writes it. A template that knows no tools gets them as text of its
     system message.
@@ -44,19 +44,18 @@ def prompt_text(
     _check_calls(messages)
     # strict is for the sampler; models are trained on tools without it
     specs = [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in tools]
-    if _takes_tools(template):
-        rendered = [_with_calls(message, index) for index, message in enumerate(messages)]
-        text = template.render(rendered, add_generation_prompt=add_generation_prompt, tools=specs or None)
-    else:
-        plain = _as_texts(messages)
+    rendered = template_messages([_as_given(message) for message in messages])
+    knows_tools = template.uses("tools")
+    if not knows_tools:
+        rendered = _as_texts(rendered)
         if specs:
             lines = "\n".join(json.dumps(spec, ensure_ascii=False) for spec in specs)
             introduction = _INTRODUCTION.format(tools=lines, begin=BEGIN, end=END)
-            if plain[0]["role"] == "system":
-                plain[0]["content"] += f"\n\n{introduction}"
+            if rendered[0]["role"] == "system":
+                rendered[0]["content"] += f"\n\n{introduction}"
             else:
-                plain.insert(0, {"role": "system", "content": introduction})
-        text = template.render(plain, add_generation_prompt=add_generation_prompt)
+                rendered.insert(0, {"role": "system", "content": introduction})
+    text = chat_prompt(template, rendered, options or TemplateOptions(), (specs or None) if knows_tools else None)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -66,17 +65,13 @@ def prompt_text(
     return text
 
 
-def _takes_tools(template: ChatTemplate) -> bool:
-    """Whether a model's own template writes tools into the prompt."""
-    return any(re.search(r"\btools\b", source) for source in template.templates.values())
-
-
 def _check_calls(messages: Sequence[Message]) -> None:
-    """Every result of a tool has its call before it, and every message of the model a text or a call."""
+    """Every result of a tool has its call before it, and every message of the model a text, a call or a thought."""
     call_ids: set[str] = set()
     for index, message in enumerate(messages):
         if isinstance(message, Assistant):
-            if message.content is None and not message.tool_calls:
+            said = message.tool_calls or (message.model_extra or {}).keys() & {*REASONING}
+            if message.content is None and not said:
                 raise InvalidInputError(
                     f"messages.{index}.content: expected a text, as there are no tool_calls, got none"
                 )
@@ -88,65 +83,29 @@ def _check_calls(messages: Sequence[Message]) -> None:
             )
 
 
-def _with_calls(message: Message, index: int) -> dict[str, Any]:
-    """The message as templates that know tools take it: the arguments of a call are an object."""
-    rendered: dict[str, Any] = {"role": _role(message), "content": _text(message.content)}
-    if isinstance(message, Assistant) and message.tool_calls:
-        functions = _called_functions(message, index)
-        rendered["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": function}
-            for call, function in zip(message.tool_calls, functions, strict=True)
-        ]
-    if isinstance(message, Tool):
-        rendered["tool_call_id"] = message.tool_call_id
-    return rendered
+def _as_given(message: Message) -> dict[str, Any]:
+    """A message as its client wrote it, keys included that only some templates know."""
+    role = "system" if message.role == "developer" else message.role
+    return message.model_dump(exclude_none=True) | {"role": role}
 
 
-def _as_texts(messages: Sequence[Message]) -> list[dict[str, str]]:
+def _as_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages as templates without tools take them: calls and results are texts. Results that follow one another
     are one message, so that the roles take turns."""
-    texts: list[dict[str, str]] = []
+    texts: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
-        text = _text(message.content)
-        if isinstance(message, Assistant):
-            calls = [
-                f"{BEGIN}\n{json.dumps(function, ensure_ascii=False)}\n{END}"
-                for function in _called_functions(message, index)
-            ]
-            texts.append({"role": "assistant", "content": "\n".join([*([text] if text else []), *calls])})
-        elif isinstance(message, Tool):
+        text = message["content"]
+        if message["role"] == "tool":
             text = f"<tool_response>\n{text}\n</tool_response>"
-            if index and isinstance(messages[index - 1], Tool):
+            if index and messages[index - 1]["role"] == "tool":
                 texts[-1]["content"] += f"\n{text}"
             else:
                 texts.append({"role": "user", "content": text})
-        else:
-            texts.append({"role": _role(message), "content": text})
+            continue
+        calls = [
+            f"{BEGIN}\n{json.dumps(call['function'], ensure_ascii=False)}\n{END}"
+            for call in message.get("tool_calls", ())
+        ]
+        rest = {key: value for key, value in message.items() if key != "tool_calls"}
+        texts.append(rest | {"content": "\n".join([*([text] if text or not calls else []), *calls])})
     return texts
-
-
-def _role(message: Message) -> str:
-    return "system" if message.role == "developer" else message.role
-
-
-def _text(content: Content | None) -> str:
-    """The text of a message; each part of it stands on lines of its own."""
-    if isinstance(content, list):
-        return "\n".join(part.text for part in content)
-    return content or ""
-
-
-def _called_functions(message: Assistant, index: int) -> list[dict[str, Any]]:
-    """`{name, arguments}` of each call of a message, arguments as an object. index: where the message stands."""
-    functions = []
-    for number, call in enumerate(message.tool_calls or ()):
-        where, field = f"messages.{index}", f"tool_calls.{number}.function.arguments"
-        text = call.function.arguments
-        try:
-            arguments = json.loads(text or "{}")
-        except (ValueError, RecursionError) as error:
-            raise invalid(where, field, "JSON", f"{text!r:.80}") from error
-        if not isinstance(arguments, dict):
-            raise invalid(where, field, "a JSON object", f"{text!r:.80}")
-        functions.append({"name": call.function.name, "arguments": arguments})
-    return functions

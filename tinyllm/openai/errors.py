@@ -103,7 +103,7 @@ def validation_error(errors: list[ErrorDetails], body: Any, fields: Collection[s
         return ApiError(
             400, f"body: expected JSON, got an error at character {error['loc'][-1]}: {error['ctx']['error']}", "body"
         )
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "none_required"):
         hint = suggest(path, fields) if len(place) == 1 else ""
         return ApiError(
             400, f"{path}: not supported{f'.{hint}' if 'Did you mean' in hint else ''}", path, "unsupported_field"

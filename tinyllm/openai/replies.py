@@ -11,7 +11,7 @@ from tinyllm.engine.sequence import Piece
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.openai.requests import PreparedRequest
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
-from tinyllm.openai.token_logprobs import CompletionLogprobs, chat_logprob
+from tinyllm.openai.token_logprobs import Columns, CompletionLogprobs, chat_logprob, extend, prompt_logprobs
 from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
 
 
@@ -24,12 +24,15 @@ class Reply(ABC):
 
     id_prefix = body_object = chunk_object = ""
 
-    def __init__(self, prepared: PreparedRequest, model: str, fingerprint: str) -> None:
+    def __init__(self, prepared: PreparedRequest, model: str, fingerprint: str, tokenizer: Tokenizer) -> None:
         self.finished: set[int] = set()
         self.finish_reasons: dict[int, str] = {}
         self.prompt_tokens = sum(len(group[0].prompt) for group in prepared.groups)
         self.completion_tokens = 0
-        self._with_usage = prepared.with_usage
+        self._tokenizer, self._with_usage = tokenizer, prepared.with_usage
+        self._prompts = [sequence.prompt for sequence in prepared.sequences]
+        self._prompt_alternatives = prepared.request.prompt_logprobs
+        self._told_prompts: dict[int, list[dict[str, Any] | None]] = {}
         self._cached = dict.fromkeys((sum(map(len, prepared.groups[:n])) for n in range(len(prepared.groups))), 0)
         self._frame: dict[str, Any] = {
             "id": f"{self.id_prefix}-{uuid4().hex}",
@@ -56,6 +59,10 @@ class Reply(ABC):
         if index in self.finished:
             return []
         self.completion_tokens += len(piece.token_ids)
+        if self._prompt_alternatives is not None and piece.prompt_logprobs:
+            self._told_prompts[index] = prompt_logprobs(
+                self._tokenizer, self._prompts[index], piece.prompt_logprobs, self._prompt_alternatives
+            )
         if piece.finish_reason is not None:
             self.finished.add(index)
             self.finish_reasons[index] = piece.finish_reason
@@ -103,8 +110,7 @@ class ChatReply(Reply):
         fingerprint: str,
         tokenizer: Tokenizer,
     ) -> None:
-        super().__init__(prepared, model, fingerprint)
-        self._tokenizer = tokenizer
+        super().__init__(prepared, model, fingerprint, tokenizer)
         self._with_logprobs = bool(request.logprobs)
         most_calls = 1 if request.parallel_tool_calls is False else None
         choices = range(len(prepared.sequences))
@@ -141,6 +147,10 @@ class ChatReply(Reply):
             choices[0]["logprobs"] = {"content": logprobs, "refusal": None}
         choices[-1]["finish_reason"] = reason
         return choices
+
+    def body(self) -> dict[str, Any]:
+        told = self._told_prompts.get(0)  # all choices have one prompt
+        return super().body() | ({} if told is None else {"prompt_logprobs": told})
 
     def _deltas(self, index: int, piece: Piece) -> list[dict[str, Any]]:
         """What a piece adds to the message of a choice, which keeps it. Ends the choice where it has all its calls."""
@@ -198,42 +208,43 @@ class CompletionReply(Reply):
         fingerprint: str,
         tokenizer: Tokenizer,
     ) -> None:
-        super().__init__(prepared, model, fingerprint)
+        super().__init__(prepared, model, fingerprint, tokenizer)
         count = len(prepared.sequences)
         per_prompt = count // len(prepared.groups)
         self._unsent = [prepared.echoed[index // per_prompt] if prepared.echoed else "" for index in range(count)]
-        self._texts = list(self._unsent)
-        alternatives = request.logprobs
-        self._logprobs = (
-            None if alternatives is None else [CompletionLogprobs(tokenizer, alternatives) for _ in range(count)]
-        )
-        self._columns: list[dict[str, list[Any]]] = [
-            {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in range(count)
-        ]
+        self._texts, self._echoes = list(self._unsent), bool(prepared.echoed)
+        wanted, skips = request.logprobs, request.skip_special_tokens is not False
+        self._columns = None if wanted is None else [CompletionLogprobs(tokenizer, wanted, skips) for _ in range(count)]
 
     def _chunk_choices(self, index: int, piece: Piece) -> list[dict[str, Any]]:
-        columns = None
-        if self._logprobs is not None and piece.logprobs:
-            columns = self._logprobs[index].columns(piece.logprobs)
-            for name, values in columns.items():
-                self._columns[index][name] += values
+        echo, self._unsent[index] = self._unsent[index], ""
+        columns = None if self._columns is None else self._piece_columns(self._columns[index], index, piece, echo)
         self._texts[index] += piece.text
-        text, self._unsent[index] = self._unsent[index] + piece.text, ""
-        reason = self.finish_reasons.get(index)
-        if not (text or columns or reason):
+        text, reason = echo + piece.text, self.finish_reasons.get(index)
+        if not (text or (columns and columns["tokens"]) or reason):
             return []
         return [{"index": index, "text": text, "logprobs": columns, "finish_reason": reason}]
 
+    def _piece_columns(self, choice: CompletionLogprobs, index: int, piece: Piece, echo: str) -> Columns:
+        """The columns of a piece, and before the first one those of an echoed prompt."""
+        if not (self._echoes and piece.prompt_logprobs):
+            return choice.push(piece)
+        columns = choice.echo(self._prompts[index], piece.prompt_logprobs, echo)
+        extend(columns, choice.push(piece))
+        return columns
+
     def _body_choices(self) -> list[dict[str, Any]]:
-        return [
-            {
+        choices = []
+        for index, text in enumerate(self._texts):
+            choice = {
                 "index": index,
                 "text": text,
-                "logprobs": None if self._logprobs is None else self._columns[index],
+                "logprobs": None if self._columns is None else self._columns[index].whole,
                 "finish_reason": self.finish_reasons.get(index),
             }
-            for index, text in enumerate(self._texts)
-        ]
+            told = self._told_prompts.get(index)
+            choices.append(choice if told is None else choice | {"prompt_logprobs": told})
+        return choices
 
 
 def make_reply(prepared: PreparedRequest, model: str, fingerprint: str, tokenizer: Tokenizer) -> Reply:

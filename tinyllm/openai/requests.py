@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
+from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import prompt_text
 from tinyllm.openai.errors import ApiError, validation_error
-from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest
+from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
@@ -28,6 +29,9 @@ _SAME_IN_BOTH = (
     "stop",
     "stop_token_ids",
     "ignore_eos",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+    "prompt_logprobs",
 )
 """Fields of a request that are fields of `SamplingParams` by the same name."""
 _SEEDS = 2**63
@@ -84,15 +88,15 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
     Raises:
         ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
     """
-    _check_stream_options(request)
+    _check_stream(request)
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
         raise ApiError(
             400, "max_completion_tokens: expected it or max_tokens, got both, with two values", "max_completion_tokens"
         )
-    if request.top_logprobs is not None and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise ApiError(400, "top_logprobs: expected logprobs: true beside it, got none", "top_logprobs")
     tools, required = chosen_tools(request)
-    prompt = prompt_text(llm, request.messages, tools)
+    prompt = prompt_text(llm, request.messages, tools, template_options(request))
     constraint = reply_constraint(request)
     if tools:
         constraint = tools_constraint(request, tools, required, constraint)
@@ -109,7 +113,7 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
 
 def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
     """A request for texts that continue prompts. Raises as `prepare_chat` does."""
-    _check_stream_options(request)
+    _check_stream(request)
     choices = request.n or 1
     if request.best_of not in (None, choices):
         raise ApiError(
@@ -118,8 +122,6 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             "best_of",
             "unsupported_field",
         )
-    if request.echo and request.logprobs is not None:
-        raise ApiError(400, "echo: not supported together with logprobs", "echo", "unsupported_field")
     prompts: Any = request.prompt
     if isinstance(prompts, str) or isinstance(prompts[0], int):
         prompts = [prompts]
@@ -132,6 +134,8 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
     settings, constraint = _sampling_settings(llm, request), reply_constraint(request)
     if request.logprobs is not None:
         settings["logprobs"] = request.logprobs
+        if request.echo:
+            settings["prompt_logprobs"] = max(request.logprobs, request.prompt_logprobs or 0)
     encoded = [llm.encode(prompt, raw=True) for prompt in prompts]
     groups = []
     for number, token_ids in enumerate(encoded):
@@ -142,11 +146,20 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             if len(prompts) == 1 or not text.startswith("prompt: "):
                 raise
             raise ApiError(400, f"prompt.{number}: {text.removeprefix('prompt: ')}", f"prompt.{number}") from error
-    texts = [p if isinstance(p, str) else llm.tokenizer.decode(p) for p in prompts] if request.echo else []
+    skips = request.skip_special_tokens is not False
+    texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
 
 
-def _check_stream_options(request: SamplingRequest) -> None:
+def template_options(fields: TemplateFields) -> TemplateOptions:
+    """What a request says of the chat template. Raises `InvalidInputError` where that excludes itself."""
+    names = set(TemplateFields.model_fields)
+    return split_options(fields.model_dump(include=names))[0]
+
+
+def _check_stream(request: SamplingRequest) -> None:
+    if request.prompt_logprobs is not None and request.stream:
+        raise ApiError(400, "prompt_logprobs: not supported together with stream", "prompt_logprobs")
     if request.stream_options is not None and not request.stream:
         raise ApiError(400, "stream_options: expected stream: true beside it, got none", "stream_options")
 

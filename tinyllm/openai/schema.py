@@ -14,13 +14,16 @@ MOST_PROMPTS = 256
 
 
 class Body(BaseModel):
-    """A strict model: no value is converted to another type, no field is ignored.
+    """A strict model: no value is converted to another type, no field is ignored. One whose value is null is as if left
+    out.
 
     `neutral` has fields that are not supported, each with the values that ask for nothing: with those it is dropped.
+    `idle` has fields that change no reply, whatever their value.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    idle: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -31,13 +34,14 @@ class Body(BaseModel):
 
     @classmethod
     def _is_neutral(cls, name: str, item: Any) -> bool:
-        return any(type(item) is type(value) and item == value for value in cls.neutral.get(name, ()))
+        values = cls.neutral.get(name, ())
+        return item is None or name in cls.idle or any(type(item) is type(v) and item == v for v in values)
 
 
 class StreamOptions(Body):
     """What a stream contains beside the reply."""
 
-    neutral = {"include_obfuscation": (None, False)}
+    neutral = {"include_obfuscation": (False,)}
     include_usage: bool = False
 
 
@@ -45,8 +49,20 @@ class SamplingRequest(Body):
     """What chat completions and completions both take. Fields that OpenAI's API lacks have the names that other servers
     gave them."""
 
+    neutral = {
+        "length_penalty": (1, 1.0),
+        "use_beam_search": (False,),
+        "early_stopping": (False,),
+        "spaces_between_special_tokens": (True,),
+        "bad_words": ([],),
+    }
+    idle = frozenset(
+        ("metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier", "store")
+    )
     model: Text
-    max_tokens: int | None = Field(None, description="Most tokens of a reply; unset: as the server's settings say.")
+    max_tokens: int | None = Field(
+        None, description="Most tokens of a reply; -1: as many as fit; unset: as the server's settings say."
+    )
     min_tokens: int | None = None
     temperature: float | None = Field(None, description="0 takes the most likely token each time; unset: 1.")
     top_p: float | None = None
@@ -62,6 +78,13 @@ class SamplingRequest(Body):
     stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = Field(None, description="Whether a reply shows what stopped it.")
+    skip_special_tokens: bool | None = Field(
+        None, description="Whether texts leave out special tokens; unset: they do."
+    )
+    prompt_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Tells the log probabilities of the prompt's tokens, with so many alternatives."
+    )
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -74,10 +97,15 @@ class SamplingRequest(Body):
     user: str | None = Field(None, description="Goes into the log.")
 
 
-class TextPart(Body):
+class Part(Body):
+    """A part of a conversation. Keys that are not declared here stay as they are, for templates that know them."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TextPart(Part):
     """A part of a message. Only texts are supported."""
 
-    neutral = {"cache_control": (None,), "annotations": (None,)}
     type: Literal["text"]
     text: str
 
@@ -85,57 +113,49 @@ class TextPart(Body):
 Content = str | Annotated[list[TextPart], Field(min_length=1)]
 
 
-class System(Body):
+class System(Part):
     """Instructions that the model gets before the conversation."""
 
-    neutral = {"name": (None,)}
     role: Literal["system", "developer"]
     content: Content
 
 
-class User(Body):
+class User(Part):
     """A message of the user."""
 
-    neutral = {"name": (None,)}
     role: Literal["user"]
     content: Content
 
 
-class CalledFunction(Body):
+class CalledFunction(Part):
     """The function of a call. `arguments` is a JSON object as text."""
 
     name: Text
     arguments: str
 
 
-class ToolCall(Body):
+class ToolCall(Part):
     """A call that the model made."""
 
-    neutral = {"index": (None, *range(MOST_CHOICES))}
     id: Text
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class Assistant(Body):
+class Assistant(Part):
     """A message of the model."""
 
-    neutral = {
-        "name": (None,),
-        "refusal": (None,),
-        "audio": (None,),
-        "function_call": (None,),
-        "annotations": (None, []),
-    }
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[ToolCall] | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
 
 
-class Tool(Body):
+class Tool(Part):
     """The result of a call."""
 
-    neutral = {"name": (None,)}
     role: Literal["tool"]
     content: Content
     tool_call_id: Text
@@ -202,36 +222,23 @@ class JsonSchemaFormat(Body):
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
-_STORED: dict[str, tuple[Any, ...]] = {
-    "store": (None, False),
-    "service_tier": (None, "auto", "default"),
-    "metadata": (None, {}),
-}
 
 
-class ChatRequest(SamplingRequest):
+class TemplateFields(Body):
+    """How the chat template writes the prompt, besides messages and tools."""
+
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables of the chat template.")
+    reasoning_effort: Text | None = Field(None, description="For templates that know it; `none` for all.")
+    add_generation_prompt: bool | None = Field(None, description="Whether the model's turn begins; unset: it does.")
+    continue_final_message: bool | None = Field(
+        None, description="Whether the reply goes on with the text of the last message."
+    )
+
+
+class ChatRequest(SamplingRequest, TemplateFields):
     """A conversation whose next message is wanted."""
 
-    neutral = (
-        _STORED
-        | dict.fromkeys(
-            (
-                "audio",
-                "function_call",
-                "functions",
-                "moderation",
-                "prediction",
-                "prompt_cache_key",
-                "prompt_cache_options",
-                "prompt_cache_retention",
-                "reasoning_effort",
-                "verbosity",
-                "web_search_options",
-            ),
-            (None,),
-        )
-        | {"modalities": (None, ["text"])}
-    )
+    neutral = SamplingRequest.neutral | {"modalities": (["text"],)}
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: int | None = Field(None, description="As max_tokens.")
     logprobs: bool | None = None
@@ -249,14 +256,14 @@ Prompts = Text | TokenIds | Annotated[list[Text] | list[TokenIds], Field(min_len
 class CompletionRequest(SamplingRequest):
     """Prompts that are continued as they are, without the chat template."""
 
-    neutral = _STORED | {"suffix": (None, "")}
+    neutral = SamplingRequest.neutral | {"suffix": ("",)}
     prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="Must be n.")
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(TemplateFields):
     """A text or a conversation whose tokens are wanted."""
 
     model: Text | None = None
@@ -264,7 +271,6 @@ class TokenizeRequest(Body):
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     tools: list[ToolSpec] | None = None
     add_special_tokens: bool = Field(True, description="Whether those that begin a text are added to a prompt.")
-    add_generation_prompt: bool = Field(True, description="Whether the conversation goes on with the model's turn.")
 
 
 class DetokenizeRequest(Body):

@@ -37,7 +37,7 @@ class Bytes:
     def encode(self, text: str | bytes, add_special_tokens: bool = False) -> list[int]:
         return [*(text.encode() if isinstance(text, str) else text)]
 
-    def stream(self) -> TextStream:
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(self.token_bytes, (END, SPECIAL))
 
 

@@ -174,7 +174,7 @@ class Ascii(FakeTokenizer):
     def token_bytes(self, token: int) -> bytes:
         return b"<end>" if token == 0 else bytes([token])
 
-    def stream(self) -> TextStream:
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(lambda token: bytes([token]) if token else b"")
 
 

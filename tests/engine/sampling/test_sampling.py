@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.fakes import sequence
 from tinyllm.engine.sampling.adjust import TokenCounts, adjust
 from tinyllm.engine.sampling.logprobs import log_probability
 from tinyllm.engine.sampling.params import SamplingParams
@@ -233,15 +232,15 @@ def test_log_probabilities_are_those_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_tokens", 0),
+        ("max_tokens", -2),
         ("max_tokens", 1.5),
         ("max_tokens", True),
         ("temperature", -0.1),
         ("temperature", math.nan),
         ("temperature", "hot"),
-        ("top_p", 0),
+        ("top_p", -0.1),
         ("top_p", 1.01),
-        ("top_k", 0),
+        ("top_k", -2),
         ("top_k", 2.0),
         ("min_p", -0.1),
         ("min_p", 1.1),
@@ -294,4 +293,4 @@ def test_settings_stay_hashable_and_can_be_replaced() -> None:
 @pytest.mark.parametrize(("name", "value"), [("logit_bias", {3: 1, 128: 1}), ("stop_token_ids", (128,))])
 def test_token_ids_outside_the_vocabulary_are_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidInputError, match=f"sampling: {name}: expected token ids from 0 to 127, got 128"):
-        sequence("a", **{name: value})
+        SamplingParams(**{name: value}).check_vocabulary(128)

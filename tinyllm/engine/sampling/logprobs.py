@@ -13,11 +13,12 @@ from tinyllm.engine.sampling.sample import largest
 @dataclass(frozen=True)
 class TokenLogprob:
     """The natural log probability of a token under the model, before temperature and filters, with the most likely
-    alternatives as (token id, log probability)."""
+    alternatives as (token id, log probability). rank: 1 for the likeliest token."""
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 1
 
 
 def log_probability(logits: Logits, token_id: int, alternatives: int) -> TokenLogprob:
@@ -27,4 +28,5 @@ def log_probability(logits: Logits, token_id: int, alternatives: int) -> TokenLo
     best = largest(logits, min(alternatives, logits.size)) if alternatives else np.array([], np.int64)
     best = best[np.argsort(-logits[best], kind="stable")][:alternatives]
     top = tuple((int(token), float(logits[token]) - log_sum) for token in best)
-    return TokenLogprob(token_id, float(logits[token_id]) - log_sum, top)
+    rank = 1 + int(np.count_nonzero(logits > logits[token_id]))
+    return TokenLogprob(token_id, float(logits[token_id]) - log_sum, top, rank)

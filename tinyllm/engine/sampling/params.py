@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +25,11 @@ Ids = NDArray[np.int64]
 class SamplingParams:
     """How tokens are chosen and when to stop. temperature 0 takes the most likely token.
 
-    top_k keeps the k most likely, top_p the smallest set whose probability reaches p, min_p those with at least min_p
-    times the highest probability; None: off. logprobs: None, or how many alternatives to report.
+    max_tokens -1: as many as fit; 0: none, which gives what is told of the prompt alone.
+
+    top_k keeps the k most likely, top_p the smallest set whose probability reaches p (0: the likeliest token alone),
+    min_p those with at least min_p times the highest probability; None, and a top_k of 0 or -1: off. logprobs,
+    prompt_logprobs: None, or how many alternatives to report beside each token of the reply, of the prompt.
 
     The logits change in this order. repetition_penalty divides (above 0) or multiplies (below) those of tokens already
     there, prompt included (Keskar et al. 2019, arXiv:1909.05858). A token that was generated c > 0 times loses c *
@@ -37,7 +41,8 @@ class SamplingParams:
     in the text of the min_tokens-th token and those after it. With a grammar a token of the model that ends replies is
     chosen only where the grammar allows the end; where it allows nothing else the reply ends, also before min_tokens.
     Stop strings and stop_token_ids that are text cut a reply anywhere, as max_tokens does: such a reply may be no whole
-    word of the grammar.
+    word of the grammar. With include_stop_str_in_output what ended the reply is part of it. skip_special_tokens:
+    whether the text leaves out special tokens.
 
     Raises `InvalidInputError` for a setting out of range, with its name.
     """
@@ -57,29 +62,39 @@ class SamplingParams:
     min_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    prompt_logprobs: int | None = None
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         penalty = _within(-2, 2)
         checks: dict[str, Check] = {
-            "max_tokens": integer(1),
+            "max_tokens": integer(-1),
             "temperature": number(minimum=0),
-            "top_p": optional(_within(0, 1, above=True)),
-            "top_k": optional(integer(1)),
+            "top_p": optional(_within(0, 1)),
+            "top_k": optional(integer(-1)),
             "min_p": optional(_within(0, 1)),
             "repetition_penalty": number(above=0),
             "seed": optional(integer(0)),
             "logprobs": optional(integer(0)),
+            "prompt_logprobs": optional(integer(0)),
             "frequency_penalty": penalty,
             "presence_penalty": penalty,
             "min_tokens": integer(0),
             "ignore_eos": boolean,
+            "include_stop_str_in_output": boolean,
+            "skip_special_tokens": boolean,
             "grammar": optional(instance(Grammar)),
         }
         for name, check in checks.items():
             expected = check(getattr(self, name))
             if expected:
                 raise invalid("sampling", name, expected, repr(getattr(self, name)))
+        if self.max_tokens == -1:
+            object.__setattr__(self, "max_tokens", sys.maxsize)
+        if self.top_k in (0, -1):
+            object.__setattr__(self, "top_k", None)
         if self.min_tokens > self.max_tokens:
             raise invalid("sampling", "min_tokens", f"at most max_tokens ({self.max_tokens})", self.min_tokens)
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -112,9 +127,8 @@ class SamplingParams:
         return np.array([*pairs], np.int64), np.array([*pairs.values()], np.float32)
 
 
-def _within(low: float, high: float, above: bool = False) -> Check:
-    check = number(above=low) if above else number(minimum=low)
-    expected = f"a number {'above' if above else 'from'} {low} {'and at most' if above else 'to'} {high}"
+def _within(low: float, high: float) -> Check:
+    check, expected = number(minimum=low), f"a number from {low} to {high}"
     return lambda value: None if check(value) is None and value <= high else expected
 
 

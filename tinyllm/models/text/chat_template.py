@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ class ChatTemplate:
             return compiled.render(**variables | {"add_generation_prompt": add_generation_prompt} | kwargs)
         except (jinja2.TemplateError, *_TEMPLATE_FAULTS) as error:
             raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
+
+    def uses(self, variable: str) -> bool:
+        """Whether a template speaks of a variable."""
+        return any(re.search(rf"\b{re.escape(variable)}\b", source) for source in self.templates.values())
 
     def _template(self, name: str) -> jinja2.Template:
         if name not in self.templates:

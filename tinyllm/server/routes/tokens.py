@@ -12,10 +12,13 @@ from tinyllm.errors import invalid
 from tinyllm.llm import LLM
 from tinyllm.openai.conversation import prompt_text
 from tinyllm.openai.errors import ApiError
-from tinyllm.openai.requests import check_model
+from tinyllm.openai.requests import check_model, template_options
 from tinyllm.openai.schema import DetokenizeRequest, TokenizeRequest
 from tinyllm.server.errors import error_responses
 from tinyllm.server.served_model import ServedModel
+
+_OF_MESSAGES = ("tools", "chat_template_kwargs", "reasoning_effort", "continue_final_message")
+"""Fields that say nothing of a text."""
 
 
 def token_routes(model: ServedModel) -> APIRouter:
@@ -42,10 +45,10 @@ def _tokens(llm: LLM, body: TokenizeRequest) -> dict[str, Any]:
         which = "none" if body.prompt is None else "both"
         raise ApiError(400, f"prompt: expected one of prompt and messages, got {which}", "prompt")
     if body.messages is not None:
-        text = prompt_text(llm, body.messages, body.tools or [], body.add_generation_prompt)
+        text = prompt_text(llm, body.messages, body.tools or [], template_options(body))
         token_ids = llm.tokenizer.encode(text)
-    elif body.tools:
-        raise ApiError(400, "tools: expected messages beside it, got none", "tools")
+    elif alone := [name for name in _OF_MESSAGES if getattr(body, name)]:
+        raise ApiError(400, f"{alone[0]}: expected messages beside it, got none", alone[0])
     else:
         token_ids = llm.tokenizer.encode(body.prompt or "", add_special_tokens=body.add_special_tokens)
     return {"tokens": token_ids, "count": len(token_ids), "max_model_len": llm.context}
