@@ -75,12 +75,18 @@ class CompletionLogprobs:
         for skips in (self._skips, False):  # a prompt that came as a text is echoed with its special tokens
             stream = self._tokenizer.stream(skips)
             texts = [stream.push(token) for token in prompt]
-            if "".join(texts) == text:
+            if text in ("".join(texts), "".join(texts).removeprefix(" ")):
                 break
+        first = next((place for place, said in enumerate(texts) if said), 0)
+        put_before = "".join(texts) != text and texts[first].startswith(" ")  # by the tokenizer, and not echoed
         unseen = max(0, sum(map(len, texts)) - len(text))  # those that the tokenizer puts before a text
         offsets = [max(0, offset - unseen) for offset in accumulate(map(len, texts[:-1]), initial=0)]
         self._offset = len(text)
-        return self._added(zip(prompt, entries, offsets, strict=True))
+        columns = self._columns(zip(prompt, entries, offsets, strict=True))
+        if put_before:
+            columns["tokens"][first] = columns["tokens"][first].removeprefix(" ")  # type: ignore[index]
+        extend(self.whole, columns)
+        return columns
 
     def push(self, piece: Piece) -> Columns:
         """The columns of a piece, and of the token that ended the reply. `text_offset` counts the characters before a
@@ -91,9 +97,6 @@ class CompletionLogprobs:
             self._offset += len(self._text.push(entry.token_id))
         if piece.end_logprob is not None:
             rows.append((piece.end_logprob.token_id, piece.end_logprob, self._offset))
-        return self._added(rows)
-
-    def _added(self, rows: Iterable[tuple[int, TokenLogprob | None, int]]) -> Columns:
         columns = self._columns(rows)
         extend(self.whole, columns)
         return columns
