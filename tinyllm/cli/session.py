@@ -104,7 +104,8 @@ def model_name(model: str | None) -> str:
 
 def describe(llm: LLM) -> str:
     """What loading chose, as lines: the kernels and how many calls each runs, the schemes whose weights were expanded,
-    the weights that are held in a second form, and the tensors of the checkpoint that were skipped."""
+    the weights that are held in a second form, the tensors of the checkpoint that were skipped, and the dtype of keys
+    and values."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
     sections = {
@@ -115,7 +116,8 @@ def describe(llm: LLM) -> str:
         "weights held in a second form": report.second_copies,
         "tensors of the checkpoint that were skipped": llm.skipped_tensors,
     }
-    return "\n".join("\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in sections.items())
+    told = ["\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in sections.items()]
+    return "\n".join([*told, f"keys and values in {', '.join(llm.program.cache_dtypes)}"])
 
 
 def describe_defaults(llm: LLM, said: Collection[str] = ()) -> str:

@@ -92,7 +92,8 @@ def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, StepT
     ids = llm.encode(prompt)
     if len(ids) + max_tokens > llm.context:
         raise InvalidInputError(
-            f"prompt: expected at most {llm.context - max_tokens} tokens with {max_tokens} to come, got {len(ids)}"
+            f"trace: expected a prompt and --max-tokens of at most {llm.context} tokens together, got {len(ids)} and "
+            f"{max_tokens}"
         )
     size = llm.program.page_size
     pages = list(range(-(-(len(ids) + max_tokens) // size)))
