@@ -111,7 +111,7 @@ def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
         "  embed: fake/embedding:rows, fake/linear:fused",
         "tensors of the checkpoint that were skipped: 1",
         "  rope_freqs.weight",
-        "keys and values in float32",
+        "keys and values in int64",
     ]
 
 
