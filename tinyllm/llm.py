@@ -288,7 +288,8 @@ class LLM:
     ) -> Sequence:
         """A checked request."""
         params.check_vocabulary(self.config.vocab_size)
-        ids = checked_ids(self.encode(prompt, raw, template), self.config.vocab_size, self.context - 1, self.context)
+        most = self.context - (params.max_tokens != 0)
+        ids = checked_ids(self.encode(prompt, raw, template), self.config.vocab_size, most, self.context)
         grammar = self.grammars.start(params.grammar) if params.grammar else None
         return Sequence(ids, params, self.tokenizer, self.stop_token_ids, self.context, grammar=grammar)
 

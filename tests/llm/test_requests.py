@@ -185,3 +185,12 @@ def test_options_of_the_chat_template() -> None:
     for prompt, raw in (("hi", True), ([104], False), ([104], True)):
         with pytest.raises(InvalidInputError, match="chat_template_kwargs: expected a prompt that the chat template"):
             llm.generate(prompt, raw=raw, **options)
+
+
+def test_a_prompt_that_fills_the_context_is_scored() -> None:
+    """Where nothing is to follow, no token's room is kept free."""
+    model = fake_llm()
+    scored = model.generate([7] * CONTEXT, prompt_logprobs=0, max_tokens=0)
+    assert len(scored.prompt_logprobs or ()) == CONTEXT and scored.finish_reason == "length"
+    with pytest.raises(InvalidInputError, match=f"at most {CONTEXT - 1} fit"):
+        model.generate([7] * CONTEXT, max_tokens=1)

@@ -133,10 +133,9 @@ class Engine:
             seconds_a_step = self.stats.model_seconds / max(1, self.stats.steps)  # the queue moves within some steps
             raise QueueFullError(len(self.scheduler.waiting), max(1.0, 32 * seconds_a_step))
         for sequence in sequences:
-            if len(sequence.prompt) >= self.pool.capacity:
-                raise InvalidInputError(
-                    f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {self.pool.capacity - 1}"
-                )
+            room = self.pool.capacity - (sequence.params.max_tokens != 0)
+            if len(sequence.prompt) > room:
+                raise InvalidInputError(f"prompt: has {len(sequence.prompt)} tokens, the cache has room for {room}")
             sequence.limit = min(sequence.limit, self.pool.capacity)
         entries = [Entry(s, priority, salt=self.salt) for s in sequences]
         taken = _Request(request, entries, None if seconds is None else self.clock() + seconds)
