@@ -89,3 +89,15 @@ def assert_refused(grammars: Grammars, make: Callable[[], Grammar], message: str
         grammars.start(make())
     assert str(caught.value).startswith("grammar: ") and "\n" not in str(caught.value)
     assert time.perf_counter() - start < 10
+
+
+def without_other_keys(schema: Any) -> Any:
+    """A schema in which each object that names properties, and says nothing of others, takes no others."""
+    if isinstance(schema, list):
+        return [without_other_keys(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: without_other_keys(inner) for key, inner in schema.items()}
+    says_others = {"additionalProperties", "patternProperties", "propertyNames"} & {*schema}
+    names_some = isinstance(schema.get("properties"), dict) and not says_others
+    return {"additionalProperties": False} | closed if names_some else closed
