@@ -13,7 +13,7 @@ from tinyllm.llm import LLM
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import prompt_text
-from tinyllm.openai.errors import ApiError, validation_error
+from tinyllm.openai.errors import ApiError, api_error, validation_error
 from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 from tinyllm.openai.tool_calls import CallForm
 
@@ -145,7 +145,8 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             text = str(error)
             if len(prompts) == 1 or not text.startswith("prompt: "):
                 raise
-            raise ApiError(400, f"prompt.{number}: {text.removeprefix('prompt: ')}", f"prompt.{number}") from error
+            place, code = f"prompt.{number}", api_error(error, "").code
+            raise ApiError(400, f"{place}: {text.removeprefix('prompt: ')}", place, code) from error
     skips = request.skip_special_tokens is not False
     texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
