@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyllm.engine.grammar.calls import BEGIN, WHITESPACE, call_rules, free_rules
+from tinyllm.engine.grammar.calls import WHITESPACE, call_rules, free_rules
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
 from tinyllm.engine.grammar.plain_schema import plain_schema
@@ -16,6 +16,7 @@ from tinyllm.engine.grammar.schema_lookup import children
 from tinyllm.engine.grammar.state import next_mask
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+from tinyllm.models.text.call_tags import BEGIN
 
 if TYPE_CHECKING:
     import llguidance
