@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jsonschema_rs
@@ -36,6 +36,9 @@ class Bytes:
 
     def encode(self, text: str | bytes, add_special_tokens: bool = False) -> list[int]:
         return [*(text.encode() if isinstance(text, str) else text)]
+
+    def showing(self, texts: Collection[str]) -> Bytes:
+        return self
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(self.token_bytes, (END, SPECIAL))
