@@ -29,10 +29,13 @@ class Installed:
 
 @dataclass(frozen=True)
 class Client(ABC):
-    """A client. name: of its script. package: what its users install."""
+    """A client. name: of its script. package: what its users install. beside: packages that its script needs, too.
+    wants_checkpoint: whether its script reads the file that is served."""
 
     name: str
     package: str
+    beside: tuple[str, ...] = ()
+    wants_checkpoint: bool = False
 
     @abstractmethod
     def install(self, folder: Path, upgrade: bool) -> Installed:
@@ -54,7 +57,8 @@ class PythonClient(Client):
         python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         if not python.exists():
             _ran([sys.executable, "-m", "venv", str(folder)])
-        _ran([str(python), "-m", "pip", "install", "-q", *(["--upgrade"] if upgrade else []), self.package])
+        options = ["--upgrade"] if upgrade else []
+        _ran([str(python), "-m", "pip", "install", "-q", *options, self.package, *self.beside])
         told = f"from importlib.metadata import version; print(version({self.distribution!r}))"
         return Installed(_ran([str(python), "-c", told]).strip(), [str(python), "-m", f"tests.clients.{self.name}"])
 
@@ -81,6 +85,7 @@ CLIENTS: tuple[Client, ...] = (
     PythonClient("pydantic_ai", "pydantic-ai-slim[openai]"),  # pydantic-ai without the packages of other providers
     PythonClient("llm", "llm"),
     NodeClient("vercel_ai", "@ai-sdk/openai-compatible"),
+    PythonClient("lm_eval", "lm_eval[api,hf]", beside=("torch", "gguf"), wants_checkpoint=True),
 )
 
 

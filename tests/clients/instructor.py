@@ -66,7 +66,7 @@ def partial(base_url: str, model: str) -> None:
 
 
 def nested(base_url: str, model: str) -> None:
-    class Places(BaseModel, extra="forbid"):
+    class Places(BaseModel):
         places: list[Place] = Field(min_length=1, max_length=2)
 
     client = instructor.from_openai(OpenAI(base_url=base_url, api_key="any"))
@@ -74,6 +74,17 @@ def nested(base_url: str, model: str) -> None:
         model=model, messages=CAPITAL, response_model=Places, temperature=0, max_tokens=200, max_retries=0
     )
     assert found.places and all(isinstance(place, Place) for place in found.places), found
+
+
+def iterable(base_url: str, model: str) -> None:
+    """Objects one by one, as they come."""
+    client = instructor.from_openai(OpenAI(base_url=base_url, api_key="any"))
+    places = list(
+        client.chat.completions.create_iterable(
+            model=model, messages=CAPITAL, response_model=Place, temperature=0, max_tokens=200
+        )
+    )
+    assert places and all(isinstance(place, Place) for place in places), places
 
 
 def retries(base_url: str, model: str) -> None:
@@ -99,7 +110,7 @@ def retries(base_url: str, model: str) -> None:
         raise AssertionError("expected no object")
 
 
-CHECKS = [response_model, from_provider, modes, strict_tools, partial, nested, retries]
+CHECKS = [response_model, from_provider, modes, strict_tools, partial, nested, iterable, retries]
 
 if __name__ == "__main__":
     main(CHECKS)

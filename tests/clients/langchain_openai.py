@@ -105,7 +105,7 @@ def tools(base_url: str, model: str) -> None:
     llm = chat_model(base_url, model)
     question = HumanMessage("What is the weather in Oslo?")
     for choice in ("any", "required", "get_weather", True):
-        bound = llm.bind_tools([get_weather], tool_choice=choice, strict=True, parallel_tool_calls=False)
+        bound = llm.bind_tools([get_weather], tool_choice=choice)
         reply = bound.invoke([question])
         assert [call["name"] for call in reply.tool_calls] == ["get_weather"], (choice, reply)
         assert not reply.invalid_tool_calls, reply

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from tests.clients.checks import API_KEY
 from tests.clients.installed import CLIENTS, Client, InstallError
-from tinyllm.models.download.sources import cache_folder
+from tinyllm.models.download.sources import cache_folder, resolve
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2"
@@ -96,6 +96,8 @@ def outcome(client: Client, folder: Path, base_url: str, upgrade: bool) -> Outco
     except InstallError as error:
         return Outcome(client, "", [], [str(error)])
     command = [*installed.command, "--base-url", base_url, "--model", MODEL]
+    if client.wants_checkpoint:
+        command += ["--checkpoint", str(resolve(MODEL))]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     log = folder / f"{client.name}.log"
     with log.open("w", encoding="utf-8") as file:

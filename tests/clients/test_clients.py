@@ -1,5 +1,6 @@
 """The scripts of those clients that are installed here (`openai`), against SmolLM2 over a real socket; the others run
-by `make clients`. And what tells of them: a script's lines, the runner's verdict, the page of the documentation."""
+by `make clients`, lm-evaluation-harness in a test of its own, too. And what tells of them: a script's lines, the
+runner's verdict, the page of the documentation."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.checks import API_KEY, Check, main, passes
-from tests.clients.installed import CLIENTS, NodeClient, PythonClient
-from tests.clients.run import read
+from tests.clients.installed import CLIENTS, Client, Installed, NodeClient, PythonClient
+from tests.clients.run import outcome, read
 from tests.server.fakes import serving
 from tinyllm import load
 from tinyllm.server.served_model import ServedModel
@@ -29,7 +30,7 @@ def installed_checks() -> Iterator[tuple[str, Check]]:
     """(name, check) of each script whose client is installed."""
     installed = {distribution.name for distribution in distributions()}
     for client in CLIENTS:
-        if isinstance(client, PythonClient) and client.distribution in installed:
+        if isinstance(client, PythonClient) and client.distribution in installed and not client.wants_checkpoint:
             script = import_module(f"tests.clients.{client.name}")
             yield from ((f"{client.name}.{check.__name__}", check) for check in script.CHECKS)
 
@@ -90,6 +91,19 @@ def test_a_client_is_good_if_all_its_checks_ran_and_passed(
     found = read(CLIENTS[0], "1", printed, code)
     assert (found.passed, found.failed) == (passed, failed)
     assert found.good == (not failed)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_a_script_gets_what_it_asks_for(
+    client: Client, smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server, and the file that is served where its command line has that."""
+    asks = isinstance(client, PythonClient) and "--checkpoint" in (FOLDER / f"{client.name}.py").read_text("utf-8")
+    telling = [sys.executable, "-c", "import sys; print('ok:', *sys.argv[1:])"]
+    monkeypatch.setattr(type(client), "install", lambda *_: Installed("1", telling))
+    (given,) = outcome(client, tmp_path, "http://here/v1", upgrade=False).passed
+    file = f" --checkpoint {smollm2_path}" if asks else ""
+    assert given == f"--base-url http://here/v1 --model smollm2{file}"
 
 
 def test_every_client_has_a_section() -> None:

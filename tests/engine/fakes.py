@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,9 @@ class FakeTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
+
+    def showing(self, texts: Collection[str]) -> FakeTokenizer:
+        return self
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(lambda token: bytes([token]))

@@ -47,11 +47,32 @@ def test_a_key_that_is_none_is_as_if_left_out(role: str) -> None:
     )
 
 
+@pytest.mark.parametrize("source", [PLAIN, TRIMMED, THINKING, EFFORT])
+def test_a_developer_is_the_system(source: str) -> None:
+    said = [prompt(source, [{"role": role, "content": "Be kind."}, *TALK]) for role in ("system", "developer")]
+    assert said[0] == said[1] and "<system>Be kind." in said[0]
+
+
+@pytest.mark.parametrize("text", ["", None, "Let me see."])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_template_without_tools_writes_calls_and_results_as_texts(text: str | None, count: int) -> None:
+    result = {"role": "tool", "tool_call_id": "c", "content": "noon"}
+    text_of_call = '<tool_call>\n{"name": "now", "arguments": {"a": 1}}\n</tool_call>'
+    called = {"role": "assistant", "content": text, "tool_calls": [CALL] * count}
+    told = "\n".join([*([text] if text else []), *[text_of_call] * count])
+    results = "\n".join(["<tool_response>\nnoon\n</tool_response>"] * count)
+    wanted = prompt(messages=[TALK[0], {"role": "assistant", "content": told}, {"role": "user", "content": results}])
+    assert prompt(messages=[TALK[0], called, *[result] * count]) == wanted
+    with pytest.raises(InvalidInputError, match="continue_final_message: expected a final message of text alone"):
+        prompt(messages=[TALK[0], called], continue_final_message=True)
+
+
 def test_messages_as_the_openai_package_dumps_them() -> None:
     """They are what the client said: no None is printed, and arguments are what the model wrote."""
     chat = pytest.importorskip("openai.types.chat")
     call = chat.ChatCompletionMessageFunctionToolCall.model_validate(CALL)
-    source = PLAIN.replace("</{{", "{% for c in m.tool_calls or [] %}{{ c.function.arguments.a }}{% endfor %}</{{")
+    arguments = "{% for c in m.tool_calls or [] %}{{ c.function.arguments.a }}{% endfor %}</{{"
+    source = "{% set tools = tools %}" + PLAIN.replace("</{{", arguments)
     for fields in ({"content": "said"}, {"tool_calls": [call]}, {"content": "said", "tool_calls": [call]}):
         dumped = chat.ChatCompletionMessage(role="assistant", **fields).model_dump()
         text = prompt(source, [TALK[0], dumped])

@@ -278,6 +278,15 @@ def test_a_long_prompt_is_told_with_both_numbers(http: httpx.Client, path: str) 
     assert told["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_long_prompt_among_others_is_told_as_if_it_were_alone(http: httpx.Client, place: int) -> None:
+    prompts = ["a", "b", "c"]
+    prompts[place] = "x" * (CONTEXT + 5)
+    alone, among = (error(http.post("/v1/completions", json=TEXT | {"prompt": p})) for p in (prompts[place], prompts))
+    message = alone["message"].replace("prompt: ", f"prompt.{place}: ", 1)
+    assert among == alone | {"message": message, "param": f"prompt.{place}"}
+
+
 def test_an_unknown_model(http: httpx.Client) -> None:
     response = http.post("/v1/chat/completions", json=CHAT | {"model": "gpt-9"})
     assert response.status_code == 404 and error(response)["code"] == "model_not_found"

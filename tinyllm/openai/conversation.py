@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from tinyllm.engine.grammar.calls import BEGIN, END
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.llm import LLM
+from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
 from tinyllm.models.text.messages import REASONING, template_messages
 from tinyllm.openai.schema import Assistant, Message, Tool, ToolSpec
@@ -44,17 +43,15 @@ def prompt_text(
     _check_calls(messages)
     # strict is for the sampler; models are trained on tools without it
     specs = [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in tools]
-    rendered = template_messages([_as_given(message) for message in messages])
+    rendered = template_messages([message.model_dump(exclude_none=True) for message in messages])
     knows_tools = template.uses("tools")
-    if not knows_tools:
-        rendered = _as_texts(rendered)
-        if specs:
-            lines = "\n".join(json.dumps(spec, ensure_ascii=False) for spec in specs)
-            introduction = _INTRODUCTION.format(tools=lines, begin=BEGIN, end=END)
-            if rendered[0]["role"] == "system":
-                rendered[0]["content"] += f"\n\n{introduction}"
-            else:
-                rendered.insert(0, {"role": "system", "content": introduction})
+    if specs and not knows_tools:
+        lines = "\n".join(json.dumps(spec, ensure_ascii=False) for spec in specs)
+        introduction = _INTRODUCTION.format(tools=lines, begin=BEGIN, end=END)
+        if rendered[0]["role"] == "system":
+            rendered[0]["content"] += f"\n\n{introduction}"
+        else:
+            rendered.insert(0, {"role": "system", "content": introduction})
     text = chat_prompt(template, rendered, options or TemplateOptions(), (specs or None) if knows_tools else None)
     try:
         text.encode()
@@ -81,31 +78,3 @@ def _check_calls(messages: Sequence[Message]) -> None:
                 f"messages.{index}.tool_call_id: expected the id of a call in a message before it, got "
                 f"{message.tool_call_id!r:.80}"
             )
-
-
-def _as_given(message: Message) -> dict[str, Any]:
-    """A message as its client wrote it, keys included that only some templates know."""
-    role = "system" if message.role == "developer" else message.role
-    return message.model_dump(exclude_none=True) | {"role": role}
-
-
-def _as_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as templates without tools take them: calls and results are texts. Results that follow one another
-    are one message, so that the roles take turns."""
-    texts: list[dict[str, Any]] = []
-    for index, message in enumerate(messages):
-        text = message["content"]
-        if message["role"] == "tool":
-            text = f"<tool_response>\n{text}\n</tool_response>"
-            if index and messages[index - 1]["role"] == "tool":
-                texts[-1]["content"] += f"\n{text}"
-            else:
-                texts.append({"role": "user", "content": text})
-            continue
-        calls = [
-            f"{BEGIN}\n{json.dumps(call['function'], ensure_ascii=False)}\n{END}"
-            for call in message.get("tool_calls", ())
-        ]
-        rest = {key: value for key, value in message.items() if key != "tool_calls"}
-        texts.append(rest | {"content": "\n".join([*([text] if text or not calls else []), *calls])})
-    return texts

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
+from tinyllm.models.text.call_tags import TAGS
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import prompt_text
-from tinyllm.openai.errors import ApiError, validation_error
+from tinyllm.openai.errors import ApiError, api_error, validation_error
 from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 from tinyllm.openai.tool_calls import CallForm
 
@@ -105,7 +106,8 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         settings["max_tokens"] = request.max_completion_tokens
     if request.logprobs:
         settings["logprobs"] = request.top_logprobs or 0
-    group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint)
+    shown = TAGS if tools else ()
+    group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint, shown)
     names = frozenset(tool.function.name for tool in required or tools)
     form = "any" if constraint is None else constraint.call_form
     return PreparedRequest(request, [group], names if tools else None, form)
@@ -145,7 +147,8 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             text = str(error)
             if len(prompts) == 1 or not text.startswith("prompt: "):
                 raise
-            raise ApiError(400, f"prompt.{number}: {text.removeprefix('prompt: ')}", f"prompt.{number}") from error
+            place, code = f"prompt.{number}", api_error(error, "").code
+            raise ApiError(400, f"{place}: {text.removeprefix('prompt: ')}", place, code) from error
     skips = request.skip_special_tokens is not False
     texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
@@ -181,16 +184,17 @@ def _choices(
     request: SamplingRequest,
     settings: dict[str, Any],
     constraint: Constraint | None,
+    shown: tuple[str, ...] = (),
 ) -> list[Sequence]:
     """A sequence for each choice of a prompt. Choice `i` has the seed of the request plus `i`, and its own state of the
-    grammar."""
+    grammar. shown: texts of special tokens that replies do not leave out."""
     params = llm.sampling(settings)
     prompt = llm.sequence(token_ids, True, params).prompt
     if constraint is not None:
         params = replace(params, grammar=constraint.grammar)
-    sequences = []
+    sequences, tokenizer = [], llm.tokenizer.showing(shown)
     for index in range(request.n or 1):
         seeded = params if request.seed is None else replace(params, seed=(request.seed + index) % _SEEDS)
         state = None if constraint is None else constraint.start(llm.grammars)
-        sequences.append(Sequence(prompt, seeded, llm.tokenizer, llm.stop_token_ids, llm.context, grammar=state))
+        sequences.append(Sequence(prompt, seeded, tokenizer, llm.stop_token_ids, llm.context, grammar=state))
     return sequences

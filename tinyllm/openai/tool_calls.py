@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
-from tinyllm.engine.grammar.calls import BEGIN, END, PYTHON_TAG
+from tinyllm.engine.grammar.calls import PYTHON_TAG
+from tinyllm.models.text.call_tags import BEGIN, END
 
 _NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jsonschema_rs
@@ -36,6 +36,9 @@ class Bytes:
 
     def encode(self, text: str | bytes, add_special_tokens: bool = False) -> list[int]:
         return [*(text.encode() if isinstance(text, str) else text)]
+
+    def showing(self, texts: Collection[str]) -> Bytes:
+        return self
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
         return TextStream(self.token_bytes, (END, SPECIAL))
@@ -89,3 +92,15 @@ def assert_refused(grammars: Grammars, make: Callable[[], Grammar], message: str
         grammars.start(make())
     assert str(caught.value).startswith("grammar: ") and "\n" not in str(caught.value)
     assert time.perf_counter() - start < 10
+
+
+def without_other_keys(schema: Any) -> Any:
+    """A schema in which each object that names properties, and says nothing of others, takes no others."""
+    if isinstance(schema, list):
+        return [without_other_keys(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: without_other_keys(inner) for key, inner in schema.items()}
+    says_others = {"additionalProperties", "patternProperties", "propertyNames"} & {*schema}
+    names_some = isinstance(schema.get("properties"), dict) and not says_others
+    return {"additionalProperties": False} | closed if names_some else closed

@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 
-BEGIN, END = "<tool_call>", "</tool_call>"
+from tinyllm.models.text.call_tags import BEGIN, END
+
 PYTHON_TAG = "<|python_tag|>"
 """May precede an untagged call of Llama models; most tokenizers have it as a special token, which is no text."""
 WHITESPACE = r" |\n[ \t]{0,24}"

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyllm.engine.grammar import json_schema
-from tinyllm.engine.grammar.calls import BEGIN, WHITESPACE, call_rules, free_rules
+from tinyllm.engine.grammar.calls import WHITESPACE, call_rules, free_rules
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
 from tinyllm.engine.grammar.plain_schema import plain_schema
+from tinyllm.engine.grammar.schema_lookup import children
 from tinyllm.engine.grammar.state import next_mask
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+from tinyllm.models.text.call_tags import BEGIN
 
 if TYPE_CHECKING:
     import llguidance
@@ -111,7 +112,7 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
 
     place, whole_problem, budget = "schema", problem(schema), 200
     while budget > 0:
-        parts = list(json_schema.children(schema, place))[:budget]
+        parts = list(children(schema, place))[:budget]
         budget -= len(parts)
         guilty = next((part for part in parts if problem(part[0]) == whole_problem), None)
         if guilty is None:

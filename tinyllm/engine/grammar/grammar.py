@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyllm.engine.grammar import json_schema
+from tinyllm.engine.grammar.closed_schema import closed_schema
 from tinyllm.errors import invalid
 from tinyllm.models.text.tokenizer import check_unicode
 
@@ -86,7 +87,7 @@ def may_be_untagged(text: Grammar | None) -> bool:
         return True
     if text.kind == "choice":
         return "{" not in text.source
-    schema = json.loads(text.source) if text.kind == "schema" else None
+    schema = closed_schema(json.loads(text.source)) if text.kind == "schema" else None
     if not isinstance(schema, dict) or schema.get("type") != "object" or "patternProperties" in schema:
         return False
     keys = schema.get("properties", {})

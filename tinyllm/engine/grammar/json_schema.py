@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NoReturn
 
-from tinyllm.engine.grammar.plain_schema import FORMATS, LISTED, NAMED, SINGLE, UNENFORCED_FORMATS, plain_schema
-from tinyllm.engine.grammar.schema_lookup import is_annotation, referred, takes_objects_alone
+from tinyllm.engine.grammar.plain_schema import FORMATS, UNENFORCED_FORMATS, plain_schema
+from tinyllm.engine.grammar.schema_lookup import children, is_annotation, referred, takes_objects_alone
 from tinyllm.errors import InvalidInputError, invalid
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
@@ -64,19 +64,6 @@ def object_schema(text: str) -> dict[str, Any]:
     if kinds != "object" and "object" not in list(kinds):
         raise invalid("grammar", "schema.type", '"object", as arguments are one', _short(kinds))
     return {**schema, "type": "object", "nullable": False}
-
-
-def children(schema: Any, place: str) -> Iterator[tuple[Any, str]]:
-    """The schemas right inside a schema, each with its place."""
-    if not isinstance(schema, dict):
-        return
-    for key, value in schema.items():
-        if key in NAMED and isinstance(value, dict):
-            yield from ((inner, f"{place}.{key}.{name}") for name, inner in value.items())
-        elif isinstance(value, list) and (key in LISTED or key == "items"):
-            yield from ((inner, f"{place}.{key}[{number}]") for number, inner in enumerate(value))
-        elif key in SINGLE:
-            yield value, f"{place}.{key}"
 
 
 def _references(schema: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""A JSON schema said again in the keywords that llguidance has: it accepts the same values."""
+"""A JSON schema said again in the keywords that llguidance has: it accepts the same values, with objects closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from itertools import permutations
 from typing import Any
 from urllib.parse import quote
 
-from tinyllm.engine.grammar.schema_lookup import is_annotation, keys_of, takes_objects_alone, target_of, values_of
+from tinyllm.engine.grammar.closed_schema import closed_schema
+from tinyllm.engine.grammar.schema_lookup import (
+    LISTED,
+    NAMED,
+    SINGLE,
+    is_annotation,
+    keys_of,
+    tag_of,
+    target_of,
+    values_of,
+)
 from tinyllm.errors import invalid
 
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
@@ -43,14 +53,12 @@ _NAME_FORMATS = {
 """Patterns of the formats that names of properties may have: llguidance takes a pattern there alone."""
 MOST_ARRAYS = 2000
 """Of different items, in a whole schema: they are written out one by one."""
-NAMED, LISTED = ("properties", "patternProperties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems")
-SINGLE = ("items", "additionalItems", "additionalProperties", "propertyNames", "not")
 Schema = dict[str, Any]
 _OTHER_KINDS = ("null", "boolean", "number", "string", "object")
 
 
 def plain_schema(schema: Any) -> Any:
-    """The schema without annotations and without keywords that llguidance lacks.
+    """The schema with its objects closed, without annotations and without keywords that llguidance lacks.
 
     Args:
         schema: one that `check_schema` found well formed.
@@ -58,6 +66,7 @@ def plain_schema(schema: Any) -> Any:
     Raises:
         InvalidInputError: with the place of a keyword that cannot be said in others.
     """
+    schema = closed_schema(schema)
     rewriting = _Rewriting(schema)
     plain = rewriting.plain(schema, "schema")
     if rewriting.definitions and isinstance(plain, dict):
@@ -169,18 +178,10 @@ class _Rewriting:
 
     def _rewrite_one_of(self, kept: Schema, discriminator: Any) -> None:
         """`oneOf` as `anyOf`, where a property tells the alternatives apart. A discriminator has to be there."""
-        targets = [target_of(self._root, branch) for branch in kept["oneOf"]]
-        if not all(takes_objects_alone(target) for target in targets):
-            return
-        tag = discriminator.get("propertyName") if isinstance(discriminator, dict) else None
-        required = [{tag} if isinstance(tag, str) else {*target.get("required", ())} for target in targets]
-        for name in sorted(set.intersection(*required)):
-            values = [values_of(self._root, target.get("properties", {}).get(name, True)) for target in targets]
-            known = [(type(value), value) for found in values for value in found or ()]
-            if all(values) and len({*known}) == len(known):
-                branches = [self._with_required(branch, name) for branch in kept.pop("oneOf")]
-                kept["allOf"] = [*kept.get("allOf", ()), {"anyOf": branches}]
-                return
+        tag = tag_of(self._root, kept["oneOf"], discriminator)
+        if tag is not None:
+            branches = [self._with_required(branch, tag) for branch in kept.pop("oneOf")]
+            kept["allOf"] = [*kept.get("allOf", ()), {"anyOf": branches}]
 
     def _with_required(self, schema: Schema, name: str) -> Schema:
         """A schema that asks for a property; what a reference refers to is defined once more, as nothing may stand

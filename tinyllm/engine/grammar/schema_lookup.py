@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +28,9 @@ ANNOTATIONS = frozenset(
 )
 """Keywords that say nothing about which values are valid, in JSON Schema or OpenAPI. `discriminator` is a hint beside
 `oneOf`; the names that `$id` and `$anchor` give are refused in a `$ref`."""
+NAMED, LISTED = ("properties", "patternProperties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE = ("items", "additionalItems", "additionalProperties", "propertyNames", "not")
+"""Keywords whose value is schemas by name, a list of schemas, or a schema."""
 _KINDS: dict[type, set[str]] = {
     str: {"string"},
     bool: {"boolean"},
@@ -44,6 +48,19 @@ def is_annotation(keyword: str) -> bool:
 def keys_of(schema: Any) -> set[str]:
     """The keywords of a schema that say something about values."""
     return {key for key in schema if not is_annotation(key)} if isinstance(schema, dict) else set()
+
+
+def children(schema: Any, place: str) -> Iterator[tuple[Any, str]]:
+    """The schemas right inside a schema, each with its place."""
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key in NAMED and isinstance(value, dict):
+            yield from ((inner, f"{place}.{key}.{name}") for name, inner in value.items())
+        elif isinstance(value, list) and (key in LISTED or key == "items"):
+            yield from ((inner, f"{place}.{key}[{number}]") for number, inner in enumerate(value))
+        elif key in SINGLE:
+            yield value, f"{place}.{key}"
 
 
 def referred(root: Any, reference: str) -> Any:
@@ -89,3 +106,20 @@ def takes_objects_alone(schema: Any) -> bool:
     """Whether a schema, or what it refers to, says that values are objects."""
     target = target_of(schema, schema)
     return isinstance(target, dict) and target.get("type") == "object" and not target.get("nullable")
+
+
+def tag_of(root: Any, branches: Sequence[Any], discriminator: Any) -> str | None:
+    """The property that tells the alternatives of a `oneOf` apart: each has other values of it, and asks for it, or the
+    discriminator does. None: there is no such property."""
+    targets = [target_of(root, branch) for branch in branches]
+    if not all(takes_objects_alone(target) for target in targets):
+        return None
+    tag = discriminator.get("propertyName") if isinstance(discriminator, dict) else None
+    required = [{tag} if isinstance(tag, str) else {*target.get("required", ())} for target in targets]
+    names: list[str] = sorted(set.intersection(*required))
+    for name in names:
+        values = [values_of(root, target.get("properties", {}).get(name, True)) for target in targets]
+        known = [(type(value), value) for found in values for value in found or ()]
+        if all(values) and len({*known}) == len(known):
+            return name
+    return None

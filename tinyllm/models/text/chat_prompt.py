@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.models.text.chat_template import ChatTemplate
-from tinyllm.models.text.messages import template_messages
+from tinyllm.models.text.messages import template_messages, without_calls
 
 _MARK = "\uf8ff\uf8fe "
 """Stands at the end of the message that is continued. Its blank shows whether the template trims messages."""
@@ -73,20 +73,22 @@ def chat_prompt(
     options: TemplateOptions,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
-    """The text that a conversation is to a model.
+    """The text that a conversation is to a model. Calls are written as texts where the template knows no tools.
 
     Raises:
         InvalidInputError: messages that the template does not take, or an option that it does not know.
     """
     variables = _variables(template, options)
     rendered = template_messages(messages)
+    final = rendered[-1] if rendered else {}
+    if not template.uses("tools"):
+        rendered = without_calls(rendered)
     if not options.continue_final_message:
         begins_turn = options.add_generation_prompt is not False
         return template.render(rendered, add_generation_prompt=begins_turn, tools=tools, **variables)
-    final = rendered[-1] if rendered else {}
     if not isinstance(final.get("content"), str) or "tool_calls" in final:
         raise InvalidInputError("continue_final_message: expected a final message of text alone, got another")
-    rendered[-1] = final | {"content": final["content"] + _MARK}
+    rendered[-1] = rendered[-1] | {"content": rendered[-1]["content"] + _MARK}
     text = template.render(rendered, add_generation_prompt=False, tools=tools, **variables)
     before, mark, after = text.rpartition(_MARK.strip())
     if not mark:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyllm.errors import invalid
+from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.models.text.chat_template import check_messages
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -15,7 +16,8 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 
 def template_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
     """Messages for a template: keys whose value is None are as if left out, texts in parts are one text, the arguments
-    of calls are objects, and reasoning has each of its names. Other keys stay as they are.
+    of calls are objects, reasoning has each of its names, and OpenAI's role `developer` is `system`. Other keys stay
+    as they are.
 
     Raises `InvalidInputError` for a message that is no object or has no role, a part that is no text, and arguments
     that are no JSON object.
@@ -24,10 +26,34 @@ def template_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [_template_message(message, f"messages.{index}") for index, message in enumerate(messages)]
 
 
+def without_calls(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `template_messages` as templates without tools take them: calls and results are texts. Results that follow
+    one another are one message, so that the roles take turns."""
+    texts: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        text = message.get("content", "")
+        if message["role"] == "tool":
+            text = f"<tool_response>\n{text}\n</tool_response>"
+            if index and messages[index - 1]["role"] == "tool":
+                texts[-1]["content"] += f"\n{text}"
+            else:
+                texts.append({"role": "user", "content": text})
+        elif "tool_calls" in message:
+            calls = [json.dumps(call.get("function", call), ensure_ascii=False) for call in message["tool_calls"]]
+            written = [*([text] if text else []), *(f"{BEGIN}\n{call}\n{END}" for call in calls)]
+            rest = {key: value for key, value in message.items() if key != "tool_calls"}
+            texts.append(rest | {"content": "\n".join(written)})
+        else:
+            texts.append(message)
+    return texts
+
+
 def _template_message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     rendered = {key: value for key, value in message.items() if value is not None}
     if isinstance(rendered.get("content"), list):
         rendered["content"] = _joined(rendered["content"], where)
+    if rendered["role"] == "developer":
+        rendered["role"] = "system"
     if rendered["role"] == "assistant":
         rendered.setdefault("content", "")
     calls = rendered.pop("tool_calls", None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from copy import copy
 
 import tokenizers
 from tokenizers import models, processors
@@ -71,6 +72,16 @@ class Tokenizer:
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
         """A decoder of tokens that follow others: `push(id)` gives text as it completes, `finish()` the rest."""
         return TextStream(self.token_bytes, self._special if skip_special_tokens else ())
+
+    def showing(self, texts: Collection[str]) -> Tokenizer:
+        """The same tokenizer, in which special tokens of some texts are text like any other; itself where it has none
+        of them."""
+        if not self.special_tokens.keys() & {*texts}:
+            return self
+        other = copy(self)
+        other.special_tokens = {text: index for text, index in self.special_tokens.items() if text not in texts}
+        other._special = frozenset(other.special_tokens.values())
+        return other
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for, empty for an id of no token."""
