@@ -148,7 +148,7 @@ def test_errors_are_shown(browser: Browser, server: Asked, url: str) -> None:
             assert "error" in (chat.page.locator(".message").last.get_attribute("class") or "")
             assert chat.page.locator("#prompt").input_value() == left
 
-        fails("tell", "0", "max_tokens: expected an integer of at least 1, got 0", "tell")
+        fails("tell", "-2", "max_tokens: expected an integer of at least -1, got -2", "tell")
         fails("no!", "99", "the model failed on this request", "no!")
         assert chat.ask("tell") == REPLY and server.last_prompt == "<user>tell;<assistant>"
         fails("break", "99", "half way!\nthe model failed on this request", "")
@@ -277,7 +277,7 @@ def test_both_schemes_can_be_read(browser: Browser, url: str) -> None:
     grounds = set()
     for scheme in ("light", "dark"):
         with opened(browser, url, refused=True, color_scheme=scheme) as chat:
-            chat.page.locator("#max_tokens").fill("0")
+            chat.page.locator("#max_tokens").fill("-2")
             chat.ask("tell")
             texts = [
                 "h1",
