@@ -24,7 +24,7 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors, has_tied_head
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_layers, check_tensors, has_tied_head
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
@@ -79,6 +79,7 @@ def load(
     main = registry.backend(selection.default or registry.best())
     checkpoint = open_checkpoint(resolve(str(model if model is not None else registry.settings["model"].value)))
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
+    check_layers(checkpoint, config.num_layers)
     config = replace(config, tie_word_embeddings=has_tied_head(checkpoint, config.tie_word_embeddings))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:

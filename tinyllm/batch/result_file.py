@@ -34,12 +34,12 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, fsync_seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.path = path.resolve()  # the file itself, where the path is a link
+        self.path = Path(os.path.realpath(path))  # the file itself, where the path is a link
         self._seconds, self._clock = fsync_seconds, clock
         self._synced = clock()
         with ExitStack() as stack:
             try:
-                if path.exists() and not path.is_file():
+                if os.path.exists(path) and not os.path.isfile(path):
                     raise InvalidInputError(f"{path}: expected a file that can be read again, got something else")
                 self._file = stack.enter_context(self.path.open("ab+", buffering=0))
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,4 +161,6 @@ def _bytes(entry: dict[str, Any]) -> bytes:
 
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file; it need not exist."""
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and os.path.samefile(one, other))
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

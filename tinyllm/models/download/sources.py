@@ -105,7 +105,8 @@ def resolve(name: str | os.PathLike[str], allow_download: bool = True, progress:
     """
     text = os.fspath(name)
     path = Path(text).expanduser()
-    if text and (path.is_file() or (path / "config.json").is_file() or (path.exists() and text not in KNOWN)):
+    in_folder = os.path.isfile(path / "config.json")  # `os.path` says no to a name that no file can have
+    if text and (os.path.isfile(path) or in_folder or (os.path.exists(path) and text not in KNOWN)):
         return path
     if text in KNOWN:
         return _known_file(KNOWN[text]) or _download_known(KNOWN[text], allow_download, progress)
