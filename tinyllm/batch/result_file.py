@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.errors import InvalidInputError, TinyllmError, quoted
 
 Key = str | int
 START = b'{"id": "batch_req_'
@@ -113,7 +113,7 @@ class ResultFile:
                 first = numbers.setdefault(key, number)
                 if first != number:
                     raise InvalidInputError(
-                        f"{self.path}: line {number}: the result of {key!r} is there twice, on line {first} as well"
+                        f"{self.path}: line {number}: the result of {quoted(key)} is there twice, on line {first} as well"
                     )
                 failed += has_failed(entry)
         return set(numbers), failed
