@@ -87,6 +87,10 @@ class CacheWarning(TinyllmWarning):
     """Something that could not be kept on disk, and is made again the next time."""
 
 
+class DownloadWarning(TinyllmWarning):
+    """A file that was downloaded, and has other bytes by now."""
+
+
 class SamplingWarning(TinyllmWarning):
     """Something that a model's files ask of its sampling, and that is not done."""
 

@@ -103,7 +103,9 @@ def write_gguf(
 
 
 def _write_key(writer: Any, key: str, value: Any) -> None:
-    if isinstance(value, bool):
+    if isinstance(value, tuple):  # with the type that the file has for it
+        writer.add_key_value(key, *value)
+    elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
         writer.add_uint32(key, value)

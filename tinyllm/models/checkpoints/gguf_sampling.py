@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyllm.models.checkpoints.gguf import GgufFile
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _PREFIX = "general.sampling."
 _NAMES = {
     "temp": "temperature",
@@ -48,6 +49,6 @@ def to_generation_config(file: GgufFile) -> dict[str, Any]:
 
 def _shortest(value: Any) -> Any:
     """A number that the file keeps as float32 (0.699999988) as it was written (0.7)."""
-    if not isinstance(value, float) or abs(value) > np.finfo(np.float32).max:
+    if not isinstance(value, float) or abs(value) > _FLOAT32_MAX:
         return value
     return float(str(np.float32(value)))

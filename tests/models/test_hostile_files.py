@@ -1,0 +1,355 @@
+"""Files of strangers: whatever numbers and names they hold, loading ends soon, in little memory, and in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import struct
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFValueType
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from tests.models.conftest import byte_level_vocabulary, write_gguf
+from tests.models.kinds import byte_level
+from tinyllm.errors import CheckpointError, TinyllmError
+from tinyllm.llm import load
+from tinyllm.models.checkpoints.files import MOST_JSON
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+
+SECONDS, MEGABYTES, LINE = 5, 500, 2000
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": len(byte_level_vocabulary()),
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "eos_token_id": 2,
+}
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64, "beta_slow": 1, "beta_fast": 32}
+LLAMA3 = YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+del LLAMA3["beta_slow"], LLAMA3["beta_fast"]
+POWERS = [2**bits + more for bits in (7, 8, 15, 16, 31, 32, 47, 48, 53, 62, 63, 64) for more in (-1, 0, 1)]
+NUMBERS = [-(2**63), -1, 0, 1, 2, 3, *POWERS, 10**9, 10**18, 10**400, 10**4000]
+FLOATS = [5e-324, 1e-308, 1e-38, 1e-6, 0.5, 1.0000001, 1e6, 3e38, 1e39, 1e308, float("inf"), float("nan"), -0.0]
+OTHERS = [True, None, "1", "x" * 5000, [1], [[1]], [2] * 1000, {}, {"a": [1] * 10**5}]
+EDGES = st.sampled_from([*NUMBERS, *FLOATS, *OTHERS])
+FEW = settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None, derandomize=False, deadline=None)
+
+
+def survive(path: Path) -> str:
+    """Load a model and run it, as far as it goes; the error that ended it."""
+    start = time.perf_counter()
+    message = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # numpy's, which would come before the line for people
+        try:
+            llm = load(path, "numpy")
+            llm.logits([1, 2])
+            assert llm.stop_token_ids is not None and llm.engine_for_one() is not None
+        except TinyllmError as error:
+            message = str(error)
+    assert time.perf_counter() - start < SECONDS
+    assert len(message) < LINE and "\n" not in message
+    return message
+
+
+@pytest.fixture
+def bounded() -> Any:
+    """The most memory that the test's process ever held grows by no more than it may."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < MEGABYTES * 1e6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole tiny model in Hugging Face form."""
+    made = tmp_path_factory.mktemp("hostile")
+    byte_level(made)
+    hidden, inner, shapes = 64, 96, {"model.embed_tokens.weight": (CONFIG["vocab_size"], 64), "model.norm.weight": (64,)}
+    for layer in ("model.layers.0", "model.layers.1"):
+        shapes |= {f"{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (64, hidden) for name in "qo"}
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (32, hidden) for name in "kv"}
+        shapes |= {f"{layer}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+        shapes |= {f"{layer}.mlp.down_proj.weight": (hidden, inner)}
+    random = np.random.default_rng(1)
+    tensors = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(tensors, made / "model.safetensors")
+    assert survive_config(made, CONFIG) == ""
+    assert survive_config(made, CONFIG | {"rope_scaling": YARN}) == ""
+    assert survive_config(made, CONFIG | {"rope_scaling": LLAMA3}) == ""
+    return made
+
+
+def survive_config(folder: Path, config: dict[str, Any]) -> str:
+    (folder / "config.json").write_text(json.dumps(config))
+    return survive(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers: expected a positive integer up to 1000, got 1000000000"),
+        ({"num_hidden_layers": 900}, "num_hidden_layers: expected no more than the file's 20 tensors, got 900"),
+        ({"hidden_size": 2**63}, "hidden_size: expected a positive integer up to 2147483647, got 9223372036854775808"),
+        ({"rope_theta": 10**400}, "rope_theta: expected a number above 0, from"),
+        ({"rope_theta": 1}, "rope_theta: expected a number above 0, from"),
+        ({"rope_scaling": YARN | {"beta_slow": 1e-308}}, "rope_scaling.beta_slow: expected a number above 0, from"),
+        ({"rope_scaling": YARN | {"factor": 10**400}}, "rope_scaling.factor: expected a number"),
+        (
+            {"rope_scaling": YARN | {"original_max_position_embeddings": 10**400}},
+            "original_max_position_embeddings: expected a number",
+        ),
+        ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type: expected one of"),
+        ({"eos_token_id": [[1]]}, "eos_token_id: expected a token id or a list of them, got [[1]]"),
+        ({"eos_token_id": 10**400}, "eos_token_id: expected a token id"),
+        ({"model_type": "m" * 10**6}, "model_type: expected a known family"),
+        ({"n" * 10**6: 1}, "tinyllm does not know this field"),
+        ({"new": "n" * 10**6}, "tinyllm does not know this field"),
+        ({"quantization": {"bits": 4, "group_size": 10**30}}, "group_size: expected a positive integer up to"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_numbers_of_a_config_out_of_range(folder: Path, bounded: None, changes: dict[str, Any], said: str) -> None:
+    assert said in survive_config(folder, CONFIG | changes)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_token_ids_that_are_none(folder: Path, name: str) -> None:
+    """What a generation config says of stops and is no token id is passed over, as the config's own are read first."""
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / name).write_text(json.dumps((CONFIG if name == "config.json" else {}) | {"eos_token_id": [[1]]}))
+    try:
+        assert ("eos_token_id" in survive(folder)) == (name == "config.json")
+    finally:
+        (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"block_count": 3 * 10**9}, "llama.block_count: expected a positive integer up to 1000, got 3000000000"),
+        ({"block_count": 800}, "num_hidden_layers: expected no more than the file's 20 tensors, got 800"),
+        ({"rope.freq_base": 1e-30}, "llama.rope.freq_base: expected a number above 0, from"),
+        ({"rope.freq_base": (1e300, GGUFValueType.FLOAT64)}, "llama.rope.freq_base: expected a number above 0, from"),
+        ({"general.alignment": [1] * 10**5}, "general.alignment: expected a power of two, got [1, 1, "),
+        ({"new": "n" * 10**6}, "tinyllm does not know this key"),
+        ({"n" * 10**5: 1}, "tinyllm does not know this key"),
+        ({"general.sampling.temp": float("inf")}, "temperature: expected"),
+        ({"tokenizer.ggml.pre": "p" * 10**6}, "tokenizer.ggml.pre: expected a known pre-tokenizer"),
+        ({"context_length": [1] * 10**5}, "context_length: expected a positive integer"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_numbers_of_a_gguf_out_of_range(tmp_path: Path, bounded: None, keys: dict[str, Any], said: str) -> None:
+    pre = None if "tokenizer.ggml.pre" in keys else "smollm"
+    assert said in survive(write_gguf(tmp_path / "m.gguf", keys=keys, pre=pre))
+
+
+def gguf_of(tmp_path: Path, tensors: int, keys: int, body: bytes) -> Path:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tensors", "keys", "body", "said"),
+    [
+        (0, 1, struct.pack("<Q1sIIQ", 1, b"a", 9, 0, 5 << 20) + bytes(5 << 20), "a: expected at most 4194304, got"),
+        (0, 70_000, bytes(1 << 20), "metadata count: expected at most 65536, got 70000"),
+        (70_000, 0, bytes(2 << 20), "tensor count: expected at most 65536, got 70000"),
+        (0, 1, struct.pack("<Q", 50 << 20) + bytes(50 << 20), "expected a string of at most 50331648 bytes, got"),
+        (
+            0,
+            3,
+            b"".join(struct.pack("<Q1sIQ", 1, name, 8, 40 << 20) + bytes(40 << 20) for name in (b"a", b"b")) + bytes(99),
+            "header: expected at most 67108864 bytes",
+        ),
+    ],
+    ids=["array", "keys", "tensors", "string", "header"],
+)
+def test_headers_of_a_gguf_that_are_too_large(
+    tmp_path: Path, bounded: None, tensors: int, keys: int, body: bytes, said: str
+) -> None:
+    assert said in survive(gguf_of(tmp_path, tensors, keys, body))
+
+
+def written(path: Path, header: dict[str, Any] | bytes, data: bytes = b"") -> None:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"w": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, "w: shape: expected a list of counts"),
+        ({"w": {"dtype": "F32", "shape": [10**400, 0], "data_offsets": [0, 0]}}, "w: shape: expected a list of counts"),
+        ({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**4000]}}, "w: data_offsets: expected two counts"),
+        ({"w" * 10**6: {"dtype": "F32", "shape": [1], "data_offsets": [0, 9]}}, "expected offsets in 0..8, got [0, 9]"),
+        ({"w": "x" * 10**6}, "w: expected an object, got 'xxx"),
+        (b'{"w": ' + b"[" * 900 + b"]" * 900 + b"}", "w: expected an object, got [[["),
+        (b" " * (MOST_JSON + 1), f"header: expected at most {MOST_JSON} bytes, got {MOST_JSON + 1}"),
+    ],
+    ids=["dims", "size", "offsets", "name", "entry", "nested", "length"],
+)
+def test_headers_of_safetensors_that_are_none(tmp_path: Path, bounded: None, header: Any, said: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    written(tmp_path / "model.safetensors", header, bytes(8))
+    assert said in survive(tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["s" * 5000, "\ud800", "a\0b", "..", ""])
+def test_a_shard_by_a_name_that_no_file_has(tmp_path: Path, shard: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    assert "expected a file of this folder, got none" in survive(tmp_path)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+NAMES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_device])
+@pytest.mark.parametrize("name", [*NAMES, "tokenizer.model", "chat_template.jinja", "m.gguf"])
+def test_what_is_behind_a_name_is_a_file(folder: Path, tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    for file in folder.iterdir():
+        if file.name != name and not (file.name == "tokenizer.json" and name == "tokenizer.model"):
+            (tmp_path / file.name).symlink_to(file)
+    make(tmp_path / name)
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"expected a file, got a pipe, a device|got none") as caught:
+        made = open_checkpoint(tmp_path / name if name == "m.gguf" else tmp_path)
+        made.tokenizer()
+        made.chat_template()
+    assert name in str(caught.value) and time.perf_counter() - start < SECONDS
+
+
+@pytest.mark.parametrize("value", [3e38, float("inf"), float("nan")])
+def test_weights_at_the_end_of_their_dtype(folder: Path, tmp_path: Path, value: float) -> None:
+    """Replies are made of finite logits or not at all, and no warning of numpy's goes before that."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.self_attn.q_proj.weight"][:] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tokenizer.json").symlink_to(folder / "tokenizer.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        llm = load(tmp_path, "numpy")
+        with pytest.raises(TinyllmError, match="expected finite logits, got nan"):
+            llm.generate([1, 2], max_tokens=2)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    """A config with up to three fields, and up to two of its rope settings, at the edges."""
+    config = CONFIG | draw(st.dictionaries(st.sampled_from([*CONFIG, "layer_types", "quantization"]), EDGES, max_size=3))
+    rope = draw(st.sampled_from([None, YARN, LLAMA3, {"rope_type": "linear", "factor": 2.0}]))
+    if rope is not None:
+        config["rope_scaling"] = rope | draw(st.dictionaries(st.sampled_from([*rope, "mscale"]), EDGES, max_size=2))
+    return config
+
+
+@seed(14)
+@FEW
+@given(config=configs())
+def test_configs_at_the_edges(folder: Path, bounded: None, config: dict[str, Any]) -> None:
+    survive_config(folder, config)
+
+
+KEYS = [
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "rope.dimension_count",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.attn_factor",
+    "general.alignment",
+    "general.sampling.temp",
+    "general.sampling.top_k",
+    "split.count",
+]
+UNSIGNED = [number for number in NUMBERS if 0 <= number < 2**64]
+TYPED = st.one_of(
+    st.sampled_from(UNSIGNED).map(lambda value: (value, GGUFValueType.UINT64)),
+    st.sampled_from(FLOATS).map(lambda value: (value, GGUFValueType.FLOAT64)),
+    st.sampled_from([value for value in OTHERS if isinstance(value, (bool, str))] + ["yarn", "linear", [1] * 2000]),
+)
+
+
+@seed(14)
+@FEW
+@given(keys=st.dictionaries(st.sampled_from(KEYS), TYPED, max_size=3), at=st.integers(4, 3500), number=st.data())
+def test_ggufs_at_the_edges(
+    tmp_path_factory: pytest.TempPathFactory, bounded: None, keys: dict[str, Any], at: int, number: st.DataObject
+) -> None:
+    path = write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", keys=keys)
+    if number.draw(st.booleans(), "patched"):  # a count, a length, a size or an offset somewhere in the header
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(struct.pack("<Q", number.draw(st.sampled_from(UNSIGNED))))
+    survive(path)
+    path.unlink()
+
+
+@seed(14)
+@FEW
+@given(data=st.data())
+def test_headers_of_safetensors_at_the_edges(folder: Path, bounded: None, data: st.DataObject) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    whole = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    for name in data.draw(st.lists(st.sampled_from(list(header)), max_size=3)):
+        field = data.draw(st.sampled_from(["dtype", "shape", "data_offsets"]))
+        edge = st.one_of(EDGES, st.lists(st.sampled_from(NUMBERS), max_size=4), st.sampled_from(["F16", "I64", "BOOL"]))
+        header[name][field] = data.draw(edge)
+    try:
+        written(folder / "model.safetensors", header, whole[8 + length :])
+        survive(folder)
+    finally:
+        (folder / "model.safetensors").write_bytes(whole)
