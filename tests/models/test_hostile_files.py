@@ -1,109 +1,26 @@
-"""Files of strangers: whatever numbers and names they hold, loading ends soon, in little memory, and in one line."""
+"""Files of strangers, each with what it tries: loading ends soon, in little memory, and in one line that names it."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import struct
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from gguf import GGUFValueType
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from tests.models.conftest import byte_level_vocabulary, write_gguf
-from tests.models.kinds import byte_level
+from tests.models.conftest import write_gguf
+from tests.models.hostile import CONFIG, SECONDS, YARN, survive, survive_config, written
 from tinyllm.errors import CheckpointError, TinyllmError
 from tinyllm.llm import load
 from tinyllm.models.checkpoints.files import MOST_JSON
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
-
-SECONDS, MEGABYTES, LINE = 5, 500, 2000
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "vocab_size": len(byte_level_vocabulary()),
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": True,
-    "eos_token_id": 2,
-}
-YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64, "beta_slow": 1, "beta_fast": 32}
-LLAMA3 = YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-del LLAMA3["beta_slow"], LLAMA3["beta_fast"]
-POWERS = [2**bits + more for bits in (7, 8, 15, 16, 31, 32, 47, 48, 53, 62, 63, 64) for more in (-1, 0, 1)]
-NUMBERS = [-(2**63), -1, 0, 1, 2, 3, *POWERS, 10**9, 10**18, 10**400, 10**4000]
-FLOATS = [5e-324, 1e-308, 1e-38, 1e-6, 0.5, 1.0000001, 1e6, 3e38, 1e39, 1e308, float("inf"), float("nan"), -0.0]
-OTHERS = [True, None, "1", "x" * 5000, [1], [[1]], [2] * 1000, {}, {"a": [1] * 10**5}]
-EDGES = st.sampled_from([*NUMBERS, *FLOATS, *OTHERS])
-FEW = settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None, derandomize=False, deadline=None)
-
-
-def survive(path: Path) -> str:
-    """Load a model and run it, as far as it goes; the error that ended it."""
-    start = time.perf_counter()
-    message = ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # numpy's, which would come before the line for people
-        try:
-            llm = load(path, "numpy")
-            llm.logits([1, 2])
-            assert llm.stop_token_ids is not None and llm.engine_for_one() is not None
-        except TinyllmError as error:
-            message = str(error)
-    assert time.perf_counter() - start < SECONDS
-    assert len(message) < LINE and "\n" not in message
-    return message
-
-
-@pytest.fixture
-def bounded() -> Any:
-    """The most memory that the test's process ever held grows by no more than it may."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < MEGABYTES * 1e6
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole tiny model in Hugging Face form."""
-    made = tmp_path_factory.mktemp("hostile")
-    byte_level(made)
-    hidden, inner, shapes = 64, 96, {"model.embed_tokens.weight": (CONFIG["vocab_size"], 64), "model.norm.weight": (64,)}
-    for layer in ("model.layers.0", "model.layers.1"):
-        shapes |= {f"{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
-        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (64, hidden) for name in "qo"}
-        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (32, hidden) for name in "kv"}
-        shapes |= {f"{layer}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
-        shapes |= {f"{layer}.mlp.down_proj.weight": (hidden, inner)}
-    random = np.random.default_rng(1)
-    tensors = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    save_file(tensors, made / "model.safetensors")
-    assert survive_config(made, CONFIG) == ""
-    assert survive_config(made, CONFIG | {"rope_scaling": YARN}) == ""
-    assert survive_config(made, CONFIG | {"rope_scaling": LLAMA3}) == ""
-    return made
-
-
-def survive_config(folder: Path, config: dict[str, Any]) -> str:
-    (folder / "config.json").write_text(json.dumps(config))
-    return survive(folder)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +53,10 @@ def test_numbers_of_a_config_out_of_range(folder: Path, bounded: None, changes: 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
 def test_token_ids_that_are_none(folder: Path, name: str) -> None:
-    """What a generation config says of stops and is no token id is passed over, as the config's own are read first."""
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / name).write_text(json.dumps((CONFIG if name == "config.json" else {}) | {"eos_token_id": [[1]]}))
     try:
-        assert ("eos_token_id" in survive(folder)) == (name == "config.json")
+        assert "eos_token_id: expected" in survive(folder)
     finally:
         (folder / "generation_config.json").unlink(missing_ok=True)
 
@@ -182,7 +98,8 @@ def gguf_of(tmp_path: Path, tensors: int, keys: int, body: bytes) -> Path:
         (
             0,
             3,
-            b"".join(struct.pack("<Q1sIQ", 1, name, 8, 40 << 20) + bytes(40 << 20) for name in (b"a", b"b")) + bytes(99),
+            b"".join(struct.pack("<Q1sIQ", 1, name, 8, 40 << 20) + bytes(40 << 20) for name in (b"a", b"b"))
+            + bytes(99),
             "header: expected at most 67108864 bytes",
         ),
     ],
@@ -194,15 +111,13 @@ def test_headers_of_a_gguf_that_are_too_large(
     assert said in survive(gguf_of(tmp_path, tensors, keys, body))
 
 
-def written(path: Path, header: dict[str, Any] | bytes, data: bytes = b"") -> None:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
-
-
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ({"w": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, "w: shape: expected a list of counts"),
+        (
+            {"w": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}},
+            "w: shape: expected a list of counts",
+        ),
         ({"w": {"dtype": "F32", "shape": [10**400, 0], "data_offsets": [0, 0]}}, "w: shape: expected a list of counts"),
         ({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**4000]}}, "w: data_offsets: expected two counts"),
         ({"w" * 10**6: {"dtype": "F32", "shape": [1], "data_offsets": [0, 9]}}, "expected offsets in 0..8, got [0, 9]"),
@@ -272,84 +187,3 @@ def test_weights_at_the_end_of_their_dtype(folder: Path, tmp_path: Path, value: 
         llm = load(tmp_path, "numpy")
         with pytest.raises(TinyllmError, match="expected finite logits, got nan"):
             llm.generate([1, 2], max_tokens=2)
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> dict[str, Any]:
-    """A config with up to three fields, and up to two of its rope settings, at the edges."""
-    config = CONFIG | draw(st.dictionaries(st.sampled_from([*CONFIG, "layer_types", "quantization"]), EDGES, max_size=3))
-    rope = draw(st.sampled_from([None, YARN, LLAMA3, {"rope_type": "linear", "factor": 2.0}]))
-    if rope is not None:
-        config["rope_scaling"] = rope | draw(st.dictionaries(st.sampled_from([*rope, "mscale"]), EDGES, max_size=2))
-    return config
-
-
-@seed(14)
-@FEW
-@given(config=configs())
-def test_configs_at_the_edges(folder: Path, bounded: None, config: dict[str, Any]) -> None:
-    survive_config(folder, config)
-
-
-KEYS = [
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    "vocab_size",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-    "rope.dimension_count",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scaling.original_context_length",
-    "rope.scaling.yarn_beta_slow",
-    "rope.scaling.attn_factor",
-    "general.alignment",
-    "general.sampling.temp",
-    "general.sampling.top_k",
-    "split.count",
-]
-UNSIGNED = [number for number in NUMBERS if 0 <= number < 2**64]
-TYPED = st.one_of(
-    st.sampled_from(UNSIGNED).map(lambda value: (value, GGUFValueType.UINT64)),
-    st.sampled_from(FLOATS).map(lambda value: (value, GGUFValueType.FLOAT64)),
-    st.sampled_from([value for value in OTHERS if isinstance(value, (bool, str))] + ["yarn", "linear", [1] * 2000]),
-)
-
-
-@seed(14)
-@FEW
-@given(keys=st.dictionaries(st.sampled_from(KEYS), TYPED, max_size=3), at=st.integers(4, 3500), number=st.data())
-def test_ggufs_at_the_edges(
-    tmp_path_factory: pytest.TempPathFactory, bounded: None, keys: dict[str, Any], at: int, number: st.DataObject
-) -> None:
-    path = write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", keys=keys)
-    if number.draw(st.booleans(), "patched"):  # a count, a length, a size or an offset somewhere in the header
-        with path.open("r+b") as file:
-            file.seek(at)
-            file.write(struct.pack("<Q", number.draw(st.sampled_from(UNSIGNED))))
-    survive(path)
-    path.unlink()
-
-
-@seed(14)
-@FEW
-@given(data=st.data())
-def test_headers_of_safetensors_at_the_edges(folder: Path, bounded: None, data: st.DataObject) -> None:
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    whole = (folder / "model.safetensors").read_bytes()
-    length = int.from_bytes(whole[:8], "little")
-    header = json.loads(whole[8 : 8 + length])
-    for name in data.draw(st.lists(st.sampled_from(list(header)), max_size=3)):
-        field = data.draw(st.sampled_from(["dtype", "shape", "data_offsets"]))
-        edge = st.one_of(EDGES, st.lists(st.sampled_from(NUMBERS), max_size=4), st.sampled_from(["F16", "I64", "BOOL"]))
-        header[name][field] = data.draw(edge)
-    try:
-        written(folder / "model.safetensors", header, whole[8 + length :])
-        survive(folder)
-    finally:
-        (folder / "model.safetensors").write_bytes(whole)

@@ -113,7 +113,8 @@ class ResultFile:
                 first = numbers.setdefault(key, number)
                 if first != number:
                     raise InvalidInputError(
-                        f"{self.path}: line {number}: the result of {quoted(key)} is there twice, on line {first} as well"
+                        f"{self.path}: line {number}: the result of {quoted(key)} is there twice, on line "
+                        f"{first} as well"
                     )
                 failed += has_failed(entry)
         return set(numbers), failed

@@ -29,7 +29,7 @@ def open_file(path: Path) -> BinaryIO:
     """A file, open for reading. Raises `CheckpointError` for what is missing, not to be read, or no regular file: a
     pipe may wait for ever, and a device never ends."""
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: expected a readable file, got {reason}") from error

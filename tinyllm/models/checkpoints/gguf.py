@@ -144,7 +144,7 @@ class GgufFile:
         start = self._at
         if size > self._end - start:
             raise self._fail(
-                f"{shortened(what)}: expected {size} bytes at offset {start}, got {self._end - start} (file truncated or corrupt)"
+                f"{what}: expected {size} bytes at offset {start}, got {self._end - start} (file truncated or corrupt)"
             )
         self._at = start + size
         return start
@@ -164,22 +164,20 @@ class GgufFile:
         for index in range(count):
             start = at + 8
             if start > end:
-                raise self._fail(f"{shortened(what)}: string {index} of {count} starts past the end of the file")
+                raise self._fail(f"{what}: string {index} of {count} starts past the end of the file")
             (length,) = read_length(data, at)
             at = start + length
             if at > end:
                 raise self._fail(
-                    f"{shortened(what)}: string {index} of {count}: expected {length} bytes, got {end - start} "
+                    f"{what}: string {index} of {count}: expected {length} bytes, got {end - start} "
                     f"(truncated or corrupt)"
                 )
             if length > _MOST_STRING:
-                raise self._fail(f"{shortened(what)}: expected a string of at most {_MOST_STRING} bytes, got {length}")
+                raise self._fail(f"{what}: expected a string of at most {_MOST_STRING} bytes, got {length}")
             try:
                 strings.append(str(data[start:at], "utf-8"))
             except UnicodeDecodeError as error:
-                raise self._fail(
-                    f"{shortened(what)}: string {index} of {count}: expected UTF-8, got {error.reason}"
-                ) from error
+                raise self._fail(f"{what}: string {index} of {count}: expected UTF-8, got {error.reason}") from error
             if at - self._at > _MOST_HEADER:
                 raise self._too_long()
         self._at = at
@@ -202,9 +200,10 @@ class GgufFile:
             key = self._string("metadata key")
             if key in metadata:
                 raise self._fail(f"metadata key {quoted(key)} is there twice")
-            kind = self._scalar(_U32, key)
-            again = partial(self._value_at, self._at, key, kind)
-            metadata.add(key, self._value(key, kind), again)
+            told = shortened(key)  # whatever is wrong with its value, the message is a line
+            kind = self._scalar(_U32, told)
+            again = partial(self._value_at, self._at, told, kind)
+            metadata.add(key, self._value(told, kind), again)
             if self._at > _MOST_HEADER:
                 raise self._too_long()
         self._read_tensor_table(tensor_count)
@@ -212,9 +211,9 @@ class GgufFile:
     def _check_count(self, what: str, count: int, least: int, most: int) -> None:
         """Refuses a count that the rest of the file cannot hold at `least` bytes each, and one above `most`."""
         if count * least > self._end - self._at:
-            raise self._fail(f"{shortened(what)}: got {count}, more than the file's {self._end} bytes can hold")
+            raise self._fail(f"{what}: got {count}, more than the file's {self._end} bytes can hold")
         if count > most:
-            raise self._fail(f"{shortened(what)}: expected at most {most}, got {count}")
+            raise self._fail(f"{what}: expected at most {most}, got {count}")
 
     def _too_long(self) -> CheckpointError:
         return self._fail(f"header: expected at most {_MOST_HEADER} bytes of metadata and tensor names, got more")
@@ -262,11 +261,12 @@ class GgufFile:
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string("tensor name")
-        dims = self._scalar(_U32, name)
+        told = shortened(name)
+        dims = self._scalar(_U32, told)
         if not 1 <= dims <= _MAX_DIMS:
             raise self._fail(f"tensor {quoted(name)}: expected 1 to {_MAX_DIMS} dimensions, got {dims}")
-        shape = tuple(reversed([self._scalar(_U64, name) for _ in range(dims)]))
-        return name, shape, self._scalar(_U32, name), self._scalar(_U64, name)
+        shape = tuple(reversed([self._scalar(_U64, told) for _ in range(dims)]))
+        return name, shape, self._scalar(_U32, told), self._scalar(_U64, told)
 
     def _tensor(
         self, name: str, shape: tuple[int, ...], type_id: int, offset: int, data: int, alignment: int
@@ -277,7 +277,8 @@ class GgufFile:
         block, block_bytes = block_sizes(kind)
         if 0 in shape or shape[-1] % block:
             raise self._fail(
-                f"tensor {quoted(name)}: expected rows of a multiple of {block} elements for {kind}, got shape {list(shape)}"
+                f"tensor {quoted(name)}: expected rows of a multiple of {block} elements for {kind}, got shape "
+                f"{list(shape)}"
             )
         nbytes = prod(shape) // block * block_bytes
         if offset % alignment:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.gguf import GgufFile
-from tinyllm.models.checkpoints.ranges import integer_problem, number_problem
+from tinyllm.models.checkpoints.ranges import integer_expected, is_integer, is_number, number_expected
 
 ARCHITECTURES = ("llama", "qwen2")
 
@@ -159,11 +159,14 @@ class _Metadata:
             )
         if file.metadata.get("split.count", 1) not in (0, 1):
             raise CheckpointError(
-                f"{file.path}: split.count: expected a whole file, got one part of {quoted(file.metadata['split.count'])}"
+                f"{file.path}: split.count: expected a whole file, got one part of "
+                f"{quoted(file.metadata['split.count'])}"
             )
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
-        return CheckpointError(f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {shortened(got)}")
+        return CheckpointError(
+            f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {shortened(got)}"
+        )
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.file.metadata.get(f"{self.architecture}.{key}", default)
@@ -175,21 +178,23 @@ class _Metadata:
                 continue
             if key not in _NEUTRAL:
                 raise CheckpointError(
-                    f"{self.file.path}: {prefix}{shortened(key)}: tinyllm does not know this key, and it may change the output"
+                    f"{self.file.path}: {prefix}{shortened(key)}: tinyllm does not know this key, and it may change "
+                    f"the output"
                 )
             if self.get(key) not in _NEUTRAL[key]:
                 raise self.fail(key, " or ".join(map(str, _NEUTRAL[key])), self.get(key))
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.get(key, default)
-        if expected := integer_problem(_FIELDS.get(key, ""), value):
-            raise self.fail(key, expected, "nothing" if value is None else value)
+        field = _FIELDS.get(key, key)
+        if not is_integer(field, value):
+            raise self.fail(key, integer_expected(field), "nothing" if value is None else value)
         return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if expected := number_problem(_FIELDS[key], value):
-            raise self.fail(key, expected, "nothing" if value is None else value)
+        if not is_number(_FIELDS[key], value):
+            raise self.fail(key, number_expected(_FIELDS[key]), "nothing" if value is None else value)
         return float(str(np.float32(value)))  # the file keeps float32: 9.999999747378752e-06 was written as 1e-05
 
     def vocab_size(self) -> int:

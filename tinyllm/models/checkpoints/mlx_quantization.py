@@ -13,7 +13,7 @@ from tinyllm.catalogue.schemes.affine import BITS, Affine
 from tinyllm.catalogue.schemes.bits import WORD
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import checked_weight
-from tinyllm.models.checkpoints.ranges import integer_problem
+from tinyllm.models.checkpoints.ranges import integer_expected, is_integer
 from tinyllm.spec.scheme import QuantType, QuantWeight
 
 
@@ -36,7 +36,9 @@ class MlxQuantization:
         twin = config.pop("quantization_config", None)  # mlx-lm writes both keys, alike
         key = "quantization" if settings is not None else "quantization_config"
         if twin is not None and settings is not None and twin != settings:
-            raise CheckpointError(f"{where}: quantization_config: expected the same as quantization, got {quoted(twin)}")
+            raise CheckpointError(
+                f"{where}: quantization_config: expected the same as quantization, got {quoted(twin)}"
+            )
         settings = twin if settings is None else settings
         if settings is None:
             return None
@@ -50,7 +52,9 @@ class MlxQuantization:
             if name in ("bits", "group_size", "mode") or value is False:  # False: MLX left that module as it was
                 continue
             if not isinstance(value, dict):
-                raise CheckpointError(f"{where}: {key}.{shortened(name)}: expected the settings of a module, got {quoted(value)}")
+                raise CheckpointError(
+                    f"{where}: {key}.{shortened(name)}: expected the settings of a module, got {quoted(value)}"
+                )
             layers[name] = cls._read_scheme(value, f"{where}: {key}.{shortened(name)}")
         return cls(where, cls._read_scheme(settings, f"{where}: {key}"), layers)
 
@@ -59,9 +63,11 @@ class MlxQuantization:
         bits, group_size = settings.get("bits"), settings.get("group_size")
         if type(bits) is not int or bits not in BITS:
             raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {quoted(bits)}")
-        if expected := integer_problem("group_size", group_size):
-            raise CheckpointError(f"{where}.group_size: expected {expected}, got {quoted(group_size)}")
-        return Affine(bits, group_size)
+        if is_integer("group_size", group_size):
+            return Affine(bits, group_size)
+        raise CheckpointError(
+            f"{where}.group_size: expected {integer_expected('group_size')}, got {quoted(group_size)}"
+        )
 
     def packed_names(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Packed weights with the names of their scales and biases. Raises `CheckpointError` where one of the two is

@@ -6,12 +6,13 @@ are made within seconds. `config.json` and GGUF's metadata, which is brought int
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 LARGEST = 2**31 - 1
 """Of sizes and positions, which ops count in int32."""
 _SIZE = (1, LARGEST)
 _SCALE = (1e-6, 1e6)
+# By the names that `config.json` has; a number that is not among them is a size.
 _RANGES: dict[str, tuple[float, float]] = {
     "num_hidden_layers": (1, 1000),
     "rms_norm_eps": (1e-30, 1),
@@ -28,22 +29,23 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def range_of(field: str) -> tuple[float, float]:
-    """Least and most of a number by the name that `config.json` has for it; what is not listed is a size."""
-    return _RANGES.get(field, _SIZE)
+def is_integer(field: str, value: Any) -> TypeGuard[int]:
+    """Whether a value is an integer in the range of its field."""
+    return isinstance(value, int) and is_number(field, value)
 
 
-def integer_problem(field: str, value: Any) -> str:
-    """What is expected instead, empty for an integer in the range of its field."""
-    low, high = range_of(field)
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return ""
-    return f"a positive integer up to {high}" if low == 1 else f"an integer from {low} to {high}"
+def is_number(field: str, value: Any) -> TypeGuard[float]:
+    """Whether a value is a number in the range of its field; NaN and the infinities are in none."""
+    low, high = _RANGES.get(field, _SIZE)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
-def number_problem(field: str, value: Any) -> str:
-    """What is expected instead, empty for a number in the range of its field."""
-    low, high = range_of(field)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
-        return ""  # NaN and infinities are in no range
+def integer_expected(field: str) -> str:
+    """What is expected of an integer, for a message."""
+    return f"a positive integer up to {_RANGES.get(field, _SIZE)[1]}"
+
+
+def number_expected(field: str) -> str:
+    """What is expected of a number, for a message."""
+    low, high = _RANGES.get(field, _SIZE)
     return f"a number above 0, from {low:g} to {high:g}"

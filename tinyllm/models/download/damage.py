@@ -7,7 +7,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from tinyllm.errors import DownloadWarning
+from tinyllm.errors import CheckpointError, DownloadWarning
 from tinyllm.models.checkpoints.files import identity
 from tinyllm.models.download.sources import KNOWN, KnownModel, cache_folder, places
 from tinyllm.models.download.wheel_download import file_matches
@@ -29,7 +29,8 @@ def check_in_background(path: Path) -> threading.Thread | None:
 
 
 def _check(model: KnownModel, path: Path) -> None:
-    with suppress(OSError):  # where it cannot be read, loading says so; where nothing can be kept, it is checked again
+    # Where it cannot be read, loading says so; where nothing can be kept, it is checked again.
+    with suppress(OSError, CheckpointError):
         before = identity([path])
         if not file_matches(path, model.source):
             warnings.warn(
@@ -43,7 +44,7 @@ def _check(model: KnownModel, path: Path) -> None:
 
 
 def _was_found_whole(model: KnownModel, path: Path) -> bool:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, CheckpointError, ValueError):
         return _mark(model).read_text(encoding="utf-8") == identity([path])
     return False
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyllm.errors import CheckpointError, quoted, shortened
-from tinyllm.models.checkpoints.ranges import integer_problem, number_problem
+from tinyllm.models.checkpoints.ranges import integer_expected, is_integer, is_number, number_expected
 from tinyllm.spec.rope import RopeScaling
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code
@@ -163,15 +163,15 @@ class ConfigFields:
     def integer(self, field: str, default: int | None = None) -> int:
         """A positive integer in the range of the field."""
         value = self.get(field, default)
-        if expected := integer_problem(field, value):
-            raise fail(field, expected, value)
+        if not is_integer(field, value):
+            raise fail(field, integer_expected(field), value)
         return int(value)
 
     def number(self, field: str, default: float | None = None) -> float:
         """A number in the range of the field."""
         value = self.get(field, default)
-        if expected := number_problem(field, value):
-            raise fail(field, expected, value)
+        if not is_number(field, value):
+            raise fail(field, number_expected(field), value)
         return float(value)
 
     def flag(self, field: str, default: bool) -> bool:
@@ -195,7 +195,7 @@ class ConfigFields:
         """No, one or several token ids: an integer, a list of them, or None."""
         value = self.get(field, [])
         ids = value if isinstance(value, list) else [value]
-        if any(integer_problem("token id", token) for token in ids):
+        if not all(is_integer("token id", token) for token in ids):
             raise fail(field, "a token id or a list of them", value)
         return tuple(ids)
 
@@ -220,9 +220,8 @@ class ConfigFields:
         for field, value in self._config.items():
             if field not in self._seen and value is not None:
                 raise CheckpointError(
-                    f"config: {shortened(field)}: tinyllm does not know this field (got {quoted(value)}) and it may change "
-                    f"the model's output;"
-                    " set it to null where it does not"
+                    f"config: {shortened(field)}: tinyllm does not know this field (got {quoted(value)}) and it may "
+                    f"change the model's output; set it to null where it does not"
                 )
 
 
@@ -236,7 +235,8 @@ def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeS
         raise fail("partial_rotary_factor", "1", partial)
     if kind in ("llama3", "yarn"):
         original = outside if outside is not None else settings.get("original_max_position_embeddings", max_position)
-        if expected := number_problem("original_max_position_embeddings", original):
+        if not is_number("original_max_position_embeddings", original):
+            expected = number_expected("original_max_position_embeddings")
             raise fail("rope_scaling.original_max_position_embeddings", expected, original)
         if kind == "yarn":
             settings.setdefault("factor", max_position / original)
@@ -247,8 +247,8 @@ def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeS
         if key == "truncate":
             if not isinstance(value, bool):
                 raise fail(f"rope_scaling.{key}", "true or false", value)
-        elif expected := number_problem(key, value):
-            raise fail(f"rope_scaling.{key}", expected, value)
+        elif not is_number(key, value):
+            raise fail(f"rope_scaling.{key}", number_expected(key), value)
     for key in _ROPE_NEEDS[kind]:
         if key not in settings:
             raise fail(f"rope_scaling.{key}", f"a number for type {kind}", None)

@@ -141,7 +141,9 @@ def _byte_level(vocabulary: _Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     cuts = PRE_TOKENIZERS.get(vocabulary.pre)
     if cuts is None:
         known = (*PRE_TOKENIZERS, *CHARACTER_LEVEL)
-        raise vocabulary.fail("pre", "a known pre-tokenizer", f"{quoted(vocabulary.pre)}.{suggest(vocabulary.pre, known)}")
+        raise vocabulary.fail(
+            "pre", "a known pre-tokenizer", f"{quoted(vocabulary.pre)}.{suggest(vocabulary.pre, known)}"
+        )
     model = models.BPE(vocab=vocabulary.ids(), merges=vocabulary.merges(), ignore_merges=cuts.whole_words)
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = cuts.build()
