@@ -36,7 +36,7 @@ del LLAMA3["beta_slow"], LLAMA3["beta_fast"]
 
 def survive(path: Path) -> str:
     """Load a model and run it, as far as it goes; the error that ended it."""
-    start = time.perf_counter()
+    start = time.process_time()
     message = ""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # numpy's, which would come before the line for people
@@ -46,7 +46,7 @@ def survive(path: Path) -> str:
             assert llm.stop_token_ids is not None and llm.engine_for_one() is not None
         except TinyllmError as error:
             message = str(error)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert len(message) < LINE and "\n" not in message
     return message
 

@@ -66,7 +66,7 @@ _SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 
 _MAX_DIMS = 4
 # What a header may hold. The largest vocabularies are a tenth of it; more would take memory, and seconds, before
 # anything of it is believed.
-_MOST_HEADER, _MOST_STRING, _MOST_ITEMS, _MOST_COUNT = 64 << 20, 48 << 20, 1 << 22, 1 << 16
+_MOST_HEADER, _MOST_STRING, _MOST_ITEMS, _MOST_COUNT = 64 << 20, 48 << 20, 1 << 21, 1 << 16
 
 
 def block_sizes(kind: str) -> tuple[int, int]:

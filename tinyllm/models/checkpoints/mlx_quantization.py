@@ -60,7 +60,8 @@ class MlxQuantization:
 
     @staticmethod
     def _read_scheme(settings: dict[str, Any], where: str) -> Affine:
-        bits, group_size = settings.get("bits"), settings.get("group_size")
+        bits: Any = settings.get("bits")
+        group_size: Any = settings.get("group_size")
         if type(bits) is not int or bits not in BITS:
             raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {quoted(bits)}")
         if is_integer("group_size", group_size):
