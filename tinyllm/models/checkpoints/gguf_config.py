@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.gguf import GgufFile
-from tinyllm.models.checkpoints.ranges import integer_expected, is_integer, is_number, number_expected
+from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
 ARCHITECTURES = ("llama", "qwen2")
 

@@ -13,7 +13,7 @@ from tinyllm.catalogue.schemes.affine import BITS, Affine
 from tinyllm.catalogue.schemes.bits import WORD
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import checked_weight
-from tinyllm.models.checkpoints.ranges import integer_expected, is_integer
+from tinyllm.models.families.ranges import integer_expected, is_integer
 from tinyllm.spec.scheme import QuantType, QuantWeight
 
 

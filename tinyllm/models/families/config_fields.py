@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyllm.errors import CheckpointError, quoted, shortened
-from tinyllm.models.checkpoints.ranges import integer_expected, is_integer, is_number, number_expected
+from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 from tinyllm.spec.rope import RopeScaling
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code

@@ -11,7 +11,7 @@ import tokenizers
 
 from tinyllm.errors import CheckpointError, quoted
 from tinyllm.models.checkpoints.files import read_file, read_json_if_there
-from tinyllm.models.checkpoints.ranges import is_integer
+from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
