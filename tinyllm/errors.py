@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+QUOTE = 200
+"""Most characters of a value that a message quotes."""
+MESSAGE = 1900
+"""Most characters of a message: what a stranger's file or request says never makes a line that nobody can read."""
+
+
+def shortened(text: object, most: int = QUOTE) -> str:
+    """A text, or anything as a text, of at most so many characters: what is in the middle gives way to ` ... `."""
+    whole = str(text)
+    if len(whole) <= most:
+        return whole
+    tail = (most - 5) // 3
+    return f"{whole[: most - 5 - tail]} ... {whole[-tail:]}"
+
+
+class _Quote(reprlib.Repr):
+    """Looks no deeper into a value, and at no more of it, than can be shown: `repr` of a file's would be megabytes, or
+    nested deeper than Python can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict, self.maxset = 4, 40, 40, 40, 40
+        self.maxstring = self.maxlong = self.maxother = QUOTE
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, to be put into a message: at most `QUOTE` characters."""
+    return shortened(_Quote().repr(value))
+
 
 class TinyllmError(Exception):
-    """Base of all errors raised on purpose. `exit_code` is what the command line ends with: 1 failure, 2 wrong call."""
+    """Base of all errors raised on purpose. `exit_code` is what the command line ends with: 1 failure, 2 wrong call.
+    As text, none is longer than `MESSAGE`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return shortened(super().__str__(), MESSAGE)
 
 
 class InvalidInputError(TinyllmError, ValueError):
@@ -53,6 +87,10 @@ class CacheWarning(TinyllmWarning):
     """Something that could not be kept on disk, and is made again the next time."""
 
 
+class DownloadWarning(TinyllmWarning):
+    """A file that was downloaded, and has other bytes by now."""
+
+
 class SamplingWarning(TinyllmWarning):
     """Something that a model's files ask of its sampling, and that is not done."""
 
@@ -79,7 +117,7 @@ class CheckpointError(TinyllmError):
 
 def invalid(where: str, argument: str, expected: str, got: object) -> InvalidInputError:
     """The one wording for bad input: `<op or field>: <argument>: expected <expected>, got <got>`."""
-    return InvalidInputError(f"{where}: {argument}: expected {expected}, got {got}")
+    return InvalidInputError(f"{where}: {argument}: expected {expected}, got {shortened(got)}")
 
 
 @contextmanager
@@ -107,7 +145,7 @@ def plugin_code(
 def suggest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest known name, otherwise the list of known names."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) if len(name) <= QUOTE else []  # it compares slowly
     if near:
         return f" Did you mean {near[0]!r}?"
     return f" Known: {', '.join(known)}." if known else ""

@@ -24,10 +24,11 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_tensors, has_tied_head
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_layers, check_tensors, has_tied_head
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
+from tinyllm.models.download.damage import check_in_background
 from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt, split_options
@@ -77,8 +78,11 @@ def load(
     registry = registry or default_registry()
     selection = registry.select(backend)
     main = registry.backend(selection.default or registry.best())
-    checkpoint = open_checkpoint(resolve(str(model if model is not None else registry.settings["model"].value)))
+    path = resolve(str(model if model is not None else registry.settings["model"].value))
+    check_in_background(path)
+    checkpoint = open_checkpoint(path)
     config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
+    check_layers(checkpoint, config.num_layers)
     config = replace(config, tie_word_embeddings=has_tied_head(checkpoint, config.tie_word_embeddings))
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
@@ -89,7 +93,8 @@ def load(
     defaults = model_defaults(checkpoint, config.max_position)
     limit = registry.settings["cache_size"].value
     files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
-    program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
+    with np.errstate(all="ignore"):  # a weight out of its dtype's range shows in the logits, which are looked at
+        program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry, defaults)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.batch.files import CHAT, TEXT, request, write
+from tinyllm.batch import batch_file
 from tinyllm.batch.batch_file import BatchFile
 from tinyllm.errors import InvalidInputError
 
@@ -95,3 +97,18 @@ def test_a_file_that_changes_meanwhile_gives_no_wrong_body(tmp_path: Path) -> No
     write(tmp_path / "in.jsonl", request("b"), request("a"))
     with pytest.raises(InvalidInputError, match="line 1: was changed while the batch ran"):
         file.body(file.lines[0])
+
+
+def test_a_line_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_file, "MOST_LINE", 400)
+    path = write(tmp_path / "in.jsonl", GOOD)
+    assert len(BatchFile(path, URLS).lines) == 1
+    path.write_bytes(path.read_bytes() + b"x" * 401)
+    with pytest.raises(InvalidInputError, match=r"in\.jsonl: line 2: expected at most 400 bytes, got more"):
+        BatchFile(path, URLS)
+
+
+def test_a_pipe_is_no_file_of_requests(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInputError, match="expected a file that can be read again, got something else"):
+        BatchFile(tmp_path / "pipe", URLS)

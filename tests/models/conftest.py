@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,9 @@ def write_gguf(
 
 
 def _write_key(writer: Any, key: str, value: Any) -> None:
-    if isinstance(value, bool):
+    if isinstance(value, tuple):  # with the type that the file has for it
+        writer.add_key_value(key, *value)
+    elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
         writer.add_uint32(key, value)
@@ -143,3 +147,42 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return folder
 
     return make
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """The most memory that the test's process ever held grows by no more than it may."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 500e6
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole tiny model in Hugging Face form."""
+    made = tmp_path_factory.mktemp("hostile")
+    from safetensors.numpy import save_file
+
+    from tests.models.hostile import CONFIG, LLAMA3, YARN, survive_config
+    from tests.models.kinds import byte_level
+
+    byte_level(made)
+    hidden, inner, shapes = (
+        64,
+        96,
+        {"model.embed_tokens.weight": (CONFIG["vocab_size"], 64), "model.norm.weight": (64,)},
+    )
+    for layer in ("model.layers.0", "model.layers.1"):
+        shapes |= {f"{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (64, hidden) for name in "qo"}
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (32, hidden) for name in "kv"}
+        shapes |= {f"{layer}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+        shapes |= {f"{layer}.mlp.down_proj.weight": (hidden, inner)}
+    random = np.random.default_rng(1)
+    tensors = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(tensors, made / "model.safetensors")
+    assert survive_config(made, CONFIG) == ""
+    assert survive_config(made, CONFIG | {"rope_scaling": YARN}) == ""
+    assert survive_config(made, CONFIG | {"rope_scaling": LLAMA3}) == ""
+    return made

@@ -56,7 +56,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     ),
     "array": (
         header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 4, BILLIONS) + PAD),
-        f"a: expected {4 * BILLIONS} bytes",
+        f"a: got {BILLIONS}, more than",
     ),
     "strings": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 8, BILLIONS) + PAD), f"a: got {BILLIONS}"),
     "nested": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1) + PAD), "'a': nested arrays"),

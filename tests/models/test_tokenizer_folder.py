@@ -148,7 +148,7 @@ def test_bad_settings_are_refused_by_name(tmp_path: Path, settings_: dict[str, A
 
 
 def test_missing_and_broken_tokenizers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"expected a readable tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: expected a readable file"):
         tokenizer_from_folder(tmp_path, {}, {})
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="expected a tokenizer of the tokenizers package"):

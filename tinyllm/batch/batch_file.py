@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted, shortened
 
 _FIELDS = ("custom_id", "method", "url", "body")
 _BOM = b"\xef\xbb\xbf"
+MOST_LINE = 16 << 20
+"""Most bytes of a request, far more than fill a context. A file without line ends is not read whole to find that
+out."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,14 @@ class BatchFile:
         urls: those that a request may have.
 
     Raises:
-        InvalidInputError: the file cannot be read, holds no request, or a `custom_id` twice (both lines are named).
+        InvalidInputError: the file cannot be read again, holds no request, a line of more than `MOST_LINE` bytes, or a
+            `custom_id` twice (both lines are named).
     """
 
     def __init__(self, path: Path, urls: Collection[str]) -> None:
         self.path = path
+        if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):  # a pipe may wait for ever
+            raise InvalidInputError(f"{path}: expected a file that can be read again, got something else")
         with ExitStack() as stack:
             try:
                 self._file = stack.enter_context(path.open("rb"))
@@ -76,7 +84,9 @@ class BatchFile:
         lines: list[Line] = []
         numbers: dict[str, int] = {}  # of the first line with a custom_id
         offset = 0
-        for number, data in enumerate(self._file, 1):
+        for number, data in enumerate(iter(partial(self._file.readline, MOST_LINE + 1), b""), 1):
+            if len(data) > MOST_LINE:
+                raise InvalidInputError(f"{self.path}: line {number}: expected at most {MOST_LINE} bytes, got more")
             start, offset = offset, offset + len(data)
             if number == 1 and data.startswith(_BOM):
                 start, data = len(_BOM), data[len(_BOM) :]
@@ -88,7 +98,7 @@ class BatchFile:
                 if first != number:
                     raise InvalidInputError(
                         f"{self.path}: line {number}: custom_id: expected one that no other line has, got "
-                        f"{line.custom_id!r}, which line {first} has"
+                        f"{quoted(line.custom_id)}, which line {first} has"
                     )
             lines.append(line)
         if not lines:
@@ -129,13 +139,13 @@ def _problem(request: dict[str, Any], custom_id: str | None, urls: Collection[st
     unknown = [name for name in request if name not in _FIELDS]
     if missing or unknown:
         fields = f"{', '.join(missing)}: missing" if missing else f"{', '.join(unknown)}: unknown"
-        return f"{fields}; a request has {', '.join(_FIELDS)}"
+        return f"{shortened(fields)}; a request has {', '.join(_FIELDS)}"
     if custom_id is None:
-        return f"custom_id: expected some text, got {request['custom_id']!r:.80}"
+        return f"custom_id: expected some text, got {quoted(request['custom_id'])}"
     if request["method"] != "POST":
-        return f"method: expected 'POST', got {request['method']!r:.80}"
+        return f"method: expected 'POST', got {quoted(request['method'])}"
     if not isinstance(request["url"], str) or request["url"] not in urls:
-        return f"url: expected one of {', '.join(urls)}, got {request['url']!r:.80}"
+        return f"url: expected one of {', '.join(urls)}, got {quoted(request['url'])}"
     if not isinstance(request["body"], dict):
         return f"body: expected an object, got {type(request['body']).__name__}"
     return ""

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.errors import InvalidInputError, TinyllmError, quoted
 
 Key = str | int
 START = b'{"id": "batch_req_'
@@ -34,12 +34,12 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, fsync_seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.path = path.resolve()  # the file itself, where the path is a link
+        self.path = Path(os.path.realpath(path))  # the file itself, where the path is a link
         self._seconds, self._clock = fsync_seconds, clock
         self._synced = clock()
         with ExitStack() as stack:
             try:
-                if path.exists() and not path.is_file():
+                if os.path.exists(path) and not os.path.isfile(path):
                     raise InvalidInputError(f"{path}: expected a file that can be read again, got something else")
                 self._file = stack.enter_context(self.path.open("ab+", buffering=0))
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +113,8 @@ class ResultFile:
                 first = numbers.setdefault(key, number)
                 if first != number:
                     raise InvalidInputError(
-                        f"{self.path}: line {number}: the result of {key!r} is there twice, on line {first} as well"
+                        f"{self.path}: line {number}: the result of {quoted(key)} is there twice, on line "
+                        f"{first} as well"
                     )
                 failed += has_failed(entry)
         return set(numbers), failed
@@ -161,4 +162,6 @@ def _bytes(entry: dict[str, Any]) -> bytes:
 
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file; it need not exist."""
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and os.path.samefile(one, other))
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

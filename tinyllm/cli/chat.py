@@ -97,14 +97,14 @@ def converse(conversation: Chat, sampling: dict[str, Any], ran_on: str, terminal
 def _read(terminal: bool) -> str:
     """The next line of the input. Only a terminal is shown a prompt.
 
-    Raises `EOFError` at the end of the input, `InvalidInputError` for a line that is not UTF-8.
+    Raises `EOFError` at the end of the input, `InvalidInputError` as `read_stdin` does.
     """
     if terminal:
         return input("> ")
-    data = sys.stdin.buffer.readline()
-    if not data:
+    line = session.read_stdin(sys.stdin.buffer.readline, "a line")
+    if not line:
         raise EOFError
-    return session.decode(data, "stdin").rstrip("\r\n")
+    return line.rstrip("\r\n")
 
 
 def _answer(conversation: Chat, text: str, sampling: dict[str, Any], ran_on: str) -> None:

@@ -5,6 +5,7 @@ Typer and the commands are imported inside `main`, so that Ctrl-C is caught whil
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -15,6 +16,8 @@ from typing import TextIO
 from tinyllm.cli.output import discard, note
 
 INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Only writing fails with these, and what writes a file has an error of its own that names it: stdout is left."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the one place where whatever went wrong becomes a line for the user
         if debug:
             raise
-        return _report(error)
+        return _report(_refused(error) if isinstance(error, OSError) else error)
     if code == INTERRUPTED:
         note("\ninterrupted")
     return code
@@ -81,18 +84,29 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line on stderr, as errors are; those of libraries say where they come from."""
-    from tinyllm.errors import TinyllmWarning
+    from tinyllm.errors import MESSAGE, TinyllmWarning, shortened
 
     ours = issubclass(category, TinyllmWarning)
     where = "" if ours else f"{category.__name__} in {os.path.basename(filename)}:{lineno}: "
-    note(f"warning: {where}{message}")
+    note(f"warning: {where}{shortened(message, MESSAGE)}")
+
+
+def _refused(error: OSError) -> Exception:
+    """What the system refused, in its words."""
+    from tinyllm.errors import TinyllmError
+
+    if error.filename is None and error.errno in _FULL:
+        discard(sys.stdout)  # it may hold more, which Python would write at exit
+        return TinyllmError(f"stdout: cannot be written: {error.strerror}")
+    where = f"{error.filename}: " if error.filename else ""
+    return TinyllmError(f"{where}{error.strerror or error} (--debug shows where this came from)")
 
 
 def _report(error: Exception) -> int:
     """Print what went wrong as one line on stderr, and give the exit code."""
     import typer
 
-    from tinyllm.errors import TinyllmError
+    from tinyllm.errors import MESSAGE, TinyllmError, shortened
 
     if isinstance(error, typer.TyperException):
         message, code = error.format_message(), error.exit_code
@@ -101,7 +115,7 @@ def _report(error: Exception) -> int:
     else:
         message, code = f"{type(error).__name__}: {error} (this is a bug, or this machine's; run again with --debug)", 1
     if message.strip():  # empty where a group without a command has printed its help
-        note(f"error: {' '.join(message.split())}")
+        note(f"error: {shortened(' '.join(message.split()), MESSAGE)}")
     return code
 
 

@@ -5,15 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.cli.output import download_bar, loading_line, note, size
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted
 
 if TYPE_CHECKING:
     from tinyllm.llm import LLM
     from tinyllm.models.text.chat_prompt import TemplateOptions
+
+
+MOST_INPUT = 16 << 20
+"""Most bytes that are read of stdin for a prompt, which are far more than fill a context."""
+
+
+def read_stdin(read: Callable[[int], bytes], what: str) -> str:
+    """A text from stdin, taken by its `read` or `readline`.
+
+    Raises `InvalidInputError` for more than `MOST_INPUT` bytes, as an input may have no end, and for what is not UTF-8.
+    """
+    data = read(MOST_INPUT + 1)
+    if len(data) > MOST_INPUT:
+        raise InvalidInputError(f"stdin: expected {what} of at most {MOST_INPUT} bytes, got more")
+    return decode(data, "stdin")
 
 
 def decode(data: bytes, where: str) -> str:
@@ -28,7 +43,9 @@ def decode(data: bytes, where: str) -> str:
 
 def read_prompt(prompt: str) -> str:
     """The text of a prompt; `-` stands for stdin without its last line end. Raises `InvalidInputError` for no text."""
-    text = decode(sys.stdin.buffer.read(), "stdin").removesuffix("\n").removesuffix("\r") if prompt == "-" else prompt
+    text = prompt
+    if prompt == "-":
+        text = read_stdin(sys.stdin.buffer.read, "a prompt").removesuffix("\n").removesuffix("\r")
     if not text:
         raise InvalidInputError("prompt: expected some text, got an empty prompt")
     return text
@@ -60,7 +77,7 @@ def template_options(kwargs: str | None, **options: Any) -> TemplateOptions:
     try:
         variables = None if kwargs is None else json.loads(kwargs)
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"chat_template_kwargs: expected a JSON object, got {kwargs!r:.80}") from error
+        raise InvalidInputError(f"chat_template_kwargs: expected a JSON object, got {quoted(kwargs)}") from error
     return split_options({"chat_template_kwargs": variables, **options})[0]
 
 

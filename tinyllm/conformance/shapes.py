@@ -60,12 +60,18 @@ def _encoded(value: Any) -> Any:
 def check_writable(path: Path) -> None:
     """Raises `ShapesFileError` where no file can be written, so that no model runs for nothing. Leaves what is there as
     it is."""
-    if path.is_dir() or not path.parent.is_dir():
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
         raise ShapesFileError(
             f"shapes file {path}: expected a file in a folder that exists, got "
-            f"{'a folder' if path.is_dir() else 'none'}"
+            f"{'a folder' if os.path.isdir(path) else 'none'}"
         )
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that no file can have
+        raise ShapesFileError(f"shapes file {path}: cannot be written: {error.strerror}") from error
+    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise ShapesFileError(f"shapes file {path}: cannot be written: permission denied")
 
 

@@ -119,5 +119,6 @@ class ModelRunner:
         }
         run = self.program if observe is None else partial(self.program, observe=observe)
         state, self._state = self._state, None
-        (logits,), self._state = run(inputs, {} if state is None else state)
+        with np.errstate(all="ignore"):  # logits that are not finite are an error of their own: no warnings before it
+            (logits,), self._state = run(inputs, {} if state is None else state)
         return np.asarray(logits, np.float32)

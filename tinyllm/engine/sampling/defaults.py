@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyllm.engine.sampling.params import SamplingParams
-from tinyllm.errors import CheckpointError, InvalidInputError, SamplingWarning
+from tinyllm.errors import CheckpointError, InvalidInputError, SamplingWarning, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import Checkpoint
 from tinyllm.settings.read import DEFAULT, Setting
 
@@ -124,7 +124,7 @@ class SamplingDefaults:
     @property
     def warning(self) -> str:
         """One line on what is left out; empty where nothing is."""
-        asked = ", ".join(f"{name} {value!r:.60}" for name, value in self.left_out.items())
+        asked = ", ".join(f"{shortened(name)} {quoted(value)}" for name, value in self.left_out.items())
         return f"{self.source}: {asked}: not done by tinyllm, replies are made without" if asked else ""
 
 
@@ -160,7 +160,7 @@ def sampling_defaults(config: Mapping[str, Any], source: str, context: int) -> S
     values = {ours: said[theirs] for theirs, ours in _NAMES.items() if theirs in said}
     sampled = config.get("do_sample")
     if sampled not in (None, True, False):
-        raise CheckpointError(f"{source}: do_sample: expected true or false, got {sampled!r:.80}")
+        raise CheckpointError(f"{source}: do_sample: expected true or false, got {quoted(sampled)}")
     if sampled is not None:
         values["temperature"] = values.get("temperature", 1.0) if sampled else 0.0
     try:

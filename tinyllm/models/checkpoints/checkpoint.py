@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.errors import CheckpointError, InvalidInputError
+from tinyllm.errors import CheckpointError, InvalidInputError, quoted, shortened
 from tinyllm.spec.quantized import check_quant_weight
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
@@ -129,6 +129,15 @@ def _same_bytes(left: NDArray[Any], right: NDArray[Any]) -> bool:
     return all(left[row : row + _ROWS].tobytes() == right[row : row + _ROWS].tobytes() for row in rows)
 
 
+def check_layers(checkpoint: Checkpoint, layers: int) -> None:
+    """Raises `CheckpointError` for more layers than the file can have, as each needs tensors: to be called before
+    anything is made for each of them."""
+    if layers > (tensors := len(checkpoint.tensor_names())):
+        raise CheckpointError(
+            f"{checkpoint.path}: num_hidden_layers: expected no more than the file's {tensors} tensors, got {layers}"
+        )
+
+
 def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
 
@@ -183,9 +192,9 @@ def checked_weight(where: str, name: str, weight: QuantWeight) -> QuantWeight:
 
 def missing_tensor(checkpoint: Checkpoint, name: str) -> CheckpointError:
     """The error for a tensor that a checkpoint does not hold."""
-    return CheckpointError(f"{checkpoint.path}: no tensor {name!r}")
+    return CheckpointError(f"{checkpoint.path}: no tensor {quoted(name)}")
 
 
 def _some(names: list[str], limit: int = 6) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(shortened, names[:limit])) + more

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.files import check_apart, map_file
 
 ARRAYS: dict[str, np.dtype[Any]] = {
@@ -64,6 +64,9 @@ _STRING, _ARRAY = 8, 9
 # value type id: its little-endian numpy dtype; bool is read as a byte
 _SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
 _MAX_DIMS = 4
+# What a header may hold. The largest vocabularies are a tenth of it; more would take memory, and seconds, before
+# anything of it is believed.
+_MOST_HEADER, _MOST_STRING, _MOST_ITEMS, _MOST_COUNT = 64 << 20, 48 << 20, 1 << 21, 1 << 16
 
 
 def block_sizes(kind: str) -> tuple[int, int]:
@@ -86,20 +89,20 @@ class GgufTensor:
 
 
 LONG = 1024
-"""Elements from which on an array of the metadata is read whenever it is asked for, and not kept."""
+"""Characters from which on a string of the metadata is read whenever it is asked for, and not kept."""
 
 
 class Metadata(Mapping[str, Any]):
-    """Values by key. A vocabulary is tens of megabytes of strings, and asked for once or twice: such arrays are read
-    from the file each time."""
+    """Values by key. A vocabulary is tens of megabytes of strings, and asked for once or twice: arrays and long strings
+    are read from the file each time."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
-        self._long: dict[str, Callable[[], list[Any]]] = {}
+        self._long: dict[str, Callable[[], Any]] = {}
 
     def add(self, key: str, value: Any, again: Callable[[], Any]) -> None:
         """A value, and what reads it again."""
-        is_long = isinstance(value, list) and len(value) >= LONG
+        is_long = isinstance(value, list) or (isinstance(value, str) and len(value) >= LONG)
         self._values[key] = None if is_long else value
         if is_long:
             self._long[key] = again
@@ -166,13 +169,17 @@ class GgufFile:
             at = start + length
             if at > end:
                 raise self._fail(
-                    f"{what}: string {index} of {count}: expected {length} bytes, got {end - start} (truncated "
-                    f"or corrupt)"
+                    f"{what}: string {index} of {count}: expected {length} bytes, got {end - start} "
+                    f"(truncated or corrupt)"
                 )
+            if length > _MOST_STRING:
+                raise self._fail(f"{what}: expected a string of at most {_MOST_STRING} bytes, got {length}")
             try:
                 strings.append(str(data[start:at], "utf-8"))
             except UnicodeDecodeError as error:
                 raise self._fail(f"{what}: string {index} of {count}: expected UTF-8, got {error.reason}") from error
+            if at - self._at > _MOST_HEADER:
+                raise self._too_long()
         self._at = at
         return strings
 
@@ -186,22 +193,30 @@ class GgufFile:
         if version not in (2, 3):
             raise self._fail(f"version: expected GGUF version 2 or 3, got {version}")
         tensor_count, key_count = self._scalar(_U64, "tensor count"), self._scalar(_U64, "metadata count")
-        self._check_count("tensor count", tensor_count, 24)
-        self._check_count("metadata count", key_count, 13)
+        self._check_count("tensor count", tensor_count, 24, _MOST_COUNT)
+        self._check_count("metadata count", key_count, 13, _MOST_COUNT)
         self.metadata = metadata = Metadata()
         for _ in range(key_count):
             key = self._string("metadata key")
             if key in metadata:
-                raise self._fail(f"metadata key {key!r} is there twice")
-            kind = self._scalar(_U32, key)
-            again = partial(self._value_at, self._at, key, kind)
-            metadata.add(key, self._value(key, kind), again)
+                raise self._fail(f"metadata key {quoted(key)} is there twice")
+            told = shortened(key)  # whatever is wrong with its value, the message is a line
+            kind = self._scalar(_U32, told)
+            again = partial(self._value_at, self._at, told, kind)
+            metadata.add(key, self._value(told, kind), again)
+            if self._at > _MOST_HEADER:
+                raise self._too_long()
         self._read_tensor_table(tensor_count)
 
-    def _check_count(self, what: str, count: int, least: int) -> None:
-        """Refuses a count that the rest of the file cannot hold at `least` bytes each."""
+    def _check_count(self, what: str, count: int, least: int, most: int) -> None:
+        """Refuses a count that the rest of the file cannot hold at `least` bytes each, and one above `most`."""
         if count * least > self._end - self._at:
             raise self._fail(f"{what}: got {count}, more than the file's {self._end} bytes can hold")
+        if count > most:
+            raise self._fail(f"{what}: expected at most {most}, got {count}")
+
+    def _too_long(self) -> CheckpointError:
+        return self._fail(f"header: expected at most {_MOST_HEADER} bytes of metadata and tensor names, got more")
 
     def _value_at(self, start: int, key: str, kind: int) -> Any:
         reader = copy(self)  # several threads may ask
@@ -214,9 +229,10 @@ class GgufFile:
         if kind == _ARRAY:
             kind, count = self._scalar(_U32, key), self._scalar(_U64, key)
             if kind == _STRING:
-                self._check_count(key, count, 8)
+                self._check_count(key, count, 8, _MOST_ITEMS)
                 return self._strings(count, key)
             dtype = np.dtype(self._kind(key, kind))
+            self._check_count(key, count, dtype.itemsize, _MOST_ITEMS)
             start = self._take(count * dtype.itemsize, key)
             return np.frombuffer(self.map, dtype, count, start).tolist() if count else []
         return self._scalar(self._kind(key, kind), key)
@@ -224,46 +240,52 @@ class GgufFile:
     def _kind(self, key: str, kind: int) -> str:
         if kind not in _SCALARS:
             problem = "nested arrays" if kind == _ARRAY else f"unknown value type {kind}"
-            raise self._fail(f"metadata key {key!r}: {problem}")
+            raise self._fail(f"metadata key {quoted(key)}: {problem}")
         return _SCALARS[kind]
 
     def _read_tensor_table(self, count: int) -> None:
-        entries = [self._tensor_entry() for _ in range(count)]
+        entries = []
+        for _ in range(count):
+            entries.append(self._tensor_entry())
+            if self._at > _MOST_HEADER:
+                raise self._too_long()
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
-            raise self._fail(f"general.alignment: expected a power of two, got {alignment}")
+            raise self._fail(f"general.alignment: expected a power of two, got {quoted(alignment)}")
         data = -(-self._at // alignment) * alignment
         for name, shape, type_id, offset in entries:
             if name in self.tensors:
-                raise self._fail(f"tensor {name!r} is there twice")
+                raise self._fail(f"tensor {quoted(name)} is there twice")
             self.tensors[name] = self._tensor(name, shape, type_id, offset, data, alignment)
         check_apart(self.path, ((tensor.start, tensor.nbytes, tensor.name) for tensor in self.tensors.values()))
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string("tensor name")
-        dims = self._scalar(_U32, name)
+        told = shortened(name)
+        dims = self._scalar(_U32, told)
         if not 1 <= dims <= _MAX_DIMS:
-            raise self._fail(f"tensor {name!r}: expected 1 to {_MAX_DIMS} dimensions, got {dims}")
-        shape = tuple(reversed([self._scalar(_U64, name) for _ in range(dims)]))
-        return name, shape, self._scalar(_U32, name), self._scalar(_U64, name)
+            raise self._fail(f"tensor {quoted(name)}: expected 1 to {_MAX_DIMS} dimensions, got {dims}")
+        shape = tuple(reversed([self._scalar(_U64, told) for _ in range(dims)]))
+        return name, shape, self._scalar(_U32, told), self._scalar(_U64, told)
 
     def _tensor(
         self, name: str, shape: tuple[int, ...], type_id: int, offset: int, data: int, alignment: int
     ) -> GgufTensor:
         if type_id not in TENSOR_TYPES:
-            raise self._fail(f"tensor {name!r}: unknown tensor type {type_id}")
+            raise self._fail(f"tensor {quoted(name)}: unknown tensor type {type_id}")
         kind = TENSOR_TYPES[type_id]
         block, block_bytes = block_sizes(kind)
         if 0 in shape or shape[-1] % block:
             raise self._fail(
-                f"tensor {name!r}: expected rows of a multiple of {block} elements for {kind}, got shape {list(shape)}"
+                f"tensor {quoted(name)}: expected rows of a multiple of {block} elements for {kind}, got shape "
+                f"{list(shape)}"
             )
         nbytes = prod(shape) // block * block_bytes
         if offset % alignment:
-            raise self._fail(f"tensor {name!r}: expected an offset aligned to {alignment}, got {offset}")
+            raise self._fail(f"tensor {quoted(name)}: expected an offset aligned to {alignment}, got {offset}")
         if data + offset + nbytes > self._end:
             raise self._fail(
-                f"tensor {name!r}: expected {nbytes} bytes at offset {data + offset}, got a file of {self._end} "
+                f"tensor {quoted(name)}: expected {nbytes} bytes at offset {data + offset}, got a file of {self._end} "
                 f"(truncated or corrupt)"
             )
         return GgufTensor(name, shape, kind, data + offset, nbytes)

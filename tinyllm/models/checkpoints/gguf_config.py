@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
 ARCHITECTURES = ("llama", "qwen2")
 
@@ -27,7 +28,18 @@ _LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 _TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+# Keys whose numbers have a range of their own, by the field of `config.json` that has it.
+_FIELDS = {
+    "block_count": "num_hidden_layers",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+    "rope.scaling.factor": "factor",
+    "rope.scale_linear": "factor",
+    "rope.scaling.attn_factor": "attention_factor",
+    "rope.scaling.yarn_attn_factor": "attention_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
 ROPE_FACTORS = "rope_freqs.weight"
 
 _READ = {
@@ -143,15 +155,18 @@ class _Metadata:
         if self.architecture not in ARCHITECTURES:
             raise CheckpointError(
                 f"{file.path}: general.architecture: expected one of {', '.join(ARCHITECTURES)}, got "
-                f"{self.architecture!r}"
+                f"{quoted(self.architecture)}"
             )
         if file.metadata.get("split.count", 1) not in (0, 1):
             raise CheckpointError(
-                f"{file.path}: split.count: expected a whole file, got one part of {file.metadata['split.count']}"
+                f"{file.path}: split.count: expected a whole file, got one part of "
+                f"{quoted(file.metadata['split.count'])}"
             )
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
-        return CheckpointError(f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {got}")
+        return CheckpointError(
+            f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {shortened(got)}"
+        )
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.file.metadata.get(f"{self.architecture}.{key}", default)
@@ -163,23 +178,24 @@ class _Metadata:
                 continue
             if key not in _NEUTRAL:
                 raise CheckpointError(
-                    f"{self.file.path}: {prefix}{key}: tinyllm does not know this key, and it may change the output"
+                    f"{self.file.path}: {prefix}{shortened(key)}: tinyllm does not know this key, and it may change "
+                    f"the output"
                 )
             if self.get(key) not in _NEUTRAL[key]:
                 raise self.fail(key, " or ".join(map(str, _NEUTRAL[key])), self.get(key))
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise self.fail(key, "a positive integer", "nothing" if value is None else value)
-        return value
+        field = _FIELDS.get(key, key)
+        if not is_integer(field, value):
+            raise self.fail(key, integer_expected(field), "nothing" if value is None else value)
+        return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-        if not 0 < number <= _FLOAT32_MAX:
-            raise self.fail(key, "a number above 0", "nothing" if value is None else value)
-        return float(str(np.float32(number)))  # the file keeps float32: 9.999999747378752e-06 was written as 1e-05
+        if not is_number(_FIELDS[key], value):
+            raise self.fail(key, number_expected(_FIELDS[key]), "nothing" if value is None else value)
+        return float(str(np.float32(value)))  # the file keeps float32: 9.999999747378752e-06 was written as 1e-05
 
     def vocab_size(self) -> int:
         table = self.file.tensors.get("token_embd.weight")

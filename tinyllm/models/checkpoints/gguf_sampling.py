@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyllm.models.checkpoints.gguf import GgufFile
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _PREFIX = "general.sampling."
 _NAMES = {
     "temp": "temperature",
@@ -33,7 +34,7 @@ def to_generation_config(file: GgufFile) -> dict[str, Any]:
     """What the file says of sampling. Keys that `generation_config.json` has no name for keep theirs, except those that
     change nothing."""
     found = {
-        key.removeprefix(_PREFIX): _shortest(value) for key, value in file.metadata.items() if key.startswith(_PREFIX)
+        key.removeprefix(_PREFIX): _shortest(file.metadata[key]) for key in file.metadata if key.startswith(_PREFIX)
     }
     asked = {key: value for key, value in found.items() if value not in _NEUTRAL.get(key, ())}
     if asked.get("penalty_repeat") == 1 or asked.get("penalty_last_n") == 0:  # no penalty, over however many tokens
@@ -48,4 +49,6 @@ def to_generation_config(file: GgufFile) -> dict[str, Any]:
 
 def _shortest(value: Any) -> Any:
     """A number that the file keeps as float32 (0.699999988) as it was written (0.7)."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    if not isinstance(value, float) or abs(value) > _FLOAT32_MAX:
+        return value
+    return float(str(np.float32(value)))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tinyllm.catalogue.schemes.affine import BITS, Affine
 from tinyllm.catalogue.schemes.bits import WORD
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import checked_weight
+from tinyllm.models.families.ranges import integer_expected, is_integer
 from tinyllm.spec.scheme import QuantType, QuantWeight
 
 
@@ -35,32 +36,39 @@ class MlxQuantization:
         twin = config.pop("quantization_config", None)  # mlx-lm writes both keys, alike
         key = "quantization" if settings is not None else "quantization_config"
         if twin is not None and settings is not None and twin != settings:
-            raise CheckpointError(f"{where}: quantization_config: expected the same as quantization, got {twin!r:.80}")
+            raise CheckpointError(
+                f"{where}: quantization_config: expected the same as quantization, got {quoted(twin)}"
+            )
         settings = twin if settings is None else settings
         if settings is None:
             return None
         if not isinstance(settings, dict) or "quant_method" in settings or settings.get("mode", "affine") != "affine":
             method = settings.get("quant_method", settings.get("mode")) if isinstance(settings, dict) else settings
             raise CheckpointError(
-                f"{where}: {key}: expected MLX's affine form (bits, group_size), got method {method!r}"
+                f"{where}: {key}: expected MLX's affine form (bits, group_size), got method {quoted(method)}"
             )
         layers: dict[str, Affine] = {}
         for name, value in settings.items():
             if name in ("bits", "group_size", "mode") or value is False:  # False: MLX left that module as it was
                 continue
             if not isinstance(value, dict):
-                raise CheckpointError(f"{where}: {key}.{name}: expected the settings of a module, got {value!r}")
-            layers[name] = cls._read_scheme(value, f"{where}: {key}.{name}")
+                raise CheckpointError(
+                    f"{where}: {key}.{shortened(name)}: expected the settings of a module, got {quoted(value)}"
+                )
+            layers[name] = cls._read_scheme(value, f"{where}: {key}.{shortened(name)}")
         return cls(where, cls._read_scheme(settings, f"{where}: {key}"), layers)
 
     @staticmethod
     def _read_scheme(settings: dict[str, Any], where: str) -> Affine:
-        bits, group_size = settings.get("bits"), settings.get("group_size")
+        bits: Any = settings.get("bits")
+        group_size: Any = settings.get("group_size")
         if type(bits) is not int or bits not in BITS:
-            raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {bits!r}")
-        if type(group_size) is not int or group_size <= 0:
-            raise CheckpointError(f"{where}.group_size: expected a positive integer, got {group_size!r}")
-        return Affine(bits, group_size)
+            raise CheckpointError(f"{where}.bits: expected one of {', '.join(map(str, BITS))}, got {quoted(bits)}")
+        if is_integer("group_size", group_size):
+            return Affine(bits, group_size)
+        raise CheckpointError(
+            f"{where}.group_size: expected {integer_expected('group_size')}, got {quoted(group_size)}"
+        )
 
     def packed_names(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Packed weights with the names of their scales and biases. Raises `CheckpointError` where one of the two is
@@ -71,8 +79,9 @@ class MlxQuantization:
             stem = scales.removesuffix(".scales")
             pair = (scales, f"{stem}.biases")
             if f"{stem}.weight" not in there or pair[1] not in there:
+                name = shortened(stem)
                 raise CheckpointError(
-                    f"{self.where}: {scales}: expected {stem}.weight and {stem}.biases beside it, got one or none"
+                    f"{self.where}: {name}.scales: expected {name}.weight and {name}.biases beside it, got one or none"
                 )
             packed[f"{stem}.weight"] = pair
         return packed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tinyllm.errors import CheckpointError, ModelNotFoundError
@@ -14,7 +15,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises `ModelNotFoundError` where there is nothing, `CheckpointError` for a file that cannot be understood.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise ModelNotFoundError(f"{path}: no such file or folder")
     if path.suffix == ".gguf":
         from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint

@@ -7,6 +7,7 @@ specification.
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,9 +17,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import EMBEDDING, Checkpoint, TensorInfo, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import (
+    MOST_JSON,
     check_apart,
     identity,
     json_object,
@@ -50,6 +52,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 _INDEX = "model.safetensors.index.json"
+_MOST_DIMS, _MOST = 8, 2**48
 
 
 @dataclass(frozen=True)
@@ -85,19 +88,20 @@ def read_safetensors(path: Path) -> dict[str, _Stored]:
         raise CheckpointError(
             f"{path}: header: expected {length} bytes, got {max(0, size - 8)} (truncated, or no safetensors)"
         )
+    if length > MOST_JSON:
+        raise CheckpointError(f"{path}: header: expected at most {MOST_JSON} bytes, got {length}")
     header = json_object(data[8 : 8 + length], f"{path}: header")
     header.pop("__metadata__", None)
     stored = {}
     for name, entry in header.items():
-        shape, dtype, begin, end = _entry(entry, f"{path}: {name}")
+        where = f"{path}: {shortened(name)}"
+        shape, dtype, begin, end = _entry(entry, where)
         if not 0 <= begin <= end <= size - 8 - length:
             raise CheckpointError(
-                f"{path}: {name}: expected offsets in 0..{size - 8 - length}, got [{begin}, {end}] (truncated?)"
+                f"{where}: expected offsets in 0..{size - 8 - length}, got {quoted([begin, end])} (truncated?)"
             )
         if (need := prod(shape) * dtype.itemsize) != end - begin:
-            raise CheckpointError(
-                f"{path}: {name}: expected {need} bytes for {dtype.name} {list(shape)}, got {end - begin}"
-            )
+            raise CheckpointError(f"{where}: expected {need} bytes for {dtype.name} {list(shape)}, got {end - begin}")
         stored[name] = _Stored(data, shape, dtype, 8 + length + begin)
     check_apart(path, ((tensor.start, tensor.nbytes, name) for name, tensor in stored.items()))
     return stored
@@ -106,14 +110,17 @@ def read_safetensors(path: Path) -> dict[str, _Stored]:
 def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int, int]:
     """Shape, dtype, begin and end of a header's entry, with their kinds checked."""
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{where}: expected an object, got {entry!r}")
+        raise CheckpointError(f"{where}: expected an object, got {quoted(entry)}")
     kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(kind, str) or kind not in _DTYPES:
-        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(_DTYPES)}, got {kind!r}")
-    if not isinstance(shape, list) or not _counts(shape):
-        raise CheckpointError(f"{where}: shape: expected a list of counts, got {shape!r}")
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(_DTYPES)}, got {quoted(kind)}")
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMS or not _counts(shape):
+        raise CheckpointError(
+            f"{where}: shape: expected a list of counts, at most {_MOST_DIMS} and none above {_MOST}, got "
+            f"{quoted(shape)}"
+        )
     if not isinstance(offsets, list) or len(offsets) != 2 or not _counts(offsets):
-        raise CheckpointError(f"{where}: data_offsets: expected two counts, got {offsets!r}")
+        raise CheckpointError(f"{where}: data_offsets: expected two counts, got {quoted(offsets)}")
     return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
 
 
@@ -125,7 +132,7 @@ def _whole_names(names: list[str]) -> dict[str, str]:
 
 
 def _counts(values: list[Any]) -> bool:
-    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+    return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST for value in values)
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -150,7 +157,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def _open_all(self) -> dict[str, _Stored]:
         index = self.folder / _INDEX
-        if self.path.is_file():
+        if not self.path.is_dir():
             return read_safetensors(self.path)
         if not index.exists():
             single = self.folder / "model.safetensors"
@@ -160,23 +167,25 @@ class SafetensorsCheckpoint(Checkpoint):
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
             raise CheckpointError(
-                f"{index}: weight_map: expected an object of tensor names to shards, got {weight_map!r:.80}"
+                f"{index}: weight_map: expected an object of tensor names to shards, got {quoted(weight_map)}"
             )
         stored: dict[str, _Stored] = {}
         for shard in sorted(set(weight_map.values())):
-            if Path(shard).name != shard or not (self.folder / shard).is_file():
-                raise CheckpointError(f"{index}: shard {shard!r}: expected a file of this folder, got none")
+            if Path(shard).name != shard or not os.path.isfile(self.folder / shard):  # False for a name that is none
+                raise CheckpointError(f"{index}: shard {quoted(shard)}: expected a file of this folder, got none")
             for name, tensor in read_safetensors(self.folder / shard).items():
                 if name in stored:
-                    raise CheckpointError(f"{self.folder}: tensor {name!r} is in two shards")
+                    raise CheckpointError(f"{self.folder}: tensor {quoted(name)} is in two shards")
                 if weight_map.get(name) != shard:
                     raise CheckpointError(
-                        f"{index}: tensor {name!r}: expected it in {weight_map.get(name)}, got it in {shard}"
+                        f"{index}: tensor {quoted(name)}: expected it in {shortened(weight_map.get(name))}, got it in "
+                        f"{shortened(shard)}"
                     )
                 stored[name] = tensor
         if lost := [name for name in weight_map if name not in stored]:
             raise CheckpointError(
-                f"{index}: tensor {lost[0]!r}: expected it in {weight_map[lost[0]]}, got a shard without it"
+                f"{index}: tensor {quoted(lost[0])}: expected it in {shortened(weight_map[lost[0]])}, got a shard "
+                f"without it"
             )
         return stored
 

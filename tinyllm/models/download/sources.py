@@ -105,7 +105,8 @@ def resolve(name: str | os.PathLike[str], allow_download: bool = True, progress:
     """
     text = os.fspath(name)
     path = Path(text).expanduser()
-    if text and (path.is_file() or (path / "config.json").is_file() or (path.exists() and text not in KNOWN)):
+    in_folder = os.path.isfile(path / "config.json")  # `os.path` says no to a name that no file can have
+    if text and (os.path.isfile(path) or in_folder or (os.path.exists(path) and text not in KNOWN)):
         return path
     if text in KNOWN:
         return _known_file(KNOWN[text]) or _download_known(KNOWN[text], allow_download, progress)
@@ -134,17 +135,17 @@ def pull(name: str, progress: Progress | None = None) -> Path:
             f"unknown model {name!r}: expected a known name or a hub id (org/name).{suggest(name, KNOWN)}"
         )
     model = KNOWN[name]
-    there = next((path for path in _places(model) if file_matches(path, model.source)), None)
+    there = next((path for path in places(model) if file_matches(path, model.source)), None)
     return there or _download_known(model, True, progress)
 
 
 def _known_file(model: KnownModel) -> Path | None:
-    """The file where it is there. Its size is checked here, its hash when it was pulled."""
-    files = (path for path in _places(model) if path.is_file())
+    """The file where it is there. Its size is checked here, its hash when it was pulled and when it is first loaded."""
+    files = (path for path in places(model) if path.is_file())
     return next((file for file in files if file.stat().st_size == model.source.size), None)
 
 
-def _places(model: KnownModel) -> list[Path]:
+def places(model: KnownModel) -> list[Path]:
     """Where the file may lie: in the cache, or in an installed package."""
     return [path for path in (cache_folder() / model.file, _in_package(model)) if path is not None]
 

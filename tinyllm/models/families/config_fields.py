@@ -3,11 +3,11 @@ refused by name."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted, shortened
+from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 from tinyllm.spec.rope import RopeScaling
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code
@@ -20,6 +20,7 @@ HARMLESS = frozenset(
         "_attn_implementation_internal",
         "_commit_hash",
         "_flash_attn_2_enabled",
+        "_model_name_or_path",
         "_name_or_path",
         "add_cross_attention",
         "architectures",
@@ -142,7 +143,7 @@ _ROPE_NEEDS = {
 
 def fail(field: str, expected: str, got: object) -> CheckpointError:
     """The one wording: `config: <field>: expected <expected>, got <got>`."""
-    return CheckpointError(f"config: {field}: expected {expected}, got {got!r:.200}")
+    return CheckpointError(f"config: {field}: expected {expected}, got {quoted(got)}")
 
 
 class ConfigFields:
@@ -160,17 +161,17 @@ class ConfigFields:
         return default if value is None else value
 
     def integer(self, field: str, default: int | None = None) -> int:
-        """A positive integer."""
+        """A positive integer in the range of the field."""
         value = self.get(field, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise fail(field, "a positive integer", value)
-        return value
+        if not is_integer(field, value):
+            raise fail(field, integer_expected(field), value)
+        return int(value)
 
     def number(self, field: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """A number in the range of the field."""
         value = self.get(field, default)
-        if not _is_number(value) or value <= 0:
-            raise fail(field, "a number above 0", value)
+        if not is_number(field, value):
+            raise fail(field, number_expected(field), value)
         return float(value)
 
     def flag(self, field: str, default: bool) -> bool:
@@ -194,7 +195,7 @@ class ConfigFields:
         """No, one or several token ids: an integer, a list of them, or None."""
         value = self.get(field, [])
         ids = value if isinstance(value, list) else [value]
-        if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+        if not all(is_integer("token id", token) for token in ids):
             raise fail(field, "a token id or a list of them", value)
         return tuple(ids)
 
@@ -219,9 +220,8 @@ class ConfigFields:
         for field, value in self._config.items():
             if field not in self._seen and value is not None:
                 raise CheckpointError(
-                    f"config: {field}: tinyllm does not know this field (got {value!r:.80}) and it may change "
-                    f"the model's output;"
-                    " set it to null where it does not"
+                    f"config: {shortened(field)}: tinyllm does not know this field (got {quoted(value)}) and it may "
+                    f"change the model's output; set it to null where it does not"
                 )
 
 
@@ -229,14 +229,17 @@ def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeS
     kind = settings.pop("rope_type", None)
     old_kind = settings.pop("type", None)
     kind = kind or old_kind or "default"
-    if kind not in _ROPE_TYPES:
+    if not isinstance(kind, str) or kind not in _ROPE_TYPES:
         raise fail("rope_type", f"one of {', '.join(_ROPE_TYPES)}", kind)
     if (partial := settings.pop("partial_rotary_factor", 1)) != 1:
         raise fail("partial_rotary_factor", "1", partial)
     if kind in ("llama3", "yarn"):
         original = outside if outside is not None else settings.get("original_max_position_embeddings", max_position)
+        if not is_number("original_max_position_embeddings", original):
+            expected = number_expected("original_max_position_embeddings")
+            raise fail("rope_scaling.original_max_position_embeddings", expected, original)
         if kind == "yarn":
-            settings.setdefault("factor", max_position / original if _is_number(original) and original else None)
+            settings.setdefault("factor", max_position / original)
         settings["original_max_position_embeddings"] = original
     for key, value in settings.items():
         if key not in _ROPE_TYPES[kind]:
@@ -244,13 +247,9 @@ def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeS
         if key == "truncate":
             if not isinstance(value, bool):
                 raise fail(f"rope_scaling.{key}", "true or false", value)
-        elif not _is_number(value) or value <= 0:
-            raise fail(f"rope_scaling.{key}", "a number above 0", value)
+        elif not is_number(key, value):
+            raise fail(f"rope_scaling.{key}", number_expected(key), value)
     for key in _ROPE_NEEDS[kind]:
         if key not in settings:
             raise fail(f"rope_scaling.{key}", f"a number for type {kind}", None)
     return RopeScaling(kind, **{_ROPE_KEYS[key]: value for key, value in settings.items()})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

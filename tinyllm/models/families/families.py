@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, suggest
+from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted, suggest
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import llama, qwen2
 from tinyllm.models.families.family import Family
@@ -29,6 +29,5 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
                 raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
             return decoder
     known = [name for family in families for name in family.model_types]
-    raise CheckpointError(
-        f"config: model_type: expected a known family, got {model_type!r}.{suggest(str(model_type), known)}"
-    )
+    nearest = suggest(model_type if isinstance(model_type, str) else "", known)
+    raise CheckpointError(f"config: model_type: expected a known family, got {quoted(model_type)}.{nearest}")

@@ -16,6 +16,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from tinyllm.errors import CheckpointError, InvalidInputError, invalid
+from tinyllm.models.checkpoints.files import MOST_JSON, read_file
 from tinyllm.models.text.tokenizer_folder import SPECIALS, special_token, tokenizer_settings
 
 # What a template's own expressions raise on messages it was not written for: `'a' + none`, a missing index, a division.
@@ -140,8 +141,8 @@ def templates_from_folder(folder: Path) -> ChatTemplate | None:
     for name, file in files.items():
         if file.exists():
             try:
-                templates[name] = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+                templates[name] = read_file(file, MOST_JSON).decode()
+            except UnicodeDecodeError as error:
                 raise CheckpointError(f"{file}: expected a text in UTF-8, got: {_one_line(error)}") from error
     if not templates:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers
 
-from tinyllm.errors import CheckpointError, suggest
+from tinyllm.errors import CheckpointError, quoted, shortened, suggest
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.pre_tokenizers import CHARACTER_LEVEL, PRE_TOKENIZERS
@@ -52,7 +52,7 @@ def special_tokens(file: GgufFile) -> dict[str, str]:
 def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
     """The templates in a GGUF's metadata: `tokenizer.chat_template`, and `tokenizer.chat_template.<name>`."""
     prefix = "tokenizer.chat_template"
-    found = {key: value for key, value in file.metadata.items() if key == prefix or key.startswith(f"{prefix}.")}
+    found = {key: file.metadata[key] for key in file.metadata if key == prefix or key.startswith(f"{prefix}.")}
     for key, value in found.items():
         if not isinstance(value, str):
             raise CheckpointError(f"{file.path}: {key}: expected a template, got {type(value).__name__}")
@@ -73,7 +73,7 @@ class _Vocabulary:
         return self.file.metadata.get(f"tokenizer.ggml.{key}", default)
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
-        return CheckpointError(f"{self.file.path}: tokenizer.ggml.{key}: expected {expected}, got {got}")
+        return CheckpointError(f"{self.file.path}: tokenizer.ggml.{key}: expected {expected}, got {shortened(got)}")
 
     def strings(self, key: str) -> list[str]:
         value = self.get(key)
@@ -101,7 +101,7 @@ class _Vocabulary:
         made = {token: index for index, token in enumerate(self.tokens)}
         if len(made) != len(self.tokens):
             twice = next(token for index, token in enumerate(self.tokens) if made[token] != index)
-            raise self.fail("tokens", "each token once", f"{twice!r} twice")
+            raise self.fail("tokens", "each token once", f"{quoted(twice)} twice")
         return made
 
     def merges(self) -> list[tuple[str, str]]:
@@ -110,7 +110,7 @@ class _Vocabulary:
         for merge in self.strings("merges"):
             left, _, right = merge.partition(" ")
             if left not in ids or right not in ids or left + right not in ids:
-                raise self.fail("merges", "two tokens that make a third", repr(merge))
+                raise self.fail("merges", "two tokens that make a third", quoted(merge))
             merges.append((left, right))
         return merges
 
@@ -141,7 +141,9 @@ def _byte_level(vocabulary: _Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     cuts = PRE_TOKENIZERS.get(vocabulary.pre)
     if cuts is None:
         known = (*PRE_TOKENIZERS, *CHARACTER_LEVEL)
-        raise vocabulary.fail("pre", "a known pre-tokenizer", f"{vocabulary.pre!r}.{suggest(vocabulary.pre, known)}")
+        raise vocabulary.fail(
+            "pre", "a known pre-tokenizer", f"{quoted(vocabulary.pre)}.{suggest(vocabulary.pre, known)}"
+        )
     model = models.BPE(vocab=vocabulary.ids(), merges=vocabulary.merges(), ignore_merges=cuts.whole_words)
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = cuts.build()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.files import read_file
 from tinyllm.models.text.sentencepiece import NORMAL, USER_DEFINED, Sentencepiece
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -26,9 +27,7 @@ def read_sentencepiece(path: Path) -> tuple[Sentencepiece, dict[str, str]]:
     Raises `CheckpointError` for a file that is no sentencepiece model, or one of a kind that is not done.
     """
     try:
-        model, ids = _model(path.read_bytes(), path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a readable tokenizer.model, got {error.strerror or error}") from error
+        model, ids = _model(read_file(path), path)
     except (ValueError, IndexError, struct.error) as error:
         raise CheckpointError(f"{path}: expected a sentencepiece model, got another file") from error
     return model, {name: model.pieces[index] for name, index in ids.items() if 0 <= index < len(model.pieces)}

@@ -9,8 +9,9 @@ from typing import Any
 
 import tokenizers
 
-from tinyllm.errors import CheckpointError
-from tinyllm.models.checkpoints.files import read_json_if_there
+from tinyllm.errors import CheckpointError, quoted
+from tinyllm.models.checkpoints.files import read_file, read_json_if_there
+from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -30,13 +31,16 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     where = str(folder / "tokenizer_config.json")
     _add_tokens(backend, settings, where)
     bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
-    if "bos_token" not in settings and isinstance(config.get("bos_token_id"), int):
+    if "bos_token" not in settings and is_integer("token id", config.get("bos_token_id")):
         bos = config["bos_token_id"]
     stops = [_id_of(settings.get("eos_token"), backend, f"{where}: eos_token")]
-    for source in (generation_config, config):
+    for name, source in (("generation_config.json", generation_config), ("config.json", config)):
         value = source.get("eos_token_id")
-        stops += value if isinstance(value, list) else [value]
-    eos = [stop for stop in dict.fromkeys(stops) if isinstance(stop, int)]
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(is_integer("token id", token) for token in ids):
+            raise CheckpointError(f"{folder / name}: eos_token_id: expected token ids, got {quoted(value)}")
+        stops += ids
+    eos = [stop for stop in dict.fromkeys(stops) if stop is not None]
     return Tokenizer(
         backend, str(path), bos, eos, _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
     )
@@ -82,9 +86,7 @@ def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
 
 def _backend(path: Path) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a readable tokenizer.json, got {error.strerror or error}") from error
+        backend = tokenizers.Tokenizer.from_buffer(read_file(path))
     except ValueError as error:
         raise CheckpointError(f"{path}: expected a tokenizer of the tokenizers package, got: {error}") from error
     backend.no_truncation()

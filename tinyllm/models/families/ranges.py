@@ -1,0 +1,51 @@
+"""The ranges that numbers of a model's files are held to before anything is made of them.
+
+They are far wider than those of any model, and narrow enough that sizes fit 64 bits, frequencies float64, and graphs
+are made within seconds. `config.json` and GGUF's metadata, which is brought into its form, go by the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+LARGEST = 2**31 - 1
+"""Of sizes and positions, which ops count in int32."""
+_SIZE = (1, LARGEST)
+_SCALE = (1e-6, 1e6)
+# By the names that `config.json` has; a number that is not among them is a size.
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_hidden_layers": (1, 1000),
+    "rms_norm_eps": (1e-30, 1),
+    "rope_theta": (1 + 1e-6, 1e18),
+    "factor": _SCALE,
+    "low_freq_factor": _SCALE,
+    "high_freq_factor": _SCALE,
+    "beta_fast": _SCALE,
+    "beta_slow": _SCALE,
+    "attention_factor": _SCALE,
+    "mscale": _SCALE,
+    "mscale_all_dim": _SCALE,
+    "token id": (0, LARGEST),
+}
+
+
+def is_integer(field: str, value: Any) -> TypeGuard[int]:
+    """Whether a value is an integer in the range of its field."""
+    return isinstance(value, int) and is_number(field, value)
+
+
+def is_number(field: str, value: Any) -> TypeGuard[float]:
+    """Whether a value is a number in the range of its field; NaN and the infinities are in none."""
+    low, high = _RANGES.get(field, _SIZE)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def integer_expected(field: str) -> str:
+    """What is expected of an integer, for a message."""
+    return f"a positive integer up to {_RANGES.get(field, _SIZE)[1]}"
+
+
+def number_expected(field: str) -> str:
+    """What is expected of a number, for a message."""
+    low, high = _RANGES.get(field, _SIZE)
+    return f"a number above 0, from {low:g} to {high:g}"
