@@ -10,10 +10,14 @@ from typing import Any
 import jinja2
 
 from tinyllm.errors import CheckpointError, InvalidInputError, invalid
+from tinyllm.models.text.template_budget import BASE
 from tinyllm.models.text.template_sandbox import TemplateSandbox
 from tinyllm.models.text.tokenizer_folder import SPECIALS, special_token, tokenizer_settings
 
 _LONGEST_MESSAGE = 200
+_MOST_TEMPLATES = 16
+_LONGEST_TEMPLATES = 1 << 17
+"""Characters of all templates of a model: the time to parse them goes with their length."""
 
 
 class ChatTemplate:
@@ -25,6 +29,7 @@ class ChatTemplate:
         self.templates = dict(templates)
         self.special_tokens = dict(special_tokens)
         self._where = where
+        self._sandbox = TemplateSandbox()
         self._compiled: dict[str, jinja2.Template] = {}
 
     def render(
@@ -33,20 +38,22 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template: str | None = None,
+        budget_base: int = BASE,
         **kwargs: Any,
     ) -> str:
         """The prompt text. `template` picks a named one; otherwise it is `tool_use` where tools are given and there is
-        one, else `default`.
+        one, else `default`. `budget_base` is what it may cost, besides what goes with the size of the messages.
 
         `kwargs` are further variables (`enable_thinking=False`). Raises `InvalidInputError` for messages that the
         template does not take or for which it does more than it may, `CheckpointError` for a template that is broken.
         """
         _check(messages, tools)
         name = template or ("tool_use" if tools and "tool_use" in self.templates else "default")
-        variables = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
+        variables: dict[str, Any] = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
         compiled = self._template(name)
         try:
-            return compiled.render(**variables | {"add_generation_prompt": add_generation_prompt} | kwargs)
+            variables |= {"add_generation_prompt": add_generation_prompt, **kwargs}
+            return self._sandbox.render(compiled, variables, budget_base)
         except Exception as error:  # a stranger's program, on messages that it may not have been written for
             raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
 
@@ -58,8 +65,14 @@ class ChatTemplate:
         if name not in self.templates:
             raise invalid("chat template", "template", f"one of {', '.join(sorted(self.templates))}", repr(name))
         if name not in self._compiled:
+            length = sum(map(len, self.templates.values()))
+            if len(self.templates) > _MOST_TEMPLATES or length > _LONGEST_TEMPLATES:
+                raise CheckpointError(
+                    f"{self._where}: expected at most {_MOST_TEMPLATES} chat templates, of {_LONGEST_TEMPLATES} "
+                    f"characters together, got {len(self.templates)} of {length}"
+                )
             try:
-                self._compiled[name] = TemplateSandbox().template(self.templates[name])
+                self._compiled[name] = self._sandbox.template(self.templates[name])
             except Exception as error:  # jinja2 and Python's compiler raise what they like
                 raise CheckpointError(
                     f"{self._where}: {name}: expected a Jinja template, got: {_one_line(error)}"

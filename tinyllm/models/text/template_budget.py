@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 from jinja2.utils import Namespace
 
-BASE = 32_000_000
-"""Units that any conversation may cost."""
+BASE, TRIAL_BASE = 32_000_000, 1_000_000
+"""Units that any conversation may cost, and a short one with which a template is tried out."""
 PER_INPUT = 16
 """Units besides, for each unit of a conversation's own size."""
 STEP, CALL, ITEM = 4, 128, 32
@@ -30,13 +30,14 @@ class Budget:
 
     Args:
         inputs: the variables of the template. The larger they are, the more it may do.
+        base: the units that it may spend for the smallest.
     """
 
-    def __init__(self, inputs: Iterable[Any] = ()) -> None:
+    def __init__(self, inputs: Iterable[Any] = (), base: int = BASE) -> None:
         self.left = self.limit = 1 << 40
         for value in inputs:
             self._walk(value, 0)
-        self.left = self.limit = BASE + PER_INPUT * (self.limit - self.left)
+        self.left = self.limit = base + PER_INPUT * (self.limit - self.left)
 
     def spend(self, units: int) -> bool:
         """Raises `BudgetError` where fewer units are left; otherwise true."""

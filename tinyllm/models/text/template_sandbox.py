@@ -20,8 +20,8 @@ from tinyllm.models.text.template_filters import bounded_filters, bounded_tests,
 from tinyllm.models.text.template_growth import digits, growth_of_method, growth_of_percent
 from tinyllm.models.text.template_tree import priced
 
-LONGEST_TEMPLATE, MOST_NODES = 1 << 17, 1 << 15
-"""Characters of a template's source and nodes of its tree: the time to parse and compile one goes with them."""
+MOST_NODES = 1 << 15
+"""Nodes of a template's tree: the time to compile one goes with them."""
 _LONGEST_INTEGER = 4096  # bits
 _LONGEST_FORM = 200
 _METHODS: dict[type, frozenset[str]] = {
@@ -54,9 +54,7 @@ class Generation(jinja2.ext.Extension):
 class BudgetContext(Context):
     """The variables of one rendering, and what is left to it."""
 
-    def __init__(self, environment: Any, parent: dict[str, Any], name: Any, blocks: Any, globals: Any = None) -> None:
-        super().__init__(environment, parent, name, blocks, globals=globals)
-        self.budget = Budget(parent.values())
+    budget: Budget
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
@@ -80,14 +78,20 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def template(self, source: str) -> jinja2.Template:
         """The template of a source. Raises `jinja2.TemplateError`, or what Python's compiler does, where it is none."""
-        if len(source) > LONGEST_TEMPLATE:
-            raise BudgetError(f"one of {len(source)} characters, which are at most {LONGEST_TEMPLATE}")
         parsed = self.parse(source)
         if sum(1 for _ in parsed.find_all(nodes.Node)) > MOST_NODES:
-            raise BudgetError(f"one of more than {MOST_NODES} expressions and texts")
+            raise BudgetError(f"more than {MOST_NODES} expressions and texts")
         tree = priced(parsed)
         tree.set_environment(self)
         return jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
+
+    def render(self, template: jinja2.Template, variables: Mapping[str, Any], base: int) -> str:
+        """A template's text, out of a budget that begins with `base`. Raises whatever a template may raise."""
+        context = template.new_context(dict(variables))
+        if not isinstance(context, BudgetContext):
+            raise TypeError(f"template: expected one of this sandbox, got {template!r}")
+        context.budget = Budget(variables.values(), base)
+        return "".join(template.root_render_func(context))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, paid for before and after."""
