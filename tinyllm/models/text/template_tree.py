@@ -66,6 +66,8 @@ class _Pricing(NodeTransformer):
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
+            if isinstance(node.node, nodes.Const):  # of which Python's compiler would tell what it thinks
+                node.node = _filter(node.node, READ, node.lineno)
             return _filter(node, HOLD, node.lineno)
         node.arg = _read(node.arg)
         return node

@@ -14,6 +14,7 @@ from tinyllm.models.checkpoints.files import read_json_if_there
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_bounds import check_patterns, library_errors
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
@@ -37,9 +38,10 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
         value = source.get("eos_token_id")
         stops += value if isinstance(value, list) else [value]
     eos = [stop for stop in dict.fromkeys(stops) if isinstance(stop, int)]
-    return Tokenizer(
-        backend, str(path), bos, eos, _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
-    )
+    adds_bos, adds_eos = _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
+    made = Tokenizer(backend, str(path), bos, eos, adds_bos, adds_eos)
+    check_patterns(backend, str(path))
+    return made
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
@@ -71,10 +73,8 @@ def _file(folder: Path) -> Path:
 
 def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
     model, _ = read_sentencepiece(path)
-    try:
+    with library_errors(f"{path}: expected a model of the tokenizers package, got"):
         backend = model.backend()
-    except Exception as error:  # the tokenizers package raises no other
-        raise CheckpointError(f"{path}: expected a model of the tokenizers package, got: {error}") from error
     special = [piece for piece, its in zip(model.pieces, model.types, strict=True) if its in (CONTROL, UNKNOWN)]
     backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in special])
     return backend
@@ -82,13 +82,13 @@ def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
 
 def _backend(path: Path) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: expected a readable tokenizer.json, got {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: expected a tokenizer of the tokenizers package, got: {error}") from error
-    backend.no_truncation()
-    backend.no_padding()
+    with library_errors(f"{path}: expected a tokenizer of the tokenizers package, got"):
+        backend = tokenizers.Tokenizer.from_buffer(data)
+        backend.no_truncation()
+        backend.no_padding()
     return backend
 
 
