@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,14 +24,15 @@ def refusal(template: str, base: int) -> str:
     """The line with which a template is refused, empty where it gives a text."""
     began = time.thread_time()
     try:
-        text = ChatTemplate({"default": template}, {}, "some/model").render(MESSAGES, budget_base=base)
+        with warnings.catch_warnings(record=True) as warned:
+            text = ChatTemplate({"default": template}, {}, "some/model").render(MESSAGES, budget_base=base)
     except TinyllmError as error:
         line = str(error)
         assert line.startswith("some/model: ") and "\n" not in line and len(line) < LINE
     else:
         line = ""
         assert len(text) <= 2 * BASE
-    assert time.thread_time() - began < SECONDS
+    assert time.thread_time() - began < SECONDS and not warned
     return line
 
 
@@ -39,7 +41,6 @@ def test_what_asks_for_too_much_is_refused_in_a_line(name: str) -> None:
     assert refusal(TEMPLATES[name], TRIAL_BASE)
 
 
-@pytest.mark.filterwarnings("error")
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(SOURCES)
 def test_any_template_gives_a_text_or_a_line(source: str) -> None:

@@ -39,8 +39,8 @@ class Sentencepiece:
     merges: list[tuple[str, str]] | None = None
 
     def backend(self) -> tokenizers.Tokenizer:
-        """The tokenizer, without its special tokens. Raises what the tokenizers package does, and `ValueError` for pieces
-        that are too long."""
+        """The tokenizer, without its special tokens. Raises what the tokenizers package does, and `ValueError` for
+        pieces that are too long."""
         made = tokenizers.Tokenizer(self._unigram() if self.unigram else self._bpe())
         made.normalizer = self._normalizer()
         if self.whole:
