@@ -58,10 +58,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"pre_tokenizer": split("(a+)+b")}, "takes any text, got: Onig: Regex search error"),
     ({"pre_tokenizer": split("( +)+[^ ]x")}, "takes any text, got: Onig: Regex search error"),
     ({"model": BPE}, "expected a tokenizer of the tokenizers package, got: range end index"),
-    (
-        {"post_processor": {"type": "TemplateProcessing", "single": UNKNOWN_TOKEN, "pair": [], "special_tokens": {}}},
-        "key",
-    ),
+    ({"post_processor": UNKNOWN_TOKEN}, "post_processor: no entry found for key"),
 ]
 
 
