@@ -12,12 +12,10 @@ BASE, TRIAL_BASE = 32_000_000, 1_000_000
 """Units that any conversation may cost, and a short one with which a template is tried out."""
 PER_INPUT = 16
 """Units besides, for each unit of a conversation's own size."""
-STEP, CALL, ITEM = 4, 128, 32
+STEP, CALL, ITEM = 10, 128, 32
 """Units of a node of a template's tree, of a call, and of an item that is held. A character is one."""
 DEEPEST = 100
 """How deep lists and objects may be nested: past some thousands, hashing one runs over the stack."""
-
-
 _PLAIN = (int, bool, float, type(None))
 
 

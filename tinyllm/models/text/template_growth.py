@@ -20,7 +20,7 @@ def digits(text: str) -> Iterable[int]:
 def growth_of_percent(budget: Budget, form: str, values: Any) -> None:
     """`form % values`: each place may take all of the values, and be as wide as the numbers in the form say."""
     budget.spend(2 * len(form) + sum(digits(form)))
-    if "*" in form:
+    if re.search(r"%[^%a-zA-Z]*\*", form):
         raise BudgetError("expected widths that stand in the format itself, got *")
     for _ in range(form.count("%")):
         budget.write(values)
