@@ -30,6 +30,15 @@ TEMPLATES = [
     "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}{{ extra }}",
     "{% if tools is not none %}T{% endif %}{% if add_generation_prompt %}G{% endif %}{% if documents %}D{% endif %}",
+    "{{ '%s **%s** %5.1f%%' % (bos_token, messages[1].content, 1.5) }}{{ '{0:>8} {1!r}'.format(bos_token, 'a') }}",
+    "{{ messages | map(attribute='content') | join(', ') }}"
+    "{{ (messages | selectattr('role', 'eq', 'user') | list)[-1] }}",
+    "{% macro turn(m) %}<{{ m.role }}>{{ caller() }}{% endmacro %}{% for m in messages if m.role != 'system' %}"
+    "{% call turn(m) %}{{ m.content | indent(2) | replace('a', 'b') }}{% endcall %}{% endfor %}",
+    "{% for kind, group in messages | groupby('role') %}{{ kind }}{{ group | length }}"
+    "{{ loop.cycle('x', 'y') }}{% endfor %}",
+    "{{ (messages[1].content | safe) + '<' }}{{ 'a\nb'.split('\n') | last }}"
+    "{{ [3, 1] | sort | first }}{{ -7 // 2 ** 2 % 3 }}",
     "{%- for m in messages[::-1] -%}{{ m.content.split(' ')[0] ~ m.get('missing', '-') }}{%- endfor -%}",
 ]
 

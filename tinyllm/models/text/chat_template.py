@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
 
 from tinyllm.errors import CheckpointError, InvalidInputError, invalid
 from tinyllm.models.checkpoints.files import MOST_JSON, read_file
+from tinyllm.models.text.template_budget import BASE
+from tinyllm.models.text.template_sandbox import TemplateSandbox
 from tinyllm.models.text.tokenizer_folder import SPECIALS, special_token, tokenizer_settings
 
-# What a template's own expressions raise on messages it was not written for: `'a' + none`, a missing index, a division.
-_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_LONGEST_MESSAGE = 200
+_MOST_TEMPLATES = 16
+_LONGEST_TEMPLATES = 1 << 17
+"""Characters of all templates of a model: the time to parse them goes with their length."""
 
 
 class ChatTemplate:
@@ -32,6 +30,7 @@ class ChatTemplate:
         self.templates = dict(templates)
         self.special_tokens = dict(special_tokens)
         self._where = where
+        self._sandbox = TemplateSandbox()
         self._compiled: dict[str, jinja2.Template] = {}
 
     def render(
@@ -40,21 +39,23 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template: str | None = None,
+        budget_base: int = BASE,
         **kwargs: Any,
     ) -> str:
         """The prompt text. `template` picks a named one; otherwise it is `tool_use` where tools are given and there is
-        one, else `default`.
+        one, else `default`. `budget_base` is what it may cost, besides what goes with the size of the messages.
 
         `kwargs` are further variables (`enable_thinking=False`). Raises `InvalidInputError` for messages that the
-        template does not take, `CheckpointError` for a template that is broken.
+        template does not take or for which it does more than it may, `CheckpointError` for a template that is broken.
         """
         _check(messages, tools)
         name = template or ("tool_use" if tools and "tool_use" in self.templates else "default")
-        variables = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
+        variables: dict[str, Any] = {**self.special_tokens, "messages": messages, "tools": tools, "documents": None}
         compiled = self._template(name)
         try:
-            return compiled.render(**variables | {"add_generation_prompt": add_generation_prompt} | kwargs)
-        except (jinja2.TemplateError, *_TEMPLATE_FAULTS) as error:
+            variables |= {"add_generation_prompt": add_generation_prompt, **kwargs}
+            return self._sandbox.render(compiled, variables, budget_base)
+        except Exception as error:  # a stranger's program, on messages that it may not have been written for
             raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
 
     def uses(self, variable: str) -> bool:
@@ -65,9 +66,15 @@ class ChatTemplate:
         if name not in self.templates:
             raise invalid("chat template", "template", f"one of {', '.join(sorted(self.templates))}", repr(name))
         if name not in self._compiled:
+            length = sum(map(len, self.templates.values()))
+            if len(self.templates) > _MOST_TEMPLATES or length > _LONGEST_TEMPLATES:
+                raise CheckpointError(
+                    f"{self._where}: expected at most {_MOST_TEMPLATES} chat templates, of {_LONGEST_TEMPLATES} "
+                    f"characters together, got {len(self.templates)} of {length}"
+                )
             try:
-                self._compiled[name] = _environment().from_string(self.templates[name])
-            except (jinja2.TemplateError, RecursionError) as error:
+                self._compiled[name] = self._sandbox.template(self.templates[name])
+            except Exception as error:  # jinja2 and Python's compiler raise what they like
                 raise CheckpointError(
                     f"{self._where}: {name}: expected a Jinja template, got: {_one_line(error)}"
                 ) from error
@@ -90,44 +97,7 @@ def check_messages(messages: Sequence[Any]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _environment() -> jinja2.Environment:
-    """Jinja as transformers sets it up, so that templates give the same text; sandboxed, since they come with
-    downloads."""
-
-    class Generation(jinja2.ext.Extension):
-        """`{% generation %}` marks what the assistant says, for training; at inference it is its content."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance variable
-
-        def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON without Jinja's HTML escapes."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    return " ".join(str(error)[: 2 * _LONGEST_MESSAGE].split())[:_LONGEST_MESSAGE] or type(error).__name__
 
 
 def templates_from_folder(folder: Path) -> ChatTemplate | None:

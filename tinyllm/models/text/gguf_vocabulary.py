@@ -14,6 +14,7 @@ from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.pre_tokenizers import CHARACTER_LEVEL, PRE_TOKENIZERS
 from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_bounds import library_errors
 
 
 def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
@@ -21,15 +22,16 @@ def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
     metadata."""
     vocabulary = _Vocabulary(file)
     kind = vocabulary.get("model")
-    if kind == "gemma4" or (kind == "gpt2" and vocabulary.pre in CHARACTER_LEVEL):
-        backend, adds_bos = _character_level(vocabulary), vocabulary.pre != "sarvam-moe"
-    elif kind == "gpt2":
-        backend, adds_bos = _byte_level(vocabulary)
-    elif kind == "llama":
-        backend, adds_bos = _sentencepiece(vocabulary), True
-    else:
-        raise vocabulary.fail("model", "gpt2, llama or gemma4", repr(kind))
-    vocabulary.add_added_tokens(backend)
+    with library_errors(f"{file.path}: expected a vocabulary of the tokenizers package, got"):
+        if kind == "gemma4" or (kind == "gpt2" and vocabulary.pre in CHARACTER_LEVEL):
+            backend, adds_bos = _character_level(vocabulary), vocabulary.pre != "sarvam-moe"
+        elif kind == "gpt2":
+            backend, adds_bos = _byte_level(vocabulary)
+        elif kind == "llama":
+            backend, adds_bos = _sentencepiece(vocabulary), True
+        else:
+            raise vocabulary.fail("model", "gpt2, llama or gemma4", repr(kind))
+        vocabulary.add_added_tokens(backend)
     eos = [stop for stop in dict.fromkeys(vocabulary.special(key) for key in ("eos", "eot", "eom")) if stop is not None]
     return Tokenizer(
         backend,

@@ -12,6 +12,7 @@ from tinyllm.models.text.token_text import SPACE
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = range(1, 5)
 """What a piece is, as sentencepiece's files and GGUF count it."""
+_MOST_CUTTING = 10**9
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Sentencepiece:
     merges: list[tuple[str, str]] | None = None
 
     def backend(self) -> tokenizers.Tokenizer:
-        """The tokenizer, without its special tokens."""
+        """The tokenizer, without its special tokens. Raises what the tokenizers package does, and `ValueError` for
+        pieces that are too long."""
         made = tokenizers.Tokenizer(self._unigram() if self.unigram else self._bpe())
         made.normalizer = self._normalizer()
         if self.whole:
@@ -78,6 +80,8 @@ class Sentencepiece:
             for piece, score, its in zip(self.pieces, self.scores, self.types, strict=True)
             if its not in (UNKNOWN, CONTROL, USER_DEFINED)
         }
+        if sum(len(piece) ** 2 for piece in scores) > _MOST_CUTTING:
+            raise ValueError("pieces so long that cutting each at each place takes too long")
         ranked = []
         for piece, score in scores.items():
             for cut in range(1, len(piece)):

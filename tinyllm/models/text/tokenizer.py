@@ -8,9 +8,10 @@ from copy import copy
 import tokenizers
 from tokenizers import models, processors
 
-from tinyllm.errors import invalid
+from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.models.text.token_ids import plain
 from tinyllm.models.text.token_text import TextStream, spelling_of
+from tinyllm.models.text.tokenizer_bounds import LONGEST_TEXT, Growth, library_errors
 
 
 class Tokenizer:
@@ -33,7 +34,9 @@ class Tokenizer:
         self._backend = backend
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(eos_token_ids)
-        before, after = _put_around(backend.post_processor)
+        self._where, self._growth = where, Growth(backend, where)
+        with library_errors(f"{where}: post_processor"):
+            before, after = _put_around(backend.post_processor)
         bos, eos = [] if bos_token_id is None else [bos_token_id], list(self.eos_token_ids[:1])
         self._before = before if add_bos is None else bos * add_bos
         self._after = after if add_eos is None else eos * add_eos
@@ -51,12 +54,17 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text. Special tokens written in it (`<|im_end|>`) become themselves.
 
-        Raises `InvalidInputError` for what is no text, or holds lone surrogates.
+        Raises `InvalidInputError` for what is no text, holds lone surrogates or is too long, and where the tokenizers
+        package fails.
         """
         if not isinstance(text, str):
             raise invalid("encode", "text", "a string", type(text).__name__)
         check_unicode("encode", "text", text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        with library_errors(f"{self._where}: this text cannot be encoded", InvalidInputError):
+            allowed = self._growth.allows(text)
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids if allowed else []
+        if not allowed:
+            raise invalid("encode", "text", f"at most {LONGEST_TEXT} characters, normalized", "a longer one")
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:

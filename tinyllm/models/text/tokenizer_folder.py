@@ -15,6 +15,7 @@ from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_bounds import check_patterns, library_errors
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
@@ -41,9 +42,10 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
             raise CheckpointError(f"{folder / name}: eos_token_id: expected token ids, got {quoted(value)}")
         stops += ids
     eos = [stop for stop in dict.fromkeys(stops) if stop is not None]
-    return Tokenizer(
-        backend, str(path), bos, eos, _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
-    )
+    adds_bos, adds_eos = _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
+    made = Tokenizer(backend, str(path), bos, eos, adds_bos, adds_eos)
+    check_patterns(backend, str(path))
+    return made
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
@@ -75,22 +77,19 @@ def _file(folder: Path) -> Path:
 
 def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
     model, _ = read_sentencepiece(path)
-    try:
+    with library_errors(f"{path}: expected a model of the tokenizers package, got"):
         backend = model.backend()
-    except Exception as error:  # the tokenizers package raises no other
-        raise CheckpointError(f"{path}: expected a model of the tokenizers package, got: {error}") from error
     special = [piece for piece, its in zip(model.pieces, model.types, strict=True) if its in (CONTROL, UNKNOWN)]
     backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in special])
     return backend
 
 
 def _backend(path: Path) -> tokenizers.Tokenizer:
-    try:
-        backend = tokenizers.Tokenizer.from_buffer(read_file(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: expected a tokenizer of the tokenizers package, got: {error}") from error
-    backend.no_truncation()
-    backend.no_padding()
+    data = read_file(path)
+    with library_errors(f"{path}: expected a tokenizer of the tokenizers package, got"):
+        backend = tokenizers.Tokenizer.from_buffer(data)
+        backend.no_truncation()
+        backend.no_padding()
     return backend
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinyllm.errors import TinyllmError
 from tinyllm.models.text.chat_template import ChatTemplate
+from tinyllm.models.text.template_budget import TRIAL_BASE
 from tinyllm.models.text.tokenizer import Tokenizer
 
 KNOWN_ENDS = frozenset(
@@ -56,7 +57,7 @@ def _written_end(template: ChatTemplate, name: str, special: dict[str, int]) -> 
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _REPLY}]
     for messages in (conversation, [*conversation, conversation[0]]):
         try:
-            text = template.render(messages, add_generation_prompt=False, template=name)
+            text = template.render(messages, add_generation_prompt=False, template=name, budget_base=TRIAL_BASE)
         except TinyllmError:
             return None
         _, _, after = text.rpartition(_REPLY)

@@ -1,0 +1,113 @@
+"""A stranger's tokenizer neither hangs nor panics, and makes no text longer than can be held."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models
+
+from tests.models.kinds import KINDS, SPM_KEYS, gguf, trained
+from tinyllm.errors import CheckpointError, InvalidInputError
+from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.models.text.tokenizer_bounds import LONGEST_TEXT
+from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
+
+SECONDS = 5
+
+
+def written(folder: Path, **parts: Any) -> Tokenizer:
+    """A tokenizer of four tokens, with parts of its file as they are given."""
+    made = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "c": 2, "\u0120": 3}, []))
+    made.decoder = decoders.ByteLevel()
+    (folder / "tokenizer.json").write_text(json.dumps(json.loads(made.to_str()) | parts))
+    return tokenizer_from_folder(folder, {}, {})
+
+
+def normalizer(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+def replace(found: str, content: str, kind: str = "String") -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {kind: found}, "content": content}
+
+
+def split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+DOUBLE = replace("a", "aa")
+BPE = {"type": "BPE", "vocab": {"a": 0, "b": 5}, "merges": [["a", "b"]]}
+UNKNOWN_TOKEN = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {},
+}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"normalizer": normalizer(*[DOUBLE] * 40)}, "at most 32 steps, got 40"),
+    ({"normalizer": normalizer(*[DOUBLE] * 30)}, "at most 4096 times longer"),
+    ({"normalizer": normalizer(normalizer(*[DOUBLE] * 8), normalizer(*[DOUBLE] * 8))}, "at most 4096 times longer"),
+    ({"normalizer": normalizer(*[replace(".", "aa", "Regex")] * 20)}, "at most 4096 times longer"),
+    ({"normalizer": normalizer(*[{"type": "Prepend", "prepend": "x" * 100}] * 3)}, "at most 4096 times longer"),
+    ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Cannot parse precompiled_charsmap"),
+    ({"pre_tokenizer": split("(a+)+b")}, "takes any text, got: Onig: Regex search error"),
+    ({"pre_tokenizer": split("( +)+[^ ]x")}, "takes any text, got: Onig: Regex search error"),
+    ({"model": BPE}, "expected a tokenizer of the tokenizers package, got: range end index"),
+    ({"post_processor": UNKNOWN_TOKEN}, "post_processor: no entry found for key"),
+]
+
+
+@pytest.mark.parametrize(("parts", "message"), REFUSED)
+def test_what_expands_hangs_or_panics_is_refused_by_the_name_of_its_file(
+    tmp_path: Path, parts: dict[str, Any], message: str
+) -> None:
+    began = time.thread_time()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        written(tmp_path, **parts)
+    assert str(caught.value).startswith(f"{tmp_path / 'tokenizer.json'}: ")
+    assert "\n" not in str(caught.value) and time.thread_time() - began < SECONDS
+
+
+def test_a_panic_over_a_text_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    made = written(tmp_path, pre_tokenizer={"type": "FixedLength", "length": 0})
+    with pytest.raises(InvalidInputError, match=r"tokenizer.json: this text cannot be encoded: chunk size"):
+        made.encode("abc")
+
+
+def test_texts_are_bounded_before_and_after_they_are_normalized(tmp_path: Path) -> None:
+    made = written(tmp_path, normalizer=normalizer(*[DOUBLE] * 10))
+    assert len(made.encode("ab" * 100)) == 102_500
+    assert len(made.encode("b" * 100_000)) == 100_000  # which do not become more
+    for text in ("a" * 10_000, "b" * (LONGEST_TEXT + 1)):
+        with pytest.raises(InvalidInputError, match="text: expected at most 4194304 characters, normalized"):
+            made.encode(text)
+
+
+def test_a_slow_pattern_is_refused_before_a_long_text_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr("tinyllm.models.text.tokenizer_bounds.time.thread_time", lambda: next(clock) / 10)
+    with pytest.raises(CheckpointError, match="expected a quick tokenizer, got one slow at 16 characters"):
+        written(tmp_path, pre_tokenizer=split("a+"))
+
+
+def test_sentencepieces_map_of_characters_counts_by_its_longest_text(tmp_path: Path) -> None:
+    corpus = ["he had a cab, dad", "bead head"] * 5
+    model = trained(corpus, model_type="unigram", normalization_rule_name="nmt_nfkc")
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    assert tokenizer_from_folder(tmp_path, {}, {}).encode("head")
+
+
+def test_a_piece_that_would_be_cut_for_hours_is_refused(tmp_path: Path) -> None:
+    tokens = [*SPM_KEYS["tokenizer.ggml.tokens"][:-1], "a" * 1_000_000]
+    with pytest.raises(CheckpointError, match=r"m\.gguf: .*pieces so long"):
+        gguf(SPM_KEYS | {"tokenizer.ggml.tokens": tokens})(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_is_read_encodes_a_long_text(kind: str, tmp_path: Path) -> None:
+    assert KINDS[kind](tmp_path).encode("he had a cab " * 10_000)

@@ -1,0 +1,118 @@
+"""What a tokenizer of the tokenizers package may do to a text: how much longer its normalizer makes it, how long its
+patterns take, and what becomes of its panics."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import tokenizers
+
+from tinyllm.errors import CheckpointError, TinyllmError
+
+LONGEST_TEXT = 1 << 22
+"""Characters of a text that is encoded at once: more than a context of a million tokens holds."""
+_MOST_GROWTH = 1 << 12
+_MOST_STEPS = 32
+_UNICODE_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 12, "ByteLevel": 4}
+"""Most characters that one becomes, by Unicode's own tables."""
+_TRIALS = ("a", "The 1st cat's naïve: \n\n\t\u4e2d {x} == 12345 ", " ")
+_LONGEST_TRIAL = 4096
+_TRIAL_SECONDS, _SECONDS_PER_CHARACTER = 0.05, 1e-5
+
+
+@contextmanager
+def library_errors(what: str, failure: type[TinyllmError] = CheckpointError) -> Iterator[None]:
+    """Whatever the tokenizers package raises, in one line. A panic of it is no `Exception`."""
+    try:
+        yield
+    except TinyllmError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        line = " ".join(str(error)[:200].split())
+        raise failure(f"{what}: {line or type(error).__name__}") from error
+
+
+class Growth:
+    """How many times longer a normalizer may make a text. Raises `CheckpointError` for one that may make it longer than
+    any real one does."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, where: str) -> None:
+        self._normalizer = backend.normalizer
+        state = json.loads(self._normalizer.__getstate__()) if self._normalizer else None
+        self._most, steps = 1, _steps(state)
+        if len(steps) > _MOST_STEPS:
+            raise CheckpointError(f"{where}: normalizer: expected at most {_MOST_STEPS} steps, got {len(steps)}")
+        for step in steps:
+            self._most *= _growth(step)
+            if self._most > _MOST_GROWTH:
+                raise CheckpointError(
+                    f"{where}: normalizer: expected one that makes a text at most {_MOST_GROWTH} times longer, got more"
+                )
+
+    def allows(self, text: str) -> bool:
+        """Whether a text stays of a length that can be held. Measured piece by piece where it need not."""
+        most = LONGEST_TEXT - len(text)
+        if most < 0:
+            return False
+        if self._most * len(text) <= LONGEST_TEXT or self._normalizer is None:
+            return True
+        length, most = (1 << 18) // self._most, (1 << 20) + 8 * len(text)
+        for start in range(0, len(text), length):
+            most -= len(self._normalizer.normalize_str(text[start : start + length]))
+            if most < 0:
+                return False
+        return True
+
+
+def check_patterns(backend: tokenizers.Tokenizer, where: str) -> None:
+    """Raises `CheckpointError` for a tokenizer whose patterns take too long for a short text: their time may go with
+    the square of a text's length, or double with each character, which shows before it takes long."""
+    parts = (part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer) if part)
+    if not any(b'"Regex"' in part for part in parts):
+        return
+    length = 16
+    while length <= _LONGEST_TRIAL:
+        for trial in _TRIALS:
+            text = (trial * length)[:length]
+            began = time.thread_time()
+            with library_errors(f"{where}: expected a tokenizer that takes any text, got"), suppress(Exception):
+                backend.encode(text, add_special_tokens=False)  # what no token spells is refused when it comes
+            if time.thread_time() - began > _TRIAL_SECONDS + length * _SECONDS_PER_CHARACTER:
+                raise CheckpointError(f"{where}: expected a quick tokenizer, got one slow at {length} characters")
+        length *= 2
+
+
+def _steps(state: Any) -> list[Any]:
+    """The steps of a normalizer, those of sequences in sequences included."""
+    if not isinstance(state, dict):
+        return []
+    if state.get("type") != "Sequence":
+        return [state]
+    return [inner for step in state["normalizers"] for inner in _steps(step)]
+
+
+def _growth(step: dict[str, Any]) -> int:
+    """Most characters that one character becomes in a step."""
+    kind = step["type"]
+    if kind == "Replace":
+        found = step["pattern"].get("String")
+        return 1 + len(step["content"]) if not found else max(1, -(-len(step["content"]) // len(found)))
+    if kind == "Prepend":
+        return 1 + len(step["prepend"])
+    if kind == "Precompiled":
+        return _longest_replacement(base64.b64decode(step["precompiled_charsmap"]))
+    return _UNICODE_GROWTH.get(kind, 1)
+
+
+def _longest_replacement(charsmap: bytes) -> int:
+    """The most characters that sentencepiece's map puts for one: after the size of its trie and the trie itself come
+    the texts, each ended by a zero."""
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :].split(b"\0")
+    return max(1, *(len(text.decode(errors="replace")) for text in texts), 1)
