@@ -25,7 +25,7 @@ def test_a_conversation_becomes_a_sequence_for_each_choice() -> None:
     body = CHAT | {"n": 3, "seed": 7, "max_completion_tokens": 5, "stop": ["x"], "top_logprobs": 2, "logprobs": True}
     (group,) = prepare_chat(make_llm(), parse_body(ChatRequest, body)).groups
     assert [text(sequence.prompt) for sequence in group] == ["<user>hello;<assistant>"] * 3
-    assert [sequence.params.seed for sequence in group] == [7, 8, 9]
+    assert [sequence.seed for sequence in group] == [7, 8, 9]
     params = group[0].params
     assert (params.max_tokens, params.temperature, params.stop, params.logprobs) == (5, 1.0, ("x",), 2)
 
