@@ -5,12 +5,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+# lists end at their first wrong item: an error for each of a million takes minutes, and one is told
 Text = Annotated[str, StringConstraints(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 MOST_CHOICES = 128
 MOST_PROMPTS = 256
+MOST_MESSAGES = 10_000
+MOST_FIELDS = 256
+"""Fields of an object that is refused for those which it may not have."""
+MOST_BIASES = 4096
+MOST_STOP_TOKENS = 1024
+
+
+def _few_biases(value: Any) -> Any:
+    """Counts entries before each of them is looked at, as all that are wrong would have an error."""
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise ValueError(f"expected at most {MOST_BIASES} tokens")
+    return value
 
 
 class Body(BaseModel):
@@ -30,6 +44,8 @@ class Body(BaseModel):
     def _drop_neutral(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if len(value) > MOST_FIELDS and cls.model_config.get("extra") == "forbid":
+            raise ValueError(f"expected at most {MOST_FIELDS} fields")
         return {name: item for name, item in value.items() if not cls._is_neutral(name, item)}
 
     @classmethod
@@ -71,12 +87,19 @@ class SamplingRequest(Body):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float] | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float],
+            Field(max_length=MOST_BIASES),
+            BeforeValidator(_few_biases),
+        ]
+        | None
+    ) = None
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**63, description="Makes the reply repeatable; choice i has seed + i."
     )
-    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
-    stop_token_ids: list[int] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=64, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[int], Field(max_length=MOST_STOP_TOKENS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = Field(None, description="Whether a reply shows what stopped it.")
     skip_special_tokens: bool | None = Field(
@@ -91,7 +114,7 @@ class SamplingRequest(Body):
     priority: int | None = Field(None, ge=-100, le=100, description="The lower, the earlier.")
     guided_json: dict[str, Any] | bool | str | None = Field(None, description="A JSON schema that the reply follows.")
     guided_regex: Text | None = Field(None, description="A regular expression that the reply matches.")
-    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = Field(
+    guided_choice: Annotated[list[Text], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Texts of which the reply is one."
     )
     user: str | None = Field(None, description="Goes into the log.")
@@ -110,7 +133,7 @@ class TextPart(Part):
     text: str
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
+Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
 
 
 class System(Part):
@@ -147,7 +170,7 @@ class Assistant(Part):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -162,6 +185,7 @@ class Tool(Part):
 
 
 Message = Annotated[System | User | Assistant | Tool, Field(discriminator="role")]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
 
 
 class Function(Body):
@@ -178,6 +202,9 @@ class ToolSpec(Body):
 
     type: Literal["function"]
     function: Function
+
+
+Tools = Annotated[list[ToolSpec], Field(max_length=MOST_CHOICES, fail_fast=True)]
 
 
 class NamedFunction(Body):
@@ -239,18 +266,25 @@ class ChatRequest(SamplingRequest, TemplateFields):
     """A conversation whose next message is wanted."""
 
     neutral = SamplingRequest.neutral | {"modalities": (["text"],)}
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     max_completion_tokens: int | None = Field(None, description="As max_tokens.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: Annotated[list[ToolSpec], Field(max_length=MOST_CHOICES)] | None = None
+    tools: Tools | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     safety_identifier: str | None = Field(None, description="Goes into the log.")
 
 
-Prompts = Text | TokenIds | Annotated[list[Text] | list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+Prompts = (
+    Text
+    | TokenIds
+    | Annotated[
+        Annotated[list[Text], Field(fail_fast=True)] | Annotated[list[TokenIds], Field(fail_fast=True)],
+        Field(min_length=1, max_length=MOST_PROMPTS),
+    ]
+)
 
 
 class CompletionRequest(SamplingRequest):
@@ -268,8 +302,8 @@ class TokenizeRequest(TemplateFields):
 
     model: Text | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    tools: list[ToolSpec] | None = None
+    messages: Messages | None = None
+    tools: Tools | None = None
     add_special_tokens: bool = Field(True, description="Whether those that begin a text are added to a prompt.")
 
 
@@ -277,4 +311,4 @@ class DetokenizeRequest(Body):
     """Tokens whose text is wanted."""
 
     model: Text | None = None
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]

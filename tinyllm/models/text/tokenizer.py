@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import tokenizers
 from tokenizers import models, processors
@@ -10,6 +11,9 @@ from tokenizers import models, processors
 from tinyllm.errors import invalid
 from tinyllm.models.text.token_ids import plain
 from tinyllm.models.text.token_text import TextStream, spelling_of
+
+_LONG = 4096
+"""Characters from which on a text is encoded without Python's lock."""
 
 
 class Tokenizer:
@@ -47,6 +51,11 @@ class Tokenizer:
         """How many tokens there are, added ones included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Most characters of a token, and at least 16, as a text may shrink a little before it is cut into tokens."""
+        return max(16, *map(len, self._backend.get_vocab(with_added_tokens=True)))
+
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text. Special tokens written in it (`<|im_end|>`) become themselves.
 
@@ -55,7 +64,10 @@ class Tokenizer:
         if not isinstance(text, str):
             raise invalid("encode", "text", "a string", type(text).__name__)
         check_unicode("encode", "text", text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        if len(text) < _LONG:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        else:  # encode keeps Python's lock, in which a server could answer nobody; this does not
+            ids = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
