@@ -158,7 +158,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _beginning(value: Any, depth: int = 20) -> Any:
+def _beginning(value: Any, depth: int = 80) -> Any:
     if isinstance(value, str):
         return value[:81]
     if isinstance(value, (list, dict)) and not depth:

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from tinyllm.openai.json_text import read_json
+from tinyllm.models.text.json_text import read_json
 from tinyllm.openai.requests import parse_body
 from tinyllm.openai.schema import Body
 

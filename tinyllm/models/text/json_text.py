@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tinyllm.openai.errors import ApiError
+from tinyllm.errors import InvalidInputError
 
 MOST_VALUES = 250_000
 MOST_DEPTH = 100
@@ -19,22 +19,22 @@ def read_json(data: bytes, field: str = "body") -> Any:
     """What JSON in UTF-8 says.
 
     Raises:
-        ApiError: it is something else, holds more than `MOST_VALUES` values, or lists and objects inside one another
+        InvalidInputError: it is something else, holds more than `MOST_VALUES` values, or lists and objects inside one another
             more than `MOST_DEPTH` deep; with the name of the field that it came from.
     """
     check_shape(data, field)
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
-        raise ApiError(
-            400, f"{field}: expected JSON, got an error at character {error.pos}: {error.msg}", field
+        raise InvalidInputError(
+            f"{field}: expected JSON, got an error at character {error.pos}: {error.msg}"
         ) from error
     except ValueError as error:  # bytes that are no text, or an integer of thousands of digits
-        raise ApiError(400, f"{field}: expected JSON in UTF-8, got something else", field) from error
+        raise InvalidInputError(f"{field}: expected JSON in UTF-8, got something else") from error
 
 
 def check_shape(data: bytes, field: str) -> None:
-    """Raises `ApiError` for JSON with too many values, or too deep. Other faults are left to who reads it."""
+    """Raises `InvalidInputError` for JSON with too many values, or too deep. Other faults are left to who reads it."""
     opening = data.count(b"[") + data.count(b"{")
     if opening <= MOST_DEPTH and data.count(b",") + opening < MOST_VALUES:
         return
@@ -49,6 +49,6 @@ def check_shape(data: bytes, field: str) -> None:
         values += 1
         depth += mark != b","
         if depth > MOST_DEPTH:
-            raise ApiError(400, f"{field}: expected lists and objects at most {MOST_DEPTH} deep, got more", field)
+            raise InvalidInputError(f"{field}: expected lists and objects at most {MOST_DEPTH} deep, got more")
         if values > MOST_VALUES:
-            raise ApiError(400, f"{field}: expected at most {MOST_VALUES} values, got more", field)
+            raise InvalidInputError(f"{field}: expected at most {MOST_VALUES} values, got more")
