@@ -13,10 +13,11 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.models.text.token_ids import checked_ids
+from tinyllm.openai.body import Body
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError, validation_error
-from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
+from tinyllm.openai.schema import ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
@@ -37,6 +38,8 @@ _SAME_IN_BOTH = (
 )
 """Fields of a request that are fields of `SamplingParams` by the same name."""
 MOST_SEQUENCES = 1024
+MOST_PROMPT_LOGPROBS = 500_000
+"""Log probabilities that a reply tells of prompts, alternatives included."""
 BodyType = TypeVar("BodyType", bound=Body)
 
 
@@ -110,6 +113,7 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
     group = _choices(llm, encode_text(llm, prompt), request.n or 1, params, constraint)
     names = frozenset(tool.function.name for tool in required or tools)
     form = "any" if constraint is None else constraint.call_form
+    _check_told([group])
     return PreparedRequest(request, [group], names if tools else None, form)
 
 
@@ -149,6 +153,7 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             if len(prompts) == 1 or not text.startswith("prompt: "):
                 raise
             raise ApiError(400, f"prompt.{number}: {text.removeprefix('prompt: ')}", f"prompt.{number}") from error
+    _check_told(groups)
     skips = request.skip_special_tokens is not False
     texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
@@ -165,6 +170,18 @@ def _check_stream(request: SamplingRequest) -> None:
         raise ApiError(400, "prompt_logprobs: not supported together with stream", "prompt_logprobs")
     if request.stream_options is not None and not request.stream:
         raise ApiError(400, "stream_options: expected stream: true beside it, got none", "stream_options")
+
+
+def _check_told(groups: list[list[Sequence]]) -> None:
+    sequences = [sequence for group in groups for sequence in group]
+    each = sequences[0].params.prompt_logprobs
+    told = 0 if each is None else (each + 1) * sum(len(sequence.prompt) for sequence in sequences)
+    if told > MOST_PROMPT_LOGPROBS:
+        raise ApiError(
+            400,
+            f"prompt_logprobs: expected at most {MOST_PROMPT_LOGPROBS} of all replies together, got {told}",
+            "prompt_logprobs",
+        )
 
 
 def _sampling_settings(llm: LLM, request: SamplingRequest) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+
+from tinyllm.openai.body import Body, Neutral
 
 # lists end at their first wrong item: an error for each of a million takes minutes, and one is told
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -13,9 +15,7 @@ StopText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 MOST_CHOICES = 128
 MOST_PROMPTS = 256
-MOST_MESSAGES = 10_000
-MOST_FIELDS = 256
-"""Fields of an object that is refused for those which it may not have."""
+MOST_MESSAGES, MOST_PARTS = 10_000, 1024
 MOST_BIASES = 4096
 MOST_STOP_TOKENS = 1024
 
@@ -27,37 +27,10 @@ def _few_biases(value: Any) -> Any:
     return value
 
 
-class Body(BaseModel):
-    """A strict model: no value is converted to another type, no field is ignored. One whose value is null is as if left
-    out.
-
-    `neutral` has fields that are not supported, each with the values that ask for nothing: with those it is dropped.
-    `idle` has fields that change no reply, whatever their value.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    idle: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        if len(value) > MOST_FIELDS and cls.model_config.get("extra") == "forbid":
-            raise ValueError(f"expected at most {MOST_FIELDS} fields")
-        return {name: item for name, item in value.items() if not cls._is_neutral(name, item)}
-
-    @classmethod
-    def _is_neutral(cls, name: str, item: Any) -> bool:
-        values = cls.neutral.get(name, ())
-        return item is None or name in cls.idle or any(type(item) is type(v) and item == v for v in values)
-
-
 class StreamOptions(Body):
     """What a stream contains beside the reply."""
 
-    neutral = {"include_obfuscation": (False,)}
+    neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
     include_usage: bool = False
 
 
@@ -65,7 +38,7 @@ class SamplingRequest(Body):
     """What chat completions and completions both take. Fields that OpenAI's API lacks have the names that other servers
     gave them."""
 
-    neutral = {
+    neutral: ClassVar[Neutral] = {
         "length_penalty": (1, 1.0),
         "use_beam_search": (False,),
         "early_stopping": (False,),
@@ -133,7 +106,7 @@ class TextPart(Part):
     text: str
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+Content = str | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True)]
 
 
 class System(Part):

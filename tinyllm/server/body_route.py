@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from tinyllm.models.text.json_text import read_json
+from tinyllm.openai.body import Body
 from tinyllm.openai.requests import parse_body
-from tinyllm.openai.schema import Body
 
 
 class BodyRoute(APIRoute):

@@ -58,7 +58,7 @@ def _template_call(call: Any, where: str, number: int) -> dict[str, Any]:
     field = f"tool_calls.{number}.function.arguments"
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        check_shape(arguments.encode(errors="replace"), f"{where}.{field}")
+        check_shape(arguments.encode(errors="replace"), f"{where}: {field}")
         try:
             arguments = json.loads(arguments or "{}")
         except ValueError as error:
