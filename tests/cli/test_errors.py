@@ -35,7 +35,7 @@ LONG = "x" * CONTEXT
         (["generate", "x", "--seed", "-1"], "seed"),
         (["generate", "x", "--stop", ""], "stop"),
         (["generate", "x", "--raw", "--system", "y"], "--raw and --system"),
-        (["generate", LONG], f"the context of {CONTEXT}"),
+        (["generate", LONG], f"maximum context length is {CONTEXT}"),
         (["which", "sdap"], "Did you mean 'sdpa'?"),
         (["which", "sdpa", "-b", "nunpy"], "Did you mean 'numpy'?"),
         (["which", "sdpa", "--case", "B9"], "unknown case 'B9'"),

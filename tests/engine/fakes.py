@@ -28,6 +28,7 @@ PAGE = 4
 class FakeTokenizer:
     """A token is a character of ASCII; 0 ends a reply."""
 
+    longest_token = 16
     eos_token_ids = (STOP,)
     vocab_size = VOCABULARY
     special_tokens: Mapping[str, int] = {}

@@ -104,6 +104,19 @@ def test_priorities_and_ageing() -> None:
     assert order == ["old", "new"]
 
 
+def test_urgent_requests_hold_off_another_for_a_bounded_time() -> None:
+    """However many of them come after it, and however urgent they are."""
+    clock = Clock()
+    tested = engine(max_running=1, clock=clock)
+    tested.add("plain", [sequence("ab", max_tokens=1)], 0)
+    for number in range(80):
+        tested.add(f"urgent {number}", [sequence("cd", max_tokens=1)], -100)
+        assert tested.knows("plain") == (clock.now < 10) or 10 <= clock.now < 11
+        tested.step()
+        clock.now += 0.4
+    assert not tested.knows("plain")
+
+
 def test_cancel_frees_pages_at_once() -> None:
     tested = engine()
     tested.add("a", [sequence("some prompt", max_tokens=50)])

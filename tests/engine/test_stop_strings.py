@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import compress, pairwise
 
 import pytest
@@ -65,6 +66,15 @@ def test_nothing_is_held_back_longer_than_needed() -> None:
     finder = StopStrings(("END",))
     assert [finder.push(p) for p in ("one ", "EN", "x", "E")] == ["one ", "", "ENx", ""]
     assert finder.finish() == "E"
+
+
+def test_long_stop_strings_cost_no_more_than_short_ones() -> None:
+    """Neither to make nor for each piece of text, also where all of it may begin one."""
+    start = time.monotonic()
+    finder = StopStrings(("a" * 50_000 + "b", "c" * 50_000))
+    shown = "".join(finder.push("a" * 10) for _ in range(2_000)) + finder.push("x")
+    assert shown == "a" * 20_000 + "x" and not finder.found
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ def test_a_template_with_tools_gets_arguments_as_objects() -> None:
 
 
 @pytest.mark.parametrize("template", [None, TOOL_TEMPLATE])
-@pytest.mark.parametrize(("arguments", "expected"), [("{", "JSON"), ("[1]", "a JSON object"), ("[" * 9999, "JSON")])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [("{", "JSON"), ("[1]", "a JSON object"), ("[" * 9999, "lists and objects at most 100 deep")],
+)
 def test_arguments_that_are_no_object(arguments: str, expected: str, template: str | None) -> None:
     place = r"messages.1: tool_calls.0.function.arguments"
     with pytest.raises(InvalidInputError, match=f"{place}: expected {expected}, got "):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -14,6 +15,7 @@ from tinyllm.openai.schema import ChatRequest, CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 TEXT: dict[str, Any] = {"model": "fake", "prompt": "once"}
+BIASES = {str(token): 1 for token in range(4097)}
 
 
 def text(token_ids: list[int]) -> str:
@@ -25,7 +27,7 @@ def test_a_conversation_becomes_a_sequence_for_each_choice() -> None:
     body = CHAT | {"n": 3, "seed": 7, "max_completion_tokens": 5, "stop": ["x"], "top_logprobs": 2, "logprobs": True}
     (group,) = prepare_chat(make_llm(), parse_body(ChatRequest, body)).groups
     assert [text(sequence.prompt) for sequence in group] == ["<user>hello;<assistant>"] * 3
-    assert [sequence.params.seed for sequence in group] == [7, 8, 9]
+    assert [sequence.seed for sequence in group] == [7, 8, 9]
     params = group[0].params
     assert (params.max_tokens, params.temperature, params.stop, params.logprobs) == (5, 1.0, ("x",), 2)
 
@@ -55,6 +57,13 @@ def test_descriptions_change_nothing_of_a_format() -> None:
         (ChatRequest, CHAT | {"stop": [1]}, "stop.0", "stop.0: expected "),
         (CompletionRequest, TEXT | {"prompt": [[]]}, "prompt.0", "prompt.0: expected "),
         (CompletionRequest, [], "body", "body: expected "),
+        (CompletionRequest, TEXT | {"stop": "x" * 1025}, "stop", "stop: expected "),
+        (CompletionRequest, TEXT | {"stop": ["x" * 1025]}, "stop.0", "stop.0: expected "),
+        (CompletionRequest, TEXT | {"stop_token_ids": [1] * 1025}, "stop_token_ids", "stop_token_ids: expected "),
+        (CompletionRequest, TEXT | {"logit_bias": BIASES}, "logit_bias", "logit_bias: expected at most 4096 tokens"),
+        (CompletionRequest, TEXT | {"prompt": ["a"] * 257}, "prompt", "prompt: expected "),
+        (CompletionRequest, TEXT | dict.fromkeys(map(str, range(300)), 1), "body", "body: expected at most 256 fields"),
+        (ChatRequest, CHAT | {"messages": CHAT["messages"] * 10_001}, "messages", "messages: expected "),
     ],
 )
 def test_a_body_of_another_form(kind: Any, body: Any, param: str, message: str) -> None:
@@ -79,6 +88,36 @@ def test_a_request_that_cannot_run_names_its_field(extra: dict[str, Any], status
         prepare_completion(make_llm(), parse_body(CompletionRequest, TEXT | extra))
     error = api_error(caught.value, "req_1")
     assert (error.status, error.param) == (status, param) and error.body()["error"]["type"] == "invalid_request_error"
+
+
+def test_choices_share_what_a_request_says() -> None:
+    """However many there are, its lists are checked and held once."""
+    body = TEXT | {"prompt": ["a", "b"], "n": 128, "seed": -1, "logit_bias": {"5": 1}, "stop": ["x"]}
+    sequences = prepare_completion(make_llm(), parse_body(CompletionRequest, body)).sequences
+    assert len(sequences) == 256 and len({id(sequence.params) for sequence in sequences}) == 1
+    assert [sequence.seed for sequence in sequences[:3]] == [2**63 - 1, 0, 1]
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_a_text_beyond_the_context_is_refused_before_it_is_tokenized(choices: int) -> None:
+    llm = make_llm()
+    most = llm.context * llm.tokenizer.longest_token
+    prompts = ["a"] * (choices - 1) + ["x" * (most + 1)]
+    request = parse_body(CompletionRequest, TEXT | {"prompt": prompts})
+    with (
+        patch.object(type(llm.tokenizer), "encode", side_effect=lambda text, special=False: [97] * min(len(text), 9)),
+        pytest.raises(Exception, match=f"has {most + 1} characters, of which at most {most} fit") as caught,
+    ):
+        prepare_completion(llm, request)
+    error = api_error(caught.value, "req_1")
+    assert (error.status, error.param) == (400, "prompt" if choices == 1 else "prompt.1")
+
+
+def test_log_probabilities_of_prompts_are_bounded_together() -> None:
+    body = TEXT | {"prompt": "a" * 2900, "prompt_logprobs": 20}
+    assert prepare_completion(make_llm(), parse_body(CompletionRequest, body | {"n": 8})).sequences
+    with pytest.raises(ApiError, match=r"^prompt_logprobs: expected at most 500000 .* got 548100"):
+        prepare_completion(make_llm(), parse_body(CompletionRequest, body | {"n": 9}))
 
 
 def test_a_model_that_is_not_here() -> None:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from tests.openai.fakes import TEMPLATE, make_llm
 from tinyllm.llm import LLM
 from tinyllm.server.app import make_app
+from tinyllm.server.connections import Connections
 from tinyllm.server.run import Server, open_socket
 from tinyllm.server.served_model import EngineSettings, ServedModel
 
@@ -47,17 +48,23 @@ class Live:
 
 
 @contextmanager
-def serving(model: ServedModel | None = None, load_seconds: float = 10.0, **options: Any) -> Iterator[Live]:
+def serving(
+    model: ServedModel | None = None,
+    load_seconds: float = 10.0,
+    connections: Connections | None = None,
+    **options: Any,
+) -> Iterator[Live]:
     """A server on a real socket, in a thread; everything is stopped at the end.
 
     Args:
         load_seconds: the time in which the model has to be loaded; 0: it is not waited for.
+        connections: what holds connections within limits.
         options: of `make_app`.
     """
     model = model or make_model()
     app = make_app(model, **{"drain": 2.0} | options)
     listening: socket.socket = open_socket("127.0.0.1", 0)
-    server = Server(app, model)
+    server = Server(app, model, connections=connections)
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
     thread.start()
     while not server.started:

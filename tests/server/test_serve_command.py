@@ -21,8 +21,9 @@ import pytest
 from tests.cli.conftest import Cli, cli
 from tests.server.test_api import TEXT
 from tinyllm.server.app import make_app
+from tinyllm.server.connections import Connections
 from tinyllm.server.served_model import EngineSettings, ServedModel
-from tinyllm.server.settings import MAX_BODY
+from tinyllm.server.settings import MAX_BODIES, MAX_BODY
 
 __all__ = ["cli"]
 
@@ -65,7 +66,8 @@ def starts(cli: Cli, clean_environment: pytest.MonkeyPatch) -> Callable[..., dic
         seen.update(host=host, port=port)
         return socket.socket()
 
-    def run(app: Any, model: ServedModel, listening: socket.socket, on_ready: Any) -> None:
+    def run(app: Any, model: ServedModel, listening: socket.socket, on_ready: Any, connections: Connections) -> None:
+        seen.update(most_per_client=connections.most_per_client, head_seconds=connections.receive_timeout)
         listening.close()
 
     clean_environment.setattr("tinyllm.server.app.make_app", record)
@@ -93,6 +95,10 @@ def test_defaults_are_those_of_the_parts(starts: Callable[..., dict[str, Any]]) 
         "cors": [],
         "timeout": None,
         "max_body": MAX_BODY,
+        "max_bodies": MAX_BODIES,
+        "receive_timeout": 20.0,
+        "head_seconds": 20.0,
+        "most_per_client": 512,
         "hosts": {"localhost", "127.0.0.1", "[::1]"},
         "drain": 30.0,
         "log_level": "info",
@@ -113,6 +119,9 @@ max_running = 5
 max_waiting = 0
 batch_invariant = true
 max_body = "2MB"
+max_bodies = "3MB"
+max_connections_per_client = 4
+receive_timeout = 5
 timeout = 6
 drain = 7
 log_level = "error"
@@ -135,6 +144,10 @@ def test_every_option_is_a_setting(
         "cors": ["https://a.example"],
         "timeout": 6.0,
         "max_body": 2_000_000,
+        "max_bodies": 3_000_000,
+        "receive_timeout": 5.0,
+        "head_seconds": 5.0,
+        "most_per_client": 4,
         "hosts": own | {"ai.example"},
         "drain": 7.0,
         "log_level": "error",

@@ -36,6 +36,11 @@ def serve(
     max_waiting: Annotated[int | None, options.setting("serve.max_waiting", metavar="N")] = None,
     batch_invariant: Annotated[bool | None, options.setting("serve.batch_invariant")] = None,
     max_body: Annotated[str | None, options.setting("serve.max_body", metavar="SIZE")] = None,
+    max_bodies: Annotated[str | None, options.setting("serve.max_bodies", metavar="SIZE")] = None,
+    max_connections_per_client: Annotated[
+        int | None, options.setting("serve.max_connections_per_client", metavar="N")
+    ] = None,
+    receive_timeout: Annotated[float | None, options.setting("serve.receive_timeout", metavar="SECONDS")] = None,
     timeout: Annotated[float | None, options.setting("serve.timeout", metavar="SECONDS")] = None,
     drain: Annotated[float | None, options.setting("serve.drain", metavar="SECONDS")] = None,
     fast: options.Fast = None,
@@ -52,6 +57,7 @@ def serve(
     with options.extra("serve", "serve"):
         from tinyllm.server.access import allowed_hosts, is_loopback
         from tinyllm.server.app import make_app
+        from tinyllm.server.connections import Connections
         from tinyllm.server.logs import configure
         from tinyllm.server.run import open_socket, run
         from tinyllm.server.served_model import EngineSettings, ServedModel
@@ -78,6 +84,8 @@ def serve(
         hosts=allowed_hosts(chosen.host, chosen.allowed_host),
         timeout=chosen.timeout,
         max_body=chosen.max_body,
+        max_bodies=chosen.max_bodies,
+        receive_timeout=chosen.receive_timeout,
         drain=chosen.drain,
     )
     listening = open_socket(chosen.host, chosen.port)
@@ -89,7 +97,8 @@ def serve(
         )
     address = f"http://{f'[{chosen.host}]' if ':' in chosen.host else chosen.host}:{listening.getsockname()[1]}"
     note(f"{address} answers with 503 until {served.name} is loaded")
-    run(app, served, listening, lambda: _summary(served, address, with_key))
+    connections = Connections(most_per_client=chosen.max_connections_per_client, receive_timeout=chosen.receive_timeout)
+    run(app, served, listening, lambda: _summary(served, address, with_key), connections)
 
 
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:

@@ -49,13 +49,14 @@ class Part:
 
 
 class Scheduler:
-    """Decoding sequences run in each step; prompts are read in chunks beside them, first come first served within a
-    priority.
+    """Decoding sequences run in each step; prompts are read in chunks beside them, first come first served. A step of
+    priority is worth some waiting, and no more, so that the priority of who waits rises with its age.
 
     Args:
         max_step_tokens: tokens of a step. It bounds how long a prompt can hold up the others.
         max_running: sequences that run at a time.
-        aging: seconds of waiting that count as much as one step of priority, so that nobody waits for ever.
+        aging: seconds of waiting that count as much as one step of priority. Who comes later by more than its priority
+            is worth waits longer, so nobody is held off for ever.
         one_at_a_time: a step holds one sequence, and prompts are cut at multiples of `max_step_tokens`, wherever they
             begin.
         max_prompt_rows: tokens of prompts whose logits are wanted in one step, which bounds their memory; one at a time
@@ -67,7 +68,7 @@ class Scheduler:
         pool: PagePool,
         max_step_tokens: int = 512,
         max_running: int = 64,
-        aging: float = 10.0,
+        aging: float = 0.1,
         one_at_a_time: bool = False,
         clock: Callable[[], float] = time.monotonic,
         max_prompt_rows: int = 128,
@@ -82,8 +83,6 @@ class Scheduler:
         self.prefix_tokens = 0
         """Prompt tokens that were found in the cache."""
         self._numbers = count()
-        self._now = 0.0
-        """When the step that is being made up was begun. It has one time, so that ranks stand still meanwhile."""
 
     def add(self, entry: Entry) -> None:
         """Put a new sequence into the queue."""
@@ -98,7 +97,6 @@ class Scheduler:
 
     def schedule(self) -> list[Part]:
         """Return the parts of the next step, none if there is nothing to do, and take pages for them."""
-        self._now = self.clock()
         suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
         if suspects:
             return self._alone(min(suspects, key=self._rank))
@@ -178,8 +176,8 @@ class Scheduler:
                 return [_part(entry, count)]
         return []
 
-    def _rank(self, entry: Entry) -> tuple[int, int]:
-        return entry.priority - int((self._now - entry.arrived) / self.aging), entry.number
+    def _rank(self, entry: Entry) -> tuple[float, int]:
+        return entry.arrived + entry.priority * self.aging, entry.number
 
     def _shared(self, tokens: int) -> int:
         """How many pages of so many tokens others may begin on: those that are whole, and none that still grows. One at

@@ -16,6 +16,9 @@ from tinyllm.engine.stop_strings import StopStrings
 from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 from tinyllm.models.text.tokenizer import Tokenizer
 
+SEEDS = 2**63
+"""How many seeds there are."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -45,6 +48,7 @@ class Sequence:
         limit: most tokens that fit, prompt included (the context).
         stop_token_ids: those of the model; the settings may add some.
         grammar: where the settings name one, its state (`Grammars.start`), for this sequence alone.
+        choice: its number among the choices of a request, which is added to the seed.
     """
 
     prompt: list[int]
@@ -57,6 +61,7 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     grammar: GrammarState | None = None
+    choice: int = 0
 
     def __post_init__(self) -> None:
         params = self.params
@@ -67,9 +72,9 @@ class Sequence:
                 "a state where the settings name a grammar, and none otherwise",
                 repr(self.grammar),
             )
-        self.seed = secrets.randbits(63) if params.seed is None else params.seed
+        self.seed = secrets.randbits(63) if params.seed is None else (params.seed + self.choice) % SEEDS
         self._text = self.tokenizer.stream(params.skip_special_tokens)
-        self._stops = StopStrings(params.stop, params.include_stop_str_in_output)
+        self._stops = StopStrings(params.stop_automaton, params.include_stop_str_in_output)
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.stop_token_ids)
         self._counts: TokenCounts | None = None
         self._counted = 0

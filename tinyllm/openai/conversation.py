@@ -62,6 +62,17 @@ def prompt_text(
     return text
 
 
+def encode_text(llm: LLM, text: str, add_special_tokens: bool = False) -> list[int]:
+    """Token ids of a text. Raises `InvalidInputError` where it has more characters than the context's tokens can be of,
+    before any of them is looked at."""
+    most = llm.context * llm.tokenizer.longest_token
+    if len(text) > most:
+        raise InvalidInputError(
+            f"prompt: has {len(text)} characters, of which at most {most} fit into the context of {llm.context} tokens"
+        )
+    return llm.tokenizer.encode(text, add_special_tokens)
+
+
 def _check_calls(messages: Sequence[Message]) -> None:
     """Every result of a tool has its call before it, and every message of the model a text, a call or a thought."""
     call_ids: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -95,7 +96,10 @@ def validation_error(errors: list[ErrorDetails], body: Any, fields: Collection[s
     """
     places = [_place(error["loc"], body, error["type"] == "missing") for error in errors]
     # a field with several alternatives has an error for each: one whose type is right tells most
-    index = max(range(len(errors)), key=lambda i: (len(places[i]), not errors[i]["type"].endswith("_type")))
+    kinds = [error["type"] for error in errors]
+    index = max(
+        range(len(errors)), key=lambda i: (kinds[i] == "too_long", len(places[i]), not kinds[i].endswith("_type"))
+    )
     error, place = errors[index], places[index]
     path = ".".join(map(str, place)) or "body"
     kind = error["type"]
@@ -149,5 +153,18 @@ def _encodable(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    """The beginning of a value, of which not much more is written out than is shown."""
+    text = repr(_beginning(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _beginning(value: Any, depth: int = 80) -> Any:
+    if isinstance(value, str):
+        return value[:81]
+    if isinstance(value, (list, dict)) and not depth:
+        return ...
+    if isinstance(value, list):
+        return [_beginning(item, depth - 1) for item in value[:27]]
+    if isinstance(value, dict):
+        return {key: _beginning(item, depth - 1) for key, item in islice(value.items(), 14)}
+    return value

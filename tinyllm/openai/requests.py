@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tinyllm.engine.sequence import Sequence
+from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.sequence import SEEDS, Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import LLM
 from tinyllm.models.text.call_tags import TAGS
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
+from tinyllm.models.text.token_ids import checked_ids
+from tinyllm.openai.body import Body
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
-from tinyllm.openai.conversation import prompt_text
+from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError, api_error, validation_error
-from tinyllm.openai.schema import Body, ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
+from tinyllm.openai.schema import ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
@@ -35,8 +38,9 @@ _SAME_IN_BOTH = (
     "prompt_logprobs",
 )
 """Fields of a request that are fields of `SamplingParams` by the same name."""
-_SEEDS = 2**63
 MOST_SEQUENCES = 1024
+MOST_PROMPT_LOGPROBS = 500_000
+"""Log probabilities that a reply tells of prompts, alternatives included."""
 BodyType = TypeVar("BodyType", bound=Body)
 
 
@@ -106,10 +110,11 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         settings["max_tokens"] = request.max_completion_tokens
     if request.logprobs:
         settings["logprobs"] = request.top_logprobs or 0
-    shown = TAGS if tools else ()
-    group = _choices(llm, llm.tokenizer.encode(prompt), request, settings, constraint, shown)
+    params, shown = _sampling_params(llm, settings, constraint), TAGS if tools else ()
+    group = _choices(llm, encode_text(llm, prompt), request.n or 1, params, constraint, shown)
     names = frozenset(tool.function.name for tool in required or tools)
     form = "any" if constraint is None else constraint.call_form
+    _check_told([group])
     return PreparedRequest(request, [group], names if tools else None, form)
 
 
@@ -138,17 +143,19 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
         settings["logprobs"] = request.logprobs
         if request.echo:
             settings["prompt_logprobs"] = max(request.logprobs, request.prompt_logprobs or 0)
-    encoded = [llm.encode(prompt, raw=True) for prompt in prompts]
+    params = _sampling_params(llm, settings, constraint)
     groups = []
-    for number, token_ids in enumerate(encoded):
+    for number, prompt in enumerate(prompts):
         try:
-            groups.append(_choices(llm, token_ids, request, settings, constraint))
+            token_ids = encode_text(llm, prompt, True) if isinstance(prompt, str) else prompt
+            groups.append(_choices(llm, token_ids, choices, params, constraint))
         except InvalidInputError as error:
             text = str(error)
             if len(prompts) == 1 or not text.startswith("prompt: "):
                 raise
             place, code = f"prompt.{number}", api_error(error, "").code
             raise ApiError(400, f"{place}: {text.removeprefix('prompt: ')}", place, code) from error
+    _check_told(groups)
     skips = request.skip_special_tokens is not False
     texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
@@ -167,34 +174,54 @@ def _check_stream(request: SamplingRequest) -> None:
         raise ApiError(400, "stream_options: expected stream: true beside it, got none", "stream_options")
 
 
+def _check_told(groups: list[list[Sequence]]) -> None:
+    sequences = [sequence for group in groups for sequence in group]
+    each = sequences[0].params.prompt_logprobs
+    told = 0 if each is None else (each + 1) * sum(len(sequence.prompt) for sequence in sequences)
+    if told > MOST_PROMPT_LOGPROBS:
+        raise ApiError(
+            400,
+            f"prompt_logprobs: expected at most {MOST_PROMPT_LOGPROBS} of all replies together, got {told}",
+            "prompt_logprobs",
+        )
+
+
 def _sampling_settings(llm: LLM, request: SamplingRequest) -> dict[str, Any]:
     """The fields of `SamplingParams` that a request sets. OpenAI's temperature is 1 where neither the request nor the
     model says one."""
     settings = {name: value for name in _SAME_IN_BOTH if (value := getattr(request, name)) is not None}
     default = llm.sampling_defaults.values.get("temperature", 1.0)
     settings["temperature"] = default if request.temperature is None else request.temperature
+    if request.seed is not None:
+        settings["seed"] = request.seed % SEEDS
     if request.logit_bias:
         settings["logit_bias"] = {int(token): bias for token, bias in request.logit_bias.items()}
     return settings
 
 
+def _sampling_params(llm: LLM, settings: dict[str, Any], constraint: Constraint | None) -> SamplingParams:
+    """The settings of all sequences of a request. They are checked and held once, as lists in them may be long."""
+    params = llm.sampling(settings | ({} if constraint is None else {"grammar": constraint.grammar}))
+    params.check_vocabulary(llm.config.vocab_size)
+    return params
+
+
 def _choices(
     llm: LLM,
     token_ids: list[int],
-    request: SamplingRequest,
-    settings: dict[str, Any],
+    count: int,
+    params: SamplingParams,
     constraint: Constraint | None,
     shown: tuple[str, ...] = (),
 ) -> list[Sequence]:
     """A sequence for each choice of a prompt. Choice `i` has the seed of the request plus `i`, and its own state of the
     grammar. shown: texts of special tokens that replies do not leave out."""
-    params = llm.sampling(settings)
-    prompt = llm.sequence(token_ids, True, params).prompt
-    if constraint is not None:
-        params = replace(params, grammar=constraint.grammar)
+    most = llm.context - (params.max_tokens != 0)
+    prompt = checked_ids(token_ids, llm.config.vocab_size, most, llm.context)
     sequences, tokenizer = [], llm.tokenizer.showing(shown)
-    for index in range(request.n or 1):
-        seeded = params if request.seed is None else replace(params, seed=(request.seed + index) % _SEEDS)
+    for index in range(count):
         state = None if constraint is None else constraint.start(llm.grammars)
-        sequences.append(Sequence(prompt, seeded, tokenizer, llm.stop_token_ids, llm.context, grammar=state))
+        sequences.append(
+            Sequence(prompt, params, tokenizer, llm.stop_token_ids, llm.context, grammar=state, choice=index)
+        )
     return sequences

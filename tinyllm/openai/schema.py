@@ -5,43 +5,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tinyllm.openai.body import Body, Neutral
+
+# lists end at their first wrong item: an error for each of a million takes minutes, and one is told
 Text = Annotated[str, StringConstraints(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 MOST_CHOICES = 128
 MOST_PROMPTS = 256
+MOST_MESSAGES, MOST_PARTS = 10_000, 1024
+MOST_BIASES = 4096
+MOST_STOP_TOKENS = 1024
 
 
-class Body(BaseModel):
-    """A strict model: no value is converted to another type, no field is ignored. One whose value is null is as if left
-    out.
-
-    `neutral` has fields that are not supported, each with the values that ask for nothing: with those it is dropped.
-    `idle` has fields that change no reply, whatever their value.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    idle: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: item for name, item in value.items() if not cls._is_neutral(name, item)}
-
-    @classmethod
-    def _is_neutral(cls, name: str, item: Any) -> bool:
-        values = cls.neutral.get(name, ())
-        return item is None or name in cls.idle or any(type(item) is type(v) and item == v for v in values)
+def _few_biases(value: Any) -> Any:
+    """Counts entries before each of them is looked at, as all that are wrong would have an error."""
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise ValueError(f"expected at most {MOST_BIASES} tokens")
+    return value
 
 
 class StreamOptions(Body):
     """What a stream contains beside the reply."""
 
-    neutral = {"include_obfuscation": (False,)}
+    neutral: ClassVar[Neutral] = {"include_obfuscation": (False,)}
     include_usage: bool = False
 
 
@@ -49,7 +38,7 @@ class SamplingRequest(Body):
     """What chat completions and completions both take. Fields that OpenAI's API lacks have the names that other servers
     gave them."""
 
-    neutral = {
+    neutral: ClassVar[Neutral] = {
         "length_penalty": (1, 1.0),
         "use_beam_search": (False,),
         "early_stopping": (False,),
@@ -71,12 +60,19 @@ class SamplingRequest(Body):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float] | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")], float],
+            Field(max_length=MOST_BIASES),
+            BeforeValidator(_few_biases),
+        ]
+        | None
+    ) = None
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**63, description="Makes the reply repeatable; choice i has seed + i."
     )
-    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
-    stop_token_ids: list[int] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=64, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[int], Field(max_length=MOST_STOP_TOKENS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = Field(None, description="Whether a reply shows what stopped it.")
     skip_special_tokens: bool | None = Field(
@@ -91,7 +87,7 @@ class SamplingRequest(Body):
     priority: int | None = Field(None, ge=-100, le=100, description="The lower, the earlier.")
     guided_json: dict[str, Any] | bool | str | None = Field(None, description="A JSON schema that the reply follows.")
     guided_regex: Text | None = Field(None, description="A regular expression that the reply matches.")
-    guided_choice: Annotated[list[Text], Field(min_length=1)] | None = Field(
+    guided_choice: Annotated[list[Text], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="Texts of which the reply is one."
     )
     user: str | None = Field(None, description="Goes into the log.")
@@ -110,7 +106,7 @@ class TextPart(Part):
     text: str
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
+Content = str | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True)]
 
 
 class System(Part):
@@ -147,7 +143,7 @@ class Assistant(Part):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -162,6 +158,7 @@ class Tool(Part):
 
 
 Message = Annotated[System | User | Assistant | Tool, Field(discriminator="role")]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
 
 
 class Function(Body):
@@ -178,6 +175,9 @@ class ToolSpec(Body):
 
     type: Literal["function"]
     function: Function
+
+
+Tools = Annotated[list[ToolSpec], Field(max_length=MOST_CHOICES, fail_fast=True)]
 
 
 class NamedFunction(Body):
@@ -239,18 +239,25 @@ class ChatRequest(SamplingRequest, TemplateFields):
     """A conversation whose next message is wanted."""
 
     neutral = SamplingRequest.neutral | {"modalities": (["text"],)}
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     max_completion_tokens: int | None = Field(None, description="As max_tokens.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: Annotated[list[ToolSpec], Field(max_length=MOST_CHOICES)] | None = None
+    tools: Tools | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     safety_identifier: str | None = Field(None, description="Goes into the log.")
 
 
-Prompts = Text | TokenIds | Annotated[list[Text] | list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+Prompts = (
+    Text
+    | TokenIds
+    | Annotated[
+        Annotated[list[Text], Field(fail_fast=True)] | Annotated[list[TokenIds], Field(fail_fast=True)],
+        Field(min_length=1, max_length=MOST_PROMPTS),
+    ]
+)
 
 
 class CompletionRequest(SamplingRequest):
@@ -268,8 +275,8 @@ class TokenizeRequest(TemplateFields):
 
     model: Text | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    tools: list[ToolSpec] | None = None
+    messages: Messages | None = None
+    tools: Tools | None = None
     add_special_tokens: bool = Field(True, description="Whether those that begin a text are added to a prompt.")
 
 
@@ -277,4 +284,4 @@ class DetokenizeRequest(Body):
     """Tokens whose text is wanted."""
 
     model: Text | None = None
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]

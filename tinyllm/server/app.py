@@ -24,7 +24,7 @@ from tinyllm.server.routes.page import page_routes
 from tinyllm.server.routes.state import state_routes
 from tinyllm.server.routes.tokens import token_routes
 from tinyllm.server.served_model import ServedModel
-from tinyllm.server.settings import MAX_BODY
+from tinyllm.server.settings import MAX_BODIES, MAX_BODY, RECEIVE_TIMEOUT
 
 
 def make_app(
@@ -35,6 +35,8 @@ def make_app(
     hosts: Collection[str] = (),
     timeout: float | None = None,
     max_body: int = MAX_BODY,
+    max_bodies: int = MAX_BODIES,
+    receive_timeout: float = RECEIVE_TIMEOUT,
     max_pending: int = 2048,
     drain: float = 30.0,
 ) -> ASGIApp:
@@ -49,6 +51,8 @@ def make_app(
         hosts: names that the Host header may have, as `allowed_hosts` gives them; none: any.
         timeout: seconds that a request has; None: any.
         max_body: bytes that a request may have.
+        max_bodies: bytes that all requests may have that are still being received.
+        receive_timeout: seconds in which a body has to come.
         max_pending: pieces of a choice that a client may leave unread before its stream is dropped.
         drain: seconds that running requests have at shutdown. A host may cancel them before, as it has a limit of its
             own.
@@ -86,7 +90,7 @@ def make_app(
     paths = [route.path for router in (app, *routers) for route in router.routes if isinstance(route, Route)]
     for router in routers:
         app.include_router(router)
-    layers: ASGIApp = LimitBody(app, max_body)
+    layers: ASGIApp = LimitBody(app, max_body, max_bodies, receive_timeout)
     if api_key is not None:
         layers = CheckKey(layers, api_key)
     if cors:

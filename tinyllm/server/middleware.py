@@ -83,22 +83,23 @@ class LimitBody:
 
     Args:
         most: bytes that it may have.
+        most_together: bytes that all may have that are still coming. Past it the largest of them is refused, so that
+            many large ones cannot keep out a small one.
         seconds: the time in which it has to come.
     """
 
-    def __init__(self, app: ASGIApp, most: int, seconds: float = 60.0) -> None:
-        self._app, self._most, self._seconds = app, most, seconds
+    def __init__(self, app: ASGIApp, most: int, most_together: int, seconds: float) -> None:
+        self._app, self._most, self._most_together, self._seconds = app, most, max(most, most_together), seconds
+        self._coming: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self._seconds):
-                body = await self._read(scope, receive)
-        except (ApiError, TimeoutError) as error:
-            late = ApiError(408, f"body: expected it within {self._seconds:g} s, got a part of it")
-            await error_response(error if isinstance(error, ApiError) else late)(scope, receive, send)
+            body = await self._within_limits(scope, receive)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
             return
         if body is None:
             scope["state"]["gone"] = True
@@ -110,7 +111,21 @@ class LimitBody:
 
         await self._app(scope, receive_read, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _within_limits(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None: the client went away."""
+        try:
+            async with asyncio.timeout(self._seconds) as clock:
+                self._coming[clock] = 0
+                return await self._read(scope, receive, clock)
+        except TimeoutError:
+            if clock in self._coming:
+                raise ApiError(408, f"body: expected it within {self._seconds:g} s, got a part of it") from None
+            told = f"body: expected at most {self._most_together} bytes of all that are being received, got more"
+            raise ApiError(503, told, "body", "too_many_bodies", retry_after=1) from None
+        finally:
+            self._coming.pop(clock, None)
+
+    async def _read(self, scope: Scope, receive: Receive, clock: asyncio.Timeout) -> bytes | None:
         """The body; None: the client went away.
 
         A body that is too large is read on for a while, as most clients look for an answer only when they have sent
@@ -133,12 +148,22 @@ class LimitBody:
                 raise self._too_large(size)
             if size <= self._most:
                 parts.append(part)
+                self._make_room(clock, size)
         if size > self._most:
             raise self._too_large(size)
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
         if size and kind != "application/json":  # a page of another origin cannot send this type unasked
             raise ApiError(415, f"content-type: expected application/json, got {kind[:80] or 'none'}")
         return b"".join(parts)
+
+    def _make_room(self, clock: asyncio.Timeout, size: int) -> None:
+        """Count what came of a body. Where all together are too large, the time of the largest ends now."""
+        if clock in self._coming:
+            self._coming[clock] = size
+        while sum(self._coming.values()) > self._most_together:
+            largest = max(self._coming, key=self._coming.__getitem__)
+            del self._coming[largest]
+            largest.reschedule(asyncio.get_running_loop().time())
 
     def _too_large(self, size: int) -> ApiError:
         return ApiError(413, f"body: expected at most {self._most} bytes, got {size}", "body", "request_too_large")

@@ -32,6 +32,8 @@ REPLY_RESPONSES: Responses = error_responses() | {
     }
 }
 """What the schema of the API says of the answers to requests for replies."""
+_NOTED = 200
+"""Characters of what a client says of itself that go into the log."""
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -62,7 +64,8 @@ class Responder:
         Raises:
             ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
         """
-        request.state.notes |= body.model_dump(include={"model", "user", "safety_identifier"}, exclude_none=True)
+        said = body.model_dump(include={"model", "user", "safety_identifier"}, exclude_none=True)
+        request.state.notes |= {name: text[:_NOTED] for name, text in said.items()}
         check_model(body.model, self.model.name)
         prepared = await asyncio.to_thread(prepare, self.model.llm, body)
         room, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)
@@ -121,7 +124,8 @@ class ReplyResponse(Response):
                 await self._send_chunks(chunks, done, send)
             elif done:
                 self._started = True
-                await Response(_json(reply.body()), media_type="application/json")(scope, receive, send)
+                content = await asyncio.to_thread(lambda: _whole(reply.body()))
+                await Response(content, media_type="application/json")(scope, receive, send)
             if done:
                 return
             if error is not None:
@@ -179,6 +183,13 @@ class ReplyResponse(Response):
 def _json(value: dict[str, Any]) -> bytes:
     """JSON in ASCII, which can say half a surrogate pair, too: the arguments of a tool call may hold one."""
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _whole(body: dict[str, Any]) -> bytes:
+    """A whole reply as JSON, a choice at a time, between which other threads have their turn."""
+    rest = {name: value for name, value in body.items() if name != "choices"}
+    choices = [_json(choice) for choice in body["choices"]]
+    return _json(rest)[:-1] + b',"choices":[' + b",".join(choices) + b"]}"
 
 
 def _event(value: dict[str, Any]) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.server.connections import ACCEPTED_AT_ONCE, Connection, Connections
 from tinyllm.server.logs import log
 from tinyllm.server.served_model import ServedModel
 
@@ -21,6 +25,9 @@ _UNREAD_SECONDS = 60
 """After so long without a byte read, the system closes a connection."""
 _LAST_SECONDS = 5
 """The time that connections have to close once the app has shut down."""
+
+_BACKLOG = 1024
+"""Connections that the system holds until they are accepted."""
 
 
 def open_socket(address: str, port: int) -> socket.socket:
@@ -34,10 +41,12 @@ def open_socket(address: str, port: int) -> socket.socket:
     family, _, _, _, place = found[0]
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        listening = socket.create_server(place, family=family, backlog=1024, dualstack_ipv6=both)
+        listening = socket.create_server(place, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise InvalidInputError(f"serve: {address}:{port}: expected an address that is free, got: {reason}") from error
+    # inherited by every connection: what is written goes out at once, though what was before is not confirmed yet
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(AttributeError, OSError):  # inherited by every connection; not all systems have it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     return listening
@@ -49,11 +58,21 @@ class Server(uvicorn.Server):
 
     Args:
         on_ready: called once, when the model is loaded.
+        connections: what holds connections within limits.
     """
 
-    def __init__(self, app: ASGIApp, model: ServedModel, on_ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        model: ServedModel,
+        on_ready: Callable[[], None] = lambda: None,
+        connections: Connections | None = None,
+    ) -> None:
+        self._connections = connections or Connections()
         config = uvicorn.Config(
             app,
+            http=cast(Any, partial(Connection, self._connections)),
+            backlog=ACCEPTED_AT_ONCE,
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -65,6 +84,20 @@ class Server(uvicorn.Server):
         self._model = model
         self._on_ready: Callable[[], None] | None = on_ready
         self._signal: int | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app and accept connections."""
+        asyncio.get_running_loop().set_exception_handler(self._loop_failed)
+        await super().startup(sockets)
+        for listening in sockets or ():  # many may wait to be accepted, however few are at a time
+            listening.listen(_BACKLOG)
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._connections.out_of_files()
+        else:
+            loop.default_exception_handler(context)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At the first signal the server drains; at the second everything ends."""
@@ -92,14 +125,20 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(app: ASGIApp, model: ServedModel, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+def run(
+    app: ASGIApp,
+    model: ServedModel,
+    listening: socket.socket,
+    on_ready: Callable[[], None],
+    connections: Connections | None = None,
+) -> None:
     """Serve until a signal comes.
 
     Raises:
         KeyboardInterrupt: a second signal came.
         TinyllmError: the model could not be loaded, or its engine broke.
     """
-    server = Server(app, model, on_ready)
+    server = Server(app, model, on_ready, connections)
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt

@@ -6,6 +6,9 @@ from tinyllm.settings.kinds import COUNT, FLAG, NAMES, TEXT, Bytes, Kind
 from tinyllm.settings.known import SettingSpec
 
 MAX_BODY = Bytes(4 << 20)
+MAX_BODIES = Bytes(64 << 20)
+MAX_CONNECTIONS_PER_CLIENT = 512
+RECEIVE_TIMEOUT = 20.0
 _LOG_LEVEL = Kind(str, choices=("debug", "info", "warning", "error"))
 
 SETTINGS = (
@@ -35,6 +38,18 @@ SETTINGS = (
         "one reply a step, so that its bits don't depend on who else is there; slower",
     ),
     SettingSpec("serve.max_body", Kind(Bytes, low=1), MAX_BODY, "most bytes of a request, or 8MB, 8MiB"),
+    SettingSpec(
+        "serve.max_bodies", Kind(Bytes, low=1), MAX_BODIES, "most bytes of all requests that are still being received"
+    ),
+    SettingSpec(
+        "serve.max_connections_per_client", COUNT, MAX_CONNECTIONS_PER_CLIENT, "most connections of one address"
+    ),
+    SettingSpec(
+        "serve.receive_timeout",
+        Kind(float, low=0.001),
+        RECEIVE_TIMEOUT,
+        "seconds in which the head of a request has to come, and its body",
+    ),
     SettingSpec("serve.timeout", Kind(float, low=0.001), None, "seconds that a request has; unset: no end"),
     SettingSpec("serve.drain", Kind(float, low=0), 30.0, "seconds that running requests have to end, after SIGTERM"),
     SettingSpec("serve.log_level", _LOG_LEVEL, "info", "debug, info, warning or error"),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.stop_strings import StopAutomaton
 from tinyllm.errors import invalid
 from tinyllm.models.text.token_ids import plain
 from tinyllm.spec.attribute_checks import Check, boolean, instance, integer, number, optional
@@ -111,9 +112,9 @@ class SamplingParams:
     def check_vocabulary(self, size: int) -> None:
         """Raises `InvalidInputError` where a setting names a token id that a vocabulary of `size` does not have."""
         for name, ids in (("logit_bias", self.bias_arrays[0]), ("stop_token_ids", self.stop_token_ids)):
-            for token in ids:
-                if token >= size:
-                    raise invalid("sampling", name, f"token ids from 0 to {size - 1}", int(token))
+            largest = max(ids, default=0)
+            if largest >= size:
+                raise invalid("sampling", name, f"token ids from 0 to {size - 1}", int(largest))
 
     @property
     def counts_tokens(self) -> bool:
@@ -125,6 +126,11 @@ class SamplingParams:
         """`logit_bias` as token ids `[n]` and what is added to their logits, float32 `[n]`."""
         pairs = dict(self.logit_bias)
         return np.array([*pairs], np.int64), np.array([*pairs.values()], np.float32)
+
+    @cached_property
+    def stop_automaton(self) -> StopAutomaton:
+        """What finds `stop` in a text. All sequences with these settings share it."""
+        return StopAutomaton(self.stop)
 
 
 def _within(low: float, high: float) -> Check:

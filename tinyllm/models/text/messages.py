@@ -9,6 +9,7 @@ from typing import Any
 from tinyllm.errors import invalid
 from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.models.text.chat_template import check_messages
+from tinyllm.models.text.json_text import check_shape
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names of what a model thought before its reply. Templates read one of them, servers send another."""
@@ -83,9 +84,10 @@ def _template_call(call: Any, where: str, number: int) -> dict[str, Any]:
     field = f"tool_calls.{number}.function.arguments"
     arguments = function.get("arguments")
     if isinstance(arguments, str):
+        check_shape(arguments.encode(errors="replace"), f"{where}: {field}")
         try:
             arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise invalid(where, field, "JSON", f"{arguments!r:.80}") from error
     arguments = {} if arguments is None else arguments
     if not isinstance(arguments, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from copy import copy
+from functools import cached_property
 
 import tokenizers
 from tokenizers import models, processors
@@ -12,6 +13,9 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.models.text.token_ids import plain
 from tinyllm.models.text.token_text import TextStream, spelling_of
 from tinyllm.models.text.tokenizer_bounds import LONGEST_TEXT, Growth, library_errors
+
+_LONG = 4096
+"""Characters from which on a text is encoded without Python's lock."""
 
 
 class Tokenizer:
@@ -51,6 +55,11 @@ class Tokenizer:
         """How many tokens there are, added ones included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Most characters of a token, and at least 16, as a text may shrink a little before it is cut into tokens."""
+        return max(16, *map(len, self._backend.get_vocab(with_added_tokens=True)))
+
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text. Special tokens written in it (`<|im_end|>`) become themselves.
 
@@ -62,10 +71,16 @@ class Tokenizer:
         check_unicode("encode", "text", text)
         with library_errors(f"{self._where}: this text cannot be encoded", InvalidInputError):
             allowed = self._growth.allows(text)
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids if allowed else []
+            ids: list[int] = self._ids(text) if allowed else []
         if not allowed:
             raise invalid("encode", "text", f"at most {LONGEST_TEXT} characters, normalized", "a longer one")
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
+
+    def _ids(self, text: str) -> list[int]:
+        if len(text) < _LONG:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        # encode keeps Python's lock, in which a server could answer nobody; this does not
+        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are no UTF-8 give U+FFFD, ids of no token nothing.

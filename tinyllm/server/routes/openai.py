@@ -9,13 +9,14 @@ from starlette.responses import JSONResponse, Response
 
 from tinyllm.openai.requests import check_model, prepare_chat, prepare_completion
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
+from tinyllm.server.body_route import BodyRoute
 from tinyllm.server.errors import error_responses
 from tinyllm.server.reply_response import REPLY_RESPONSES, Responder
 
 
 def openai_routes(responder: Responder) -> APIRouter:
     """Replies to conversations and prompts, and the one model that is served."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
     served = responder.model
 
     def entry() -> dict[str, Any]:

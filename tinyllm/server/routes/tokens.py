@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse
 
 from tinyllm.errors import invalid
 from tinyllm.llm import LLM
-from tinyllm.openai.conversation import prompt_text
+from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.requests import check_model, template_options
 from tinyllm.openai.schema import DetokenizeRequest, TokenizeRequest
+from tinyllm.server.body_route import BodyRoute
 from tinyllm.server.errors import error_responses
 from tinyllm.server.served_model import ServedModel
 
@@ -23,7 +24,7 @@ _OF_MESSAGES = ("tools", "chat_template_kwargs", "reasoning_effort", "continue_f
 
 def token_routes(model: ServedModel) -> APIRouter:
     """Both ways between texts and token ids."""
-    routes = APIRouter(tags=["Tokens"])
+    routes = APIRouter(tags=["Tokens"], route_class=BodyRoute)
 
     @routes.post("/tokenize", responses=error_responses())
     async def tokenize(body: TokenizeRequest) -> JSONResponse:
@@ -46,11 +47,11 @@ def _tokens(llm: LLM, body: TokenizeRequest) -> dict[str, Any]:
         raise ApiError(400, f"prompt: expected one of prompt and messages, got {which}", "prompt")
     if body.messages is not None:
         text = prompt_text(llm, body.messages, body.tools or [], template_options(body))
-        token_ids = llm.tokenizer.encode(text)
+        token_ids = encode_text(llm, text)
     elif alone := [name for name in _OF_MESSAGES if getattr(body, name)]:
         raise ApiError(400, f"{alone[0]}: expected messages beside it, got none", alone[0])
     else:
-        token_ids = llm.tokenizer.encode(body.prompt or "", add_special_tokens=body.add_special_tokens)
+        token_ids = encode_text(llm, body.prompt or "", body.add_special_tokens)
     return {"tokens": token_ids, "count": len(token_ids), "max_model_len": llm.context}
 
 
