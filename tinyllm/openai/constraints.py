@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tinyllm.engine.grammar.compile import GrammarRefusedError
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
-from tinyllm.engine.grammar.state import GrammarState
+from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
 from tinyllm.errors import InvalidInputError
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
@@ -20,21 +22,32 @@ class Constraint:
     """A grammar, and the place in the request that it came from.
 
     parts: what it is made of, each with its own place. call_form: in which forms a reply under it calls tools.
+    compiled: the grammar, where that is compiled already.
     """
 
     field: str
     grammar: Grammar
     parts: tuple[Constraint, ...] = ()
     call_form: CallForm = "exact"
+    compiled: CompiledGrammar | None = None
 
-    def start(self, grammars: Grammars) -> GrammarState:
-        """The state of a reply that has yet to begin. Raises `ApiError` for a grammar that cannot be enforced."""
+    def compile(self, grammars: Grammars) -> Future[CompiledGrammar]:
+        """Have it compiled, as `Grammars.compile` does; `error` says whose fault a failure is."""
+        return grammars.compile(self.grammar, [part.grammar for part in self.parts])
+
+    def error(self, error: GrammarRefusedError) -> ApiError:
+        """The answer to a request whose grammar was refused, with the guilty place."""
+        guilty = next((part for part in self.parts if part.grammar == error.grammar), self)
+        return _grammar_error(guilty.field, guilty.field.partition(".")[0], error)
+
+    def ready(self, grammars: Grammars) -> Constraint:
+        """The constraint with its grammar compiled. Raises `ApiError` for a grammar that cannot be enforced."""
+        if self.compiled is not None:
+            return self
         try:
-            return grammars.start(self.grammar)
-        except InvalidInputError as error:
-            for part in self.parts:
-                part.start(grammars)  # raises for the guilty one
-            raise _grammar_error(self.field, self.field.partition(".")[0], error) from error
+            return replace(self, compiled=self.compile(grammars).result())
+        except GrammarRefusedError as error:
+            raise self.error(error) from error
 
 
 def reply_constraint(request: SamplingRequest) -> Constraint | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,47 @@ if TYPE_CHECKING:
     import llguidance
 
 
-def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
-    """A matcher before the first token.
+MOST_LEXER_STATES = 50_000
+"""What a reply may make of its grammar, at one to two KB a state; replies under large schemas make a few hundred."""
 
-    Raises `InvalidInputError` where llguidance refuses the grammar, or no text of the vocabulary matches it.
+
+class GrammarRefusedError(InvalidInputError):
+    """A grammar cannot be enforced, or costs more than it may. `grammar`: that, or the part of it that is guilty."""
+
+    def __init__(self, message: str, grammar: Grammar) -> None:
+        super().__init__(message)
+        self.grammar = grammar
+
+    @classmethod
+    def made(cls, grammar: Grammar, expected: str, got: object) -> GrammarRefusedError:
+        """The error in the words of all bad input."""
+        return cls(str(invalid("grammar", grammar.kind, expected, got)), grammar)
+
+
+def compile_grammar(grammars: Sequence[Grammar], vocabulary: Vocabulary) -> tuple[llguidance.LLMatcher, str]:
+    """Compile the first of some grammars, which the others are parts of.
+
+    Returns:
+        (a matcher before the first token, the rules that it was made from)
+
+    Raises:
+        GrammarRefusedError: llguidance refuses the grammar, or no text of the vocabulary matches it.
     """
-    matcher = _matcher(grammar, vocabulary)
+    whole, *parts = grammars
+    try:
+        return _checked(whole, vocabulary)
+    except InvalidInputError as error:
+        for part in parts:
+            try:
+                _checked(part, vocabulary)
+            except InvalidInputError as own:
+                raise GrammarRefusedError(str(own), part) from own
+        raise GrammarRefusedError(str(error), whole) from error
+
+
+def _checked(grammar: Grammar, vocabulary: Vocabulary) -> tuple[llguidance.LLMatcher, str]:
+    rules = _whole(grammar)
+    matcher = make_matcher(rules, vocabulary)
     reason = matcher.get_error() if matcher.is_error() else "; ".join(matcher.get_grammar_warnings())
     if reason:
         raise _refusal(grammar, vocabulary, reason)
@@ -36,16 +72,20 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
         mask, may_end = np.zeros(0, np.bool_), False
     if not mask.any() and not may_end:
         raise invalid("grammar", grammar.kind, "one that some text of the vocabulary matches", "one that none does")
-    return matcher
+    return matcher, rules
 
 
-def _matcher(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
-    """A matcher; it holds its own error where it could not be made."""
+def make_matcher(rules: str, vocabulary: Vocabulary) -> llguidance.LLMatcher:
+    """A matcher for rules that `compile_grammar` gave; it holds its own error where it could not be made."""
     library = load_llguidance()
-    lark = library.LLMatcher.grammar_from_lark(f"start: body\n{_rules(grammar, 'body')}")
-    limits = library.LLParserLimits(verbose_errors=False)
+    lark = library.LLMatcher.grammar_from_lark(rules)
+    limits = library.LLParserLimits(verbose_errors=False, max_lexer_states=MOST_LEXER_STATES)
     matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
     return matcher
+
+
+def _whole(grammar: Grammar) -> str:
+    return f"start: body\n{_rules(grammar, 'body')}"
 
 
 def _rules(grammar: Grammar, name: str) -> str:
@@ -104,7 +144,7 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
     def problem(part: Any) -> str:
         text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
         try:
-            matcher = _matcher(Grammar("schema", text), vocabulary)
+            matcher = make_matcher(_whole(Grammar("schema", text)), vocabulary)
         except InvalidInputError:  # it refers to what lies outside of it
             return ""
         return first_line(matcher.get_error()) if matcher.is_error() else ""
