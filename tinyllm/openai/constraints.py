@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tinyllm.engine.grammar.compile import GrammarRefusedError
@@ -55,7 +56,7 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
     grammar."""
     constraints: list[Constraint] = []
     makers: dict[str, Callable[[Any], Grammar]] = {
-        "guided_json": Grammar.json_schema,
+        "guided_json": _json_schema,
         "guided_regex": Grammar.regex,
         "guided_choice": Grammar.choice,
     }
@@ -66,7 +67,7 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
     response_format = request.response_format if isinstance(request, ChatRequest) else None
     if isinstance(response_format, JsonSchemaFormat):
         schema = response_format.json_schema.schema_
-        grammar = _made("response_format.json_schema", Grammar.json_schema, schema)
+        grammar = _made("response_format.json_schema", _json_schema, schema)
         constraints.append(Constraint("response_format", grammar))
     elif response_format is not None and not isinstance(response_format, TextFormat):
         constraints.append(Constraint("response_format", Grammar.json_object()))
@@ -126,7 +127,7 @@ def tools_constraint(
         function, place = tool.function, f"tools.{tools.index(tool)}.function.parameters"
         if function.strict or required:
             schema = _NO_PARAMETERS if function.parameters is None else function.parameters
-            functions[function.name] = _made(place, Grammar.arguments, schema)
+            functions[function.name] = _made(place, _arguments, schema)
             parts.append(Constraint(place, functions[function.name]))
         else:
             functions[function.name] = Grammar.json_object()
@@ -140,6 +141,9 @@ def tools_constraint(
     return Constraint("tools", Grammar.calls(functions, not required, several), tuple(parts))
 
 
+# checked where compiling them can be ended
+_json_schema = partial(Grammar.json_schema, check=False)
+_arguments = partial(Grammar.arguments, check=False)
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 

@@ -90,14 +90,16 @@ def _whole(grammar: Grammar) -> str:
 
 def _rules(grammar: Grammar, name: str) -> str:
     """A rule with a name, and those that it needs."""
-    if grammar.kind == "schema":
-        return f"{name}: {_json_term(json.loads(grammar.source))}"
+    if grammar.kind in ("schema", "arguments"):
+        return f"{name}: {_json_term(_schema(grammar))}"
     if grammar.kind == "regex":
         return f"{name}: {_regex_term(grammar.source)}"
     if grammar.kind == "choice":
         return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
     source = json.loads(grammar.source)
-    arguments = {function: _json_term(json.loads(schema)) for function, schema in source["functions"].items()}
+    arguments = {
+        function: _json_term(_schema(Grammar("arguments", schema))) for function, schema in source["functions"].items()
+    }
     if source["text"] is True:
         return free_rules(arguments, source["several"])
     text = None if source["text"] is False else Grammar(*source["text"])
@@ -111,6 +113,13 @@ def _rules(grammar: Grammar, name: str) -> str:
 
 def _regex_term(pattern: str) -> str:
     return f"/{load_llguidance().regex_to_lark(pattern, 'dw')}/"
+
+
+def _schema(grammar: Grammar) -> Any:
+    """The schema of a grammar, checked."""
+    schema = json.loads(grammar.source)
+    json_schema.check_schema(schema)
+    return json_schema.object_schema(grammar.source) if grammar.kind == "arguments" else schema
 
 
 def _json_term(schema: Any) -> str:
@@ -144,7 +153,7 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
     def problem(part: Any) -> str:
         text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
         try:
-            matcher = make_matcher(_whole(Grammar("schema", text)), vocabulary)
+            matcher = make_matcher(f"start: {_json_term(json.loads(text))}", vocabulary)
         except InvalidInputError:  # it refers to what lies outside of it
             return ""
         return first_line(matcher.get_error()) if matcher.is_error() else ""
