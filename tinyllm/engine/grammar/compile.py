@@ -173,4 +173,4 @@ def _regex_problem(pattern: str, reason: str) -> str:
     """What is wrong with a pattern, and where; llguidance writes / as \\/."""
     where = re.search(r"regex parse error:\n    (.*)\n    ( *)\^+\n", reason)
     before = where[1][: len(where[2])].replace("\\/", "/") if where else ""
-    return f"{pattern!r}: {first_line(reason)}{f' at position {len(before)}' if where else ''}"
+    return f"{pattern!r:.80}: {first_line(reason)}{f' at position {len(before)}' if where else ''}"

@@ -29,7 +29,7 @@ class GrammarLimits:
     seconds: float = _default("grammar_seconds")
     memory: int = _default("grammar_memory")
     cache: int = _default("grammar_cache")
-    characters: int = 256 << 10
+    characters: int = 512 << 10
     waiting: int = 256
 
     @classmethod
