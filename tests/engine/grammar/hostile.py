@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
+
+from tests.engine.grammar.replies import tokenizer
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.grammar.limits import GrammarLimits
 
 
 def intersections(first: int = 0, count: int = 22) -> dict[str, Any]:
@@ -33,3 +39,24 @@ def until(condition: Callable[[], object], seconds: float = 5.0) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return bool(condition())
+
+
+ENDLESS = GrammarLimits(seconds=60, memory=1 << 30)
+
+
+@contextmanager
+def trying(limits: GrammarLimits) -> Iterator[Grammars]:
+    """Nothing of it may be left behind."""
+    grammars = Grammars(tokenizer(), limits=limits)
+    try:
+        yield grammars
+    finally:
+        start = time.monotonic()
+        grammars.close()
+        assert until(lambda: not compilers()) and time.monotonic() - start < 3
+
+
+def seconds_of(grammars: Grammars, grammar: Grammar) -> float:
+    start = time.monotonic()
+    assert grammars.start(grammar).mask().any()
+    return time.monotonic() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,7 +55,6 @@ class Grammars:
         self._waiting: dict[Key, _Waiting] = {}
         if limits is not None:
             self._trials = Trials(lambda: self._vocabulary, limits)
-            self._compiling = ThreadPoolExecutor(2, thread_name_prefix="tinyllm-grammars")
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -113,7 +112,6 @@ class Grammars:
         """End the other process, and fail what waits for it."""
         if self._limits is not None:
             self._trials.close()
-            self._compiling.shutdown(wait=False)
 
     def _try(self, key: Key, future: Future[CompiledGrammar], limits: GrammarLimits) -> None:
         """Have a grammar tried, once for all who ask for it meanwhile."""
@@ -126,11 +124,12 @@ class Grammars:
             if waiting is None:
                 waiting = self._waiting[key] = _Waiting(self._trials.run(key))
             waiting.futures.append(future)
-        future.add_done_callback(lambda future: self._leave(key, waiting, future))
-        if waiting.futures[0] is future:
+            first = waiting.futures == [future]
+        future.add_done_callback(lambda future: self._leave(key, waiting))
+        if first:
             waiting.trial.add_done_callback(lambda trial: self._tried(key, waiting, trial))
 
-    def _leave(self, key: Key, waiting: _Waiting, future: Future[CompiledGrammar]) -> None:
+    def _leave(self, key: Key, waiting: _Waiting) -> None:
         """End a trial once all who waited for it have gone."""
         with self._lock:
             if not all(one.cancelled() for one in waiting.futures) or self._waiting.get(key) is not waiting:
@@ -139,12 +138,9 @@ class Grammars:
         waiting.trial.cancel()
 
     def _tried(self, key: Key, waiting: _Waiting, trial: Future[Trial]) -> None:
-        if trial.cancelled():
-            return
-        try:
-            self._compiling.submit(self._answer, key, waiting)  # the caller reads from the other process
-        except RuntimeError:  # the executor was shut down
-            self._answer(key, waiting)
+        """Go on in a thread of its own, as the caller reads from the other process."""
+        if not trial.cancelled():
+            threading.Thread(target=self._answer, args=(key, waiting), name="tinyllm-grammars", daemon=True).start()
 
     def _answer(self, key: Key, waiting: _Waiting) -> None:
         """Compile what was tried, and give it to all who wait."""
@@ -157,7 +153,8 @@ class Grammars:
         with self._lock:
             if self._waiting.get(key) is waiting:
                 del self._waiting[key]
-        for future in waiting.futures:
+            futures, waiting.futures = waiting.futures, []  # a circle of references would keep the grammar
+        for future in futures:
             if future.set_running_or_notify_cancel():
                 if compiled is not None:
                     future.set_result(compiled)
