@@ -26,8 +26,8 @@ def test_a_trial_ends_when_nobody_waits_for_it() -> None:
         time.sleep(0.3)
         assert len(compilers(children=True)) == 1 and not asked[1].done()
         asked[1].cancel()
-        assert until(lambda: not compilers(children=True), 2)
-        assert seconds_of(grammars, Grammar.choice(["another"])) < 2
+        assert until(lambda: not compilers(children=True))
+        assert seconds_of(grammars, Grammar.choice(["another"])) < 10
 
 
 def test_slow_grammars_wait_for_one_another_and_no_quick_one_for_them() -> None:
@@ -36,7 +36,7 @@ def test_slow_grammars_wait_for_one_another_and_no_quick_one_for_them() -> None:
         assert until(lambda: compilers(children=True))
         time.sleep(1)
         assert len(compilers(children=True)) <= 2
-        assert seconds_of(grammars, Grammar.choice(["another"])) < 2 and not any(one.done() for one in asked)
+        assert seconds_of(grammars, Grammar.choice(["another"])) < 10 and not any(one.done() for one in asked)
     for one in asked:
         assert isinstance(one.exception(5), TrialsEndedError)
 
@@ -50,7 +50,7 @@ def test_a_process_that_dies_is_replaced() -> None:
         process.kill()
         with pytest.raises(TrialsEndedError, match="the process that compiles grammars ended"):
             asked.result(5)
-        assert seconds_of(grammars, Grammar.choice(["another"])) < 5
+        assert seconds_of(grammars, Grammar.choice(["another"])) < 10
         for child in children:  # which its own limits would end
             child.kill()
 

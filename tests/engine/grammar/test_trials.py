@@ -72,8 +72,8 @@ def test_what_costs_too_much_is_refused_and_holds_nobody_up(tried: Grammars, gra
     held = psutil.Process().memory_info().rss
     start = time.monotonic()
     asked = tried.compile(grammar)
-    assert time.monotonic() - start < 0.1
-    assert seconds_of(tried, Grammar.choice([f"another {time.monotonic()}"])) < 2
+    assert time.monotonic() - start < 1
+    assert seconds_of(tried, Grammar.choice([f"another {time.monotonic()}"])) < 10
     with pytest.raises(GrammarRefusedError, match=bound) as caught:
         asked.result(15)
     assert caught.value.grammar is grammar and len(str(caught.value)) < 400
@@ -99,7 +99,7 @@ def test_after_a_fork_grammars_are_compiled_in_a_process_of_the_child_s_own(trie
         finally:
             os._exit(0 if passed else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert seconds_of(tried, Grammar.choice(["the parent's goes on"])) < 2
+    assert seconds_of(tried, Grammar.choice(["the parent's goes on"])) < 10
 
 
 def test_the_process_is_small_and_can_fork(tried: Grammars) -> None:

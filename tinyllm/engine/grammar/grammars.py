@@ -145,11 +145,13 @@ class Grammars:
     def _answer(self, key: Key, waiting: _Waiting) -> None:
         """Compile what was tried, and give it to all who wait."""
         compiled: CompiledGrammar | None = None
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             compiled = self._compiled(key, waiting.trial.result())
-        except BaseException as problem:  # noqa: BLE001  the library may panic; whatever it is, they are told
+        except Exception as problem:  # noqa: BLE001  whatever it is, they are told
             error = problem
+        except BaseException:  # noqa: BLE001  the library panicked
+            error = GrammarRefusedError.made(key[0], "a smaller one", "one that is too large")
         with self._lock:
             if self._waiting.get(key) is waiting:
                 del self._waiting[key]

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -47,7 +48,7 @@ class _Child:
     until: float
 
     def end(self) -> int:
-        """End it, and return the signal that it died of, 0 where it died of none."""
+        """End it, and return its exit code, which is negative for the signal that it died of."""
         self.answers.close()
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
@@ -148,11 +149,9 @@ class TrialProcess:
 
 def main(file_descriptor: int) -> None:
     """Run the process on the connection that it inherited, which brings the vocabulary and the limits first."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # those of a terminal and of a process group are its parent's to obey
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, they are its parent's to obey
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, OSError), Connection(file_descriptor) as parent:
         vocabulary, limits = parent.recv()
+        gc.freeze()  # a collection in a child would copy all of it
         TrialProcess(parent, vocabulary, limits).run()

@@ -26,6 +26,9 @@ from tinyllm.errors import TinyllmError
 class TrialsEndedError(TinyllmError):
     """The process that tries grammars ended before it answered."""
 
+    def __init__(self) -> None:
+        super().__init__("grammar: the process that compiles grammars ended")
+
 
 class TrialsBusyError(TinyllmError):
     """As many grammars wait or are held as may. `retry_after`: seconds after which it is worth asking again."""
@@ -73,7 +76,9 @@ class Trials:
         vocabulary = self._vocabulary()
         with self._lock:
             if self._closed:
-                raise TrialsEndedError("grammar: the process that compiles grammars was ended")
+                ended: Future[Trial] = Future()
+                ended.set_exception(TrialsEndedError())
+                return ended
             if self._process is None or not self._process.alive:
                 self._process = _Process(vocabulary, self.limits)
             return self._process.run(list(grammars))
@@ -181,4 +186,4 @@ class _Process:
             waiting, self._asked = self._asked, {}
         for future, _ in waiting.values():
             if future.set_running_or_notify_cancel():
-                future.set_exception(TrialsEndedError("grammar: the process that compiles grammars ended"))
+                future.set_exception(TrialsEndedError())
