@@ -67,13 +67,15 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
     response_format = request.response_format if isinstance(request, ChatRequest) else None
     if isinstance(response_format, JsonSchemaFormat):
         schema = response_format.json_schema.schema_
-        grammar = _made("response_format.json_schema", _json_schema, schema)
-        constraints.append(Constraint("response_format", grammar))
+        place = "response_format.json_schema"
+        constraints.append(Constraint(place, _made(place, _json_schema, schema)))
     elif response_format is not None and not isinstance(response_format, TextFormat):
         constraints.append(Constraint("response_format", Grammar.json_object()))
     if len(constraints) > 1:
         fields = [constraint.field for constraint in constraints]
-        raise ApiError(400, f"{' and '.join(fields)}: expected one of them, got {len(fields)}", fields[0])
+        raise ApiError(
+            400, f"{' and '.join(fields)}: expected one of them, got {len(fields)}", fields[0].partition(".")[0]
+        )
     return constraints[0] if constraints else None
 
 
