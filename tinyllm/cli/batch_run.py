@@ -15,8 +15,11 @@ from tinyllm.cli import options, session
 from tinyllm.cli.output import note, print_json
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread
+from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.llm import LLM
 from tinyllm.models.text.chat_prompt import TemplateOptions
+from tinyllm.settings.read import read_settings
 
 
 def answer_all(
@@ -46,6 +49,7 @@ def answer_all(
 
     def make_engine() -> Engine:
         llm = session.load_model(*model)
+        llm.grammars = Grammars(llm.tokenizer, limits=GrammarLimits.of(read_settings()))
         loaded.append(llm)
         tokens = min(cache_tokens, max_running * llm.context)
         # any number may wait, as the run itself hands over no more than its window
@@ -65,6 +69,7 @@ def answer_all(
         note(f"{run.counts.done} of {run.counts.total} requests are done; the same command goes on from there")
         raise
     finally:
+        loaded[0].grammars.close()
         thread.stop()
 
 

@@ -55,6 +55,7 @@ def serve(
     Requests are logged on stderr, a JSON object each; SIGTERM and Ctrl-C let those that run end.
     """
     with options.extra("serve", "serve"):
+        from tinyllm.engine.grammar.limits import GrammarLimits
         from tinyllm.server.access import allowed_hosts, is_loopback
         from tinyllm.server.app import make_app
         from tinyllm.server.connections import Connections
@@ -76,7 +77,12 @@ def serve(
         one_at_a_time=chosen.batch_invariant,
     )
     name = chosen.served_name or options.served_name(session.model_name(model))
-    served = ServedModel(name, lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype), sizes)
+    served = ServedModel(
+        name,
+        lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype),
+        sizes,
+        GrammarLimits.of(settings),
+    )
     app = make_app(
         served,
         api_key=chosen.api_key,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from tinyllm.engine.grammar.compile import GrammarRefusedError
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
-from tinyllm.engine.grammar.state import GrammarState
+from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
 from tinyllm.errors import InvalidInputError
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
@@ -20,21 +23,32 @@ class Constraint:
     """A grammar, and the place in the request that it came from.
 
     parts: what it is made of, each with its own place. call_form: in which forms a reply under it calls tools.
+    compiled: the grammar, where that is compiled already.
     """
 
     field: str
     grammar: Grammar
     parts: tuple[Constraint, ...] = ()
     call_form: CallForm = "exact"
+    compiled: CompiledGrammar | None = None
 
-    def start(self, grammars: Grammars) -> GrammarState:
-        """The state of a reply that has yet to begin. Raises `ApiError` for a grammar that cannot be enforced."""
+    def compile(self, grammars: Grammars) -> Future[CompiledGrammar]:
+        """Have it compiled, as `Grammars.compile` does; `error` says whose fault a failure is."""
+        return grammars.compile(self.grammar, [part.grammar for part in self.parts])
+
+    def error(self, error: GrammarRefusedError) -> ApiError:
+        """The answer to a request whose grammar was refused, with the guilty place."""
+        guilty = next((part for part in self.parts if part.grammar == error.grammar), self)
+        return _grammar_error(guilty.field, guilty.field.partition(".")[0], error)
+
+    def ready(self, grammars: Grammars) -> Constraint:
+        """The constraint with its grammar compiled. Raises `ApiError` for a grammar that cannot be enforced."""
+        if self.compiled is not None:
+            return self
         try:
-            return grammars.start(self.grammar)
-        except InvalidInputError as error:
-            for part in self.parts:
-                part.start(grammars)  # raises for the guilty one
-            raise _grammar_error(self.field, self.field.partition(".")[0], error) from error
+            return replace(self, compiled=self.compile(grammars).result())
+        except GrammarRefusedError as error:
+            raise self.error(error) from error
 
 
 def reply_constraint(request: SamplingRequest) -> Constraint | None:
@@ -42,7 +56,7 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
     grammar."""
     constraints: list[Constraint] = []
     makers: dict[str, Callable[[Any], Grammar]] = {
-        "guided_json": Grammar.json_schema,
+        "guided_json": _json_schema,
         "guided_regex": Grammar.regex,
         "guided_choice": Grammar.choice,
     }
@@ -53,13 +67,15 @@ def reply_constraint(request: SamplingRequest) -> Constraint | None:
     response_format = request.response_format if isinstance(request, ChatRequest) else None
     if isinstance(response_format, JsonSchemaFormat):
         schema = response_format.json_schema.schema_
-        grammar = _made("response_format.json_schema", Grammar.json_schema, schema)
-        constraints.append(Constraint("response_format", grammar))
+        place = "response_format.json_schema"
+        constraints.append(Constraint(place, _made(place, _json_schema, schema)))
     elif response_format is not None and not isinstance(response_format, TextFormat):
         constraints.append(Constraint("response_format", Grammar.json_object()))
     if len(constraints) > 1:
         fields = [constraint.field for constraint in constraints]
-        raise ApiError(400, f"{' and '.join(fields)}: expected one of them, got {len(fields)}", fields[0])
+        raise ApiError(
+            400, f"{' and '.join(fields)}: expected one of them, got {len(fields)}", fields[0].partition(".")[0]
+        )
     return constraints[0] if constraints else None
 
 
@@ -113,7 +129,7 @@ def tools_constraint(
         function, place = tool.function, f"tools.{tools.index(tool)}.function.parameters"
         if function.strict or required:
             schema = _NO_PARAMETERS if function.parameters is None else function.parameters
-            functions[function.name] = _made(place, Grammar.arguments, schema)
+            functions[function.name] = _made(place, _arguments, schema)
             parts.append(Constraint(place, functions[function.name]))
         else:
             functions[function.name] = Grammar.json_object()
@@ -127,6 +143,9 @@ def tools_constraint(
     return Constraint("tools", Grammar.calls(functions, not required, several), tuple(parts))
 
 
+# checked where compiling them can be ended
+_json_schema = partial(Grammar.json_schema, check=False)
+_arguments = partial(Grammar.arguments, check=False)
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from tinyllm.engine.engine import DeadlineError, QueueFullError, StepError
 from tinyllm.engine.engine_thread import StoppedError
+from tinyllm.engine.grammar.trials import TrialsBusyError
 from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, UnsupportedError, suggest
 
 _TYPES = {
@@ -58,6 +59,8 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
     text = " ".join(str(error).split())
     if isinstance(error, QueueFullError):
         return ApiError(429, text, code="queue_full", retry_after=error.retry_after)
+    if isinstance(error, TrialsBusyError):
+        return ApiError(429, text, code="grammars_full", retry_after=error.retry_after)
     if isinstance(error, UnknownNameError):
         return ApiError(404, text)
     if isinstance(error, InvalidInputError):

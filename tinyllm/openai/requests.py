@@ -87,8 +87,21 @@ def check_model(model: str, served: str) -> None:
         raise ApiError(404, f"model: expected {served!r}, got {model!r:.80}", "model", "model_not_found")
 
 
-def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
+def request_constraint(request: ChatRequest | CompletionRequest) -> Constraint | None:
+    """What the replies to a request have to follow. Raises `ApiError` with the field that is wrong."""
+    constraint = reply_constraint(request)
+    if isinstance(request, ChatRequest):
+        tools, required = chosen_tools(request)
+        if tools:
+            return tools_constraint(request, tools, required, constraint)
+    return constraint
+
+
+def prepare_chat(llm: LLM, request: ChatRequest, constraint: Constraint | None = None) -> PreparedRequest:
     """A request for the next message of a conversation.
+
+    Args:
+        constraint: that of the request, where it is compiled already.
 
     Raises:
         ApiError, InvalidInputError, UnsupportedError: with the field that is wrong.
@@ -102,9 +115,7 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
         raise ApiError(400, "top_logprobs: expected logprobs: true beside it, got none", "top_logprobs")
     tools, required = chosen_tools(request)
     prompt = prompt_text(llm, request.messages, tools, template_options(request))
-    constraint = reply_constraint(request)
-    if tools:
-        constraint = tools_constraint(request, tools, required, constraint)
+    constraint = _ready(llm, request, constraint)
     settings = _sampling_settings(llm, request)
     if request.max_completion_tokens is not None:
         settings["max_tokens"] = request.max_completion_tokens
@@ -118,7 +129,7 @@ def prepare_chat(llm: LLM, request: ChatRequest) -> PreparedRequest:
     return PreparedRequest(request, [group], names if tools else None, form)
 
 
-def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
+def prepare_completion(llm: LLM, request: CompletionRequest, constraint: Constraint | None = None) -> PreparedRequest:
     """A request for texts that continue prompts. Raises as `prepare_chat` does."""
     _check_stream(request)
     choices = request.n or 1
@@ -138,7 +149,7 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
             f"n: expected at most {MOST_SEQUENCES} replies to all prompts together, got {len(prompts) * choices}",
             "n",
         )
-    settings, constraint = _sampling_settings(llm, request), reply_constraint(request)
+    settings, constraint = _sampling_settings(llm, request), _ready(llm, request, constraint)
     if request.logprobs is not None:
         settings["logprobs"] = request.logprobs
         if request.echo:
@@ -159,6 +170,12 @@ def prepare_completion(llm: LLM, request: CompletionRequest) -> PreparedRequest:
     skips = request.skip_special_tokens is not False
     texts = [p if isinstance(p, str) else llm.tokenizer.decode(p, skips) for p in prompts] if request.echo else []
     return PreparedRequest(request, groups, echoed=tuple(texts))
+
+
+def _ready(llm: LLM, request: ChatRequest | CompletionRequest, constraint: Constraint | None) -> Constraint | None:
+    """The constraint of a request with its grammar compiled."""
+    constraint = constraint or request_constraint(request)
+    return None if constraint is None else constraint.ready(llm.grammars)
 
 
 def template_options(fields: TemplateFields) -> TemplateOptions:
@@ -218,9 +235,10 @@ def _choices(
     grammar. shown: texts of special tokens that replies do not leave out."""
     most = llm.context - (params.max_tokens != 0)
     prompt = checked_ids(token_ids, llm.config.vocab_size, most, llm.context)
+    compiled = None if constraint is None else constraint.compiled
     sequences, tokenizer = [], llm.tokenizer.showing(shown)
     for index in range(count):
-        state = None if constraint is None else constraint.start(llm.grammars)
+        state = None if compiled is None else llm.grammars.begin(compiled)
         sequences.append(
             Sequence(prompt, params, tokenizer, llm.stop_token_ids, llm.context, grammar=state, choice=index)
         )

@@ -14,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from tinyllm.engine.engine import Event
 from tinyllm.llm import LLM
+from tinyllm.openai.constraints import Constraint
 from tinyllm.openai.errors import ApiError, api_error
 from tinyllm.openai.replies import make_reply
 from tinyllm.openai.requests import PreparedRequest, check_model
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
+from tinyllm.server.compiling import ClientGoneError, compiled_constraint, until_gone
 from tinyllm.server.errors import Responses, error_responses
 from tinyllm.server.in_flight import RequestInFlight
 from tinyllm.server.logs import log
@@ -41,10 +43,6 @@ _STREAM_HEADERS = [
 ]
 
 
-class ClientGoneError(Exception):
-    """The client closed its connection."""
-
-
 class Responder:
     """Makes the responses to requests for replies.
 
@@ -57,7 +55,10 @@ class Responder:
         self.model, self.metrics, self.timeout, self.max_pending = model, metrics, timeout, max_pending
 
     async def respond(
-        self, request: Request, body: RequestType, prepare: Callable[[LLM, RequestType], PreparedRequest]
+        self,
+        request: Request,
+        body: RequestType,
+        prepare: Callable[[LLM, RequestType, Constraint | None], PreparedRequest],
     ) -> Response:
         """The response to a request, which `prepare` turns into sequences.
 
@@ -67,11 +68,22 @@ class Responder:
         said = body.model_dump(include={"model", "user", "safety_identifier"}, exclude_none=True)
         request.state.notes |= {name: text[:_NOTED] for name, text in said.items()}
         check_model(body.model, self.model.name)
-        prepared = await asyncio.to_thread(prepare, self.model.llm, body)
+        llm = self.model.llm
+        try:
+            constraint = await compiled_constraint(
+                llm, body, request.receive, self.seconds_left(request.state.started), self.model.check_ready
+            )
+        except ClientGoneError:
+            return _NoResponse()
+        prepared = await asyncio.to_thread(prepare, llm, body, constraint)
         room, count = self.model.settings.max_running + self.model.settings.max_waiting, len(prepared.sequences)
         if count > room:
             raise ApiError(400, f"n: expected at most {room} replies, which is what the queue holds, got {count}", "n")
         return ReplyResponse(self, prepared)
+
+    def seconds_left(self, started: float) -> float | None:
+        """The time that a request still has; None: any."""
+        return None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - started))
 
 
 class ReplyResponse(Response):
@@ -92,7 +104,7 @@ class ReplyResponse(Response):
         watcher = asyncio.create_task(_end_when_gone(receive, request))
         model.active.add(request)
         try:
-            await request.submit(prepared.request.priority or 0, self._responder.timeout)
+            await request.submit(prepared.request.priority or 0, self._responder.seconds_left(state["started"]))
             await self._run(request, state["started"], scope, receive, send)
         except ClientGoneError:
             state["notes"]["error"] = "the client went away"
@@ -198,7 +210,13 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 async def _end_when_gone(receive: Receive, request: RequestInFlight) -> None:
-    """Wait until the client goes away: as the body has been read, nothing else can come from it."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await until_gone(receive)
     request.end(ClientGoneError())
+
+
+class _NoResponse(Response):
+    """To a client that went away."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["notes"]["error"] = "the client went away"
+        scope["state"]["gone"] = True

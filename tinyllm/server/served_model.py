@@ -16,6 +16,7 @@ from tinyllm import __version__
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.errors import InvalidInputError
 from tinyllm.llm import CACHE_TOKENS, LLM
 from tinyllm.openai.errors import ApiError
@@ -56,10 +57,18 @@ class ServedModel:
         load: loads it. It is called by the engine's thread, as arrays of some libraries belong to the thread that made
             them.
         settings: of its engine.
+        grammar_limits: what compiling the grammar of a request may cost.
     """
 
-    def __init__(self, name: str, load: Callable[[], LLM], settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], LLM],
+        settings: EngineSettings | None = None,
+        grammar_limits: GrammarLimits | None = None,
+    ) -> None:
         self.name, self.settings = name, settings or EngineSettings()
+        self._grammar_limits = grammar_limits or GrammarLimits()
         self.created = int(time.time())
         self.active: set[RequestInFlight] = set()
         """Requests that are being answered."""
@@ -151,6 +160,8 @@ class ServedModel:
         }
 
     def _stop(self) -> None:
+        if self._llm is not None:
+            self._llm.grammars.close()
         self.thread.stop()
         self._mask_executor.shutdown(wait=False)
 
@@ -167,7 +178,7 @@ class ServedModel:
             one_at_a_time=settings.one_at_a_time,
         )
         llm.tokenizer.encode("ready")  # its file is read now, and not at the first request
-        llm.grammars = Grammars(llm.tokenizer, self._mask_executor)
+        llm.grammars = Grammars(llm.tokenizer, self._mask_executor, limits=self._grammar_limits)
         origin = f"{__version__} {self.name} {llm.backend_name} {sorted(llm.program.report.kernels.items())}"
         self.fingerprint = "fp_" + hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()
         self.pages, self.page_size = engine.pool.pages, engine.pool.page_size

@@ -27,4 +27,17 @@ SETTINGS = (
         Bytes(20 * 10**9),
         "most bytes of packed weights in the cache folder, or 500MB, 20GB; 0: none are kept",
     ),
+    SettingSpec(
+        "grammar_seconds",
+        Kind(float, low=0.01),
+        1.0,
+        "processor time that compiling the grammar of a request may take, of `serve` and `batch`",
+    ),
+    SettingSpec("grammar_memory", Kind(Bytes, low=1 << 20), Bytes(64 << 20), "most bytes that this may take, or 64MiB"),
+    SettingSpec(
+        "grammar_cache",
+        Kind(Bytes, low=1 << 20),
+        Bytes(256 << 20),
+        "most bytes of all compiled grammars, those of running replies included, or 256MiB",
+    ),
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyllm.engine.grammar import json_schema
 from tinyllm.engine.grammar.calls import WHITESPACE, call_rules, free_rules
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
@@ -22,12 +24,47 @@ if TYPE_CHECKING:
     import llguidance
 
 
-def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
-    """A matcher before the first token.
+MOST_LEXER_STATES = 50_000
+"""What a reply may make of its grammar, at one to two KB a state; replies under large schemas make a few hundred."""
 
-    Raises `InvalidInputError` where llguidance refuses the grammar, or no text of the vocabulary matches it.
+
+class GrammarRefusedError(InvalidInputError):
+    """A grammar cannot be enforced, or costs more than it may. `grammar`: that, or the part of it that is guilty."""
+
+    def __init__(self, message: str, grammar: Grammar) -> None:
+        super().__init__(message)
+        self.grammar = grammar
+
+    @classmethod
+    def made(cls, grammar: Grammar, expected: str, got: object) -> GrammarRefusedError:
+        """The error in the words of all bad input."""
+        return cls(str(invalid("grammar", grammar.kind, expected, got)), grammar)
+
+
+def compile_grammar(grammars: Sequence[Grammar], vocabulary: Vocabulary) -> tuple[llguidance.LLMatcher, str]:
+    """Compile the first of some grammars, which the others are parts of.
+
+    Returns:
+        (a matcher before the first token, the rules that it was made from)
+
+    Raises:
+        GrammarRefusedError: llguidance refuses the grammar, or no text of the vocabulary matches it.
     """
-    matcher = _matcher(grammar, vocabulary)
+    whole, *parts = grammars
+    try:
+        return _checked(whole, vocabulary)
+    except InvalidInputError as error:
+        for part in parts:
+            try:
+                _checked(part, vocabulary)
+            except InvalidInputError as own:
+                raise GrammarRefusedError(str(own), part) from own
+        raise GrammarRefusedError(str(error), whole) from error
+
+
+def _checked(grammar: Grammar, vocabulary: Vocabulary) -> tuple[llguidance.LLMatcher, str]:
+    rules = _whole(grammar)
+    matcher = make_matcher(rules, vocabulary)
     reason = matcher.get_error() if matcher.is_error() else "; ".join(matcher.get_grammar_warnings())
     if reason:
         raise _refusal(grammar, vocabulary, reason)
@@ -37,28 +74,34 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
         mask, may_end = np.zeros(0, np.bool_), False
     if not mask.any() and not may_end:
         raise invalid("grammar", grammar.kind, "one that some text of the vocabulary matches", "one that none does")
-    return matcher
+    return matcher, rules
 
 
-def _matcher(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMatcher:
-    """A matcher; it holds its own error where it could not be made."""
+def make_matcher(rules: str, vocabulary: Vocabulary) -> llguidance.LLMatcher:
+    """A matcher for rules that `compile_grammar` gave; it holds its own error where it could not be made."""
     library = load_llguidance()
-    lark = library.LLMatcher.grammar_from_lark(f"start: body\n{_rules(grammar, 'body')}")
-    limits = library.LLParserLimits(verbose_errors=False)
+    lark = library.LLMatcher.grammar_from_lark(rules)
+    limits = library.LLParserLimits(verbose_errors=False, max_lexer_states=MOST_LEXER_STATES)
     matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary.tokenizer, lark, log_level=0, limits=limits)
     return matcher
 
 
+def _whole(grammar: Grammar) -> str:
+    return f"start: body\n{_rules(grammar, 'body')}"
+
+
 def _rules(grammar: Grammar, name: str) -> str:
     """A rule with a name, and those that it needs."""
-    if grammar.kind == "schema":
-        return f"{name}: {_json_term(json.loads(grammar.source))}"
+    if grammar.kind in ("schema", "arguments"):
+        return f"{name}: {_json_term(_schema(grammar))}"
     if grammar.kind == "regex":
         return f"{name}: {_regex_term(grammar.source)}"
     if grammar.kind == "choice":
         return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
     source = json.loads(grammar.source)
-    arguments = {function: _json_term(json.loads(schema)) for function, schema in source["functions"].items()}
+    arguments = {
+        function: _json_term(_schema(Grammar("arguments", schema))) for function, schema in source["functions"].items()
+    }
     if source["text"] is True:
         return free_rules(arguments, source["several"])
     text = None if source["text"] is False else Grammar(*source["text"])
@@ -72,6 +115,13 @@ def _rules(grammar: Grammar, name: str) -> str:
 
 def _regex_term(pattern: str) -> str:
     return f"/{load_llguidance().regex_to_lark(pattern, 'dw')}/"
+
+
+def _schema(grammar: Grammar) -> Any:
+    """The schema of a grammar, checked."""
+    schema = json.loads(grammar.source)
+    json_schema.check_schema(schema)
+    return json_schema.object_schema(grammar.source) if grammar.kind == "arguments" else schema
 
 
 def _json_term(schema: Any) -> str:
@@ -105,7 +155,7 @@ def _innermost_place(schema: Any, vocabulary: Vocabulary) -> str:
     def problem(part: Any) -> str:
         text = json.dumps({**part, **definitions}) if isinstance(part, dict) else json.dumps(part)
         try:
-            matcher = _matcher(Grammar("schema", text), vocabulary)
+            matcher = make_matcher(f"start: {_json_term(json.loads(text))}", vocabulary)
         except InvalidInputError:  # it refers to what lies outside of it
             return ""
         return first_line(matcher.get_error()) if matcher.is_error() else ""
@@ -125,4 +175,4 @@ def _regex_problem(pattern: str, reason: str) -> str:
     """What is wrong with a pattern, and where; llguidance writes / as \\/."""
     where = re.search(r"regex parse error:\n    (.*)\n    ( *)\^+\n", reason)
     before = where[1][: len(where[2])].replace("\\/", "/") if where else ""
-    return f"{pattern!r}: {first_line(reason)}{f' at position {len(before)}' if where else ''}"
+    return f"{pattern!r:.80}: {first_line(reason)}{f' at position {len(before)}' if where else ''}"

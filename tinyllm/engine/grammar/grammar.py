@@ -17,20 +17,26 @@ from tinyllm.models.text.tokenizer import check_unicode
 class Grammar:
     """What a reply may be. Made by the class methods; `Grammars` compiles it for a model.
 
-    kind: "schema", "regex", "choice" or "calls". source: JSON, or the pattern.
+    kind: "schema", "arguments", "regex", "choice" or "calls". source: JSON, or the pattern.
     """
 
     kind: str
     source: str
 
     @classmethod
-    def json_schema(cls, schema: Any) -> Grammar:
+    def json_schema(cls, schema: Any, *, check: bool = True) -> Grammar:
         """JSON that a schema (JSON text, or its value) validates; objects have their properties in the schema's order.
 
-        Raises `InvalidInputError` with the place where it is malformed or has a keyword that cannot be enforced.
+        Args:
+            check: whether to check it now. It is checked in any case when it is compiled, which for a stranger's schema
+                is done where it can be ended.
+
+        Raises:
+            InvalidInputError: with the place where it is malformed or has a keyword that cannot be enforced.
         """
         text, value = json_schema.parse(schema)
-        json_schema.check_schema(value)
+        if check:
+            json_schema.check_schema(value)
         return cls("schema", text)
 
     @classmethod
@@ -60,9 +66,12 @@ class Grammar:
         return cls("choice", json.dumps(list(choices)))
 
     @classmethod
-    def arguments(cls, schema: Any) -> Grammar:
+    def arguments(cls, schema: Any, *, check: bool = True) -> Grammar:
         """A JSON object that a schema validates. Raises as `json_schema` does, and where the schema takes no object."""
-        return cls("schema", json.dumps(json_schema.object_schema(cls.json_schema(schema).source)))
+        text = cls.json_schema(schema, check=check).source
+        if check:
+            json_schema.object_schema(text)
+        return cls("arguments", text)
 
     @classmethod
     def calls(cls, functions: Mapping[str, Grammar], text: Grammar | bool, several: bool = True) -> Grammar:
@@ -91,4 +100,5 @@ def may_be_untagged(text: Grammar | None) -> bool:
     if not isinstance(schema, dict) or schema.get("type") != "object" or "patternProperties" in schema:
         return False
     keys = schema.get("properties", {})
-    return schema.get("additionalProperties") is False and not {"arguments", "parameters"} & set(keys)
+    closed = schema.get("additionalProperties") is False and isinstance(keys, dict)
+    return closed and not {"arguments", "parameters"} & set(keys)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.engine.grammar.library import first_line
-from tinyllm.errors import TinyllmError
+from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
+from tinyllm.errors import InvalidInputError, TinyllmError
 
 if TYPE_CHECKING:
     import llguidance
@@ -27,13 +28,13 @@ def next_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tupl
         size: of the vocabulary. ends: its tokens that end replies, which are no text.
 
     Raises:
-        TinyllmError: llguidance gave up.
+        InvalidInputError: llguidance gave up, as the grammar asks for more than a step may cost.
     """
     bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
     if matcher.is_error():
         if matcher.get_error().startswith("NoExtension"):  # what must come next cannot be spelled: no token is allowed
             return np.zeros(size, np.bool_), False
-        raise TinyllmError(f"grammar: this reply cannot go on: {first_line(matcher.get_error())}")
+        raise InvalidInputError(f"grammar: this reply cannot go on: {first_line(matcher.get_error())}")
     mask = np.unpackbits(bits, bitorder="little", count=size).view(np.bool_)
     mask[ends] = False
     return mask, matcher.is_accepting()
@@ -42,8 +43,10 @@ def next_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tupl
 class GrammarState:
     """How far a reply has come in its grammar. The next mask is computed while the model runs."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, size: int, ends: list[int], executor: Executor | None) -> None:
-        self._matcher, self._size, self._ends, self._executor = matcher, size, ends, executor
+    def __init__(self, compiled: CompiledGrammar, size: int, ends: list[int], executor: Executor | None) -> None:
+        self._compiled = compiled  # whose memory the copy shares
+        self._matcher = compiled.matcher.deep_copy()
+        self._size, self._ends, self._executor = size, ends, executor
         self._state: Callable[[], tuple[Mask, bool]]
         self.finished = False
         """Whether the reply can only end."""
