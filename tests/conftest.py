@@ -40,3 +40,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Iter
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path) + "/config")
     yield monkeypatch
+
+
+@pytest.fixture(scope="module")
+def only_own_compilers() -> None:
+    """Before a module that counts the processes that compile grammars."""
+    from tests.engine.grammar.hostile import leave_out_others
+
+    leave_out_others()

@@ -19,6 +19,7 @@ from tinyllm.cli.batch_run import answer_all
 from tinyllm.models.text.chat_prompt import TemplateOptions
 
 pytest.importorskip("llguidance")
+pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 
 def test_a_grammar_that_costs_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

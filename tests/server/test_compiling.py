@@ -19,6 +19,7 @@ from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.server.served_model import EngineSettings, ServedModel
 
 pytest.importorskip("llguidance")
+pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 
 def model(limits: GrammarLimits) -> ServedModel:

@@ -28,9 +28,20 @@ def alternatives() -> dict[str, Any]:
     return {"$defs": {"k": shared}, "oneOf": [{"$ref": "#/$defs/k"}] * 2000}
 
 
+_OTHERS: set[int] = set()
+
+
+def leave_out_others() -> None:
+    """Servers that live longer than a test module have processes of their own, which `compilers` leaves out."""
+    _OTHERS.clear()
+    _OTHERS.update(process.pid for process in compilers())
+
+
 def compilers(children: bool = False) -> list[psutil.Process]:
-    """The processes of this one that compile grammars; or their children, one for each grammar."""
-    processes = [p for p in psutil.Process().children() if "trial_process" in " ".join(p.cmdline())]
+    """The processes of a test that compile grammars; or their children, one for each grammar."""
+    processes = [
+        p for p in psutil.Process().children() if p.pid not in _OTHERS and "trial_process" in " ".join(p.cmdline())
+    ]
     return [child for p in processes for child in p.children()] if children else processes
 
 

@@ -149,7 +149,6 @@ def objects_of(inner: Any) -> Any:
         "patternProperties": st.fixed_dictionaries({"^b": inner}),
         "items": inner,
         "enum": st.just([1, None, {"a": 1, "b": None}]),
-        "nullable": st.booleans(),
         "anyOf": branches,
         "oneOf": branches,
         "allOf": branches,

@@ -15,6 +15,7 @@ from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.engine.grammar.trials import TrialsBusyError, TrialsEndedError
 
 pytest.importorskip("llguidance")
+pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 
 def test_a_trial_ends_when_nobody_waits_for_it() -> None:

@@ -22,6 +22,7 @@ from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.engine.grammar.matcher_cache import CompiledGrammar, MatcherCache
 
 pytest.importorskip("llguidance")
+pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 
 @pytest.fixture(scope="module")
