@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.catalogue.harness import backends, registry, with_kernels
-from tests.graph.tiny import CONFIG, Tensors, forward
+from tests.graph.tiny import CONFIG, LAYER, Tensors, forward
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
@@ -112,7 +112,7 @@ def test_pages_that_do_not_lie_in_one_piece_are_counted(backend: str) -> None:
     """One page costs nothing, neighbours where the backend reads them in place nothing either; otherwise all bytes of K
     and V, unless it reads pages wherever they lie."""
     bound, table = _bound(backend), np.array([[3, -1, -1], [5, 6, 7], [0, 2, 9]], np.int32)
-    pages = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * 4 * CONFIG.head_dim * 4
+    pages = 2 * CONFIG.num_layers * LAYER.attention.num_kv_heads * 4 * LAYER.attention.head_dim * 4
     neighbours = 0 if registry().backend(backend).heads_first else 3 * pages
     counted = [
         bound.gathered(np.array(kv_len), table[rows], 4)

@@ -22,7 +22,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, LayerConfig, MlpConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import Registry
@@ -33,7 +33,8 @@ Install = Callable[..., Registry]
 IDS = [4, 11, 60, 2, 2, 35]
 PRODUCTS = ("_proj.weight",)
 EVERY_MATRIX = (*PRODUCTS, "embed_tokens", "lm_head")
-WHOLE_GROUPS = replace(CONFIG, hidden_size=80, head_dim=20, intermediate_size=120)
+_ATTENTION = AttentionConfig(4, 2, 20, RopeConfig(20), qkv_bias=True)
+WHOLE_GROUPS = replace(CONFIG, hidden_size=80, layers=(LayerConfig(_ATTENTION, MlpConfig(120)),) * 2)
 """Sizes that ternary groups of 40 divide."""
 QUICK_ON = [
     pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"{b} is not here")) for b in ("numpy", "torch")

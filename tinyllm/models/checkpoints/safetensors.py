@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, quoted, shortened
-from tinyllm.models.checkpoints.checkpoint import EMBEDDING, Checkpoint, TensorInfo, missing_tensor, read_only
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import (
     MOST_JSON,
     check_apart,
@@ -127,7 +127,7 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
 def _whole_names(names: list[str]) -> dict[str, str]:
     """Each name as a whole model has it, with the file's own: a decoder saved by itself, as transformers' `LlamaModel`
     is, lacks the prefix `model.`."""
-    prefix = "model." if EMBEDDING.removeprefix("model.") in names else ""
+    prefix = "model." if "embed_tokens.weight" in names else ""
     return {name if name.startswith("lm_head.") else prefix + name: name for name in names}
 
 
@@ -141,6 +141,8 @@ class SafetensorsCheckpoint(Checkpoint):
     Raises `CheckpointError` for missing or corrupt files, an index that disagrees with its shards, and unknown
     quantization.
     """
+
+    format = "safetensors"
 
     def __init__(self, path: Path) -> None:
         self.path = path

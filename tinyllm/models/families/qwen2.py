@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields, fail
-from tinyllm.models.families.family import Family, decoder
+from tinyllm.models.families.family import Family, GgufForm, attention, decoder, full_attention, plain_gguf
 
 
 def qwen2(config: Mapping[str, Any]) -> DecoderConfig:
@@ -17,7 +17,9 @@ def qwen2(config: Mapping[str, Any]) -> DecoderConfig:
         raise fail("use_sliding_window", "false", True)
     fields.ignore("sliding_window", "max_window_layers")  # they speak only where use_sliding_window is true
     fields.only("use_mrope", False)
-    return decoder("qwen2", fields, qkv_bias=True)
+    fields.only("hidden_act", "silu")
+    layer = LayerConfig(attention(fields, qkv_bias=True), MlpConfig(fields.integer("intermediate_size")))
+    return decoder("qwen2", fields, (layer,) * full_attention(fields))
 
 
-FAMILY = Family("qwen2", ("qwen2",), qwen2)
+FAMILY = Family("qwen2", ("qwen2",), qwen2, gguf=GgufForm(("qwen2",), plain_gguf("qwen2")))
