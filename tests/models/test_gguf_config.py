@@ -43,7 +43,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "attention.scale": {"attention.scale": 0.1},
     "attention.causal": {"attention.causal": False},
     "logit_scale": {"logit_scale": 0.5},
-    "rope.dimension_count": {"rope.dimension_count": 8},
+    "rope.dimension_count": {"rope.dimension_count": 32},
     "attention.value_length": {"attention.value_length": 8},
     "vocab_size": {"vocab_size": 300},
     "rope.scaling.type": {"rope.scaling.type": "longrope", "rope.scaling.factor": 2.0},

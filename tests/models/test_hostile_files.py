@@ -40,7 +40,7 @@ from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
         ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type: expected one of"),
         ({"eos_token_id": [[1]]}, "eos_token_id: expected a token id or a list of them, got [[1]]"),
         ({"eos_token_id": 10**400}, "eos_token_id: expected a token id"),
-        ({"model_type": "m" * 10**6}, "model_type: expected a known family"),
+        ({"model_type": "m" * 10**6}, "model_type: expected one of"),
         ({"n" * 10**6: 1}, "tinyllm does not know this field"),
         ({"new": "n" * 10**6}, "tinyllm does not know this field"),
         ({"quantization": {"bits": 4, "group_size": 10**30}}, "group_size: expected a positive integer up to"),

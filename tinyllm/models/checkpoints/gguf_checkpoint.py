@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,15 @@ from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checke
 from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
-from tinyllm.models.families.gguf_fields import GgufFields, refuse_split
+from tinyllm.models.families.family import Family
+from tinyllm.models.families.gguf_config import refuse_split
+from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import ROPE_FACTORS
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
-
-if TYPE_CHECKING:
-    from tinyllm.models.families.family import Family
 
 
 class GgufCheckpoint(Checkpoint):

@@ -15,7 +15,8 @@ from tinyllm.models.decoder.config import (
     RopeConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
-from tinyllm.models.families.gguf_fields import GgufFields, config_of_gguf
+from tinyllm.models.families.gguf_config import config_of_gguf
+from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -3,14 +3,12 @@ harmless, or refused by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import CheckpointError, quoted, shortened
+from tinyllm.errors import CheckpointError, shortened
 from tinyllm.models.checkpoints.gguf import GgufFile
-from tinyllm.models.families.gguf_rope import rope_scaling
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
 # Keys whose numbers have a range of their own, by the field of `config.json` that has it.
@@ -117,45 +115,3 @@ class GgufFields:
                 )
             if (value := self.get(key)) not in _NEUTRAL[key]:
                 raise self.fail(key, " or ".join(map(str, _NEUTRAL[key])), value)
-
-
-def config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
-    """What families share of the `config.json` that a file's metadata and tensors amount to."""
-    heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
-    head_dim = fields.integer("attention.key_length", hidden // heads)
-    if (value_dim := fields.integer("attention.value_length", head_dim)) != head_dim:
-        raise fields.fail("attention.value_length", f"the head size {head_dim}", value_dim)
-    rotated = fields.integer("rope.dimension_count", head_dim)
-    if rotated > head_dim:
-        raise fields.fail("rope.dimension_count", f"at most the head size {head_dim}", rotated)
-    config: dict[str, Any] = {
-        "model_type": model_type,
-        "vocab_size": fields.vocab_size(),
-        "hidden_size": hidden,
-        "intermediate_size": fields.integer("feed_forward_length"),
-        "num_hidden_layers": fields.integer("block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": fields.integer("attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": fields.integer("context_length"),
-        "rms_norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
-        "rope_theta": fields.number("rope.freq_base", 10000.0),
-        "rope_scaling": rope_scaling(fields, rotated),
-        "tie_word_embeddings": "output.weight" not in fields.file.tensors,
-    }
-    if rotated != head_dim:
-        config["partial_rotary_factor"] = rotated / head_dim
-    return config | token_ids_of_gguf(fields.file.metadata)
-
-
-def token_ids_of_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The token ids of a `config.json`."""
-    keys = (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id"))
-    return {field: metadata.get(f"tokenizer.ggml.{key}_token_id") for key, field in keys}
-
-
-def refuse_split(file: GgufFile) -> None:
-    """Raises `CheckpointError` for one part of several."""
-    if (count := file.metadata.get("split.count", 1)) not in (0, 1):
-        raise CheckpointError(f"{file.path}: split.count: expected a whole file, got one part of {quoted(count)}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinyllm.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.gguf_fields import GgufFields
 
 ROPE_FACTORS = "rope_freqs.weight"
 _OF_SCALING = (

@@ -8,7 +8,8 @@ from typing import Any
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields
 from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, activation, attention, decoder, full_attention
-from tinyllm.models.families.gguf_fields import GgufFields, config_of_gguf
+from tinyllm.models.families.gguf_config import config_of_gguf
+from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule, interleaved_pairs
 
 
