@@ -87,8 +87,8 @@ def _check(call: Call) -> None:
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
-    """What rounding errors grow to. A step takes a column s of the state to `keep (I - learn k k^T) s + learn v k`: as k
-    has length 1, that makes no error larger, and adds one of an ulp of the terms that it sums.
+    """What rounding errors grow to. A step takes a column s of the state to `keep (I - learn k k^T) s + learn v k`. As
+    k has length 1, that makes no error larger, and adds one of an ulp of the terms that it sums.
     """
     numbers = {n: np.nan_to_num(a) if a is not None and a.dtype.kind == "f" else a for n, a in inputs.items()}
     groups = numbers["v"].shape[1] // numbers["q"].shape[1]
