@@ -145,7 +145,7 @@ _TWO = _case([(2, 2), (1, 3)], [1, 0]).inputs
 
 def _bad(name: str, match: str, **inputs: Draw) -> BadInput:
     """A call that is right but for the inputs given."""
-    return BadInput(name, _TWO | inputs, {}, InvalidInputError, f"gated_delta: {match}")
+    return BadInput(name, {**_TWO, **inputs}, {}, InvalidInputError, f"gated_delta: {match}")
 
 
 gated_delta = OpSpec(

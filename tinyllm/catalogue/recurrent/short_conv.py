@@ -95,7 +95,7 @@ _TWO = _case([(2, 2), (1, 3)], [1, 0], 4, 3).inputs
 
 def _bad(name: str, match: str, **inputs: Draw) -> BadInput:
     """A call that is right but for the inputs given."""
-    return BadInput(name, _TWO | inputs, {}, InvalidInputError, f"short_conv: {match}")
+    return BadInput(name, {**_TWO, **inputs}, {}, InvalidInputError, f"short_conv: {match}")
 
 
 short_conv = OpSpec(
