@@ -60,6 +60,11 @@ class RopeScaling:
         """Whether frequencies depend on the length of the sequence."""
         return self.kind in BY_LENGTH
 
+    def side(self, length: int) -> int:
+        """A number that is the same for lengths at which frequencies are the same, where they go by the length."""
+        original = self.original_max_position or 0
+        return max(length, original) if self.kind == "dynamic" else int(length > original)
+
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UnsupportedError(f"rope: scaling type {self.kind!r} is not supported (supported: {', '.join(KINDS)})")

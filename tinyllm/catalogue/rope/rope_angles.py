@@ -35,6 +35,9 @@ def _check(call: Call) -> dict[str, Any]:
     if lengths is not None and not by_length:
         kind = None if scaling is None else scaling.kind
         raise invalid("rope_angles", "lengths", f"none for scaling {kind!r}, the same at all lengths", "lengths")
+    if lengths is not None and lengths.shape != call.shape("positions"):
+        expected = f"shape {list(call.shape('positions'))}, that of positions"
+        raise invalid("rope_angles", "lengths", expected, f"shape {list(lengths.shape)}")
     return {"R": rotated_dims(call, None) // 2}
 
 
@@ -116,7 +119,7 @@ rope_angles = OpSpec(
         FREQUENCY_INPUT,
         Input(
             "lengths",
-            "*P",
+            "*lengths",
             "int",
             optional=True,
             about="tokens of each position's sequence: for scalings that go by it, and for no others",
