@@ -13,22 +13,22 @@ import pytest
 from tests.catalogue.harness import backends, registry
 from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import sequence
-from tests.graph.tiny import CONFIG, Tensors
+from tests.graph.tiny import CONFIG, LAYER, Tensors
 from tinyllm.engine.engine import Engine
+from tinyllm.engine.entry import Entry
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.rope_lengths import RopeLengths
-from tinyllm.engine.scheduler import Entry
 from tinyllm.graph.bind import bind
-from tinyllm.graph.graph import Graph
 from tinyllm.graph.program import Program
+from tinyllm.models.decoder.config import DecoderConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.registry.selection import parse_selection
 from tinyllm.spec.rope import RopeScaling
-from tinyllm.spec.types import ArrayType
 
 ORIGINAL = 16
-PAIRS = CONFIG.head_dim // 2
+DIM, THETA = LAYER.attention.head_dim, 10000.0
+PAIRS = DIM // 2
 SCALINGS = {
     "dynamic": RopeScaling("dynamic", 3.0, ORIGINAL),
     "longrope": RopeScaling(
@@ -46,26 +46,25 @@ PROMPTS = [LONG[:5], LONG[:12], LONG[:16], LONG[:17], LONG, [*LONG[:26], 1, 2], 
 by_kind = pytest.mark.parametrize("kind", SCALINGS)
 
 
-def by_length(graph: Graph, scaling: RopeScaling) -> Graph:
-    """The graph with its rotary embeddings scaled."""
-    nodes = tuple(
-        replace(n, inputs={**n.inputs, "lengths": "lengths"}, attributes={**n.attributes, "scaling": scaling})
-        if n.op == "rope_angles"
-        else n
-        for n in graph.nodes
-    )
-    return replace(graph, nodes=nodes, inputs={**graph.inputs, "lengths": ArrayType(("T", 1), "int32")})
+def config(scaling: RopeScaling) -> DecoderConfig:
+    """The tiny decoder without biases, its rope scaled."""
+    attends = replace(LAYER.attention, qkv_bias=False, rope=RopeConfig(DIM, THETA, scaling))
+    return replace(CONFIG, layers=(replace(LAYER, attention=attends),) * CONFIG.num_layers)
 
 
 @cache
 def tensors() -> Tensors:
-    return Tensors(decoder(replace(CONFIG, qkv_bias=False), registry().specs).tensors())
+    return Tensors(decoder(config(RopeScaling()), registry().specs).tensors())
+
+
+def bound(scaling: RopeScaling, backend: str) -> Program:
+    graph = decoder(config(scaling), registry().specs)
+    return bind(graph, registry(), parse_selection(backend, "test"), tensors())
 
 
 @cache
 def program(kind: str, backend: str) -> Program:
-    graph = by_length(decoder(replace(CONFIG, qkv_bias=False), registry().specs), SCALINGS[kind])
-    return bind(graph, registry(), parse_selection(backend, "test"), tensors())
+    return bound(SCALINGS[kind], backend)
 
 
 @cache
@@ -74,7 +73,7 @@ def theirs(kind: str) -> tuple[list[list[int]], list[np.ndarray]]:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     scaling = SCALINGS[kind]
-    settings: dict[str, Any] = {"rope_theta": CONFIG.rope_theta, "rope_type": kind}
+    settings: dict[str, Any] = {"rope_theta": THETA, "rope_type": kind}
     if kind == "dynamic":
         settings |= {"factor": scaling.factor}
     else:
@@ -83,11 +82,11 @@ def theirs(kind: str) -> tuple[list[list[int]], list[np.ndarray]]:
     sizes = {
         "vocab_size": CONFIG.vocab_size,
         "hidden_size": CONFIG.hidden_size,
-        "intermediate_size": CONFIG.intermediate_size,
+        "intermediate_size": LAYER.mlp.size,
         "num_hidden_layers": CONFIG.num_layers,
-        "num_attention_heads": CONFIG.num_heads,
-        "num_key_value_heads": CONFIG.num_kv_heads,
-        "rms_norm_eps": CONFIG.rms_norm_eps,
+        "num_attention_heads": LAYER.attention.num_heads,
+        "num_key_value_heads": LAYER.attention.num_kv_heads,
+        "rms_norm_eps": CONFIG.norm.eps,
         "rope_parameters": settings,
         "pad_token_id": None,
         "bos_token_id": None,
@@ -95,13 +94,13 @@ def theirs(kind: str) -> tuple[list[list[int]], list[np.ndarray]]:
     }
     names = dict(tensors().arrays)
     if kind == "dynamic":
-        config = transformers.LlamaConfig(**sizes, max_position_embeddings=ORIGINAL)
-        model = transformers.LlamaForCausalLM(config)
+        theirs_config = transformers.LlamaConfig(**sizes, max_position_embeddings=ORIGINAL)
+        model = transformers.LlamaForCausalLM(theirs_config)
     else:
-        config = transformers.Phi3Config(
+        theirs_config = transformers.Phi3Config(
             **sizes, max_position_embeddings=4 * ORIGINAL, original_max_position_embeddings=ORIGINAL
         )
-        model = transformers.Phi3ForCausalLM(config)
+        model = transformers.Phi3ForCausalLM(theirs_config)
         for merged, parts in (("self_attn.qkv", "qkv"), ("mlp.gate_up", ("gate", "up"))):
             for layer in range(CONFIG.num_layers):
                 where, whole = merged.split(".")
@@ -112,7 +111,7 @@ def theirs(kind: str) -> tuple[list[list[int]], list[np.ndarray]]:
     model.eval()
     tokens, logprobs = [], []
     for prompt in PROMPTS:
-        model.model.rotary_emb = type(model.model.rotary_emb)(config)  # it remembers the longest text of before
+        model.model.rotary_emb = type(model.model.rotary_emb)(theirs_config)  # it remembers the longest text of before
         with torch.no_grad():
             made = model.generate(
                 torch.tensor([prompt]),
@@ -187,12 +186,7 @@ def test_a_sequence_is_read_anew_once_where_it_outgrows_the_short_set() -> None:
 
 
 def test_models_without_such_rope_know_nothing_of_lengths() -> None:
-    plain = bind(
-        decoder(replace(CONFIG, qkv_bias=False), registry().specs),
-        registry(),
-        parse_selection("numpy", "test"),
-        tensors(),
-    )
+    plain = bound(RopeScaling(), "numpy")
     assert plain.scalings == () and program("dynamic", "numpy").scalings == (SCALINGS["dynamic"],)
     entry = Entry(sequence("abc"))
     RopeLengths(plain.scalings).settle(entry)
