@@ -101,3 +101,9 @@ def assert_is_the_judges(folder: Path, judge: Any, backend: str, ids: list[int] 
             torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
         )
     assert found == reply[0].tolist()
+
+
+def assert_same_logits(folder: Path, gguf: Path) -> None:
+    """A checkpoint in two forms computes the same."""
+    ours, theirs = (load(path, "numpy", registry=registry()).logits(PROMPT) for path in (gguf, folder))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)
