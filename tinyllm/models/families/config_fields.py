@@ -225,7 +225,7 @@ class ConfigFields:
             raise fail("partial_rotary_factor", f"{inner} as in rope_parameters", factor)
         dims = int(head_dim * factor)
         if dims % 2 or not dims:
-            raise fail("partial_rotary_factor", f"an even share of the {head_dim} dims, as rotation needs pairs", factor)
+            raise fail("partial_rotary_factor", f"an even share of the {head_dim} dims, as they turn in pairs", factor)
         return dims
 
     def finish(self) -> None:
