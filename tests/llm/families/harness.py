@@ -35,22 +35,27 @@ BOUND = 3e-4
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`."""
+    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; where it reads
+    pictures, the config of its vision tower, and of the whole."""
 
     classes: str
     config: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] | None = None
+    whole: dict[str, Any] = field(default_factory=dict)
     spread: float = 0.15
     """The deviation of its weights: large enough that every feature moves the logits."""
 
     @property
     def theirs(self) -> Any:
         """transformers' config."""
-        return getattr(transformers, f"{self.classes}Config")(**SIZES | self.config)
+        kind = getattr(transformers, f"{self.classes}Config")
+        text = SIZES | self.config
+        return kind(**text) if self.vision is None else kind(text_config=text, vision_config=self.vision, **self.whole)
 
     def save(self, folder: Path, dtype: str = "float32", **save: Any) -> Any:
         """Write the checkpoint, and give transformers' model of it in float32."""
         torch.manual_seed(0)
-        kind = getattr(transformers, f"{self.classes}ForCausalLM")
+        kind = getattr(transformers, f"{self.classes}{'ForCausalLM' if self.vision is None else 'ForConditionalGeneration'}")
         model = kind(self.theirs).to(getattr(torch, dtype)).eval()
         for name, parameter in model.named_parameters():  # what starts as 0 or 1 would hide mistakes
             if parameter.ndim == 1:

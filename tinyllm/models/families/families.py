@@ -7,10 +7,10 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import glm4, llama, phi3, qwen2
+from tinyllm.models.families import glm4, llama, phi3, qwen2, vision
 from tinyllm.models.families.family import Family
 
-FAMILIES = (llama.FAMILY, qwen2.FAMILY, *glm4.FAMILIES, phi3.FAMILY)
+FAMILIES = (llama.FAMILY, qwen2.FAMILY, *glm4.FAMILIES, phi3.FAMILY, *vision.FAMILIES)
 
 
 def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:

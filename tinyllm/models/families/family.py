@@ -79,6 +79,7 @@ class Family:
     `from_config` raises `CheckpointError` for a field that would change the output and that it does not understand.
     tensors: where the graph's weights are in folders; those that no rule names are there by their own names.
     gguf: the same for GGUF files, where the family has any.
+    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Family:
     from_config: Callable[[Mapping[str, Any]], DecoderConfig]
     tensors: tuple[TensorRule, ...] = ()
     gguf: GgufForm | None = None
+    skipped: tuple[str, ...] = ()
 
     def rules(self, format: str) -> tuple[TensorRule, ...]:
         """The tensor rules of a checkpoint's format."""
