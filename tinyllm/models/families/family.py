@@ -12,11 +12,11 @@ from tinyllm.models.decoder.config import (
     DecoderConfig,
     LayerConfig,
     NormConfig,
-    RopeConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.rope_fields import rope_fields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -124,11 +124,10 @@ def attention(
     head_dim = fields.integer("head_dim", hidden // heads)
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
-    theta, scaling = fields.rope(max_position(fields))
-    dims = fields.rotated_dims(head_dim, partial_rotary or 1)
-    if partial_rotary is None and dims != head_dim:
-        raise fail("partial_rotary_factor", "1", dims / head_dim)
-    settings = {"rope": RopeConfig(dims, theta, scaling, traditional)} | settings
+    rope = rope_fields(fields, max_position(fields), share=partial_rotary or 1).config(fields, head_dim, traditional)
+    if partial_rotary is None and rope.dims != head_dim:
+        raise fail("partial_rotary_factor", "1", rope.dims / head_dim)
+    settings = {"rope": rope} | settings
     return AttentionConfig(heads, kv_heads, head_dim, **settings)
 
 

@@ -17,6 +17,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_hidden_layers": (1, 1000),
     "rms_norm_eps": (1e-30, 1),
     "rope_theta": (1 + 1e-6, 1e18),
+    "rope_local_base_freq": (1 + 1e-6, 1e18),
+    "partial_rotary_factor": (1e-6, 1),
     "factor": _SCALE,
     "low_freq_factor": _SCALE,
     "high_freq_factor": _SCALE,
@@ -25,7 +27,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention_factor": _SCALE,
     "mscale": _SCALE,
     "mscale_all_dim": _SCALE,
-    "partial_rotary_factor": (1e-6, 1),
+    "short_mscale": _SCALE,
+    "long_mscale": _SCALE,
     "token id": (0, LARGEST),
 }
 

@@ -50,8 +50,7 @@ def text_of(name: str, text: Family, text_type: str) -> Family:
 
 def _from_config(text: Family, text_type: str) -> Callable[[Mapping[str, Any]], DecoderConfig]:
     def from_config(config: Mapping[str, Any]) -> DecoderConfig:
-        inner = _text_config(config, text_type)
-        return text.from_config(inner | _plain_ropes(inner) | {"model_type": text.model_types[0]})
+        return text.from_config(_text_config(config, text_type) | {"model_type": text.model_types[0]})
 
     return from_config
 
@@ -72,17 +71,6 @@ def _text_config(config: Mapping[str, Any], text_type: str) -> dict[str, Any]:
     both = {field: fields.get(field) for field in _OF_BOTH if fields.get(field) is not None}
     fields.finish()
     return {**inner, **both, **({"tie_word_embeddings": any(tied)} if tied else {})}
-
-
-def _plain_ropes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of rope without its sections for time, height and width: a text has one position for all three."""
-    plain = {}
-    for field in ("rope_parameters", "rope_scaling"):
-        settings = config.get(field)
-        if isinstance(settings, Mapping):
-            rest = {key: value for key, value in settings.items() if key not in ("mrope_section", "mrope_interleaved")}
-            plain[field] = {key: "default" if value == "mrope" else value for key, value in rest.items()}
-    return plain
 
 
 FAMILIES = (text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),)
