@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyllm.models.decoder.config import (
@@ -137,6 +137,17 @@ def layer_kinds(fields: ConfigFields, default: Callable[[int], str] = lambda lay
     if len(kinds) != count:
         raise fail("layer_types", f"{count} entries", len(kinds))
     return kinds
+
+
+def attention_by_kind(
+    fields: ConfigFields, attention: AttentionConfig, kinds: Sequence[str]
+) -> dict[str, AttentionConfig]:
+    """The attention of each kind of layer: those that slide see `sliding_window` keys."""
+    made = {"full_attention": attention}
+    if "sliding_attention" in kinds:
+        made["sliding_attention"] = replace(attention, window=fields.integer("sliding_window"))
+    fields.ignore("sliding_window")  # it speaks only where a layer slides
+    return made
 
 
 def full_attention(fields: ConfigFields) -> int:
