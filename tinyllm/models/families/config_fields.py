@@ -215,6 +215,19 @@ class ConfigFields:
             raise fail("rope_theta", f"{nested_theta} as in rope_parameters", theta)
         return theta, _scaling(settings, max_position, self.get("original_max_position_embeddings"))
 
+    def rotated_dims(self, head_dim: int, default: float = 1.0) -> int:
+        """How many of a head's dims are rotated: `partial_rotary_factor`, which stands among those of rope or beside
+        them."""
+        nested = self.get("rope_parameters") or self.get("rope_scaling") or {}
+        inner = nested.get("partial_rotary_factor") if isinstance(nested, Mapping) else None
+        factor = self.number("partial_rotary_factor", default if inner is None else inner)
+        if inner is not None and inner != factor:
+            raise fail("partial_rotary_factor", f"{inner} as in rope_parameters", factor)
+        dims = int(head_dim * factor)
+        if dims % 2 or not dims:
+            raise fail("partial_rotary_factor", f"an even share of the {head_dim} dims, as rotation needs pairs", factor)
+        return dims
+
     def finish(self) -> None:
         """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""
         for field, value in self._config.items():
@@ -231,8 +244,7 @@ def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeS
     kind = kind or old_kind or "default"
     if not isinstance(kind, str) or kind not in _ROPE_TYPES:
         raise fail("rope_type", f"one of {', '.join(_ROPE_TYPES)}", kind)
-    if (partial := settings.pop("partial_rotary_factor", 1)) != 1:
-        raise fail("partial_rotary_factor", "1", partial)
+    settings.pop("partial_rotary_factor", None)  # `rotated_dims` reads it
     if kind in ("llama3", "yarn"):
         original = outside if outside is not None else settings.get("original_max_position_embeddings", max_position)
         if not is_number("original_max_position_embeddings", original):

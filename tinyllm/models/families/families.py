@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import llama, mistral, qwen2, qwen3
+from tinyllm.models.families import glm4, llama, mistral, qwen2, qwen3
 from tinyllm.models.families.family import Family
 
 FAMILIES = (llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY)

@@ -43,6 +43,8 @@ GGUF_NAMES = (
             "attn_output": "self_attn.o_proj",
             "attn_q_norm": "self_attn.q_norm",
             "attn_k_norm": "self_attn.k_norm",
+            "post_attention_norm": "post_self_attn_layernorm",
+            "post_ffw_norm": "post_mlp_layernorm",
             "ffn_norm": "post_attention_layernorm",
             "ffn_gate": "mlp.gate_proj",
             "ffn_up": "mlp.up_proj",
@@ -103,8 +105,14 @@ def activation(fields: ConfigFields, default: str = "silu", field: str = "hidden
     return ACTIVATIONS[name]
 
 
-def attention(fields: ConfigFields, **settings: Any) -> AttentionConfig:
-    """Heads and rope as most families state them; settings: the rest of an `AttentionConfig`."""
+def attention(
+    fields: ConfigFields, partial_rotary: float | None = None, traditional: bool = False, **settings: Any
+) -> AttentionConfig:
+    """Heads and rope as most families state them.
+
+    partial_rotary: the share of a head's dims that is rotated where the config does not say; None: of all, and a config
+    that says otherwise is refused. traditional: of `RopeConfig`. settings: the rest of an `AttentionConfig`.
+    """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", heads)
     if heads % kv_heads:
@@ -115,8 +123,10 @@ def attention(fields: ConfigFields, **settings: Any) -> AttentionConfig:
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
     theta, scaling = fields.rope(max_position(fields))
-    fields.only("partial_rotary_factor", 1)
-    settings = {"rope": RopeConfig(head_dim, theta, scaling)} | settings
+    dims = fields.rotated_dims(head_dim, partial_rotary or 1)
+    if partial_rotary is None and dims != head_dim:
+        raise fail("partial_rotary_factor", "1", dims / head_dim)
+    settings = {"rope": RopeConfig(dims, theta, scaling, traditional)} | settings
     return AttentionConfig(heads, kv_heads, head_dim, **settings)
 
 

@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention_factor": _SCALE,
     "mscale": _SCALE,
     "mscale_all_dim": _SCALE,
+    "partial_rotary_factor": (1e-6, 1),
     "token id": (0, LARGEST),
 }
 
