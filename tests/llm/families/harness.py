@@ -55,7 +55,8 @@ class Tiny:
     def save(self, folder: Path, dtype: str = "float32", **save: Any) -> Any:
         """Write the checkpoint, and give transformers' model of it in float32."""
         torch.manual_seed(0)
-        kind = getattr(transformers, f"{self.classes}{'ForCausalLM' if self.vision is None else 'ForConditionalGeneration'}")
+        task = "ForCausalLM" if self.vision is None else "ForConditionalGeneration"
+        kind = getattr(transformers, f"{self.classes}{task}")
         model = kind(self.theirs).to(getattr(torch, dtype)).eval()
         for name, parameter in model.named_parameters():  # what starts as 0 or 1 would hide mistakes
             if parameter.ndim == 1:

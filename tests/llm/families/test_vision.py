@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.catalogue.harness import backends, registry
-from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
-from tinyllm.errors import CheckpointError
+from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits
 from tinyllm.llm import load
-from tinyllm.models.families.families import decoder_config
 
 MODELS = {
     "qwen2_5_vl": Tiny(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyllm.models.decoder.config import (
@@ -16,7 +16,7 @@ from tinyllm.models.decoder.config import (
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
-from tinyllm.models.families.rope_fields import rope_fields
+from tinyllm.models.families.rope_fields import RopeFields, rope_fields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -108,12 +108,12 @@ def activation(fields: ConfigFields, default: str = "silu", field: str = "hidden
 
 
 def attention(
-    fields: ConfigFields, partial_rotary: float | None = None, traditional: bool = False, **settings: Any
+    fields: ConfigFields, rope: RopeFields | None = None, traditional: bool = False, **settings: Any
 ) -> AttentionConfig:
-    """Heads and rope as most families state them.
+    """Heads as most families state them.
 
-    partial_rotary: the share of a head's dims that is rotated where the config does not say; None: of all, and a config
-    that says otherwise is refused. traditional: of `RopeConfig`. settings: the rest of an `AttentionConfig`.
+    rope: as the config states it; None: one for all layers, which rotates whole heads. traditional: of `RopeConfig`.
+    settings: the rest of an `AttentionConfig`.
     """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", heads)
@@ -124,10 +124,10 @@ def attention(
     head_dim = fields.integer("head_dim", hidden // heads)
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
-    rope = rope_fields(fields, max_position(fields), share=partial_rotary or 1).config(fields, head_dim, traditional)
-    if partial_rotary is None and rope.dims != head_dim:
-        raise fail("partial_rotary_factor", "1", rope.dims / head_dim)
-    settings = {"rope": rope} | settings
+    stated = rope or rope_fields(fields, max_position(fields))
+    if rope is None and stated.share != 1:
+        raise fail("partial_rotary_factor", "1", stated.share)
+    settings["rope"] = stated.config(fields, head_dim, traditional)
     return AttentionConfig(heads, kv_heads, head_dim, **settings)
 
 
@@ -148,6 +148,17 @@ def layer_kinds(fields: ConfigFields, default: Callable[[int], str] = lambda lay
     if len(kinds) != count:
         raise fail("layer_types", f"{count} entries", len(kinds))
     return kinds
+
+
+def attention_by_kind(
+    fields: ConfigFields, attention: AttentionConfig, kinds: Sequence[str]
+) -> dict[str, AttentionConfig]:
+    """The attention of each kind of layer: those that slide see `sliding_window` keys."""
+    made = {"full_attention": attention}
+    if "sliding_attention" in kinds:
+        made["sliding_attention"] = replace(attention, window=fields.integer("sliding_window"))
+    fields.ignore("sliding_window")  # it speaks only where a layer slides
+    return made
 
 
 def full_attention(fields: ConfigFields) -> int:

@@ -26,6 +26,10 @@ def llama(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _from_gguf(fields: GgufFields) -> dict[str, Any]:
+    """Mistral's files call themselves llama's."""
+    if fields.get("attention.sliding_window"):
+        window = {"sliding_window": fields.integer("attention.sliding_window")}
+        return config_of_gguf(fields, "mistral") | window
     biased = {
         "attention_bias": any(fields.has_tensor(f"attn_{name}.bias") for name in ("q", "k", "v", "output")),
         "mlp_bias": any(fields.has_tensor(f"ffn_{name}.bias") for name in ("gate", "up", "down")),
@@ -39,5 +43,6 @@ ROTATED_BY_NEIGHBOURS = tuple(
 )
 """Queries and keys of GGUF files whose rotation is by neighbours, where folders have it by halves."""
 
-_GGUF = GgufForm(("llama",), _from_gguf, (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES))
-FAMILY = Family("llama", ("llama",), llama, gguf=_GGUF)
+FAMILY = Family(
+    "llama", ("llama",), llama, gguf=GgufForm(("llama",), _from_gguf, (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES))
+)

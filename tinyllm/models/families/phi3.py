@@ -7,9 +7,18 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig, NormConfig
 from tinyllm.models.families.config_fields import ConfigFields
-from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, attention, decoder, full_attention
+from tinyllm.models.families.family import (
+    GGUF_NAMES,
+    Family,
+    GgufForm,
+    attention,
+    decoder,
+    full_attention,
+    max_position,
+)
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.rope_fields import rope_fields
 from tinyllm.models.families.tensor_rules import GGUF_MERGED_GATE_UP, GGUF_MERGED_QKV, MERGED_GATE_UP, MERGED_QKV
 
 
@@ -23,9 +32,8 @@ def phi3(config: Mapping[str, Any]) -> DecoderConfig:
     for name in ("full_attn_mod", "interpolate_factor"):
         fields.only(name, 1)
     window = None if fields.get("sliding_window") is None else fields.integer("sliding_window")
-    layer = LayerConfig(
-        attention(fields, partial_rotary=1.0, window=window), MlpConfig(fields.integer("intermediate_size"))
-    )
+    rope = rope_fields(fields, max_position(fields))
+    layer = LayerConfig(attention(fields, rope, window=window), MlpConfig(fields.integer("intermediate_size")))
     return decoder("phi3", fields, (layer,) * full_attention(fields), NormConfig(fields.number("rms_norm_eps", 1e-5)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import qwen2
+from tinyllm.models.families import gemma, mistral, qwen2, qwen3
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.family import Family
 
@@ -67,10 +67,17 @@ def _text_config(config: Mapping[str, Any], text_type: str) -> dict[str, Any]:
     if (kind := inner.get("model_type", text_type)) != text_type:
         raise fail("text_config.model_type", repr(text_type), kind)
     fields.ignore(*_OF_PICTURES, *(field for field, value in inner.items() if config.get(field) == value))
-    tied = [value for value in (fields.get("tie_word_embeddings"), inner.get("tie_word_embeddings")) if value is not None]
+    tied = [source.get("tie_word_embeddings") for source in (fields, inner)]
+    tied = [value for value in tied if value is not None]
     both = {field: fields.get(field) for field in _OF_BOTH if fields.get(field) is not None}
     fields.finish()
     return {**inner, **both, **({"tie_word_embeddings": any(tied)} if tied else {})}
 
 
-FAMILIES = (text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),)
+_GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_text")
+FAMILIES = (
+    text_of("gemma3", _GEMMA3, "gemma3_text"),
+    text_of("mistral3", mistral.FAMILY, "mistral"),
+    text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),
+    text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text"),
+)
