@@ -90,7 +90,7 @@ def tinyllm_kernels() -> list[Kernel]:
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
         *(_kernel("native", op, f"pointwise:{op}") for op in POINTWISE),
-        _kernel("native", "rope_angles", "rope:rope_angles", host=("positions",)),
+        _kernel("native", "rope_angles", "rope:rope_angles", host=("positions", "lengths")),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),

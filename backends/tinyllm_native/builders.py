@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
-from tinyllm.plugins import BoundNode, attention_factor
+from tinyllm.plugins import BoundNode
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
 from tinyllm_native.rope import frequencies
@@ -85,12 +85,14 @@ def _rope_angles(b: Linker, node: BoundNode) -> None:
     if "inv_freq" in node.inputs:
         raise NotLinked("rope_angles: inv_freq")
     positions, cos, sin = _need(b.source(node, "positions")), b.new(node, 0), b.new(node, 1)
+    lengths = b.source(node, "lengths")
     names = ("dims", "base", "scaling", "position_scale")
     turns = frequencies(None, *(_attribute(node, name) for name in names))
-    if positions.columns != 1:
+    if any(value is not None and value.columns != 1 for value in (positions, lengths)):
         raise NotLinked("rope_angles: several positions a row")
-    factor = attention_factor(_attribute(node, "scaling"))
-    b.add("rope_angles", [positions, b.constant(turns), cos, sin], [positions.rows, len(turns)], [factor])
+    others = None if turns.others is None else b.constant(turns.others)
+    arrays: list[Value | int | None] = [positions, b.constant(turns.frequencies), cos, sin, lengths, others]
+    b.add("rope_angles", arrays, [positions.rows, len(turns.frequencies), turns.limit], turns.numbers)
 
 
 def _rope_rotate(b: Linker, node: BoundNode) -> None:

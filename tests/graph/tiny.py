@@ -13,10 +13,16 @@ from tinyllm.spec.quantized import dense
 from tinyllm.spec.scheme import QuantType, QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType
 
-LAYER = LayerConfig(AttentionConfig(4, 2, 16, RopeConfig(16), qkv_bias=True), MlpConfig(96))
-CONFIG = DecoderConfig(
-    family="llama", vocab_size=61, hidden_size=64, max_position=128, layers=(LAYER,) * 2, norm=NormConfig(1e-5)
-)
+
+def tiny_config(hidden_size: int = 64, head_dim: int = 16, inner_size: int = 96) -> DecoderConfig:
+    """Two equal layers of four heads."""
+    attention = AttentionConfig(4, 2, head_dim, RopeConfig(head_dim), qkv_bias=True)
+    layers = (LayerConfig(attention, MlpConfig(inner_size)),) * 2
+    return DecoderConfig("llama", 61, hidden_size, 128, layers, NormConfig(1e-5))
+
+
+CONFIG = tiny_config()
+LAYER = CONFIG.layers[0]
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ REFUSED: list[dict[str, Any]] = [
     {"tie_word_embeddings": "yes"},
     {"eos_token_id": "2"},
     {"rope_theta": -1},
-    {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    {"rope_scaling": {"rope_type": "axial", "factor": 2.0}},
     {"rope_scaling": {"rope_type": "linear"}},
     {"rope_scaling": {"rope_type": "linear", "factor": 0}},
     {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "alpha": 3}},

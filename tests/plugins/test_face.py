@@ -60,6 +60,8 @@ NAMES = (
     "UnsupportedError",
     "Widened",
     "attention_factor",
+    "frequencies_by_length",
+    "growth_exponents",
     "hookimpl",
     "invalid",
     "inverse_frequencies",

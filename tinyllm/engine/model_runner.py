@@ -21,13 +21,15 @@ class StepBatch:
     """Tokens of several sequences on one flat axis; all int32.
 
     tokens, positions, slots `[T]`: the token, its place in its sequence, and where its K and V go
-    (`page * page_size + offset`). q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's.
-    kv_len `[B]`: its keys after this step. block_table `[B, M]`: its pages, then -1. logit_rows `[R]`: the tokens whose
-    logits are wanted, maybe none.
+    (`page * page_size + offset`). lengths `[T]`: by how long a sequence the token's keys turn, where a model's rotary
+    embeddings go by that. q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's. kv_len
+    `[B]`: its keys after this step. block_table `[B, M]`: its pages, then -1. logit_rows `[R]`: the tokens whose logits
+    are wanted, maybe none.
     """
 
     tokens: Indices
     positions: Indices
+    lengths: Indices
     slots: Indices
     q_start: Indices
     kv_len: Indices
@@ -37,13 +39,15 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one sequence brings to a step: its next tokens, how many keys it holds already, its pages, and how many of
-    these tokens, from the last, have their logits wanted."""
+    """What one sequence brings to a step: its next tokens, how many keys it holds already, its pages, how many of these
+    tokens, from the last, have their logits wanted, and the length of the whole of which these tokens are a part, None
+    where they are the last of it."""
 
     tokens: list[int]
     cached: int
     pages: list[int]
     rows: int = 1
+    whole: int | None = None
 
 
 def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
@@ -51,6 +55,7 @@ def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
     is many times faster than arrays from the start."""
     tokens: list[int] = []
     positions: list[int] = []
+    lengths: list[int] = []
     slots: list[int] = []
     logit_rows: list[int] = []
     q_start, kv_len = [0], []
@@ -59,13 +64,15 @@ def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
         places = range(chunk.cached, keys)
         tokens += chunk.tokens
         positions += places
+        whole = keys if chunk.whole is None else chunk.whole
+        lengths += [max(whole, place + 1) for place in places]
         slots += [chunk.pages[place // page_size] * page_size + place % page_size for place in places]
         q_start.append(len(tokens))
         kv_len.append(keys)
         logit_rows += range(len(tokens) - chunk.rows, len(tokens))
     width = max(len(chunk.pages) for chunk in chunks)
     block_table = [chunk.pages + [-1] * (width - len(chunk.pages)) for chunk in chunks]
-    columns = (tokens, positions, slots, q_start, kv_len, block_table, logit_rows)
+    columns = (tokens, positions, lengths, slots, q_start, kv_len, block_table, logit_rows)
     return StepBatch(*(np.array(column, np.int32) for column in columns))
 
 
@@ -111,6 +118,7 @@ class ModelRunner:
         inputs = {
             "tokens": batch.tokens,
             "positions": batch.positions[:, None],
+            "lengths": batch.lengths[:, None],
             "slots": batch.slots,
             "q_start": batch.q_start,
             "kv_len": batch.kv_len,

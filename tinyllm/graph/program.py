@@ -17,6 +17,7 @@ from tinyllm.graph.graph import State
 from tinyllm.plugins.backend import Backend, BoundNode, Run
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
+from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.scheme import QuantWeight
 
 Observe = Callable[[BoundNode, float], None]
@@ -86,6 +87,7 @@ class Program:
         self.report = report
         self._inputs, self._states, self._updates, self._outputs = inputs, states, updates, outputs
         self._allocations = allocations
+        self.scalings = _scalings(steps)
         self._backends = list({id(s.backend): s.backend for s in steps}.values())
         self._template: list[Any] = [None] * size
         for slot, value in constants.items():
@@ -199,6 +201,13 @@ class Program:
             return _timed_node(step.backend, observe, step, arrays)
 
         return [(partial(timed, step), *rest) for step, (_, *rest) in zip(self.steps, self._calls, strict=True)]
+
+
+def _scalings(steps: list[Step]) -> tuple[RopeScaling, ...]:
+    """Those of rotary embeddings that go by the length of the sequence, each once."""
+    nodes: list[BoundNode] = [node for step in steps for node in (step.run.nodes if step.run else (step,))]
+    found = [node.call.attributes.get("scaling") for node in nodes if node.call]
+    return tuple(dict.fromkeys(s for s in found if isinstance(s, RopeScaling) and s.by_length))
 
 
 def _timed_node(backend: Backend, observe: Observe, node: BoundNode, arrays: Sequence[Any]) -> Any:

@@ -155,17 +155,28 @@ void rope_rotate(const call *c, const worker *self) {
 }
 
 /* Cosines and sines of positions times inverse frequencies, times a factor. Angles are float64, so that large ones are
-   right. */
+   right. Where the lengths of sequences are given, rows of those longer than LIMIT have the frequencies OTHERS and the
+   factor OTHER_FACTOR; or, where GROWTH is not 0, the frequencies times the powers OTHERS of what grows with the
+   length. */
 void rope_angles(const call *c, const worker *self) {
-  enum { POSITIONS, FREQUENCIES, COS, SIN };
-  enum { FACTOR };
+  enum { POSITIONS, FREQUENCIES, COS, SIN, LENGTHS, OTHERS };
+  enum { LIMIT = 2 };
+  enum { FACTOR, OTHER_FACTOR, GROWTH };
   const int64_t pairs = c->size[COLUMNS];
+  const double *frequencies = (const double *)c->at[FREQUENCIES], *others = (const double *)c->at[OTHERS];
+  const int32_t *lengths = (const int32_t *)c->at[LENGTHS];
+  const double growth = c->number[GROWTH];
   MY_ROWS(r) {
     const double position = ((const int32_t *)c->at[POSITIONS])[r];
+    const int is_long = lengths && lengths[r] > c->size[LIMIT];
+    const double factor = c->number[is_long ? OTHER_FACTOR : FACTOR];
+    const double grown = is_long ? ((double)lengths[r] / (double)c->size[LIMIT] - 1) * growth + 1 : 1;
     for (int64_t i = 0; i < pairs; i++) {
-      const double angle = position * ((const double *)c->at[FREQUENCIES])[i];
-      ((float *)c->at[COS])[r * pairs + i] = (float)(cos(angle) * c->number[FACTOR]);
-      ((float *)c->at[SIN])[r * pairs + i] = (float)(sin(angle) * c->number[FACTOR]);
+      double frequency = frequencies[i];
+      if (is_long) frequency = growth != 0 ? frequency * pow(grown, others[i]) : others[i];
+      const double angle = position * frequency;
+      ((float *)c->at[COS])[r * pairs + i] = (float)(cos(angle) * factor);
+      ((float *)c->at[SIN])[r * pairs + i] = (float)(sin(angle) * factor);
     }
   }
 }

@@ -15,7 +15,7 @@ import pytest
 
 from tests.catalogue.harness import registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
-from tests.graph.tiny import CONFIG, Tensors, forward
+from tests.graph.tiny import CONFIG, Tensors, forward, tiny_config
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
@@ -34,7 +34,7 @@ from tinyllm_native.link import LinkedStep
 
 SCHEMES = {name: registry().plugins.schemes[name] for name in ("q4_1", "q8_0", "q6_k", "iq4_xs", "mxfp4")}
 SCHEMES |= {"affine4": Affine(4, 32), "affine3": Affine(3, 16), "int8": Int8(32)}
-WIDE = replace(CONFIG, hidden_size=256, intermediate_size=512, head_dim=64)
+WIDE = tiny_config(hidden_size=256, head_dim=64, inner_size=512)
 """Rows that blocks of 256 fit."""
 
 

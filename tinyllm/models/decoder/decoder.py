@@ -24,7 +24,7 @@ def decoder(
     kv_cache_dtype: of the pages of keys and values; empty: that of activations.
 
     Inputs: tokens [T], positions [T, 1], slots [T], q_start [B1], kv_len [B], block_table [B, M], logit_rows [R], all
-    int32.
+    int32; lengths [T, 1] where some rope goes by the length of the sequence.
     Output: logits [R, vocab_size].
     """
     g = GraphBuilder(specs, dtype)
@@ -52,7 +52,18 @@ def decoder(
 def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[RopeConfig, tuple[Value, Value]]:
     """Cosines and sines for each rope that some layer has."""
     ropes = dict.fromkeys(layer.attention.rope for layer in config.layers if layer.attention.rope is not None)
-    return {rope: g.rope_angles(positions, dims=rope.dims, base=rope.theta, scaling=rope.scaling) for rope in ropes}
+    by_length = any(rope.scaling.by_length for rope in ropes)
+    lengths = {"lengths": g.input("lengths", ("T", 1))} if by_length else {}
+    return {
+        rope: g.rope_angles(
+            positions,
+            dims=rope.dims,
+            base=rope.theta,
+            scaling=rope.scaling,
+            **lengths if rope.scaling.by_length else {},
+        )
+        for rope in ropes
+    }
 
 
 def _logits(g: GraphBuilder, config: DecoderConfig, x: Value, embed_tokens: Value) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import glm4, llama, mistral, qwen2, qwen3
+from tinyllm.models.families import gemma, glm4, granite, llama, mistral, phi3, qwen2, qwen3, vision
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -15,7 +15,11 @@ FAMILIES = (
     mistral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    *gemma.FAMILIES,
     *glm4.FAMILIES,
+    granite.FAMILY,
+    phi3.FAMILY,
+    *vision.FAMILIES,
 )
 
 

@@ -12,11 +12,11 @@ from tinyllm.models.decoder.config import (
     DecoderConfig,
     LayerConfig,
     NormConfig,
-    RopeConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.rope_fields import RopeFields, rope_fields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -79,6 +79,7 @@ class Family:
     `from_config` raises `CheckpointError` for a field that would change the output and that it does not understand.
     tensors: where the graph's weights are in folders; those that no rule names are there by their own names.
     gguf: the same for GGUF files, where the family has any.
+    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Family:
     from_config: Callable[[Mapping[str, Any]], DecoderConfig]
     tensors: tuple[TensorRule, ...] = ()
     gguf: GgufForm | None = None
+    skipped: tuple[str, ...] = ()
 
     def rules(self, format: str) -> tuple[TensorRule, ...]:
         """The tensor rules of a checkpoint's format."""
@@ -106,12 +108,12 @@ def activation(fields: ConfigFields, default: str = "silu", field: str = "hidden
 
 
 def attention(
-    fields: ConfigFields, partial_rotary: float | None = None, traditional: bool = False, **settings: Any
+    fields: ConfigFields, rope: RopeFields | None = None, traditional: bool = False, **settings: Any
 ) -> AttentionConfig:
-    """Heads and rope as most families state them.
+    """Heads as most families state them.
 
-    partial_rotary: the share of a head's dims that is rotated where the config does not say; None: of all, and a config
-    that says otherwise is refused. traditional: of `RopeConfig`. settings: the rest of an `AttentionConfig`.
+    rope: as the config states it; None: one for all layers, which rotates whole heads. traditional: of `RopeConfig`.
+    settings: the rest of an `AttentionConfig`.
     """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", heads)
@@ -122,11 +124,10 @@ def attention(
     head_dim = fields.integer("head_dim", hidden // heads)
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
-    theta, scaling = fields.rope(max_position(fields))
-    dims = fields.rotated_dims(head_dim, partial_rotary or 1)
-    if partial_rotary is None and dims != head_dim:
-        raise fail("partial_rotary_factor", "1", dims / head_dim)
-    settings = {"rope": RopeConfig(dims, theta, scaling, traditional)} | settings
+    stated = rope or rope_fields(fields, max_position(fields))
+    if rope is None and stated.share != 1:
+        raise fail("partial_rotary_factor", "1", stated.share)
+    settings["rope"] = stated.config(fields, head_dim, traditional)
     return AttentionConfig(heads, kv_heads, head_dim, **settings)
 
 

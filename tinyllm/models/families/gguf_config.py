@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,8 @@ def config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in fields.file.tensors,
     }
     if rotated != head_dim:
-        config["partial_rotary_factor"] = rotated / head_dim
+        # the next number above, as the product with the head size is cut off
+        config["partial_rotary_factor"] = math.nextafter(rotated / head_dim, 1)
     return config | token_ids_of_gguf(fields.file.metadata)
 
 

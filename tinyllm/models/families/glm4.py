@@ -7,9 +7,18 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields
-from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, attention, decoder, full_attention
+from tinyllm.models.families.family import (
+    GGUF_NAMES,
+    Family,
+    GgufForm,
+    attention,
+    decoder,
+    full_attention,
+    max_position,
+)
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.rope_fields import rope_fields
 from tinyllm.models.families.tensor_rules import GGUF_MERGED_GATE_UP, GGUF_MERGED_QKV, MERGED_GATE_UP
 
 
@@ -18,8 +27,9 @@ def glm(config: Mapping[str, Any]) -> DecoderConfig:
     fields = ConfigFields(config)
     model_type = fields.get("model_type")
     fields.only("hidden_act", "silu")
+    rope = rope_fields(fields, max_position(fields), share=0.5)
     layer = LayerConfig(
-        attention(fields, partial_rotary=0.5, traditional=True, qkv_bias=fields.flag("attention_bias", True)),
+        attention(fields, rope, traditional=True, qkv_bias=fields.flag("attention_bias", True)),
         MlpConfig(fields.integer("intermediate_size")),
         norms="both" if model_type == "glm4" else "before",
     )
