@@ -28,6 +28,7 @@ class ModelWeights:
     Args:
         rules: of the checkpoint's family and format.
         shapes: of all weights, as `Graph.tensors` gives them.
+        skipped: beginnings of the names of tensors that belong to no decoder.
     """
 
     def __init__(
@@ -36,13 +37,15 @@ class ModelWeights:
         rules: Sequence[TensorRule],
         config: DecoderConfig,
         shapes: Mapping[str, tuple[int, ...]],
+        skipped: tuple[str, ...] = (),
     ) -> None:
         self._checkpoint, self._config, self._shapes = checkpoint, config, shapes
         self.identity = checkpoint.identity
         present = frozenset(checkpoint.tensor_names())
         self._places = {weight: place_of(weight, rules, present) for weight in shapes}
         # where the embedding is the head as well, a head in the file repeats it
-        self._unused = {place_of(HEAD, rules, present).tensor()} - self.tensors().keys()
+        others = {name for name in present if name.startswith(skipped)}
+        self._unused = (others | {place_of(HEAD, rules, present).tensor()}) - self.tensors().keys()
 
     def check(self) -> list[str]:
         """Holds the checkpoint against the tensors that the weights are made of; gives the names of those that are

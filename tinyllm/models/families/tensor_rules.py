@@ -102,6 +102,14 @@ def renamed(names: dict[str, str], **settings: Any) -> tuple[TensorRule, ...]:
     return tuple(TensorRule(LAYER + theirs, (LAYER + ours,), **settings) for ours, theirs in names.items())
 
 
+_QKV = tuple(f"{LAYER}self_attn.{name}_proj" for name in "qkv")
+_GATE_UP = (f"{LAYER}mlp.gate_proj", f"{LAYER}mlp.up_proj")
+MERGED_QKV = TensorRule(f"{LAYER}self_attn.qkv_proj", _QKV)
+MERGED_GATE_UP = TensorRule(f"{LAYER}mlp.gate_up_proj", _GATE_UP)
+GGUF_MERGED_QKV = TensorRule("blk.{layer}.attn_qkv", _QKV)
+GGUF_MERGED_GATE_UP = TensorRule("blk.{layer}.ffn_up", _GATE_UP)
+
+
 def interleaved_pairs(attention: AttentionConfig, rows: int) -> NDArray[np.intp]:
     """The order of rows of `q_proj` and `k_proj` whose heads were stored for rotation by neighbours: in a head, row 2i
     is row i here, and 2i + 1 row i + D / 2. Those of `attention.rope.dims` are concerned."""
