@@ -11,6 +11,8 @@ from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.catalogue.products.linear import linear
 from tinyllm.catalogue.quantize.dequantize import dequantize
 from tinyllm.catalogue.quantize.quantize import quantize
+from tinyllm.catalogue.recurrent.gated_delta import gated_delta
+from tinyllm.catalogue.recurrent.short_conv import short_conv
 from tinyllm.catalogue.rope.rope import rope
 from tinyllm.catalogue.rope.rope_angles import rope_angles
 from tinyllm.catalogue.rope.rope_rotate import rope_rotate
@@ -57,6 +59,8 @@ CATALOGUE: dict[str, OpSpec] = {
         mha,
         kv_append,
         paged_attention,
+        short_conv,
+        gated_delta,
         quantize,
         dequantize,
     )
