@@ -35,11 +35,12 @@ BOUND = 3e-4
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; where it reads
-    pictures, the config of its vision tower, and of the whole."""
+    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; the config's own
+    class where it has another prefix; for one that sees, the config of its vision tower, and of the whole."""
 
     classes: str
     config: dict[str, Any] = field(default_factory=dict)
+    config_class: str = ""
     vision: dict[str, Any] | None = None
     whole: dict[str, Any] = field(default_factory=dict)
     spread: float = 0.15
@@ -48,7 +49,7 @@ class Tiny:
     @property
     def theirs(self) -> Any:
         """transformers' config."""
-        kind = getattr(transformers, f"{self.classes}Config")
+        kind = getattr(transformers, self.config_class or f"{self.classes}Config")
         text = SIZES | self.config
         return kind(**text) if self.vision is None else kind(text_config=text, vision_config=self.vision, **self.whole)
 
