@@ -69,6 +69,7 @@ SCRATCH = {
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
+    "moe_router": "moe",
 }
 """The module of each op's `scratch` kernel, where that takes dense arrays alone."""
 

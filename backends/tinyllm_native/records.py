@@ -23,6 +23,7 @@ OPS = (
     "rope_angles",
     "kv_append",
     "paged_attention",
+    "moe_router",
 )
 """The library's ops in the order of `source/ops.h`."""
 

@@ -36,6 +36,7 @@ def tinyllm_kernels() -> list[Kernel]:
         _own("linear", "linear", prepare="linear:prepare"),
         _own("embedding", "linear", prepare="linear:prepare"),
         *(_own(op, "pointwise") for op in pointwise),
+        _own("moe_router", "moe"),
         _own("kv_append", "paged_attention", host=("slots",)),
         _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
         Kernel(

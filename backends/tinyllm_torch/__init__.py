@@ -61,6 +61,7 @@ PLAIN = {
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
+    "moe_router": "moe",
 }
 """The module of each op that has one kernel, `plain`, which takes every call."""
 
