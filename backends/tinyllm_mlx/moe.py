@@ -1,12 +1,20 @@
-"""Mixtures of experts: the router."""
+"""Mixtures of experts: the router, and the experts."""
 
 from __future__ import annotations
 
-import mlx.core as mx
+import math
+from dataclasses import replace
 
+import mlx.core as mx
+import numpy as np
+
+from tinyllm.plugins import QuantWeight
 from tinyllm_mlx.arrays import exp, row_sums, widen
+from tinyllm_mlx.quantized import dequantize
 
 LEAST_SUM = 1e-20
+TANH = math.sqrt(8 / math.pi)
+"""gelu by tanh is x times the sigmoid of twice the argument of tanh."""
 
 
 def moe_router(
@@ -69,3 +77,50 @@ def _softmax(x: mx.array) -> mx.array:
 def _sigmoid(x: mx.array) -> mx.array:
     small = exp(-mx.abs(x))
     return mx.where(x < 0, small, 1.0) / (1 + small)
+
+
+def moe_experts(
+    x: mx.array,
+    experts: np.ndarray,
+    weights: mx.array,
+    gate_proj: mx.array | QuantWeight,
+    up_proj: mx.array | QuantWeight,
+    down_proj: mx.array | QuantWeight,
+    *,
+    gate_bias: mx.array | None = None,
+    up_bias: mx.array | None = None,
+    down_bias: mx.array | None = None,
+    activation: str = "silu",
+    limit: float | None = None,
+    alpha: float = 1.0,
+    up_offset: float = 0.0,
+) -> mx.array:
+    """`sum_j weights_j down(act(gate x) (up x))`, `[T, K]`: an expert after the other, of which only those that are
+    named are read and, if they are quantized, expanded. `experts` is a numpy array."""
+    wide, (tokens, top_k), flat = widen(x), experts.shape, experts.reshape(-1)
+    if 0 in (*x.shape, *gate_proj.shape, flat.size) and down_bias is None:
+        return mx.zeros(x.shape, x.dtype)
+
+    def product(rows: mx.array, stack: mx.array | QuantWeight, bias: mx.array | None, expert: int) -> mx.array:
+        if isinstance(stack, QuantWeight):
+            matrix = dequantize(replace(stack.matrix(expert), dtype="float32"))
+        else:
+            matrix = widen(stack[expert])
+        z = rows @ matrix.T
+        return z if bias is None else z + widen(bias[expert])
+
+    places, parts = [], []
+    for expert in np.unique(flat).tolist():
+        named = np.flatnonzero(flat == expert)
+        rows = mx.take(wide, mx.array(named // top_k), axis=0)
+        gate, up = product(rows, gate_proj, gate_bias, expert), product(rows, up_proj, up_bias, expert)
+        if limit is not None:
+            gate, up = mx.minimum(gate, limit), mx.clip(up, -limit, limit)
+        turn = alpha * gate if activation == "silu" else TANH * (gate + 0.044715 * gate * gate * gate)
+        places.append(named)
+        parts.append(product(gate / (1 + exp(-turn)) * (up + up_offset), down_proj, down_bias, expert))
+    if not parts:
+        return mx.zeros(x.shape, x.dtype)
+    back = mx.array(np.argsort(np.concatenate(places), kind="stable"))
+    each = mx.take(mx.concatenate(parts, axis=0), back, axis=0).reshape(tokens, top_k, -1)
+    return mx.sum(each * widen(weights)[..., None], axis=1).astype(x.dtype)

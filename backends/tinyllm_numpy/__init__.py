@@ -3,7 +3,7 @@ reference."""
 
 from __future__ import annotations
 
-from tinyllm.plugins import ANY_SCHEME, EVERY_CPU, Backend, BackendPlugin, Kernel, Probe, hookimpl
+from tinyllm.plugins import ANY_SCHEME, DENSE, EVERY_CPU, Backend, BackendPlugin, Kernel, Probe, hookimpl
 
 
 def _probe() -> Probe:
@@ -47,6 +47,17 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("ids",),
             schemes=(ANY_SCHEME,),
+            spec_version=3,
+        ),
+        Kernel(
+            EVERY_CPU,
+            "moe_experts",
+            "by_expert",
+            "tinyllm_numpy.moe:moe_experts",
+            priority=-2,  # before a stack is expanded as a whole, after kernels that read its scheme
+            arrays="host",
+            host=("experts",),
+            schemes=(DENSE, ANY_SCHEME),
             spec_version=3,
         ),
         Kernel(

@@ -1,9 +1,12 @@
-"""Mixtures of experts: the router."""
+"""Mixtures of experts: the router, and the experts of every CPU."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from tinyllm.plugins import QuantWeight
 from tinyllm_numpy.widen import widen
 
 LEAST_SUM = 1e-20
@@ -59,4 +62,55 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     small = np.exp(-np.abs(x))
     passed: np.ndarray = np.where(x < 0, small, np.ones((), x.dtype)) / (1 + small)
+    return passed
+
+
+def moe_experts(
+    x: np.ndarray,
+    experts: np.ndarray,
+    weights: np.ndarray,
+    gate_proj: np.ndarray | QuantWeight,
+    up_proj: np.ndarray | QuantWeight,
+    down_proj: np.ndarray | QuantWeight,
+    *,
+    gate_bias: np.ndarray | None = None,
+    up_bias: np.ndarray | None = None,
+    down_bias: np.ndarray | None = None,
+    activation: str = "silu",
+    limit: float | None = None,
+    alpha: float = 1.0,
+    up_offset: float = 0.0,
+) -> np.ndarray:
+    """`sum_j weights_j down(act(gate x) (up x))`, `[T, K]`: an expert after the other, of which only those that are
+    named are read and, if they are quantized, expanded."""
+    wide, top_k, flat = widen(x), experts.shape[1], experts.reshape(-1)
+    y = np.zeros(x.shape, wide.dtype)
+
+    def product(rows: np.ndarray, stack: np.ndarray | QuantWeight, bias: np.ndarray | None, expert: int) -> np.ndarray:
+        if isinstance(stack, QuantWeight):
+            of_expert = stack.matrix(expert)
+            matrix = of_expert.scheme.dequantize(np, of_expert, wide.dtype)
+        else:
+            matrix = widen(stack[expert])
+        z: np.ndarray = rows @ matrix.T
+        return z if bias is None else z + widen(bias[expert])
+
+    for expert in np.unique(flat).tolist():
+        places = np.flatnonzero(flat == expert)
+        tokens = places // top_k
+        rows = wide[tokens]
+        gate, up = product(rows, gate_proj, gate_bias, expert), product(rows, up_proj, up_bias, expert)
+        if limit is not None:
+            gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+        hidden = _gated(gate, alpha if activation == "silu" else None) * (up + up_offset)
+        part = product(hidden, down_proj, down_bias, expert)
+        np.add.at(y, tokens, part * weights.reshape(-1)[places, None].astype(wide.dtype))
+    return y.astype(x.dtype, copy=False)
+
+
+def _gated(gate: np.ndarray, alpha: float | None) -> np.ndarray:
+    """`gate * sigmoid(alpha * gate)`; None: gelu by its tanh approximation, which is one of twice tanh's argument."""
+    turn = alpha * gate if alpha is not None else math.sqrt(8 / math.pi) * (gate + 0.044715 * gate * gate * gate)
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and gate / inf the 0 it should be
+        passed: np.ndarray = gate / (1 + np.exp(-turn))
     return passed

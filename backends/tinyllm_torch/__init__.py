@@ -71,6 +71,7 @@ HOST = {
     "kv_append": ("slots",),
     "paged_attention": ("q_start", "kv_len", "block_table"),
     "gqa": ("kv_lengths",),
+    "moe_experts": ("experts",),
 }
 """Per op the indices that its kernels read as numpy arrays."""
 
@@ -94,6 +95,7 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("linear", "packed", "linear:linear_packed", supports.packed, 10, prepare=packed),
         _kernel("linear", "plain", "linear:linear", prepare=as_it_is),
         _kernel("embedding", "plain", "linear:embedding", prepare=as_it_is, schemes=(DENSE, *QUANTIZED)),
+        _kernel("moe_experts", "plain", "moe:moe_experts", schemes=(DENSE, *QUANTIZED), traceable=False),
         _kernel("dequantize", "plain", "quantized:dequantize", schemes=QUANTIZED),
     ]
 

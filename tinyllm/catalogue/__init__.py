@@ -7,6 +7,7 @@ from tinyllm.catalogue.attention.kv_append import kv_append
 from tinyllm.catalogue.attention.mha import mha
 from tinyllm.catalogue.attention.paged_attention import paged_attention
 from tinyllm.catalogue.attention.sdpa import sdpa
+from tinyllm.catalogue.moe.moe_experts import moe_experts
 from tinyllm.catalogue.moe.moe_router import moe_router
 from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.catalogue.products.linear import linear
@@ -31,6 +32,7 @@ CATALOGUE: dict[str, OpSpec] = {
         linear,
         embedding,
         moe_router,
+        moe_experts,
         silu,
         gelu,
         swiglu,
