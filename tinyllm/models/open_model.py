@@ -22,10 +22,11 @@ class OpenModel:
     checkpoint: Checkpoint
     config: DecoderConfig
     rules: tuple[TensorRule, ...]
+    skipped: tuple[str, ...] = ()
 
     def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelWeights:
         """The weights of its graph, whose names and shapes `Graph.tensors` gives."""
-        return ModelWeights(self.checkpoint, self.rules, self.config, shapes)
+        return ModelWeights(self.checkpoint, self.rules, self.config, shapes, self.skipped)
 
 
 def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
@@ -37,6 +38,7 @@ def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
     checkpoint = open_checkpoint(path, families)
     config = decoder_config(checkpoint.config, families)
     check_layers(checkpoint, config.num_layers)
-    rules = family_of(checkpoint.config, families).rules(checkpoint.format)
+    family = family_of(checkpoint.config, families)
+    rules = family.rules(checkpoint.format)
     tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
-    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules)
+    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, family.skipped)

@@ -35,19 +35,30 @@ BOUND = 3e-4
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`."""
+    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; the config's own
+    class where it has another prefix; for one that sees, the config of its vision tower, and of the whole."""
 
     classes: str
     config: dict[str, Any] = field(default_factory=dict)
+    config_class: str = ""
+    vision: dict[str, Any] | None = None
+    whole: dict[str, Any] = field(default_factory=dict)
     spread: float = 0.15
     """The deviation of its weights: large enough that every feature moves the logits."""
+
+    @property
+    def theirs(self) -> Any:
+        """transformers' config."""
+        kind = getattr(transformers, self.config_class or f"{self.classes}Config")
+        text = SIZES | self.config
+        return kind(**text) if self.vision is None else kind(text_config=text, vision_config=self.vision, **self.whole)
 
     def save(self, folder: Path, dtype: str = "float32", **save: Any) -> Any:
         """Write the checkpoint, and give transformers' model of it in float32."""
         torch.manual_seed(0)
-        config = getattr(transformers, f"{self.classes}Config")(**SIZES | self.config)
-        kind = getattr(transformers, f"{self.classes}ForCausalLM")
-        model = kind(config).to(getattr(torch, dtype)).eval()
+        task = "ForCausalLM" if self.vision is None else "ForConditionalGeneration"
+        kind = getattr(transformers, f"{self.classes}{task}")
+        model = kind(self.theirs).to(getattr(torch, dtype)).eval()
         for name, parameter in model.named_parameters():  # what starts as 0 or 1 would hide mistakes
             if parameter.ndim == 1:
                 torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.3)
@@ -56,6 +67,12 @@ class Tiny:
         model.save_pretrained(folder, **save)
         # read back: casting the model casts its rotary frequencies too, which no checkpoint holds
         return kind.from_pretrained(folder, dtype="float32").eval()
+
+
+def own_config(classes: str, **changes: Any) -> dict[str, Any]:
+    """A `config.json` with transformers' own defaults."""
+    config: dict[str, Any] = getattr(transformers, f"{classes}Config")().to_dict()
+    return config | changes
 
 
 def wanted_logits(judge: Any, ids: list[int]) -> np.ndarray:
@@ -68,14 +85,14 @@ def wanted_logits(judge: Any, ids: list[int]) -> np.ndarray:
 def in_steps(llm: LLM, prompts: list[list[int]], size: int) -> list[np.ndarray]:
     """Logits of all positions of several sequences, which go through the cache side by side in chunks of `size`."""
     page = 16
-    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page)
+    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page, len(prompts))
     free = iter(range(runner.pages))
     pages = [[next(free) for _ in range(0, len(ids), page)] for ids in prompts]
     found: list[list[np.ndarray]] = [[] for _ in prompts]
     for start in range(0, max(map(len, prompts)), size):
         numbers = [n for n, ids in enumerate(prompts) if start < len(ids)]
         parts = [prompts[n][start : start + size] for n in numbers]
-        chunks = [Chunk(part, start, pages[n], len(part)) for n, part in zip(numbers, parts, strict=True)]
+        chunks = [Chunk(part, start, pages[n], len(part), row=n) for n, part in zip(numbers, parts, strict=True)]
         logits = np.split(runner.step(make_step(chunks, page)), np.cumsum([len(part) for part in parts])[:-1])
         for n, rows in zip(numbers, logits, strict=True):
             found[n].append(rows)
@@ -101,3 +118,9 @@ def assert_is_the_judges(folder: Path, judge: Any, backend: str, ids: list[int] 
             torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
         )
     assert found == reply[0].tolist()
+
+
+def assert_same_logits(folder: Path, gguf: Path) -> None:
+    """A checkpoint in two forms computes the same."""
+    ours, theirs = (load(path, "numpy", registry=registry()).logits(PROMPT) for path in (gguf, folder))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.catalogue.harness import backends
-from tests.llm.families.harness import Tiny, assert_is_the_judges
+from tests.llm.families.gguf_writer import by_neighbours, write_gguf
+from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits
 
 MODELS = {
     "seven-heads-tied-bias": Tiny(
@@ -30,3 +31,4 @@ def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     judge = MODELS[model].save(tmp_path)
     for backend in backends():
         assert_is_the_judges(tmp_path, judge, backend)
+    assert_same_logits(tmp_path, write_gguf(tmp_path, "llama", change=by_neighbours(judge.config.head_dim)))

@@ -28,6 +28,7 @@ class ModelWeights:
     Args:
         rules: of the checkpoint's family and format.
         shapes: of all weights, as `Graph.tensors` gives them.
+        skipped: beginnings of the names of tensors that belong to no decoder.
     """
 
     def __init__(
@@ -36,13 +37,15 @@ class ModelWeights:
         rules: Sequence[TensorRule],
         config: DecoderConfig,
         shapes: Mapping[str, tuple[int, ...]],
+        skipped: tuple[str, ...] = (),
     ) -> None:
         self._checkpoint, self._config, self._shapes = checkpoint, config, shapes
         self.identity = checkpoint.identity
         present = frozenset(checkpoint.tensor_names())
         self._places = {weight: place_of(weight, rules, present) for weight in shapes}
         # where the embedding is the head as well, a head in the file repeats it
-        self._unused = {place_of(HEAD, rules, present).tensor()} - self.tensors().keys()
+        others = {name for name in present if name.startswith(skipped)}
+        self._unused = (others | {place_of(HEAD, rules, present).tensor()}) - self.tensors().keys()
 
     def check(self) -> list[str]:
         """Holds the checkpoint against the tensors that the weights are made of; gives the names of those that are
@@ -59,6 +62,8 @@ class ModelWeights:
                 shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
             if place.rule.transposed and len(shape) > 1:
                 shape[-2:] = shape[:-3:-1]
+            if place.rule.squeezed:
+                shape.insert(-1, 1)
             names = self._tensors_of(place)
             wanted |= dict.fromkeys(names, tuple(shape[1:] if place.of_experts else shape))
         return wanted
@@ -96,6 +101,8 @@ class ModelWeights:
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: a quantized tensor cannot be transposed")
             tensor = np.swapaxes(tensor, -1, -2)
+        if rule.squeezed and not isinstance(tensor, QuantWeight):
+            tensor = tensor.squeeze(-2)
         rows = self._rows(name, place, axis)
         if rows is not None:
             tensor = take_rows(tensor, rows) if axis == -2 else tensor[..., rows]  # type: ignore[index]
@@ -109,7 +116,8 @@ class ModelWeights:
         """Which rows of a tensor are the weight's; None: all as they are."""
         rule, rows = place.rule, self._shapes[name][axis]
         if rule.order is not None:
-            return rule.order(self._config.layers[place.layer].attention, rows)
+            order = rule.order[place.share] if isinstance(rule.order, tuple) else rule.order
+            return order(self._config.layers[place.layer].attention, rows)
         if len(rule.weights) == 1:
             return None
         if rule.interleaved:

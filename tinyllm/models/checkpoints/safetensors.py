@@ -51,6 +51,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+# Names of the decoder within a model that sees, before transformers 5 and since.
+_TEXT_PARTS = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
+}
 _INDEX = "model.safetensors.index.json"
 _MOST_DIMS, _MOST = 8, 2**48
 
@@ -124,11 +130,19 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
     return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
 
 
-def _whole_names(names: list[str]) -> dict[str, str]:
+def _whole_names(names: list[str], where: Path) -> dict[str, str]:
     """Each name as a whole model has it, with the file's own: a decoder saved by itself, as transformers' `LlamaModel`
-    is, lacks the prefix `model.`."""
+    is, lacks the prefix `model.`, and one that is a part of a model that sees has one more."""
     prefix = "model." if "embed_tokens.weight" in names else ""
-    return {name if name.startswith("lm_head.") else prefix + name: name for name in names}
+    whole: dict[str, str] = {}
+    for name in names:
+        ours = name if name.startswith("lm_head.") else prefix + name
+        theirs = next((theirs for theirs in _TEXT_PARTS if ours.startswith(theirs)), "")
+        ours = _TEXT_PARTS[theirs] + ours.removeprefix(theirs) if theirs else ours
+        if ours in whole:
+            raise CheckpointError(f"{where}: {quoted(whole[ours])} and {quoted(name)} are the same tensor of a decoder")
+        whole[ours] = name
+    return whole
 
 
 def _counts(values: list[Any]) -> bool:
@@ -155,7 +169,7 @@ class SafetensorsCheckpoint(Checkpoint):
         self._stored = self._open_all()
         self._packed = self._quantization.packed_names(self._stored) if self._quantization else {}
         sides = {side for pair in self._packed.values() for side in pair}
-        self._in_file = _whole_names([name for name in self._stored if name not in sides])
+        self._in_file = _whole_names([name for name in self._stored if name not in sides], path)
 
     def _open_all(self) -> dict[str, _Stored]:
         index = self.folder / _INDEX

@@ -8,8 +8,6 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
-from tinyllm.models.families.rope_fields import rope_fields
-from tinyllm.spec.rope import RopeScaling
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code
 # that runs the model (`auto_map` names one, `attn_implementation` a kernel), lengths that are not
@@ -137,6 +135,10 @@ class ConfigFields:
         value = self._config.get(field)
         return default if value is None else value
 
+    def is_null(self, field: str) -> bool:
+        """Whether the field is there and says null, where that is not the same as if it were missing."""
+        return field in self._config and self.get(field) is None
+
     def integer(self, field: str, default: int | None = None) -> int:
         """A positive integer in the range of the field."""
         value = self.get(field, default)
@@ -179,13 +181,6 @@ class ConfigFields:
     def fail(self, field: str, expected: str, got: object) -> CheckpointError:
         """The error of a field."""
         return fail(field, expected, got)
-
-    def rope(self, max_position: int) -> tuple[float, RopeScaling]:
-        """Theta and scaling, where all layers have one rope, which rotates whole heads; else see `rope_fields`."""
-        rope = rope_fields(self, max_position)
-        if rope.share != 1:
-            raise fail("partial_rotary_factor", "1", rope.share)
-        return rope.theta, rope.scaling
 
     def finish(self) -> None:
         """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""

@@ -7,10 +7,21 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import llama, qwen2
+from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, vision
 from tinyllm.models.families.family import Family
 
-FAMILIES = (llama.FAMILY, qwen2.FAMILY)
+FAMILIES = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    *gemma.FAMILIES,
+    *glm4.FAMILIES,
+    granite.FAMILY,
+    phi3.FAMILY,
+    lfm2.FAMILY,
+    *vision.FAMILIES,
+)
 
 
 def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:

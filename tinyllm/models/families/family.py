@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyllm.models.decoder.config import (
@@ -12,11 +12,11 @@ from tinyllm.models.decoder.config import (
     DecoderConfig,
     LayerConfig,
     NormConfig,
-    RopeConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.rope_fields import RopeFields, rope_fields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -43,6 +43,8 @@ GGUF_NAMES = (
             "attn_output": "self_attn.o_proj",
             "attn_q_norm": "self_attn.q_norm",
             "attn_k_norm": "self_attn.k_norm",
+            "post_attention_norm": "post_self_attn_layernorm",
+            "post_ffw_norm": "post_mlp_layernorm",
             "ffn_norm": "post_attention_layernorm",
             "ffn_gate": "mlp.gate_proj",
             "ffn_up": "mlp.up_proj",
@@ -77,6 +79,7 @@ class Family:
     `from_config` raises `CheckpointError` for a field that would change the output and that it does not understand.
     tensors: where the graph's weights are in folders; those that no rule names are there by their own names.
     gguf: the same for GGUF files, where the family has any.
+    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Family:
     from_config: Callable[[Mapping[str, Any]], DecoderConfig]
     tensors: tuple[TensorRule, ...] = ()
     gguf: GgufForm | None = None
+    skipped: tuple[str, ...] = ()
 
     def rules(self, format: str) -> tuple[TensorRule, ...]:
         """The tensor rules of a checkpoint's format."""
@@ -103,8 +107,14 @@ def activation(fields: ConfigFields, default: str = "silu", field: str = "hidden
     return ACTIVATIONS[name]
 
 
-def attention(fields: ConfigFields, **settings: Any) -> AttentionConfig:
-    """Heads and rope as most families state them; settings: the rest of an `AttentionConfig`."""
+def attention(
+    fields: ConfigFields, rope: RopeFields | None = None, traditional: bool = False, **settings: Any
+) -> AttentionConfig:
+    """Heads as most families state them.
+
+    rope: as the config states it; None: one for all layers, which rotates whole heads. traditional: of `RopeConfig`.
+    settings: the rest of an `AttentionConfig`.
+    """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", heads)
     if heads % kv_heads:
@@ -114,9 +124,10 @@ def attention(fields: ConfigFields, **settings: Any) -> AttentionConfig:
     head_dim = fields.integer("head_dim", hidden // heads)
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
-    theta, scaling = fields.rope(max_position(fields))
-    fields.only("partial_rotary_factor", 1)
-    settings = {"rope": RopeConfig(head_dim, theta, scaling)} | settings
+    stated = rope or rope_fields(fields, max_position(fields))
+    if rope is None and stated.share != 1:
+        raise fail("partial_rotary_factor", "1", stated.share)
+    settings["rope"] = stated.config(fields, head_dim, traditional)
     return AttentionConfig(heads, kv_heads, head_dim, **settings)
 
 
@@ -137,6 +148,17 @@ def layer_kinds(fields: ConfigFields, default: Callable[[int], str] = lambda lay
     if len(kinds) != count:
         raise fail("layer_types", f"{count} entries", len(kinds))
     return kinds
+
+
+def attention_by_kind(
+    fields: ConfigFields, attention: AttentionConfig, kinds: Sequence[str]
+) -> dict[str, AttentionConfig]:
+    """The attention of each kind of layer: those that slide see `sliding_window` keys."""
+    made = {"full_attention": attention}
+    if "sliding_attention" in kinds:
+        made["sliding_attention"] = replace(attention, window=fields.integer("sliding_window"))
+    fields.ignore("sliding_window")  # it speaks only where a layer slides
+    return made
 
 
 def full_attention(fields: ConfigFields) -> int:

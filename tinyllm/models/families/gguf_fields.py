@@ -18,6 +18,10 @@ _FIELDS = {
     "attention.layer_norm_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "rope_theta",
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
     "rope.scaling.factor": "factor",
     "rope.scale_linear": "factor",
     "rope.scaling.attn_factor": "attention_factor",
@@ -90,6 +94,11 @@ class GgufFields:
     def has_tensor(self, name: str) -> bool:
         """Whether some layer has a tensor, named as within it: `attn_q.bias`."""
         return any(full.endswith(f".{name}") for full in self.file.tensors)
+
+    def biases(self) -> dict[str, bool]:
+        """The `attention_bias` and `mlp_bias` of a `config.json`: whether products of some layer have biases."""
+        parts = {"attention_bias": "attn_q attn_k attn_v attn_output", "mlp_bias": "ffn_gate ffn_up ffn_down"}
+        return {field: any(self.has_tensor(f"{name}.bias") for name in names.split()) for field, names in parts.items()}
 
     def vocab_size(self) -> int:
         """The rows of the embedding."""

@@ -26,11 +26,11 @@ def llama(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _from_gguf(fields: GgufFields) -> dict[str, Any]:
-    biased = {
-        "attention_bias": any(fields.has_tensor(f"attn_{name}.bias") for name in ("q", "k", "v", "output")),
-        "mlp_bias": any(fields.has_tensor(f"ffn_{name}.bias") for name in ("gate", "up", "down")),
-    }
-    return config_of_gguf(fields, "llama") | biased
+    """Mistral's files call themselves llama's."""
+    if fields.get("attention.sliding_window"):
+        window = {"sliding_window": fields.integer("attention.sliding_window")}
+        return config_of_gguf(fields, "mistral") | window
+    return config_of_gguf(fields, "llama") | fields.biases()
 
 
 ROTATED_BY_NEIGHBOURS = tuple(
@@ -39,5 +39,6 @@ ROTATED_BY_NEIGHBOURS = tuple(
 )
 """Queries and keys of GGUF files whose rotation is by neighbours, where folders have it by halves."""
 
-_GGUF = GgufForm(("llama",), _from_gguf, (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES))
-FAMILY = Family("llama", ("llama",), llama, gguf=_GGUF)
+FAMILY = Family(
+    "llama", ("llama",), llama, gguf=GgufForm(("llama",), _from_gguf, (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES))
+)
