@@ -31,7 +31,10 @@ class TrialsEndedError(TinyllmError):
 
 
 class TrialsBusyError(TinyllmError):
-    """As many grammars wait or are held as may. `retry_after`: seconds after which it is worth asking again."""
+    """As many grammars wait or are held as may, or the machine is too busy to compile one.
+
+    retry_after: seconds after which it is worth asking again.
+    """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -68,7 +71,8 @@ class Trials:
             grammars: the one that is wanted, and the parts that it is made of, of which the guilty one is told.
 
         Returns:
-            A future of the trial, or of `GrammarRefusedError`, or `TrialsEndedError`.
+            A future of the trial, or of `GrammarRefusedError`, `TrialsEndedError`, or `TrialsBusyError` where the
+            machine is too busy.
 
         Raises:
             TrialsBusyError: too many wait.
@@ -178,6 +182,8 @@ class _Process:
             return
         if "rules" in answer:
             future.set_result(Trial(answer["rules"], answer["bytes"]))
+        elif "busy" in answer:
+            future.set_exception(TrialsBusyError(answer["busy"]))
         else:
             future.set_exception(GrammarRefusedError(answer["problem"], grammars[answer["guilty"]]))
 
