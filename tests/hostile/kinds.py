@@ -50,7 +50,7 @@ def intersections(number: int) -> dict[str, Any]:
 
 def stops(number: int) -> list[str]:
     """As many stop strings as a request may have, as long as they may be, which differ in their ends alone."""
-    return ["x" * 1023 + chr(ord("A") + (number + place) % 64) for place in range(64)]
+    return [chr(ord("0") + place) * 1019 + f"{number:05}" for place in range(64)]
 
 
 def read(number: int, **fields: Any) -> Request:
