@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.engine.grammar.hostile import intersections
+
 MODEL = "model"
 """The name under which the server has to serve."""
 CHAT, COMPLETIONS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/tokenize"
@@ -27,7 +29,7 @@ class Kind:
     Args:
         make: the request with a number; no two are alike where the server would know the second.
         clients: so many are sent at a time, each client going on when it is answered.
-        harmless: what it would cost to ask for the same replies without the hostile part; None: nothing.
+        harmless: a request for as many replies without the hostile part; None: it would be refused, or cost nothing.
     """
 
     name: str
@@ -42,19 +44,13 @@ def chat(**fields: Any) -> Request:
     return Request(CHAT, json.dumps(body).encode())
 
 
-def intersections(number: int) -> dict[str, Any]:
-    """A schema of a kilobyte, of which each pattern makes the work of compiling four times as much."""
-    patterns = [f".*a.{{{number + place}}}b.*" for place in range(1, 23)]
-    return {"allOf": [{"type": "string", "pattern": pattern} for pattern in patterns]}
-
-
 def stops(number: int) -> list[str]:
-    """As many stop strings as a request may have, as long as they may be, which differ in their ends alone."""
+    """As many stop strings as a request may have, as long as they may be."""
     return [chr(ord("0") + place) * 1019 + f"{number:05}" for place in range(64)]
 
 
 def read(number: int, **fields: Any) -> Request:
-    """A long prompt that nobody sent before."""
+    """A request to read a long prompt that nobody sent before."""
     body = {"model": MODEL, "prompt": f"{number}: " + "a b c d " * 400, "max_tokens": 1} | fields
     return Request(COMPLETIONS, json.dumps(body).encode())
 
@@ -68,20 +64,21 @@ BIASES = {str(token): 1 for token in range(4096)}
 DEEP = 200_000
 
 KINDS = (
-    Kind("grammars", lambda n: chat(guided_json=intersections(n), max_tokens=5), 8),
-    Kind("regexes", lambda n: chat(guided_regex=f"a{{{1_000_000 + n}}}"), 4),
-    Kind("stop strings", lambda n: chat(stop=stops(n), n=8), 1, lambda n: chat(n=8)),
-    Kind("longer stop strings", _always(CHAT, f'"messages": [], "stop": ["{"x" * 1_000_000}"]'), 4),
+    Kind("grammars", lambda n: chat(guided_json=intersections() | {"title": str(n)}, max_tokens=5), 8),
+    Kind("regexes", lambda n: chat(guided_regex=f"a{{1000000}}{n}"), 4),
+    Kind("large-regexes", lambda n: chat(guided_regex=f"a{{60000}}{n}"), 4, lambda n: chat()),
+    Kind("stop-strings", lambda n: chat(stop=stops(n), n=8), 1, lambda n: chat(n=8)),
+    Kind("long-stop-strings", _always(CHAT, f'"messages": [], "stop": ["{"x" * 1_000_000}"]'), 4),
     Kind(
         "biases",
         lambda n: chat(logit_bias=BIASES, n=128, seed=n, max_tokens=8),
         1,
         lambda n: chat(n=128, seed=n, max_tokens=8),
     ),
-    Kind("messages that are none", _always(CHAT, f'"messages": [{"1," * 999_999}1]'), 3),
-    Kind("prompts of floats", _always(COMPLETIONS, f'"prompt": {[1.5] * 100_000}'), 4),
-    Kind("texts of 4 MB", _always(TOKENIZE, f'"prompt": "{"a b " * 990_000}"'), 3),
-    Kind("nested lists", _always(CHAT, f'"messages": {"[" * DEEP}{"]" * DEEP}'), 4),
-    Kind("log probabilities", lambda n: read(n, prompt_logprobs=20), 2, read),
+    Kind("many-values", _always(CHAT, f'"messages": [{"1," * 999_999}1]'), 3),
+    Kind("floats", _always(COMPLETIONS, f'"prompt": {[1.5] * 100_000}'), 4),
+    Kind("long-texts", _always(TOKENIZE, f'"prompt": "{"a b " * 990_000}"'), 3),
+    Kind("nested", _always(CHAT, f'"messages": {"[" * DEEP}{"]" * DEEP}'), 4),
+    Kind("prompt-logprobs", lambda n: read(n, prompt_logprobs=20), 2, read),
     Kind("priorities", lambda n: chat(priority=-100, max_tokens=16), 80, lambda n: chat(max_tokens=16)),
 )

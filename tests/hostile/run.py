@@ -1,13 +1,15 @@
 """`python -m tests.hostile.run`: what others see of `tinyllm serve` while hostile clients of each kind ask it.
 
 Each kind has a server of its own. In each round some seconds with nobody beside the watching clients are followed by
-some with the hostile ones, and by some with as many harmless requests where those would be answered as well.
+some with the hostile ones, and by some with as many harmless requests where the hostile ones are answered, too. Ends
+with 1 where others see more of them than they may.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import IO
 
@@ -29,24 +32,53 @@ from tests.hostile.kinds import KINDS, MODEL, Kind, Request, chat
 from tests.hostile.watch import HEADERS, Seen, Watch
 
 SERVE = (sys.executable, "-m", "tinyllm.cli.main", "serve", "--model", "smollm2")
+ROOT = Path(__file__).parents[2]
+GRACE = 35
+"""Seconds: what replies have to end, and five more."""
 
 
 @dataclass
 class Measured:
-    """What was seen beside one kind. alone, hostile, harmless: of each round. memory: bytes that the server has more
+    """What was seen beside one kind. alone, hostile, harmless: of each round. memory: MiB that the server has more
     after it. pages: that are held after it. end: seconds that SIGTERM takes while the requests run."""
 
     kind: Kind
     alone: list[Seen] = field(default_factory=list)
     hostile: list[Seen] = field(default_factory=list)
     harmless: list[Seen] = field(default_factory=list)
-    memory: int = 0
+    memory: float = 0.0
     pages: int = 0
     end: float = 0.0
 
-    def kept(self, beside: Sequence[Seen]) -> list[float]:
+    @property
+    def health(self) -> float:
+        """The milliseconds within which 99 of 100 answers of `/health` came."""
+        waits = sorted(wait for seen in self.hostile for wait in seen.health)
+        return 1000 * waits[len(waits) * 99 // 100] if waits else math.inf
+
+    @property
+    def kept(self) -> list[float]:
         """The speed of the stream in each round, as a part of what it is alone."""
-        return [seen.speed / alone.speed for seen, alone in zip(beside, self.alone, strict=True)]
+        return [seen.speed / alone.speed for seen, alone in zip(self.hostile, self.alone, strict=True)]
+
+    @property
+    def kept_of_harmless(self) -> list[float]:
+        """The same, as a part of what it is beside as many harmless requests."""
+        return [seen.speed / other.speed for seen, other in zip(self.hostile, self.harmless, strict=False)]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is worse than it may be."""
+        refused = sum(seen.refused for seen in self.hostile)
+        checks = {
+            f"/health takes {self.health:.0f} ms": self.health > 100,
+            "the stream loses more than a fifth of its speed": median(self.kept_of_harmless or self.kept) < 0.8,
+            f"{refused} short requests were refused": refused > 0,
+            f"{self.memory:.0f} MiB do not come back": self.memory > 100,
+            f"{self.pages} pages are held": self.pages > 0,
+            f"SIGTERM takes {self.end:.0f} s": self.end > GRACE,
+        }
+        return [problem for problem, found in checks.items() if found]
 
 
 def main() -> None:
@@ -68,22 +100,25 @@ def main() -> None:
                 status.update(f"{kind.name} ...")
                 found.append(measure(kind, given.rounds, given.seconds))
     console.print(table(found))
+    problems = [f"{one.kind.name}: {problem}" for one in found for problem in one.problems]
+    console.print(*problems, sep="\n", style="red")
+    sys.exit(1 if problems else 0)
 
 
 @contextmanager
 def served(command: Sequence[str], log: IO[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server's process and its URL, on a port that was free."""
-    server = subprocess.Popen([*command, "--port", "0", "--served-name", MODEL], stdout=subprocess.PIPE, stderr=log, text=True)
+    arguments = [*command, "--port", "0", "--served-name", MODEL]
+    server = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        line = server.stdout.readline()
+        line = server.stdout.readline() if server.stdout else ""
         if " serves " not in line:
             log.seek(0)
             sys.exit(f"tinyllm serve: expected it to serve, it ended: {log.read()[-500:]}")
         yield server, line.split()[0]
     finally:
         server.kill()
-        server.wait()
-        server.stdout.close()
+        server.communicate()
 
 
 def measure(kind: Kind, rounds: int, seconds: float, command: Sequence[str] = SERVE) -> Measured:
@@ -110,7 +145,7 @@ async def _watch(measured: Measured, url: str, rounds: int, seconds: float) -> N
     async with Watch(url).open() as watch:
         for number in range(rounds):
             first = 1000 * number
-            measured.alone.append(await watch.beside(None, 0, seconds, first))
+            measured.alone.append(await watch.beside(kind.make, 0, seconds, first))
             measured.hostile.append(await watch.beside(kind.make, kind.clients, seconds, first))
             if kind.harmless is not None:
                 measured.harmless.append(await watch.beside(kind.harmless, kind.clients, seconds, first))
@@ -127,9 +162,10 @@ def _settle(url: str) -> int:
     return int(status["pages_held"])
 
 
-def _memory(server: subprocess.Popen[str]) -> int:
+def _memory(server: subprocess.Popen[str]) -> float:
+    """MiB of a server and its children."""
     process = psutil.Process(server.pid)
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    return float(sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))) / 2**20
 
 
 async def _end(kind: Kind, url: str, server: subprocess.Popen[str]) -> float:
@@ -151,29 +187,27 @@ async def _end(kind: Kind, url: str, server: subprocess.Popen[str]) -> float:
 
 def table(found: Sequence[Measured]) -> Table:
     """A line for each kind."""
-    names = ("", "/health p99", "stream keeps", "beside harmless ones", "short requests", "memory", "pages", "SIGTERM", "answers")
+    names = ("kind", "/health p99", "stream", "of harmless", "short requests", "memory", "pages", "SIGTERM", "answers")
     shown = Table(*(Column(name, overflow="fold") for name in names), title="tinyllm serve beside hostile clients")
     for one in found:
-        health = sorted(wait for seen in one.hostile for wait in seen.health)
         normal = [wait for seen in one.hostile for wait in seen.normal]
-        refused = sum(seen.refused for seen in one.hostile)
         answers = sum((seen.answers for seen in one.hostile), Counter[str]())
         shown.add_row(
             f"{one.kind.name} x{one.kind.clients}",
-            f"{1000 * health[int(len(health) * 0.99)]:.0f} ms" if health else "none answered",
-            _share(one.kept(one.hostile)),
-            _share(one.kept(one.harmless)) if one.harmless else "",
-            f"{len(normal) - refused} of {len(normal)}" + (f", {max(normal):.1f} s" if normal else ""),
-            f"{one.memory / 2**20:+.0f} MiB",
+            f"{one.health:.0f} ms",
+            _share(one.kept),
+            _share(one.kept_of_harmless),
+            f"{len(normal)} in up to {max(normal, default=math.inf):.1f} s",
+            f"{one.memory:+.0f} MiB",
             str(one.pages),
             f"{one.end:.1f} s",
-            ", ".join(f"{name}: {times}" for name, times in sorted(answers.items())),
+            ", ".join(f"{times} x {name}" for name, times in sorted(answers.items())),
         )
     return shown
 
 
 def _share(parts: list[float]) -> str:
-    return f"{median(parts):.0%} ({min(parts):.0%} to {max(parts):.0%})"
+    return f"{median(parts):.0%} ({min(parts):.0%} to {max(parts):.0%})" if parts else ""
 
 
 if __name__ == "__main__":

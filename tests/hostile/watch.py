@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -59,10 +59,10 @@ class Watch:
             finally:
                 await _end(tasks)
 
-    async def beside(self, make: Callable[[int], Request] | None, clients: int, seconds: float, first: int) -> Seen:
-        """What is seen while some clients send requests of a kind, numbered from `first`, or nobody does."""
+    async def beside(self, make: Callable[[int], Request], clients: int, seconds: float, first: int) -> Seen:
+        """What is seen while so many clients, or none, send requests, which are numbered from `first`."""
         numbers = count(first)
-        tasks = [asyncio.create_task(self._ask(make, numbers)) for _ in range(clients if make else 0)]
+        tasks = [asyncio.create_task(self._ask(make, numbers)) for _ in range(clients)]
         try:
             await asyncio.sleep(0.5)
             self._seen, start = Seen(), time.perf_counter()

@@ -55,12 +55,13 @@ def check_shape(data: bytes, field: str) -> None:
 
 
 def _outside_texts(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which bytes of JSON stand in no text. Whole arrays are compared, which takes a hundredth of what a loop would, and
-    lets other threads run meanwhile."""
+    """Which bytes of JSON stand in no text. Whole arrays are compared, in a tenth of the time of a loop, and others run
+    meanwhile."""
     quotes = data == ord('"')
     backslashes = np.flatnonzero(data == ord("\\"))
     if backslashes.size:
         run = np.maximum.accumulate(np.where(np.diff(backslashes, prepend=-2) == 1, 0, backslashes))  # where it begins
         escaped = backslashes[(backslashes - run) % 2 == 0] + 1
         quotes[escaped[escaped < quotes.size]] = False
-    return np.cumsum(quotes, dtype=np.uint8) & 1 == 0
+    outside: NDArray[np.bool_] = np.cumsum(quotes, dtype=np.uint8) % 2 == 0
+    return outside
