@@ -66,7 +66,7 @@ DEEP = 200_000
 KINDS = (
     Kind("grammars", lambda n: chat(guided_json=intersections() | {"title": str(n)}, max_tokens=5), 8),
     Kind("regexes", lambda n: chat(guided_regex=f"a{{1000000}}{n}"), 4),
-    Kind("large-regexes", lambda n: chat(guided_regex=f"a{{60000}}{n}"), 4, lambda n: chat()),
+    Kind("slow-masks", lambda n: chat(guided_regex="a{60000}", n=16), 1, lambda n: chat(n=16)),
     Kind("stop-strings", lambda n: chat(stop=stops(n), n=8), 1, lambda n: chat(n=8)),
     Kind("long-stop-strings", _always(CHAT, f'"messages": [], "stop": ["{"x" * 1_000_000}"]'), 4),
     Kind(

@@ -132,10 +132,12 @@ class TrialProcess:
         if answer is None and (late or not ended) and lane.next is not None:
             lane.next.waiting.append(child.job)
             return
-        if answer is None and not ended:
+        if answer is not None:
+            answer["slow"] = lane is not self._lanes[0]
+        elif not ended:
             waited = self._limits.patience * lane.seconds
             answer = {"busy": f"grammar: the machine was too busy to compile it within {waited:g} s"}
-        elif answer is None:
+        else:
             limits, kind = self._limits, child.job.grammars[0].kind
             within = f"{limits.seconds:g} s of processor time" if late else f"{limits.memory / 2**20:g} MiB of memory"
             problem = invalid("grammar", kind, f"one that compiles within {within}", "one that takes more")

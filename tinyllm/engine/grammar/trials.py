@@ -43,10 +43,12 @@ class TrialsBusyError(TinyllmError):
 
 @dataclass(frozen=True)
 class Trial:
-    """A grammar that was compiled within its limits. rules: as `make_matcher` takes them. bytes: that they take."""
+    """A grammar that was compiled within its limits. rules: as `make_matcher` takes them. bytes: that they take.
+    slow: whether it was not done in the time that most take, its first mask included."""
 
     rules: str
     bytes: int
+    slow: bool
 
 
 class Trials:
@@ -181,7 +183,7 @@ class _Process:
         if future is None or not future.set_running_or_notify_cancel():
             return
         if "rules" in answer:
-            future.set_result(Trial(answer["rules"], answer["bytes"]))
+            future.set_result(Trial(answer["rules"], answer["bytes"], answer["slow"]))
         elif "busy" in answer:
             future.set_exception(TrialsBusyError(answer["busy"]))
         else:
