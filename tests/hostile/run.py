@@ -101,7 +101,8 @@ def main() -> None:
                 found.append(measure(kind, given.rounds, given.seconds))
     console.print(table(found))
     problems = [f"{one.kind.name}: {problem}" for one in found for problem in one.problems]
-    console.print(*problems, sep="\n", style="red")
+    for problem in problems:
+        console.print(problem, style="red", highlight=False)
     sys.exit(1 if problems else 0)
 
 
@@ -197,7 +198,7 @@ def table(found: Sequence[Measured]) -> Table:
             f"{one.health:.0f} ms",
             _share(one.kept),
             _share(one.kept_of_harmless),
-            f"{len(normal)} in up to {max(normal, default=math.inf):.1f} s",
+            f"{len(normal)}, in up to {max(normal):.1f} s" if normal else "0",
             f"{one.memory:+.0f} MiB",
             str(one.pages),
             f"{one.end:.1f} s",
