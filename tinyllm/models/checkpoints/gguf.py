@@ -56,6 +56,7 @@ TENSOR_TYPES = {
     34: "TQ1_0",
     35: "TQ2_0",
     39: "MXFP4",
+    40: "NVFP4",
 }
 """Names of tensor types by the number that a file has for them."""
 
