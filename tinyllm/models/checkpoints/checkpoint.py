@@ -34,6 +34,9 @@ class TensorInfo:
 
     type: ArrayType | QuantType
     nbytes: int
+    order: str = ""
+    """What tells the order of its columns from that of others, where it is one of their own: weights of one order alone
+    are stacked."""
 
     @property
     def shape(self) -> tuple[int, ...]:
