@@ -12,9 +12,10 @@ from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import identity, let_go
-from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
+from tinyllm.models.checkpoints.gguf import ARRAYS, GgufTensor
 from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
+from tinyllm.models.checkpoints.gguf_split import open_gguf
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -30,8 +31,8 @@ class GgufCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.identity = path, identity([path])
-        self.file = GgufFile(path)
+        self.path, self.file = path, open_gguf(path)
+        self.identity = identity(part.path for part in self.file.parts)
         self.config = to_hf_config(self.file)
         tensors = [t for t in self.file.tensors.values() if t.name != ROPE_FACTORS]  # those are in the config
         self._tensors = {hf_name(tensor.name) or tensor.name: tensor for tensor in tensors}
@@ -57,7 +58,7 @@ class GgufCheckpoint(Checkpoint):
                 f"{self.path}: {tensor.name}: expected a matrix of {tensor.kind}, got shape {list(tensor.shape)}"
             )
         rows = tensor.shape[0]
-        raw = np.frombuffer(self.file.map, np.uint8, tensor.nbytes, tensor.start).reshape(rows, -1)
+        raw = np.frombuffer(tensor.map, np.uint8, tensor.nbytes, tensor.start).reshape(rows, -1)
         order = rope_rows(tensor.name, rows, self.config)
         if order is not None:
             raw = raw[order]
@@ -68,7 +69,8 @@ class GgufCheckpoint(Checkpoint):
         return checked_weight(str(self.path), name, weight)
 
     def release(self) -> None:
-        let_go(self.file.map)
+        for part in self.file.parts:
+            let_go(part.map)
 
     def generation_config(self) -> tuple[dict[str, Any], str]:
         return to_generation_config(self.file), self.path.name

@@ -157,11 +157,6 @@ class _Metadata:
                 f"{file.path}: general.architecture: expected one of {', '.join(ARCHITECTURES)}, got "
                 f"{quoted(self.architecture)}"
             )
-        if file.metadata.get("split.count", 1) not in (0, 1):
-            raise CheckpointError(
-                f"{file.path}: split.count: expected a whole file, got one part of "
-                f"{quoted(file.metadata['split.count'])}"
-            )
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
         return CheckpointError(
