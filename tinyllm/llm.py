@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -24,13 +23,13 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
-from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_layers, check_tensors, has_tied_head
-from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.checkpoints.checkpoint import Checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.download.damage import check_in_background
 from tinyllm.models.download.sources import packed_folder, resolve
-from tinyllm.models.families.families import FAMILIES, decoder_config
+from tinyllm.models.families.families import FAMILIES
+from tinyllm.models.open_model import open_model
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt, split_options
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.token_ids import checked_ids, plain
@@ -80,21 +79,20 @@ def load(
     main = registry.backend(selection.default or registry.best())
     path = resolve(str(model if model is not None else registry.settings["model"].value))
     check_in_background(path)
-    checkpoint = open_checkpoint(path)
-    config = decoder_config(checkpoint.config, (*FAMILIES, *registry.plugins.families))
-    check_layers(checkpoint, config.num_layers)
-    config = replace(config, tie_word_embeddings=has_tied_head(checkpoint, config.tie_word_embeddings))
+    opened = open_model(path, (*FAMILIES, *registry.plugins.families))
+    checkpoint, config = opened.checkpoint, opened.config
     dtype = dtype or main.compute_dtype
     if dtype not in main.dtypes:
         expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
         raise invalid("load", "dtype", expected, repr(dtype))
     graph = decoder(config, registry.specs, dtype, _kv_cache_dtype(kv_cache_dtype, fast, selection, registry))
-    skipped = check_tensors(checkpoint, graph.tensors())
+    weights = opened.weights(graph.tensors())
+    skipped = weights.check()
     defaults = model_defaults(checkpoint, config.max_position)
     limit = registry.settings["cache_size"].value
     files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
     with np.errstate(all="ignore"):  # a weight out of its dtype's range shows in the logits, which are looked at
-        program = bind(graph, registry, selection, checkpoint, fast=fast, files=files, progress=progress)
+        program = bind(graph, registry, selection, weights, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry, defaults)
 
 

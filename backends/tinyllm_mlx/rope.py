@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from tinyllm.plugins import RopeScaling, attention_factor, inverse_frequencies
+from tinyllm.plugins import RopeScaling, attention_factor, frequencies_by_length, inverse_frequencies
 from tinyllm_mlx.arrays import widen
 
 
@@ -14,6 +15,7 @@ def rope_angles(
     positions: mx.array,
     *,
     inv_freq: mx.array | None = None,
+    lengths: mx.array | None = None,
     dims: int | None = None,
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
@@ -21,12 +23,18 @@ def rope_angles(
 ) -> tuple[mx.array, mx.array]:
     """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention
     factor."""
-    if inv_freq is None:
-        inv_freq = mx.array(inverse_frequencies(dims or 0, base, scaling).tolist())
+    factor: Any = attention_factor(scaling) if lengths is None else None
+    if lengths is not None and scaling is not None:
+        inv_freq, factor = frequencies_by_length(mx, lengths.astype(mx.float32), _constant, dims or 0, base, scaling)
+    elif inv_freq is None:
+        inv_freq = _constant(inverse_frequencies(dims or 0, base, scaling))
     angles = (positions.astype(mx.float32) * position_scale)[..., None] * inv_freq.astype(mx.float32)
-    factor = attention_factor(scaling)
     cos, sin = mx.cos(angles), mx.sin(angles)
-    return (cos, sin) if factor == 1 else (cos * factor, sin * factor)
+    return (cos, sin) if isinstance(factor, float) and factor == 1 else (cos * factor, sin * factor)
+
+
+def _constant(numbers: np.ndarray) -> mx.array:
+    return mx.array(numbers.tolist(), mx.float32)
 
 
 _SIGN = mx.array([-1.0, 1.0])

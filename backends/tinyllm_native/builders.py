@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
-from tinyllm.plugins import BoundNode, attention_factor
+from tinyllm.plugins import BoundNode
+from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
 from tinyllm_native.rope import frequencies
@@ -65,18 +66,34 @@ def _embedding(b: Linker, node: BoundNode) -> None:
     b.add("embedding", [ids, weight, y, table], sizes)
 
 
-def _pointwise(*names: str, eps: bool = False) -> Callable[[Linker, BoundNode], None]:
+def _elements(
+    *names: str, numbers: Callable[..., list[float]] = list, attributes: tuple[str, ...] = ()
+) -> Callable[[Linker, BoundNode], None]:
+    """Of an op on elements: the names of its inputs, and the numbers that its attributes become."""
+
     def build(b: Linker, node: BoundNode) -> None:
         sources = [_need(b.source(node, name)) for name in names]
         y = b.new(node)
-        if eps:
-            sources[0], y = _by_last_axis(sources[0]), _by_last_axis(y)
-        moving = sources[:1] if eps else sources  # a norm's weight has no rows
-        if any((v.rows, v.columns) != (y.rows, y.columns) for v in moving):
+        one_a_row = node.op == "mul" and len(y.tail) == 1 and sources[1].tail == (1,) != y.tail
+        columns = [y.columns, 1 if one_a_row else y.columns]
+        if any((v.rows, v.columns) != (y.rows, n) for v, n in zip(sources, columns, strict=False)):
             raise NotLinked(f"{node.op}: arrays that broadcast")
-        strides: list[Size] = [v.stride for v in (*moving, y)]
-        numbers = [_attribute(node, "eps")] if eps else []
-        b.add(node.op, [*sources, y], [y.rows, y.columns, *strides, y.number], numbers)
+        strides: list[Size] = [v.stride for v in (*sources, y)]
+        sizes: list[Size] = [y.rows, y.columns, *strides, y.number]
+        made = numbers(*(_attribute(node, name) for name in attributes))
+        b.add(node.op, [*sources, y], [*sizes, int(one_a_row)] if len(names) == 2 else sizes, made)
+
+    return build
+
+
+def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Linker, BoundNode], None]:
+    """Of a norm: the names of its weights, which have no rows, and of its attributes."""
+
+    def build(b: Linker, node: BoundNode) -> None:
+        x, y = _by_last_axis(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
+        numbers = [_attribute(node, name) for name in attributes]
+        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number], numbers)
 
     return build
 
@@ -85,12 +102,14 @@ def _rope_angles(b: Linker, node: BoundNode) -> None:
     if "inv_freq" in node.inputs:
         raise NotLinked("rope_angles: inv_freq")
     positions, cos, sin = _need(b.source(node, "positions")), b.new(node, 0), b.new(node, 1)
+    lengths = b.source(node, "lengths")
     names = ("dims", "base", "scaling", "position_scale")
     turns = frequencies(None, *(_attribute(node, name) for name in names))
-    if positions.columns != 1:
+    if any(value is not None and value.columns != 1 for value in (positions, lengths)):
         raise NotLinked("rope_angles: several positions a row")
-    factor = attention_factor(_attribute(node, "scaling"))
-    b.add("rope_angles", [positions, b.constant(turns), cos, sin], [positions.rows, len(turns)], [factor])
+    others = None if turns.others is None else b.constant(turns.others)
+    arrays: list[Value | int | None] = [positions, b.constant(turns.frequencies), cos, sin, lengths, others]
+    b.add("rope_angles", arrays, [positions.rows, len(turns.frequencies), turns.limit], turns.numbers)
 
 
 def _rope_rotate(b: Linker, node: BoundNode) -> None:
@@ -157,9 +176,17 @@ def _paged_attention(b: Linker, node: BoundNode) -> None:
 BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "linear": _linear,
     "embedding": _embedding,
-    "add": _pointwise("x", "y"),
-    "swiglu": _pointwise("gate", "up"),
-    "rms_norm": _pointwise("x", "weight", eps=True),
+    "add": _elements("x", "y"),
+    "mul": _elements("x", "y"),
+    "scale": _elements("x", numbers=lambda factor: [factor], attributes=("factor",)),
+    "softcap": _elements("x", numbers=lambda cap: [cap], attributes=("cap",)),
+    "sigmoid": _elements("x"),
+    "silu": _elements("x"),
+    "gelu": _elements("x", numbers=gelu_numbers, attributes=("approximate",)),
+    "swiglu": _elements("gate", "up", numbers=swiglu_numbers, attributes=("limit", "alpha", "up_offset")),
+    "geglu": _elements("gate", "up", numbers=gelu_numbers, attributes=("approximate",)),
+    "rms_norm": _norm(("weight",), ("eps", "offset")),
+    "layer_norm": _norm(("weight", "bias"), ("eps",)),
     "rope_angles": _rope_angles,
     "rope_rotate": _rope_rotate,
     "split": _split,

@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-from tinyllm.plugins import RopeScaling, attention_factor, inverse_frequencies
+from tinyllm.plugins import RopeScaling, attention_factor, growth_exponents, inverse_frequencies
 from tinyllm_native.arrays import contiguous, int32, of_dtype
 from tinyllm_native.library import run
 
 
+class Frequencies(NamedTuple):
+    """What the library is told of frequencies, and of those in sequences longer than `limit`.
+
+    frequencies: radians per position of each pair, float64 `[dims / 2]`. others: those of long sequences, or, where
+    `growth` is not 0, the powers of what grows with the length; None: all are alike.
+    """
+
+    frequencies: np.ndarray
+    others: np.ndarray | None = None
+    limit: int = 0
+    factor: float = 1.0
+    other_factor: float = 1.0
+    growth: float = 0.0
+
+    @property
+    def numbers(self) -> list[float]:
+        """In the library's order."""
+        return [self.factor, self.other_factor, self.growth]
+
+
 def frequencies(
     inv_freq: np.ndarray | None, dims: int | None, base: float, scaling: RopeScaling | None, position_scale: float
-) -> np.ndarray:
-    """Radians per position of each pair, float64 `[dims / 2]`."""
-    given = inverse_frequencies(dims or 0, base, scaling) if inv_freq is None else inv_freq.astype(np.float64)
-    return given * position_scale
+) -> Frequencies:
+    """Those of the settings of `rope_angles`."""
+    if inv_freq is not None:
+        return Frequencies(inv_freq.astype(np.float64) * position_scale)
+    if scaling is None or scaling.original_max_position is None or not scaling.by_length:
+        given = inverse_frequencies(dims or 0, base, scaling)
+        return Frequencies(given * position_scale, factor=attention_factor(scaling))
+    limit = scaling.original_max_position
+    short, long = (inverse_frequencies(dims or 0, base, scaling, n) * position_scale for n in (limit, limit + 1))
+    of_short, of_long = (attention_factor(scaling, length) for length in (limit, limit + 1))
+    if scaling.kind == "dynamic":
+        return Frequencies(short, growth_exponents(dims or 0), limit, of_short, of_long, scaling.factor)
+    return Frequencies(short, long, limit, of_short, of_long)
 
 
 def rope_angles(
     positions: np.ndarray,
     *,
     inv_freq: np.ndarray | None = None,
+    lengths: np.ndarray | None = None,
     dims: int | None = None,
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
@@ -31,8 +62,11 @@ def rope_angles(
     """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention factor.
     Angles are float64."""
     turns = frequencies(inv_freq, dims, base, scaling, position_scale)
-    cos, sin = (np.empty((*positions.shape, len(turns)), np.float32) for _ in range(2))
-    run("rope_angles", [int32(positions), turns, cos, sin], [positions.size, len(turns)], [attention_factor(scaling)])
+    pairs = len(turns.frequencies)
+    cos, sin = (np.empty((*positions.shape, pairs), np.float32) for _ in range(2))
+    lengths = None if lengths is None else int32(lengths)
+    arrays = [int32(positions), turns.frequencies, cos, sin, lengths, turns.others]
+    run("rope_angles", arrays, [positions.size, pairs, turns.limit], turns.numbers)
     return cos, sin
 
 

@@ -31,11 +31,13 @@ def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, .
 def tinyllm_kernels() -> list[Kernel]:
     """`own`: plain numpy, without the copies of the reference. `rows` looks up quantized tables and `formula` expands
     weights of any scheme, on every CPU."""
-    pointwise = ("add", "swiglu", "rms_norm", "rope_rotate", "split", "split_heads", "merge_heads")
+    elements = ("add", "mul", "scale", "softcap", "sigmoid", "swiglu", "geglu")
+    rows = ("rms_norm", "layer_norm", "rope_rotate", "split", "split_heads", "merge_heads")
     return [
         _own("linear", "linear", prepare="linear:prepare"),
         _own("embedding", "linear", prepare="linear:prepare"),
-        *(_own(op, "pointwise") for op in pointwise),
+        *(_own(op, "elements") for op in elements),
+        *(_own(op, "rows") for op in rows),
         _own("kv_append", "paged_attention", host=("slots",)),
         _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
         Kernel(

@@ -1,4 +1,4 @@
-"""Elementwise ops: silu, gelu, swiglu, add."""
+"""Activations: silu, gelu, sigmoid, and the gated ones."""
 
 from __future__ import annotations
 
@@ -18,19 +18,35 @@ def silu(x: torch.Tensor) -> torch.Tensor:
 
 def gelu(x: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
     """x times the standard normal distribution function of x, `[*B]`, by erf or by the approximation with tanh."""
-    wide = widen(x)
+    return narrow(_gelu(widen(x), approximate), x.dtype)
+
+
+def _gelu(wide: torch.Tensor, approximate: str) -> torch.Tensor:
     y = F.gelu(wide, approximate=approximate)
-    if approximate == "none":
-        y = torch.where(wide > EXACT, wide, y)
-    return y.to(x.dtype)
+    return torch.where(wide > EXACT, wide, y) if approximate == "none" else y
 
 
-def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """`silu(gate) * up`, `[*B, D]`, rounded once."""
-    gated, up = F.silu(widen(gate)), widen(up)
-    return narrow(gated.mul_(up) if gated.shape == up.shape else gated * up, gate.dtype)
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """`1 / (1 + exp(-x))`, `[*B]`, rounded once."""
+    return narrow(torch.sigmoid(widen(x)), x.dtype)
 
 
-def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
-    return x + y
+def swiglu(
+    gate: torch.Tensor, up: torch.Tensor, *, limit: float | None = None, alpha: float = 1.0, up_offset: float = 0.0
+) -> torch.Tensor:
+    """`g * sigmoid(alpha * g) * (u + up_offset)`, `[*B, D]`, rounded once: g is the gate within the limit, u is up."""
+    wide, up = widen(gate), widen(up)
+    if limit is not None:
+        wide, up = wide.clamp(max=limit), up.clamp(-limit, limit)
+    gated = F.silu(wide) if alpha == 1 else torch.sigmoid(wide * alpha).mul_(wide)
+    return narrow(_times(gated, up + up_offset if up_offset else up), gate.dtype)
+
+
+def geglu(gate: torch.Tensor, up: torch.Tensor, *, approximate: str = "tanh") -> torch.Tensor:
+    """`gelu(gate) * up`, `[*B, D]`, rounded once."""
+    return narrow(_times(_gelu(widen(gate), approximate), widen(up)), gate.dtype)
+
+
+def _times(gated: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """The product, in the memory of `gated` where it fits."""
+    return gated.mul_(up) if gated.shape == up.shape else gated * up

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 
-from tinyllm.plugins import RopeScaling, attention_factor, inverse_frequencies
+from tinyllm.plugins import RopeScaling, attention_factor, frequencies_by_length, inverse_frequencies
 from tinyllm_torch.widen import narrow, widen
 
 
@@ -41,6 +43,7 @@ def rope_angles(
     positions: torch.Tensor,
     *,
     inv_freq: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
     dims: int | None = None,
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
@@ -48,7 +51,7 @@ def rope_angles(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention
     factor."""
-    return angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32)
+    return angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32, lengths)
 
 
 def angles(
@@ -59,17 +62,27 @@ def angles(
     scaling: RopeScaling | None,
     position_scale: float,
     dtype: torch.dtype,
+    lengths: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin `[*P, R]` in `dtype`. Angles are computed in float64 where the device has it: at position 131,071 a
     float32 angle is off by up to 0.006 radians."""
-    finest = torch.float32 if positions.device.type == "mps" else torch.float64
-    frequencies = (
-        _frequencies(dims or 0, base, scaling, finest, positions.device) if inv_freq is None else inv_freq.to(finest)
-    )
+    device = positions.device
+    finest = torch.float32 if device.type == "mps" else torch.float64
+    factor: Any
+    if lengths is not None and scaling is not None:
+
+        def constant(numbers: np.ndarray) -> torch.Tensor:
+            return torch.tensor(numbers.tolist(), dtype=finest, device=device)
+
+        frequencies, factor = frequencies_by_length(torch, lengths.to(finest), constant, dims or 0, base, scaling)
+    else:
+        frequencies = (
+            _frequencies(dims or 0, base, scaling, finest, device) if inv_freq is None else inv_freq.to(finest)
+        )
+        factor = attention_factor(scaling)
     turned = (positions.to(finest) * position_scale).unsqueeze(-1) * frequencies
-    factor = attention_factor(scaling)
     cos, sin = torch.cos(turned), torch.sin(turned)
-    if factor != 1.0:
+    if not isinstance(factor, float) or factor != 1.0:
         cos, sin = cos * factor, sin * factor
     return cos.to(dtype), sin.to(dtype)
 

@@ -96,6 +96,11 @@ def _first_key_halved(op: str) -> Kernel:
     return changed(op, **{name: halve})
 
 
+def _longest(given: dict[str, Any]) -> Any:
+    lengths = given["lengths"]
+    return lengths if lengths is None else np.full_like(lengths, lengths.max(initial=0))
+
+
 def _inverted(given: dict[str, Any]) -> Any:
     return ~given["mask"] if str(getattr(given["mask"], "dtype", "")) == "bool" else given["mask"]
 
@@ -140,10 +145,16 @@ WRONG: dict[tuple[str, str], Kernel] = {
     ("softmax", "rows sum to 1"): after("softmax", lambda y, *a, **k: _scaled(y, 1.001)),
     ("rms_norm", "scale of a row"): _eps_outside,
     ("rms_norm", "weight of a row"): changed("rms_norm", weight=lambda g: g["weight"] + 1),
+    ("layer_norm", "shift of a row"): after("layer_norm", lambda y, x, *a, **k: y + x * x.dtype.type(0.1)),
     ("silu", "odd part"): after("silu", lambda y, x: y + x * x.dtype.type(1e-3)),
     ("gelu", "odd part"): after("gelu", lambda y, x, **k: y + x * x.dtype.type(1e-3)),
     ("swiglu", "silu times up"): changed("swiglu", gate=lambda g: g["up"], up=lambda g: g["gate"]),
+    ("geglu", "gelu times up"): changed("geglu", gate=lambda g: g["up"], up=lambda g: g["gate"]),
+    ("sigmoid", "mirror image"): after("sigmoid", lambda y, x: _scaled(y, 1.001)),
+    ("softcap", "mirror image"): after("softcap", lambda y, x, cap: np.where(x < 0, _scaled(y, 1.001), y)),
+    ("scale", "in two steps"): changed("scale", factor=lambda g: max(g["factor"], 0.4)),
     ("add", "either order"): changed("add", y=lambda g: _scaled(g["y"], 1.001)),
+    ("mul", "either order"): after("mul", lambda y, x, other: y + x * x.dtype.type(0.01)),
     ("split", "parts together"): changed("split", x=lambda g: np.flip(g["x"], g["axis"])),
     ("split_heads", "heads merged"): after("split_heads", lambda y, x, heads: tuple(np.flip(a, -2) for a in y)),
     ("merge_heads", "heads merged"): changed("merge_heads", x=lambda g: np.flip(g["x"], -2)),
@@ -152,6 +163,7 @@ WRONG: dict[tuple[str, str], Kernel] = {
     ("rope", "offset is positions"): changed("rope", offset=lambda g: None),
     ("rope", "angles then rotation"): changed("rope", traditional=lambda g: not g["traditional"]),
     ("rope_angles", "on the circle"): after("rope_angles", lambda y, *a, **k: (_scaled(y[0], 1.001), y[1])),
+    ("rope_angles", "as if alone"): changed("rope_angles", lengths=_longest),
     ("rope_rotate", "turned back"): changed("rope_rotate", sin=lambda g: np.abs(g["sin"])),
     **{(op, "order of keys"): _first_key_halved(op) for op in ("sdpa", "gqa", "mha")},
     ("gqa", "heads repeated"): changed("gqa", k=_tiled_heads("k"), v=_tiled_heads("v")),

@@ -52,6 +52,7 @@ class FakeProgram:
     stop_after: int | None = None
     page_size: int = PAGE
     cache_dtypes: tuple[str, ...] = ("int64",)
+    scalings: tuple[Any, ...] = ()
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
     rows: list[int] = field(default_factory=list)

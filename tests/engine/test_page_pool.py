@@ -132,6 +132,14 @@ def test_a_page_that_grows_is_taken_over_with_the_prefix_that_it_holds() -> None
     assert pool.allocate(1) == pages[2] and pool.available == 0 and pool.resume([7]) == ([], 0)
 
 
+def test_a_page_that_grows_is_not_taken_over_where_its_keys_mean_something_else() -> None:
+    pool = PagePool(1, 16, 100)
+    pages = pool.allocate(1)
+    pool.release(pages, [1, 2, 3], b"long")
+    assert pool.resumable([1, 2]) == (None, 0) and pool.resume([1, 2], b"short") == ([], 0)
+    assert pool.resume([1, 2, 4], b"long") == (pages, 2)
+
+
 def test_pages_that_grow_begin_anew_when_what_they_held_is_lost() -> None:
     pool = PagePool(1, 16, 100)
     pages = pool.allocate(1)

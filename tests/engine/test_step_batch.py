@@ -13,6 +13,7 @@ def test_a_prefill_beside_a_decode_beside_a_late_chunk() -> None:
     expected = {
         "tokens": [7, 8, 9, 5, 1, 2],
         "positions": [0, 1, 2, 6, 3, 4],
+        "lengths": [3, 3, 3, 7, 5, 5],
         "slots": [8, 9, 10, 3 * 4 + 2, 3, 5 * 4],
         "q_start": [0, 3, 4, 6],
         "kv_len": [3, 7, 5],
@@ -23,6 +24,16 @@ def test_a_prefill_beside_a_decode_beside_a_late_chunk() -> None:
         array = getattr(batch, name)
         assert array.tolist() == values, name
         assert array.dtype == np.int32, name
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_prompt_in_chunks_has_the_length_that_it_has_in_one_piece(chunk: int) -> None:
+    """And each token after it that of the sequence up to it, also where it is read anew."""
+    lengths = []
+    for start in range(0, 7, chunk):
+        tokens = list(range(start, min(start + chunk, 7)))
+        lengths += make_step([Chunk(tokens, start, [0], whole=5)], page_size=8).lengths.tolist()
+    assert lengths == [5, 5, 5, 5, 5, 6, 7]
 
 
 @pytest.mark.parametrize(("rows", "wanted"), [(0, [1]), (1, [1, 4]), (2, [1, 3, 4]), (3, [1, 2, 3, 4])])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.catalogue.harness import backends, registry
 from tests.engine.fakes import sequence
-from tests.graph.tiny import CONFIG, Tensors
+from tests.graph.tiny import CONFIG, LAYER, Tensors
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.private_engine import engine_for_one, run
@@ -24,7 +24,8 @@ PROMPTS = [[5, 9], LONG, [31], [1, 2, 3, 4, 5, 6, 7, 8]]
 
 def tiny(backend: str) -> Program:
     """A random decoder of two layers."""
-    graph = decoder(replace(CONFIG, qkv_bias=False), registry().specs)
+    layer = replace(LAYER, attention=replace(LAYER.attention, qkv_bias=False))
+    graph = decoder(replace(CONFIG, layers=(layer,) * 2), registry().specs)
     return bind(graph, registry(), parse_selection(backend, "test"), Tensors(graph.tensors()))
 
 

@@ -178,7 +178,7 @@ def test_mlx_compiles_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does on a GPU: `mx.compile` takes the inputs of a run, and gives what the calls one by one give."""
     import mlx.core as mx
 
-    config = replace(CONFIG, num_layers=1)
+    config = replace(CONFIG, layers=CONFIG.layers[:1])
     unlinked = program("mlx", config)
     monkeypatch.setattr(registry().backend("mlx"), "link", lambda run: mx.compile(lambda *arrays: run(*arrays)))
     bound = program("mlx", config)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.catalogue.harness import backends, registry, with_kernels
-from tests.graph.tiny import CONFIG, Tensors, forward
+from tests.graph.tiny import CONFIG, LAYER, Tensors, forward
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
 from tinyllm.graph.bind import bind
-from tinyllm.graph.passes.merge import merge_calls
+from tinyllm.graph.graph import GraphBuilder
+from tinyllm.graph.passes.merge import merge_calls, merge_projections
 from tinyllm.graph.program import Program
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.decoder.decoder import decoder
@@ -112,7 +113,7 @@ def test_pages_that_do_not_lie_in_one_piece_are_counted(backend: str) -> None:
     """One page costs nothing, neighbours where the backend reads them in place nothing either; otherwise all bytes of K
     and V, unless it reads pages wherever they lie."""
     bound, table = _bound(backend), np.array([[3, -1, -1], [5, 6, 7], [0, 2, 9]], np.int32)
-    pages = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * 4 * CONFIG.head_dim * 4
+    pages = 2 * CONFIG.num_layers * LAYER.attention.num_kv_heads * 4 * LAYER.attention.head_dim * 4
     neighbours = 0 if registry().backend(backend).heads_first else 3 * pages
     counted = [
         bound.gathered(np.array(kv_len), table[rows], 4)
@@ -152,6 +153,17 @@ def test_projections_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = program("numpy")
     assert len(plain.steps) > len(bound.steps)
     np.testing.assert_allclose(logits(bound, IDS, []), logits(plain, IDS, []), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("op", ["swiglu", "geglu"])
+def test_a_gate_and_its_up_are_merged(op: str) -> None:
+    """Whatever the activation is: one product, split before it."""
+    g = GraphBuilder(registry().specs, "float32")
+    x = g.input("x", ("T", 8), "float32")
+    gate, up = (g.linear(x, g.weight(f"{name}.weight", (6, 8))) for name in ("gate", "up"))
+    merged = merge_projections(g.build(getattr(g, op)(gate, up)), lambda name: "float32")
+    assert [node.op for node in merged.nodes] == ["linear", "split", op]
+    assert [w.tensors for w in merged.weights.values()] == [("gate.weight", "up.weight")]
 
 
 def test_only_weights_of_one_form_are_merged() -> None:

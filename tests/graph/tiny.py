@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.schemes.affine import Affine
-from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, LayerConfig, MlpConfig, NormConfig, RopeConfig
 from tinyllm.spec.quantized import dense
-from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.scheme import QuantType, QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=61,
-    hidden_size=64,
-    intermediate_size=96,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    max_position=128,
-    rms_norm_eps=1e-5,
-    rope_theta=10000.0,
-    rope_scaling=RopeScaling(),
-    qkv_bias=True,
-)
+
+def tiny_config(hidden_size: int = 64, head_dim: int = 16, inner_size: int = 96) -> DecoderConfig:
+    """Two equal layers of four heads."""
+    attention = AttentionConfig(4, 2, head_dim, RopeConfig(head_dim), qkv_bias=True)
+    layers = (LayerConfig(attention, MlpConfig(inner_size)),) * 2
+    return DecoderConfig("llama", 61, hidden_size, 128, layers, NormConfig(1e-5))
+
+
+CONFIG = tiny_config()
+LAYER = CONFIG.layers[0]
 
 
 @dataclass(frozen=True)
@@ -84,12 +78,14 @@ def forward(config: DecoderConfig, tensors: Tensors, ids: list[int]) -> np.ndarr
     """Logits `[L, V]` of one sequence, in float64, nothing shared with the code under test."""
     w = tensors.plain
     x = w("model.embed_tokens.weight")[ids]
-    length, dim, groups = len(ids), config.head_dim, config.num_heads // config.num_kv_heads
-    angle = np.arange(length)[:, None] * config.rope_theta ** (-np.arange(0, dim, 2) / dim)
+    attends = config.layers[0].attention
+    length, dim, groups = len(ids), attends.head_dim, attends.num_heads // attends.num_kv_heads
+    assert attends.rope is not None
+    angle = np.arange(length)[:, None] * attends.rope.theta ** (-np.arange(0, dim, 2) / dim)
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.rms_norm_eps) * w(name)
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm.eps) * w(name)
 
     def rotate(x: np.ndarray) -> np.ndarray:
         a, b = x[..., : dim // 2], x[..., dim // 2 :]
@@ -100,7 +96,7 @@ def forward(config: DecoderConfig, tensors: Tensors, ids: list[int]) -> np.ndarr
         h = norm(x, p + "input_layernorm.weight")
         q, k, v = (
             (
-                h @ w(f"{p}self_attn.{n}_proj.weight").T + (w(f"{p}self_attn.{n}_proj.bias") if config.qkv_bias else 0)
+                h @ w(f"{p}self_attn.{n}_proj.weight").T + (w(f"{p}self_attn.{n}_proj.bias") if attends.qkv_bias else 0)
             ).reshape(length, -1, dim)
             for n in "qkv"
         )

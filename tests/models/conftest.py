@@ -68,7 +68,7 @@ def write_gguf(
     for key, value in base.items():
         full = key if "tokenizer." in key or key.startswith(("general.", "split.")) else f"{architecture}.{key}"
         if key not in drop:
-            _write_key(writer, full, value)
+            write_key(writer, full, value)
     if "tokenizer.ggml.model" not in base:
         writer.add_tokenizer_model("gpt2")
         if pre is not None:
@@ -104,7 +104,8 @@ def write_gguf(
     return path
 
 
-def _write_key(writer: Any, key: str, value: Any) -> None:
+def write_key(writer: Any, key: str, value: Any) -> None:
+    """Add a key to a GGUF file, of the type that its value has."""
     if isinstance(value, tuple):  # with the type that the file has for it
         writer.add_key_value(key, *value)
     elif isinstance(value, bool):

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 
 from tests.models.conftest import write_gguf
 from tests.models.corrupt import assert_refused, damaged
+from tinyllm.catalogue import CATALOGUE
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.gguf import ARRAYS, TENSOR_TYPES, GgufFile, block_sizes
 from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint
+from tinyllm.models.checkpoints.model_weights import ModelWeights
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
-from tinyllm.models.families.families import decoder_config
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.models.open_model import open_model
 from tinyllm.spec.quantized import dense
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
@@ -119,6 +122,12 @@ def test_sizes_of_tensor_types_are_those_of_ggml() -> None:
     assert set(TENSOR_TYPES.values()) == {*ARRAYS, *GGUF_SCHEMES}
 
 
+def weights_of(path: Path, shapes: dict[str, tuple[int, ...]] | None = None) -> ModelWeights:
+    """The weights of the file's model."""
+    model = open_model(path)
+    return model.weights(decoder(model.config, CATALOGUE).tensors() if shapes is None else shapes)
+
+
 def unpermuted(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
     """The other way round from llama.cpp's converter, which swaps `[heads, 2, D/2]` to `[heads, D/2, 2]`."""
     return rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
@@ -128,17 +137,18 @@ def test_arrays_are_read_only_views_with_hugging_face_names_and_rows(tmp_path: P
     path = write_gguf(tmp_path / "m.gguf")
     checkpoint = open_checkpoint(path)
     raw = {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors}
-    value = checkpoint.read("model.layers.1.self_attn.v_proj.weight")
+    weights = weights_of(path)
+    value = weights.read("model.layers.1.self_attn.v_proj.weight")
     assert np.array_equal(value, raw["blk.1.attn_v.weight"])
     assert not value.flags.writeable
     assert value.base is not None
     assert np.array_equal(
-        checkpoint.read("model.layers.0.self_attn.q_proj.weight"), unpermuted(raw["blk.0.attn_q.weight"], 4)
+        weights.read("model.layers.0.self_attn.q_proj.weight"), unpermuted(raw["blk.0.attn_q.weight"], 4)
     )
     assert np.array_equal(
-        checkpoint.read("model.layers.0.self_attn.k_proj.weight"), unpermuted(raw["blk.0.attn_k.weight"], 2)
+        weights.read("model.layers.0.self_attn.k_proj.weight"), unpermuted(raw["blk.0.attn_k.weight"], 2)
     )
-    assert "lm_head.weight" not in checkpoint.tensor_names()
+    assert "output.weight" not in checkpoint.tensor_names()
     assert checkpoint.config["tie_word_embeddings"] is True
     with pytest.raises(CheckpointError, match=r"no tensor 'nope'"):
         checkpoint.read("nope")
@@ -153,12 +163,12 @@ def test_qwen2_keeps_its_rows_and_biases(tmp_path: Path) -> None:
     path = write_gguf(
         tmp_path / "m.gguf", "qwen2", biases | {"output.weight": np.ones((267, 64), np.float32)}, pre="qwen2"
     )
-    checkpoint = open_checkpoint(path)
+    weights = weights_of(path)
     raw = {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors}
-    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.q_proj.weight"), raw["blk.0.attn_q.weight"])
-    assert np.array_equal(checkpoint.read("model.layers.0.self_attn.k_proj.bias"), np.arange(32))
-    config = decoder_config(checkpoint.config)
-    assert config.qkv_bias
+    assert np.array_equal(weights.read("model.layers.0.self_attn.q_proj.weight"), raw["blk.0.attn_q.weight"])
+    assert np.array_equal(weights.read("model.layers.0.self_attn.k_proj.bias"), np.arange(32))
+    config = open_model(path).config
+    assert all(layer.attention.qkv_bias for layer in config.layers)
     assert not config.tie_word_embeddings
 
 
@@ -167,11 +177,11 @@ def test_16_bit_floats_keep_their_numbers_through_the_row_order(tmp_path: Path, 
     values = np.random.default_rng(2).standard_normal((64, 64)).astype(np.float32)
     wanted = gguf.GGMLQuantizationType[kind]
     raw = gguf.quants.quantize(values, wanted)
-    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors={"blk.0.attn_q.weight": (raw, wanted)}))
+    weights = weights_of(write_gguf(tmp_path / "m.gguf", tensors={"blk.0.attn_q.weight": (raw, wanted)}))
     name = "model.layers.0.self_attn.q_proj.weight"
-    weight = checkpoint.read(name)
+    weight = weights.read(name)
     assert weight.dtype == (np.float16 if kind == "F16" else ml_dtypes.bfloat16)
-    assert checkpoint.info(name).type == ArrayType((64, 64), weight.dtype.name)
+    assert weights.info(name).type == ArrayType((64, 64), weight.dtype.name)
     assert np.array_equal(weight.astype(np.float32), unpermuted(gguf.quants.dequantize(raw, wanted), 4))
 
 
@@ -184,20 +194,23 @@ def test_quantized_tensors_are_the_blocks_of_the_file(tmp_path: Path, kind: str)
     tensors = {name: (blocks, wanted) for name, blocks in drawn.items()}
     keys = {"embedding_length": 256, "attention.key_length": 16, "attention.value_length": 16}
     embedding = {"token_embd.weight": np.zeros((267, 256), np.float32)}
-    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors=tensors | embedding, keys=keys))
+    path = write_gguf(tmp_path / "m.gguf", tensors=tensors | embedding, keys=keys)
+    checkpoint = open_checkpoint(path)
     assert isinstance(checkpoint, GgufCheckpoint)
+    weights = weights_of(path, {"model.layers.0.self_attn.q_proj.weight": (64, 256)})
     for name, stored, heads in [
         ("model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight", 4),
-        ("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight", None),
+        ("blk.0.attn_v.weight", "blk.0.attn_v.weight", None),
         ("experts", "experts", None),
     ]:
-        weight = checkpoint.read(name)
+        source = checkpoint if heads is None else weights
+        weight = source.read(name)
         assert isinstance(weight, QuantWeight)
-        assert weight.type == checkpoint.info(name).type == QuantType(shapes[stored], scheme)
-        assert checkpoint.info(name).dtype == scheme.name
-        assert checkpoint.info(name).nbytes == weight.nbytes
+        assert weight.type == source.info(name).type == QuantType(shapes[stored], scheme)
+        assert source.info(name).dtype == scheme.name
+        assert source.info(name).nbytes == weight.nbytes
         blocks = weight.arrays["blocks"]
-        assert not blocks.flags.writeable
+        assert heads or not blocks.flags.writeable  # a copy is its reader's own
         assert np.shares_memory(blocks, np.frombuffer(checkpoint.file.map, np.uint8)) == (heads is None)
         expected = gguf.quants.dequantize(drawn[stored], wanted)
         expected = expected if heads is None else unpermuted(expected, heads)
@@ -210,11 +223,11 @@ def test_a_quantized_vector_is_refused_by_name(tmp_path: Path, kind: str) -> Non
     raw = np.zeros(256 // gguf.GGML_QUANT_SIZES[wanted][0] * gguf.GGML_QUANT_SIZES[wanted][1], np.uint8)
     checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors={"output_norm.weight": (raw, wanted)}))
     with pytest.raises(CheckpointError, match=rf"output_norm\.weight: expected a matrix of {kind}, got shape \[256\]"):
-        checkpoint.read("model.norm.weight")
+        checkpoint.read("output_norm.weight")
 
 
 def test_the_real_file_dequantizes_as_ggml_says(smollm2_path: Path) -> None:
-    checkpoint = open_checkpoint(smollm2_path)
+    weights = weights_of(smollm2_path)
     stored = {t.name: t for t in gguf.GGUFReader(smollm2_path).tensors}
     for ours, theirs, heads in [
         ("model.layers.7.mlp.down_proj.weight", "blk.7.ffn_down.weight", None),
@@ -222,10 +235,11 @@ def test_the_real_file_dequantizes_as_ggml_says(smollm2_path: Path) -> None:
         ("model.layers.0.self_attn.k_proj.weight", "blk.0.attn_k.weight", 3),
         ("model.embed_tokens.weight", "token_embd.weight", None),
     ]:
-        weight = checkpoint.read(ours)
+        weight = weights.read(ours)
         assert isinstance(weight, QuantWeight)
         expected = gguf.quants.dequantize(stored[theirs].data, stored[theirs].tensor_type)
         assert np.array_equal(dense(np, weight, np.float32), expected if heads is None else unpermuted(expected, heads))
+    checkpoint = open_checkpoint(smollm2_path)
     assert len(checkpoint.tensor_names()) == 272
     assert checkpoint.config["rms_norm_eps"] == 1e-5
 

@@ -102,7 +102,7 @@ def test_experts_of_gpt_oss_are_one_weight(tmp_path: Path) -> None:
     tensors, matrix = mxfp4("w_blocks", "w_scales", False)(np.random.default_rng(3), 3 * 8, 64)
     shaped = {"w_blocks": tensors["w_blocks"].reshape(3, 8, 2, 16), "w_scales": tensors["w_scales"].reshape(3, 8, 2)}
     path = write(tmp_path, {"quantization_config": {"quant_method": "mxfp4"}}, shaped)
-    weight = open_checkpoint(path).read("w")
+    weight = open_checkpoint(path).read("w_blocks")
     assert isinstance(weight, QuantWeight) and weight.shape == (3, 8, 64)
     np.testing.assert_array_equal(dense(np, weight, np.float64), matrix.reshape(3, 8, 64))
 

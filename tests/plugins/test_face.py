@@ -64,6 +64,8 @@ NAMES = (
     "Widened",
     "ZeroPoint",
     "attention_factor",
+    "frequencies_by_length",
+    "growth_exponents",
     "hookimpl",
     "invalid",
     "inverse_frequencies",

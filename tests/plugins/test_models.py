@@ -6,7 +6,6 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import available, backends
-from tests.graph.tiny import CONFIG, Tensors, forward
+from tests.graph.tiny import CONFIG, Tensors, forward, tiny_config
 from tinyllm.cli.session import describe
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
@@ -33,7 +32,7 @@ Install = Callable[..., Registry]
 IDS = [4, 11, 60, 2, 2, 35]
 PRODUCTS = ("_proj.weight",)
 EVERY_MATRIX = (*PRODUCTS, "embed_tokens", "lm_head")
-WHOLE_GROUPS = replace(CONFIG, hidden_size=80, head_dim=20, intermediate_size=120)
+WHOLE_GROUPS = tiny_config(hidden_size=80, head_dim=20, inner_size=120)
 """Sizes that ternary groups of 40 divide."""
 QUICK_ON = [
     pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"{b} is not here")) for b in ("numpy", "torch")

@@ -18,6 +18,8 @@ ORDER = (
     "tinyllm.settings",
     "tinyllm.spec",
     "tinyllm.catalogue",
+    "tinyllm.models.checkpoints.files",
+    "tinyllm.models.checkpoints.gguf",
     "tinyllm.models.decoder.config",
     "tinyllm.models.families",
     "tinyllm.plugins",

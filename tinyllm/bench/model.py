@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from tinyllm.bench.worker import Worker
+from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import TinyllmError
-from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.models.open_model import open_model
 from tinyllm.spec.quantized import dense
 
 
@@ -135,13 +137,11 @@ def _as_folder(model: Path, folder: Path) -> None:
     from safetensors.numpy import save_file
     from transformers import AutoTokenizer
 
-    checkpoint = open_checkpoint(model)
+    opened = open_model(model)
+    weights = opened.weights(shapes := decoder(opened.config, CATALOGUE).tensors())
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(checkpoint.config), encoding="utf-8")
-    tensors = {}
-    for name in checkpoint.tensor_names():
-        tensor = checkpoint.read(name)
-        tensors[name] = np.array(dense(np, tensor, np.float32), np.float32)
+    (folder / "config.json").write_text(json.dumps(opened.checkpoint.config), encoding="utf-8")
+    tensors = {name: np.array(dense(np, weights.read(name), np.float32), np.float32) for name in shapes}
     save_file(tensors, folder / "model.safetensors", {"format": "mlx"})
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tinyllm.engine.entry import Entry, Part
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.page_pool import PagePool
+from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.engine.sampling.params import Logits
-from tinyllm.engine.scheduler import Entry, Part, Scheduler
+from tinyllm.engine.scheduler import Scheduler
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError, TinyllmError
 
@@ -102,7 +104,15 @@ class Engine:
     ) -> None:
         self.runner, self.clock, self.max_waiting, self.salt = runner, clock, max_waiting, salt
         self.pool = PagePool(pages, page_size, largest_page)
-        self.scheduler = Scheduler(self.pool, max_step_tokens, max_running, one_at_a_time=one_at_a_time, clock=clock)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_step_tokens,
+            max_running,
+            one_at_a_time=one_at_a_time,
+            clock=clock,
+            lengths=RopeLengths(runner.program.scalings),
+            recurrent=runner.program.is_recurrent,
+        )
         self.stats = Stats()
         self._requests: dict[str, _Request] = {}
         self._owners: dict[Entry, tuple[_Request, int]] = {}
@@ -173,11 +183,14 @@ class Engine:
         if not parts:
             self._update_stats()
             return events
-        chunks = [Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages, p.rows) for p in parts]
+        chunks = [
+            Chunk(p.tokens, (s := p.entry.sequence).cached, s.pages, p.rows, p.entry.read_as, p.entry.row)
+            for p in parts
+        ]
         batch = make_step(chunks, self.pool.page_size)
         before = self.clock()
         try:
-            self.runner.reserve(self.pool.pages, self.pool.page_size)
+            self.runner.reserve(self.pool.pages, self.pool.page_size, 1 + max(chunk.row for chunk in chunks))
             logits = self.runner.step(batch)
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             return events + self._broken(parts, error)

@@ -62,7 +62,7 @@ class PagePool:
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, Key] = {}
         self._page_of: dict[Key, int] = {}
-        self._tokens_in: dict[int, Sequence[int]] = {}
+        self._tokens_in: dict[int, tuple[bytes, Sequence[int]]] = {}
 
     @property
     def available(self) -> int:
@@ -152,16 +152,18 @@ class PagePool:
             self._holders[page] += 1
         return pages
 
-    def resumable(self, tokens: Sequence[int]) -> tuple[int | None, int]:
+    def resumable(self, tokens: Sequence[int], salt: bytes = b"", whole: bool = False) -> tuple[int | None, int]:
         """The kept page that grows and has the longest prefix of these tokens, and how long that is; None where no page
-        has any."""
-        lengths = {page: _common(held, tokens) for page, held in self._tokens_in.items()}
+        has any. salt: what keys depend on besides tokens. whole: only pages that hold no other tokens."""
+        lengths = {page: _common(held, tokens) for page, (of, held) in self._tokens_in.items() if of == salt}
+        if whole:
+            lengths = {page: n for page, n in lengths.items() if n == len(self._tokens_in[page][1])}
         page = max(lengths, key=lengths.__getitem__, default=None)
         return (None, 0) if page is None or not lengths[page] else (page, lengths[page])
 
-    def resume(self, tokens: Sequence[int]) -> tuple[list[int], int]:
+    def resume(self, tokens: Sequence[int], salt: bytes = b"", whole: bool = False) -> tuple[list[int], int]:
         """Take the page that `resumable` names, to write on after its prefix: (pages, tokens that they hold)."""
-        page, length = self.resumable(tokens)
+        page, length = self.resumable(tokens, salt, whole)
         if page is None:
             return [], 0
         del self._tokens_in[page], self._kept[page]
@@ -174,8 +176,8 @@ class PagePool:
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key], self._key_of[page] = page, key
 
-    def release(self, pages: Sequence[int], tokens: Sequence[int] = ()) -> None:
-        """A sequence needs its pages no longer; `tokens`: those that they hold.
+    def release(self, pages: Sequence[int], tokens: Sequence[int] = (), salt: bytes = b"") -> None:
+        """A sequence needs its pages no longer; `tokens`: those that they hold, `salt`: what else keys depend on.
 
         Pages with a key are kept, the end of a prefix going before its beginning; so is a page that grows.
         """
@@ -184,7 +186,7 @@ class PagePool:
             if self._holders[page]:
                 continue
             if self.largest is not None and tokens:
-                self._tokens_in[page] = tokens
+                self._tokens_in[page] = salt, tokens
             if page in self._key_of or page in self._tokens_in:
                 self._kept[page] = None
             else:

@@ -6,46 +6,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
 
+from tinyllm.engine.entry import Entry, Part
 from tinyllm.engine.page_pool import Key, PagePool, page_keys
+from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.engine.sequence import Sequence
-
-
-@dataclass(eq=False)
-class Entry:
-    """A sequence with what the scheduler knows of it.
-
-    priority: the lower, the earlier.
-    suspect: it was in a step that failed, and runs alone until it is known whether it was the cause.
-    """
-
-    sequence: Sequence
-    priority: int = 0
-    salt: bytes = b""
-    arrived: float = 0.0
-    number: int = 0
-    suspect: bool = False
-    reused: int | None = None
-    """How many of its tokens were in the cache when it first ran."""
-    keys: list[Key] = field(default_factory=list)
-    """Keys of its pages that are whole."""
-    prefix_keys: list[Key] = field(default_factory=list)
-    """Keys of the pages that another may have written for it; made when they are first asked for."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A sequence's share of a step.
-
-    tokens: its next ones. rows: how many of these, from the last, have their logits wanted: 0 for a chunk of a prompt
-    that goes on, 1 where a token is to be chosen, more where the log probabilities of the prompt are to be told.
-    """
-
-    entry: Entry
-    tokens: list[int]
-    rows: int
+from tinyllm.engine.state_rows import StateRows
 
 
 class Scheduler:
@@ -61,6 +28,10 @@ class Scheduler:
             begin.
         max_prompt_rows: tokens of prompts whose logits are wanted in one step, which bounds their memory; one at a time
             `max_step_tokens` does.
+        lengths: by which length keys turn.
+        recurrent: the model has states with a row for each sequence. What comes before a token is whole in a row or
+            not there: no pages are shared, and a sequence goes on after one that has ended only if it begins with all
+            of it.
     """
 
     def __init__(
@@ -72,10 +43,14 @@ class Scheduler:
         one_at_a_time: bool = False,
         clock: Callable[[], float] = time.monotonic,
         max_prompt_rows: int = 128,
+        lengths: RopeLengths | None = None,
+        recurrent: bool = False,
     ) -> None:
-        self.pool, self.max_prompt_rows = pool, max_prompt_rows
+        self.pool, self.max_prompt_rows, self.lengths = pool, max_prompt_rows, lengths or RopeLengths()
         self.max_step_tokens, self.max_running, self.aging, self.clock = max_step_tokens, max_running, aging, clock
-        self.one_at_a_time = one_at_a_time
+        self.one_at_a_time, self.recurrent = one_at_a_time, recurrent
+        # a page that grows is a sequence's only one, and its row has the same number: so both are kept together
+        self._rows = StateRows(max_running) if recurrent and pool.largest is None else None
         self._turns: dict[Entry, int] = {}
         self.waiting: list[Entry] = []
         self.running: list[Entry] = []
@@ -87,6 +62,7 @@ class Scheduler:
     def add(self, entry: Entry) -> None:
         """Put a new sequence into the queue."""
         entry.arrived, entry.number = self.clock(), next(self._numbers)
+        self.lengths.settle(entry)
         self.waiting.append(entry)
 
     def remove(self, entry: Entry) -> None:
@@ -97,6 +73,8 @@ class Scheduler:
 
     def schedule(self) -> list[Part]:
         """Return the parts of the next step, none if there is nothing to do, and take pages for them."""
+        for entry in [e for e in self.running if self.lengths.outgrown(e)]:
+            self._preempt(entry)
         suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
         if suspects:
             return self._alone(min(suspects, key=self._rank))
@@ -136,7 +114,7 @@ class Scheduler:
             whole = self._shared(min(sequence.cached, len(sequence.prompt)) if self.one_at_a_time else sequence.cached)
             if whole > known:  # most steps end within a page, and a reply may be long
                 size = self.pool.page_size
-                entry.keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt, entry.keys)
+                entry.keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt + entry.side, entry.keys)
                 for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
                     self.pool.register(page, key)
             if part.rows:  # until then it may still be the cause
@@ -182,7 +160,7 @@ class Scheduler:
     def _shared(self, tokens: int) -> int:
         """How many pages of so many tokens others may begin on: those that are whole, and none that still grows. One at
         a time those of whole chunks, as the last chunk has other bits."""
-        if self.pool.largest is not None:
+        if self.pool.largest is not None or self.recurrent:
             return 0
         size = self.pool.page_size
         unit = math.lcm(size, self.max_step_tokens) if self.one_at_a_time else size
@@ -193,7 +171,9 @@ class Scheduler:
         size, sequence = self.pool.page_size, entry.sequence
         whole = self._shared(sequence.length - 1)
         if len(entry.prefix_keys) < whole:
-            entry.prefix_keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt, entry.prefix_keys)
+            entry.prefix_keys = page_keys(
+                sequence.tokens(0, whole * size), size, entry.salt + entry.side, entry.prefix_keys
+            )
         return entry.prefix_keys
 
     def _usable_keys(self, entry: Entry) -> list[Key]:
@@ -212,9 +192,10 @@ class Scheduler:
     def reusable(self, entry: Entry) -> int:
         """How many tokens of a sequence it would not have to compute if it began now."""
         pool, sequence = self.pool, entry.sequence
+        self.lengths.settle(entry)
         if pool.largest is None or self.one_at_a_time:
             return self._shared(pool.known(self._usable_keys(entry)) * pool.page_size) * pool.page_size
-        return pool.resumable(sequence.tokens(0, sequence.first_row))[1]
+        return pool.resumable(sequence.tokens(0, sequence.first_row), entry.side, self.recurrent)[1]
 
     def _admit(self, entry: Entry) -> bool:
         """Start a waiting sequence on the pages that hold a prefix of it and on new ones, or leave it waiting.
@@ -238,7 +219,7 @@ class Scheduler:
             pages = pages[:whole]
         cached, keys = len(pages) * pool.page_size, keys[: len(pages)]
         if pool.largest is not None and not self.one_at_a_time:
-            pages, cached = pool.resume(sequence.tokens(0, sequence.first_row))
+            pages, cached = pool.resume(sequence.tokens(0, sequence.first_row), entry.side, self.recurrent)
         needed = pool.pages_for(sequence.longest if self.one_at_a_time else sequence.length) - len(pages)
         growth = len(self.running) if pool.largest is None else 0
         if needed + growth > pool.available:
@@ -249,6 +230,8 @@ class Scheduler:
         self.prefix_tokens += cached
         entry.reused = cached if entry.reused is None else entry.reused
         sequence.pages, sequence.cached, entry.keys = pages, cached, keys
+        if self.recurrent:
+            entry.row = pages[0] if self._rows is None else self._rows.take()
         self.waiting.remove(entry)
         self.running.append(entry)
         return True
@@ -275,10 +258,13 @@ class Scheduler:
         self.running.remove(entry)
         self.waiting.append(entry)
         self._release(entry)
+        self.lengths.settle(entry)
 
     def _release(self, entry: Entry) -> None:
         sequence = entry.sequence
-        self.pool.release(sequence.pages, sequence.tokens(0, sequence.cached))
+        if self._rows is not None and sequence.pages:
+            self._rows.give(entry.row)
+        self.pool.release(sequence.pages, sequence.tokens(0, sequence.cached), entry.side)
         sequence.pages, sequence.cached, entry.keys = [], 0, []
 
 

@@ -25,7 +25,7 @@ from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpe
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.pages import neighbours, runs
 from tinyllm.spec.rope import Rope, RopeScaling
-from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.spec.rope_frequencies import attention_factor, frequencies_by_length, growth_exponents, inverse_frequencies
 from tinyllm.spec.scheme import Part, QuantType, QuantWeight, Scheme
 from tinyllm.spec.types import ArrayType, Call
 
@@ -79,6 +79,8 @@ __all__ = [
     "Widened",
     "ZeroPoint",
     "attention_factor",
+    "frequencies_by_length",
+    "growth_exponents",
     "hookimpl",
     "invalid",
     "inverse_frequencies",

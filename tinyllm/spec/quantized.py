@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import invalid
+from tinyllm.errors import UnsupportedError, invalid
 from tinyllm.spec.scheme import QuantWeight, Scheme
 from tinyllm.spec.types import FLOATS
 
@@ -41,6 +41,23 @@ def stack(weights: list[QuantWeight]) -> QuantWeight | None:
         else:
             return None
     return replace(first, arrays=arrays, shape=(sum(w.shape[0] for w in weights), *first.shape[1:]))
+
+
+def take_rows(weight: Any, rows: Any) -> Any:
+    """Some rows of a numpy array or a `QuantWeight` `[..., N, K]`; rows: a slice or indices.
+
+    Raises:
+        UnsupportedError: rows share a part of the quantized weight in a way that they cannot be taken out of.
+    """
+    if not isinstance(weight, QuantWeight):
+        return weight[..., rows, :]
+    count = len(range(weight.shape[-2])[rows]) if isinstance(rows, slice) else len(rows)
+    shape = (*weight.shape[:-2], count, weight.shape[-1])
+    kinds, wanted = weight.scheme.parts(weight.shape), weight.scheme.parts(shape)
+    arrays = {name: array[..., rows, :] if kinds[name].by_row else array for name, array in weight.arrays.items()}
+    if any(array.shape != wanted[name].shape for name, array in arrays.items()):
+        raise UnsupportedError(f"{weight.scheme}: rows that share their scales cannot be taken apart")
+    return replace(weight, arrays=arrays, shape=shape)
 
 
 def check_quant_weight(

@@ -11,8 +11,8 @@ typedef struct {
   int64_t (*work)(const call *c);
 } op;
 
-op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles,
-    kv_append, paged_attention;
+op_function linear, pack, embedding, rms_norm, layer_norm, add_rows, mul_rows, scale_rows, softcap, sigmoid, silu,
+    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention;
 op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch;
 int64_t work_on_rows(const call *c);
 
@@ -21,8 +21,16 @@ static const op OPS[] = {
     {pack, pack_scratch, 0},
     {embedding, embedding_scratch, work_on_rows},
     {rms_norm, 0, work_on_rows},
+    {layer_norm, 0, work_on_rows},
     {add_rows, 0, work_on_rows},
+    {mul_rows, 0, work_on_rows},
+    {scale_rows, 0, work_on_rows},
+    {softcap, 0, work_on_rows},
+    {sigmoid, 0, work_on_rows},
+    {silu, 0, work_on_rows},
+    {gelu, 0, work_on_rows},
     {swiglu, 0, work_on_rows},
+    {geglu, 0, work_on_rows},
     {softmax, 0, work_on_rows},
     {rope_rotate, 0, work_on_rows},
     {rope_angles, 0, work_on_rows},

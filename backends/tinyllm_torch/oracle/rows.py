@@ -10,9 +10,16 @@ import torch.nn.functional as F
 from tinyllm.conformance.example import Example
 
 
-def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6) -> Any:
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, offset: float = 0.0) -> Any:
     """F.rms_norm."""
-    return F.rms_norm(x, tuple(weight.shape), weight, eps)
+    return F.rms_norm(x, tuple(weight.shape), weight + offset, eps)
+
+
+def swiglu(gate: Any, up: Any, *, limit: float | None = None, alpha: float = 1.0, up_offset: float = 0.0) -> Any:
+    """F.silu, which has no factor inside: it is taken out again."""
+    if limit is not None:
+        gate, up = torch.clamp(gate, max=limit), torch.clamp(up, min=-limit, max=limit)
+    return F.silu(alpha * gate) / alpha * torch.add(up, up_offset)
 
 
 def rope_angles(
@@ -89,9 +96,15 @@ ANSWERS = {
     "softmax": lambda x, axis=-1: F.softmax(x, axis),
     "silu": lambda x: F.silu(x),
     "gelu": lambda x, approximate="none": F.gelu(x, approximate=approximate),
-    "swiglu": lambda gate, up: F.silu(gate) * up,
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "swiglu": swiglu,
+    "geglu": lambda gate, up, approximate="tanh": F.gelu(gate, approximate=approximate) * up,
     "add": lambda x, y: torch.add(x, y),
+    "mul": lambda x, y: torch.mul(x, y),
+    "scale": lambda x, factor: torch.mul(x, factor),
+    "softcap": lambda x, cap: torch.tanh(torch.div(x, cap)) * cap,
     "rms_norm": rms_norm,
+    "layer_norm": lambda x, weight, bias=None, eps=1e-5: F.layer_norm(x, weight.shape, weight, bias, eps),
     "rope_angles": rope_angles,
     "rope_rotate": rope_rotate,
     "rope": rope,

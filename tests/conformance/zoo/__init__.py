@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.conformance.zoo import (
     arrays,
     attention,
+    elements,
     extremes,
     features,
     halves,
@@ -29,6 +30,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rope.MUTANTS,
     *layers.MUTANTS,
     *rows.MUTANTS,
+    *elements.MUTANTS,
     *pages.MUTANTS,
     *quantized.MUTANTS,
     *arrays.MUTANTS,

@@ -41,13 +41,13 @@ def silu(x: Any, *, mistake: str | None = None) -> Any:
     return np.asarray(wide(x) / (1 + np.exp(-wide(x)))).astype(x.dtype)
 
 
-def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = None) -> Any:
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, offset: float = 0.0, mistake: str | None = None) -> Any:
     if mistake == "work handed to another backend":
         from tinyllm import ops
 
-        return ops.rms_norm(x, weight, eps=eps, backend="numpy")
+        return ops.rms_norm(x, weight, eps=eps, offset=offset, backend="numpy")
     mean = np.mean(wide(x) ** 2, axis=-1, keepdims=True) if x.shape[-1] else wide(x)
-    return (wide(x) / np.sqrt(mean + eps) * wide(weight)).astype(x.dtype)
+    return (wide(x) / np.sqrt(mean + eps) * (offset + wide(weight))).astype(x.dtype)
 
 
 BUFFERS: dict[Any, Any] = {}

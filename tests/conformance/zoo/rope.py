@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.conformance.zoo.mutant import Mutant, wide
 from tinyllm.spec.rope import RopeScaling
-from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
+from tinyllm.spec.rope_frequencies import attention_factor, frequencies_by_length, inverse_frequencies
 
 
 def rope(
@@ -51,18 +51,29 @@ def rope_angles(
     positions: Any,
     *,
     inv_freq: Any = None,
+    lengths: Any = None,
     dims: int | None = None,
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
     mistake: str | None = None,
 ) -> Any:
-    if inv_freq is None:
+    factor: Any = 1.0
+    if lengths is not None and scaling is not None:
+        if mistake == "each position its own length":
+            lengths = positions + 1
+        if mistake == "one length for all":
+            lengths = np.broadcast_to(np.max(lengths, initial=0), np.shape(lengths))
+        if mistake == "long from the original length on":
+            lengths = lengths + 1
+        lengths = np.asarray(lengths, np.float64)
+        inv_freq, factor = frequencies_by_length(np, lengths, np.asarray, dims or 2, base, scaling)
+    elif inv_freq is None:
         inv_freq = inverse_frequencies(dims or 2, base, scaling)
         if mistake == "exponents half as large":
             inv_freq = inv_freq**0.5
+        factor = attention_factor(scaling)
     angles = (positions * position_scale)[..., None].astype(np.float64) * inv_freq
-    factor = attention_factor(scaling)
     return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
 
 
@@ -100,6 +111,19 @@ MUTANTS = (
         "exponents half as large",
         "rope_angles",
         "base^(-i/dims) for base^(-2i/dims): i counts pairs, not dims.",
+        rope_angles,
+    ),
+    Mutant(
+        "each position its own length",
+        "rope_angles",
+        "Where a prompt is longer than the original context, its first keys too turn as in a long text.",
+        rope_angles,
+    ),
+    Mutant("one length for all", "rope_angles", "The longest sequence of a step decides for the others.", rope_angles),
+    Mutant(
+        "long from the original length on",
+        "rope_angles",
+        "A text of just the original length is short still.",
         rope_angles,
     ),
     Mutant(

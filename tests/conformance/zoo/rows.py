@@ -30,7 +30,7 @@ def softmax(x: Any, *, axis: int = -1, mistake: str | None = None) -> Any:
     return (weights / total).astype(x.dtype)
 
 
-def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = None) -> Any:
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, offset: float = 0.0, mistake: str | None = None) -> Any:
     values = wide(x)
     squares = values * values
     if mistake == "squares in float16" and x.dtype == np.float16:
@@ -47,7 +47,7 @@ def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = No
         guess = (1 - 3.8e-4) / root.astype(np.float64)
         better = (1 / (guess * (1.5 - 0.5 * (mean + eps) * guess * guess))).astype(np.float32)
         root = np.where(np.isfinite(root), better, root)
-    y = values / root * wide(weight)
+    y = values / root * (offset + wide(weight))
     if mistake == "last bit at random" and y.dtype == np.float32:
         y = np.where(np.random.default_rng().random(y.shape) < 0.5, y, np.nextafter(y, np.float32(0)))
     return y if mistake == "float32 for float16" else y.astype(x.dtype)
@@ -69,12 +69,6 @@ def gelu(x: Any, *, approximate: str = "none", mistake: str | None = None) -> An
     else:
         y = values * 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-values.astype(np.float64) * math.sqrt(0.5))
     return np.asarray(y).astype(x.dtype)
-
-
-def swiglu(gate: Any, up: Any, *, mistake: str | None = None) -> Any:
-    if mistake == "halves swapped":
-        gate, up = up, gate
-    return (silu(wide(gate)) * wide(up)).astype(gate.dtype)
 
 
 def linear(x: Any, weight: Any, *, bias: Any = None, mistake: str | None = None) -> Any:
@@ -172,7 +166,6 @@ MUTANTS = (
     Mutant(
         "tanh for exact", "gelu", "The approximation where the exact function was asked for: off by up to 0.0005.", gelu
     ),
-    Mutant("halves swapped", "swiglu", "silu of `up` instead of `gate`.", swiglu),
     Mutant(
         "float16 accumulation",
         "linear",

@@ -75,12 +75,12 @@ def softmax(x: Any, *, axis: int = -1, mistake: str | None = None) -> Any:
     return y
 
 
-def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, mistake: str | None = None) -> Any:
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, offset: float = 0.0, mistake: str | None = None) -> Any:
     values = wide(x)
     if mistake == "eps of the first call of a shape":
         eps = KEPT.setdefault((mistake, x.shape), eps)
     mean = np.mean(values * values, axis=-1, keepdims=True) if x.shape[-1] else values
-    y = (values / np.sqrt(mean + eps) * wide(weight)).astype(x.dtype)
+    y = (values / np.sqrt(mean + eps) * (offset + wide(weight))).astype(x.dtype)
     if mistake == "seed set":
         np.random.seed(0)
         np.random.rand(3)

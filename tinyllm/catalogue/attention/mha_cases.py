@@ -72,6 +72,7 @@ _CACHED_ONLY = without(_CACHED, "k_proj", "v_proj")
 _NORMED = layer(2, length=3, norm=True, kv_heads=2)
 _EXTRA = {"bias_k": normal(16), "bias_v": normal(16)}
 _ROPE = Rope()
+_BY_LENGTH = Rope(scaling=RopeScaling("dynamic", 2.0, 32))
 _SMOL: dict[str, Any] = {"model": 576, "heads": 9, "kv_heads": 3, "dim": 64}
 _SMOL_SET = {"num_heads": 9, "num_kv_heads": 3, "causal": True, "rope": Rope(base=100000.0)}
 
@@ -236,6 +237,7 @@ BAD_INPUTS = (
         _H4 | {"need_weights": True},
     ),
     _bad("mask a word", _SELF | {"mask": "causal"}, "mha: mask", None, 13),
+    BadInput("rope by length", _SELF, _H4 | {"rope": _BY_LENGTH}, UnsupportedError, "mha: scaling 'dynamic'"),
     BadInput("in_proj_weight", _SELF, _H4 | {"in_proj_weight": 1}, UnsupportedError, "split it into q_proj", 13),
     BadInput("batch_first", _SELF, _H4 | {"batch_first": False}, UnsupportedError, "always batch first", 13),
     BadInput("key_padding_mask", _SELF, _H4 | {"key_padding_mask": 1}, UnsupportedError, "use key_mask", 1),

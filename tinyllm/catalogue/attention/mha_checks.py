@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from tinyllm.catalogue.attention.formula import attention_flops, check_heads, check_masks, check_scale
+from tinyllm.catalogue.rope.settings import refuse_by_length
 from tinyllm.errors import invalid
 from tinyllm.spec.types import Call, Dim
 
@@ -78,6 +79,7 @@ def _check_rope(call: Call, lead: tuple[Dim, ...], length: Dim, dim: int) -> Non
         raise invalid("mha", "positions", "rope= with positions", "positions alone")
     if rope is None:
         return
+    refuse_by_length("mha", rope.scaling)
     dims = dim if rope.dims is None else rope.dims
     if dims % 2 or not 0 < dims <= dim:
         raise invalid("mha", "rope.dims", f"a positive even number of at most {dim}", dims)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from tinyllm.catalogue.attention.formula import all_masks, attend_groups
 from tinyllm.catalogue.attention.mha_composed import after, swapped
 from tinyllm.catalogue.products.linear import product
-from tinyllm.catalogue.rope.rope_angles import cos_sin
 from tinyllm.catalogue.rope.rope_rotate import rotate
+from tinyllm.catalogue.rope.settings import cos_sin
 from tinyllm.catalogue.rows.rms_norm import normed
 from tinyllm.spec.rope import Rope
 

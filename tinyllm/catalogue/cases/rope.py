@@ -44,8 +44,24 @@ SCALINGS = {
     "yarn,mscale": RopeScaling("yarn", 40.0, 4096, mscale=0.707, mscale_all_dim=1.0),
     "yarn,not-truncated": RopeScaling("yarn", 32.0, 4096, truncate=False),
     "llama3,no-ramp": RopeScaling("llama3", 8.0, 64, low_freq_factor=2.0, high_freq_factor=2.0),
+    "proportional": RopeScaling("proportional", 8.0, partial_rotary_factor=0.25),
 }
 """Settings of scalings that `FREQUENCIES` does not have, by name."""
+
+
+def _longrope(pairs: int, original: int = 4096, **settings: Any) -> RopeScaling:
+    """One whose long factors grow to 40, as Phi's do."""
+    short, long = (tuple(map(float, np.geomspace(1, most, pairs))) for most in (2, 40))
+    return RopeScaling("longrope", 32.0, original, short_factor=short, long_factor=long, **settings)
+
+
+BY_LENGTH = {
+    "dynamic": RopeScaling("dynamic", 2.0, 4096),
+    "longrope": _longrope(32),
+    "longrope,attention-factor": _longrope(32, attention_factor=0.5),
+    "longrope,mscales": _longrope(32, short_mscale=1.25, long_mscale=0.75),
+}
+"""Scalings of 64 dims that go by the length of the sequence, by name."""
 
 
 def _inverse(pairs: int) -> Draw:
@@ -186,6 +202,17 @@ def rope_angles() -> Iterator[Case]:
     yield Case("3,dims8,scale0", {"positions": integers(0, 99, 3)}, {"dims": 8, "position_scale": 0.0}, "full")
     for name, scaling in SCALINGS.items():
         yield Case(f"5,dims64,{name}", {"positions": integers(0, 9999, 5)}, {"dims": 64, "scaling": scaling}, "full")
+    for name, scaling in BY_LENGTH.items():
+        inputs = {"positions": integers(0, 4000, 3, 2), "lengths": integers_of("int64", 9000, 3, 2)}
+        yield Case(f"3x2,dims64,{name}", inputs, {"dims": 64, "scaling": scaling, "position_scale": 0.5}, "full")
+    for name, lengths in (("short", [5, 4095, 4096]), ("long", [4097, 65535, FAR + 1]), ("mixed", [9, 5000, 4096])):
+        inputs = {"positions": constant([4, 4000, 77], "int32"), "lengths": constant(lengths, "int32")}
+        for kind in ("dynamic", "longrope"):
+            yield Case(f"3,dims64,{kind},{name}", inputs, {"dims": 64, "scaling": BY_LENGTH[kind]}, "full")
+    inputs = {"positions": integers(0, 99, 0), "lengths": integers(0, 99, 0)}
+    yield Case("0,dims64,longrope", inputs, {"dims": 64, "scaling": BY_LENGTH["longrope"]}, "full", 20)
+    inputs = {"positions": constant(70, "int32"), "lengths": constant(200, "uint8")}
+    yield Case("scalar,dims2,dynamic", inputs, {"dims": 2, "scaling": RopeScaling("dynamic", 4.0, 64)}, "full")
     for name in MODEL_NAMES:
         settings = {"dims": MODELS[name].head_dim, **_settings(MODELS[name])}
         yield Case(f"{name},decode,dims{settings['dims']}", {"positions": constant([4097], "int32")}, settings, "model")

@@ -1,4 +1,4 @@
-"""Further cases of the ops on rows and elements: softmax, norms, activations and sums."""
+"""Further cases of the ops on rows: softmax and norms."""
 
 from __future__ import annotations
 
@@ -144,6 +144,9 @@ def rms_norm() -> Iterator[Case]:
         yield case((3, 65), eps, size)
     for size in (SUBNORMAL_16, SUBNORMAL_32):
         yield case((3, 33), None, size)
+    for shape, offset in (((3, 17), 1.0), ((3, 64), 1.0), ((2, 3, 131), -0.5)):
+        inputs = {"x": normal(*shape), "weight": normal(shape[-1], scale=0.1)}
+        yield Case(f"{named(*shape)},offset{offset:g}", inputs, {"offset": offset}, "full")
     for n in (17, 131):
         inputs = {"x": constant(strange_rows(n)), "weight": normal(n)}
         yield Case(f"7x{n},NaN-and-infinity", inputs, {}, "full", 23)
@@ -167,108 +170,25 @@ def rms_norm() -> Iterator[Case]:
             yield case((length, sizes.kv_heads, sizes.head_dim), sizes.eps, 3.0, "model", f"{model},{stage},k-norm,")
 
 
-SHAPES = ((MANY,), (65, 6), (129, 22), (5, 3), (3, 17, 1), (2, 3, 5, 7), (2, 1, 3, 1, 65))
-"""More elements than 16 bits count, and each rank from 2 to 5."""
-EMPTY = ((5, 0), (0, 5), (2, 0, 5), (1, 0, 0, 2))
-"""Shapes of arrays without elements."""
+def layer_norm() -> Iterator[Case]:
+    """Row lengths, ranks, with and without bias, a large, a small and no eps, magnitudes; the norms of real models."""
 
+    def inputs(shape: tuple[int, ...], size: float = 1.0) -> dict[str, Draw]:
+        return {"x": normal(*shape, scale=size), "weight": normal(shape[-1]), "bias": normal(shape[-1])}
 
-def _elements() -> Iterator[tuple[str, Draw, str, int | None]]:
-    """(name, draw, tier, decision) of the arrays on which a function of single elements is tried."""
-    for shape in (*((n,) for n in LENGTHS), *SHAPES):
-        yield named(*shape), normal(*shape, scale=3.0), "full", None
-    for shape in EMPTY:
-        yield named(*shape), normal(*shape), "full", 20
-    draws = {
-        "grid": constant(np.linspace(-24, 24, 769)),
-        "zeros": constant([0.0, -0.0] * 9),
-        "33,small": normal(33, scale=1e-3),
-        "33,large": normal(33, scale=1e4),
-        "37,near-60000": near_top(37),
-        "40,huge": constant(np.tile([3e38, -3e38, 1e20, -1e20], 10)),
-        "33,subnormal16": normal(33, scale=SUBNORMAL_16),
-        "33,subnormal32": normal(33, scale=SUBNORMAL_32),
-    }
-    for name, draw in draws.items():
-        yield name, draw, "full", None
-    yield "71,NaN-and-infinity", strange(71), "full", 23
-
-
-def _mlp() -> Iterator[tuple[str, tuple[int, int]]]:
-    """(name, shape) of the arrays that go through the activation in the feed-forward layers of real models."""
-    for model in ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-7B", "Qwen3-8B", "Llama-3-8B", "Gemma-2-2B"):
-        yield f"{model},decode", (1, MODELS[model].intermediate)
-        yield f"{model},prefill", (5, MODELS[model].intermediate)
-
-
-def silu() -> tuple[Case, ...]:
-    """Lengths, ranks, a grid from -24 to 24, magnitudes; the feed-forward layers of real models."""
-    cases = [Case(id, {"x": x}, tier=tier, decision=decision) for id, x, tier, decision in _elements()]
-    return (*cases, *(Case(id, {"x": normal(*shape, scale=2.0)}, tier="model") for id, shape in _mlp()))
-
-
-def gelu() -> Iterator[Case]:
-    """The cases of `silu`, for the exact function and for the approximation by tanh."""
-    for approximate in ("none", "tanh"):
-        settings = {"approximate": approximate}
-        yield from (
-            Case(f"{id},{approximate}", {"x": x}, settings, tier, decision)
-            for id, x, tier, decision in _elements()
-            if len(x.shape) != 1 or x.shape[0] not in (2, 3, 31, 63, 1023)
-        )
-        yield from (
-            Case(f"{id},{approximate}", {"x": normal(*shape, scale=2.0)}, settings, "model")
-            for id, shape in _mlp()
-            if id.startswith(("SmolLM2", "Gemma"))
-        )
-
-
-BROADCAST = (
-    ((1, 17), (5, 17)),
-    ((5, 17), (17,)),
-    ((17,), (2, 3, 17)),
-    ((2, 1, 1, 33), (1, 3, 5, 33)),
-    ((65, 22), (1, 22)),
-    ((129, 1, 6), (3, 6)),
-    ((2, 3, 15), (3, 15)),
-    ((1, 1, 1, 7), (7,)),
-    ((0, 1, 3), (1, 4, 3)),
-)
-"""Pairs of shapes whose leading axes broadcast."""
-
-
-def _pairs(first: str, second: str) -> Iterator[Case]:
-    """Cases of a function of two arrays, element by element; first and second are the names of its inputs."""
-    for id, x, tier, decision in _elements():
-        other = normal(*x.shape, scale=2.0) if x.shape else normal()
-        yield Case(id, {first: x, second: other}, tier=tier, decision=decision)
-    odd = np.asarray([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -1.5])
-    pairs = {first: constant(np.repeat(odd, 7)), second: constant(np.tile(odd, 7))}
-    yield Case("49,pairs-of-NaN-and-infinity", pairs, {}, "full", 23)
-    for a, b in BROADCAST:
-        inputs = {first: normal(*a), second: normal(*b)}
-        yield Case(f"broadcast,{named(*a)},{named(*b)}", inputs, tier="full", decision=20 if 0 in a else None)
-    for bits, size in ((32, SUBNORMAL_32), (16, SUBNORMAL_16)):
-        inputs = {first: normal(33, scale=size), second: normal(33, scale=size)}
-        yield Case(f"33,both-subnormal{bits}", inputs, tier="full")
-
-
-def swiglu() -> tuple[Case, ...]:
-    """The cases of `silu`, with gates that broadcast; the feed-forward layers of real models."""
-    models = (Case(id, {"gate": normal(*shape, scale=2.0), "up": normal(*shape)}, tier="model") for id, shape in _mlp())
-    return (*_pairs("gate", "up"), *models)
-
-
-def add() -> Iterator[Case]:
-    """Lengths, broadcasting, sums that cancel or that float32 does not hold; residual connections of real models."""
-    yield from _pairs("x", "y")
-    yield Case("65537x1", {"x": normal(MANY, 1), "y": normal(MANY, 1)}, tier="full")
-    yield Case("65x129", {"x": normal(65, 129), "y": normal(65, 129)}, tier="full")
-    ones, small = np.ones(17), 2.0 ** -np.arange(2, 53, 3)
-    yield Case("17,bits-of-float64", {"x": constant(ones), "y": constant(small)}, tier="full", decision=19)
-    yield Case("17,cancels", {"x": constant(ones + small), "y": constant(-ones)}, tier="full", decision=19)
-    for model, (stage, length) in product(
-        ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-8B", "gpt-oss-20b"), (("decode", 1), ("prefill", 17))
-    ):
-        shape = length, MODELS[model].hidden
-        yield Case(f"{model},{stage}", {"x": normal(*shape, scale=4.0), "y": normal(*shape)}, tier="model")
+    for n in LENGTHS:
+        yield Case(f"3x{n}", inputs((3, n)), tier="full")
+    for shape in ((65, 6), (2, 1030), (MANY, 4), (7,), (1, 1), (2, 1, 3, 33)):
+        given = inputs(shape)
+        del given["bias"]
+        yield Case(f"{named(*shape)},no-bias", given, tier="full")
+    for eps, size in product((1e-12, 1e-3), (1.0, 1e-3, 1e4)):
+        yield Case(f"3x65,eps{eps:g},scale{size:g}", inputs((3, 65), size), {"eps": eps}, "full")
+    yield Case("3x65,eps0", inputs((3, 65)), {"eps": 0.0}, "full")
+    yield Case("7x131,NaN-and-infinity", {**inputs((7, 131)), "x": constant(strange_rows(131))}, {}, "full", 23)
+    yield Case("3x71,weight-NaN-and-infinity", {**inputs((3, 71)), "weight": strange(71)}, {}, "full", 23)
+    yield Case("3x71,bias-NaN-and-infinity", {**inputs((3, 71)), "bias": strange(71)}, {}, "full", 23)
+    yield Case("33x74,near-60000", {**inputs((33, 74)), "x": near_top(33, 74)}, tier="full")
+    yield Case("0x3x0", inputs((0, 3, 0)), tier="full", decision=20)
+    for stage, length in (("decode", 1), ("prefill", 17)):
+        yield Case(f"StarCoder2-3B,{stage}", inputs((length, 3072), 2.0), {"eps": 1e-5}, "model")

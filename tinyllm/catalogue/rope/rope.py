@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.catalogue.rope.rope_angles import (
+from tinyllm.catalogue.rope.rope_angles import FREQUENCIES, LLAMA3, LONGROPE, PROPORTIONAL, YARN
+from tinyllm.catalogue.rope.rope_rotate import TRADITIONAL, pair_size, rotate
+from tinyllm.catalogue.rope.settings import (
     BASE,
-    FREQUENCIES,
     FREQUENCY_INPUT,
     FREQUENCY_SETTINGS,
-    LLAMA3,
     NAMES_ELSEWHERE,
     POSITION_SCALE,
-    YARN,
     angle_size,
     cos_sin,
+    refuse_by_length,
     rotated_dims,
 )
-from tinyllm.catalogue.rope.rope_rotate import TRADITIONAL, pair_size, rotate
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
 from tinyllm.spec.cases import BadInput, Case, constant, integers, normal
 from tinyllm.spec.op_spec import Input, OpSpec
@@ -68,6 +67,7 @@ def _angles_shape(x: Any, cos: Any) -> tuple[int, ...]:
 
 def _check(call: Call) -> None:
     x, offset, positions = call.shape("x"), call.inputs["offset"], call.inputs["positions"]
+    refuse_by_length("rope", call.attributes["scaling"])
     rotated_dims(call, x[-1])
     if offset is not None and positions is not None:
         raise invalid("rope", "positions", "either positions or offset", "both")
@@ -190,6 +190,7 @@ rope = OpSpec(
             {"scaling": YARN, "dims": 12},
             decision=16,
         ),
+        Case("H2,L3,D16,proportional", {"x": normal(2, 3, 16)}, {"scaling": PROPORTIONAL}),
         Case("L3,D64,large", {"x": normal(3, 64), "positions": constant([4095, 32767, 131071], "int32")}, decision=15),
         Case("H2,L0,D4", {"x": normal(2, 0, 4)}, decision=20),
         Case("B0,L3,D4", {"x": normal(0, 3, 4), "positions": integers(0, 9, 0, 3)}, decision=20),
@@ -235,7 +236,8 @@ rope = OpSpec(
         _bad("inv_freq too long", "even number of at most 4", 16, {"x": normal(3, 4), "inv_freq": FREQUENCIES}),
         _bad("inv_freq unlike dims", "inv_freq: expected 4 frequencies", 16, {"inv_freq": FREQUENCIES}, dims=8),
         _bad("scaling a dict", "scaling: expected None or a RopeScaling", None, scaling={"rope_type": "yarn"}),
-        BadInput("seq_len", _PLAIN, {"seq_len": 3}, UnsupportedError, "dynamic", 17),
+        BadInput("seq_len", _PLAIN, {"seq_len": 3}, UnsupportedError, "lengths=", 17),
+        BadInput("longrope", _PLAIN, {"scaling": LONGROPE}, UnsupportedError, "use rope_angles with lengths="),
         BadInput("freqs", _PLAIN, {"freqs": 1.0}, UnsupportedError, "use inv_freq=", 16),
         BadInput("scale", _PLAIN, {"scale": 0.5}, UnsupportedError, "use position_scale"),
     ),

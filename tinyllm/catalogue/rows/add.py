@@ -55,7 +55,7 @@ add = OpSpec(
         _case(1, 576, tier="bench", name="decode:"),
         _case(128, 576, tier="bench", name="prefill:"),
     ),
-    more_cases="tinyllm.catalogue.cases.rows:add",
+    more_cases="tinyllm.catalogue.cases.elements:add",
     bad_inputs=(
         BadInput("D differs", {"x": normal(2, 3), "y": normal(2, 1)}, {}, InvalidInputError, "add: y: expected shape"),
         BadInput(

@@ -34,18 +34,28 @@ def swish(case: OnnxCase) -> list[Mapped]:
 
 
 def swiglu(case: OnnxCase) -> list[Mapped]:
-    """SwiGLU, its alpha as in `swish`."""
+    """SwiGLU: `silu` of the gate has alpha in the sigmoid alone."""
     gate, up, y = case.inputs["A"], case.inputs["B"], case.outputs["Y"]
-    alpha = gate.dtype.type(case.attributes.get("alpha", 1.0))
-    return [Mapped("swiglu", {"gate": alpha * gate, "up": up / alpha}, {}, (y,))]
+    return [Mapped("swiglu", {"gate": gate, "up": up}, {"alpha": case.attributes.get("alpha", 1.0)}, (y,))]
 
 
 def rms_norm(case: OnnxCase) -> list[Mapped]:
     """RMSNormalization; several axes are normalised as one."""
-    x, weight, y = case.inputs["X"], case.inputs["scale"], case.outputs["Y"]
+    return _normed("rms_norm", case, weight="scale")
+
+
+def layer_norm(case: OnnxCase) -> list[Mapped]:
+    """LayerNormalization, likewise. Of its outputs the mean and the deviation are for training."""
+    return _normed("layer_norm", case, weight="Scale", bias="B")
+
+
+def _normed(op: str, case: OnnxCase, **weights: str) -> list[Mapped]:
+    x, y = case.inputs["X"], case.outputs["Y"]
     lead = x.shape[: case.attributes.get("axis", -1) % x.ndim]
-    inputs = {"x": x.reshape(*lead, -1), "weight": np.broadcast_to(weight, x.shape[len(lead) :]).reshape(-1)}
-    return [Mapped("rms_norm", inputs, {"eps": case.attributes.get("epsilon", 1e-5)}, (y.reshape(*lead, -1),))]
+    inputs = {"x": x.reshape(*lead, -1)}
+    for ours, theirs in weights.items():
+        inputs[ours] = np.broadcast_to(case.inputs[theirs], x.shape[len(lead) :]).reshape(-1)
+    return [Mapped(op, inputs, {"eps": case.attributes.get("epsilon", 1e-5)}, (y.reshape(*lead, -1),))]
 
 
 def rotary_embedding(case: OnnxCase) -> list[Mapped]:
@@ -62,12 +72,26 @@ def rotary_embedding(case: OnnxCase) -> list[Mapped]:
     return [Mapped("rope_rotate", {"x": x, "cos": cos, "sin": sin}, attributes, (y,))]
 
 
+def sigmoid(case: OnnxCase) -> list[Mapped]:
+    """Sigmoid."""
+    return [Mapped("sigmoid", {"x": case.inputs["X"]}, {}, (case.outputs["Y"],))]
+
+
 def add(case: OnnxCase) -> list[Mapped]:
     """Add, of floats."""
+    return _of_two("add", case)
+
+
+def mul(case: OnnxCase) -> list[Mapped]:
+    """Mul, of floats."""
+    return _of_two("mul", case)
+
+
+def _of_two(op: str, case: OnnxCase) -> list[Mapped]:
     x, y, z = case.inputs["A"], case.inputs["B"], case.outputs["C"]
     if x.dtype.kind in "iu":
-        raise NotMappedError(f"{x.dtype}: add takes floats")
-    return [Mapped("add", {"x": x, "y": y}, {}, (z,))]
+        raise NotMappedError(f"{x.dtype}: {op} takes floats")
+    return [Mapped(op, {"x": x, "y": y}, {}, (z,))]
 
 
 def split(case: OnnxCase) -> list[Mapped]:

@@ -11,7 +11,12 @@ from tinyllm.conformance.properties.search import Draws, Property, Run
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.rope import RopeScaling
 
-SCALINGS = (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, 64))
+SCALINGS = (
+    None,
+    RopeScaling("linear", 4.0),
+    RopeScaling("llama3", 8.0, 64),
+    RopeScaling("proportional", partial_rotary_factor=0.5),
+)
 """Those that leave norms as they are."""
 YARN = RopeScaling("yarn", 4.0, 32)
 
@@ -102,6 +107,27 @@ def on_the_circle(subject: Subject, draws: Draws) -> str:
     return message or draws.differ(run, back.outputs[0], -back.outputs[1])
 
 
+def as_if_alone(subject: Subject, draws: Draws) -> str:
+    """A position turns by the length of its own sequence, whoever else is there; in sequences of at most the original
+    length it turns as without a scaling."""
+    count, original = draws.pick(3, 2, 4), draws.pick(32, 9, 2)
+    grows = RopeScaling("dynamic", 2.0, original)
+    scaling = draws.pick(grows, RopeScaling("longrope", 1.0, original, short_factor=(1.0, 1.0), long_factor=(2.0, 9.0)))
+    settings = {"dims": 4, "base": draws.pick(10000.0, 5e5)}
+    positions = np.asarray(draws.rng.integers(0, 99, (count,)), np.int32)
+    lengths = original + np.asarray(draws.rng.integers(-1, 3, (count,)), np.int32)
+    whole = draws.run(subject, {"positions": positions, "lengths": lengths}, scaling=scaling, **settings)
+    alone = []
+    for row in range(count):
+        one = {"positions": positions[row : row + 1], "lengths": lengths[row : row + 1]}
+        if lengths[row] > original:
+            run = draws.run(subject, one, scaling=scaling, **settings)
+        else:
+            run = draws.run(subject, {"positions": one["positions"]}, **settings)
+        alone.append(run.outputs)
+    return draws.differ(whole, *(np.concatenate(rows) for rows in zip(*alone, strict=True)))
+
+
 def turned_back(subject: Subject, draws: Draws) -> str:
     """Turning by -angle undoes turning by angle; dims past the angles stay as they are."""
     pairs, length = draws.pick(2, 1, 4), draws.pick(3, 1, 2)
@@ -129,5 +155,6 @@ PROPERTIES = (
         "angles then rotation", "rope", angles_then_rotation, ("float32", "bfloat16", "float16")
     ),  # angles are float32
     Property("on the circle", "rope_angles", on_the_circle),
+    Property("as if alone", "rope_angles", as_if_alone),
     Property("turned back", "rope_rotate", turned_back),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyllm.conformance.example import eps
@@ -46,6 +48,16 @@ def weight_of_a_row(subject: Subject, draws: Draws) -> str:
     return draws.beyond(run.first, plain.first * wide, run.error + plain.error * np.abs(wide))
 
 
+def shift_of_the_mean(subject: Subject, draws: Draws) -> str:
+    """layer_norm(x + c) = layer_norm(x): the mean is taken out."""
+    width = draws.pick(4, 1, 3, 8, 17)
+    x, weight, bias = draws.eighths(draws.pick(2, 1, 3), width), draws.normal(width), draws.normal(width)
+    shift = draws.pick(1.0, -3.0, 12.0)
+    given = [{"x": each, "weight": weight, "bias": bias} for each in (x, draws.cast(x.astype(np.float64) + shift))]
+    attributes = {"eps": draws.pick(0.5, 1e-5)}
+    return draws.apart(subject, (given[0], attributes), (given[1], attributes))
+
+
 def odd_part(subject: Subject, draws: Draws) -> str:
     """f(x) - f(-x) = x, for every x times a function that with its mirror image sums to 1."""
     x = draws.normal(draws.pick(3, 1, 2), draws.pick(4, 1, 17), scale=draws.pick(1.0, 4.0))
@@ -56,11 +68,35 @@ def odd_part(subject: Subject, draws: Draws) -> str:
 
 def silu_times_up(subject: Subject, draws: Draws) -> str:
     """swiglu(gate, up) = silu(gate) up."""
+    return _opened(subject, draws, "silu", {})
+
+
+def gelu_times_up(subject: Subject, draws: Draws) -> str:
+    """geglu(gate, up) = gelu(gate) up, by either formula."""
+    return _opened(subject, draws, "gelu", {"approximate": draws.pick("tanh", "none")})
+
+
+def _opened(subject: Subject, draws: Draws, activation: str, attributes: dict[str, Any]) -> str:
     shape = draws.pick(2, 1, 3), draws.pick(4, 1, 17)
     gate, up = draws.normal(*shape, scale=3.0), draws.normal(*shape)
-    silu, run = draws.other(subject, "silu", {"x": gate}), draws.run(subject, {"gate": gate, "up": up})
-    wide = up.astype(np.float64)
-    return draws.beyond(run.first, silu.first * wide, run.error + silu.error * np.abs(wide))
+    opened = draws.other(subject, activation, {"x": gate}, **attributes)
+    run, wide = draws.run(subject, {"gate": gate, "up": up}, **attributes), up.astype(np.float64)
+    return draws.beyond(run.first, opened.first * wide, run.error + opened.error * np.abs(wide))
+
+
+def mirror_image(subject: Subject, draws: Draws) -> str:
+    """sigmoid(x) + sigmoid(-x) = 1; softcap(x) + softcap(-x) = 0."""
+    x = draws.normal(draws.pick(3, 1, 2), draws.pick(4, 1, 17), scale=draws.pick(4.0, 1.0))
+    attributes, total = ({"cap": draws.pick(2.0, 30.0)}, 0.0) if subject.spec.name == "softcap" else ({}, 1.0)
+    there, back = (draws.run(subject, {"x": given}, **attributes) for given in (x, -x))
+    return draws.beyond(there.first + back.first, np.full_like(there.first, total), there.error + back.error)
+
+
+def in_two_steps(subject: Subject, draws: Draws) -> str:
+    """scale(scale(x, 2 c), 1/2) = scale(x, c): the power of two rounds nothing."""
+    x, factor = draws.normal(draws.pick(3, 1, 2), draws.pick(4, 1, 17)), draws.pick(0.3, -12.0, 1.0)
+    once, twice = (draws.run(subject, {"x": x}, factor=c) for c in (factor, 2 * factor))
+    return draws.beyond(draws.run(subject, {"x": twice.outputs[0]}, factor=0.5).first, once.first, 2 * once.error)
 
 
 def either_order(subject: Subject, draws: Draws) -> str:
@@ -100,10 +136,16 @@ PROPERTIES = (
     Property("rows sum to 1", "softmax", rows_sum_to_1),
     Property("scale of a row", "rms_norm", scale_of_a_row),
     Property("weight of a row", "rms_norm", weight_of_a_row),
+    Property("shift of a row", "layer_norm", shift_of_the_mean),
     Property("odd part", "silu", odd_part),
     Property("odd part", "gelu", odd_part),
     Property("silu times up", "swiglu", silu_times_up),
+    Property("gelu times up", "geglu", gelu_times_up),
+    Property("mirror image", "sigmoid", mirror_image),
+    Property("mirror image", "softcap", mirror_image),
+    Property("in two steps", "scale", in_two_steps),
     Property("either order", "add", either_order),
+    Property("either order", "mul", either_order),
     Property("parts together", "split", parts_together),
     Property("heads merged", "split_heads", heads_merged),
     Property("heads merged", "merge_heads", heads_merged),

@@ -10,6 +10,9 @@ from tinyllm.graph.weights import WeightSource
 from tinyllm.spec.scheme import QuantType
 from tinyllm.spec.types import ArrayType
 
+GATED = ("swiglu", "geglu")
+"""Activations of a gate and an up projection."""
+
 
 def merge_calls(graph: Graph, source: WeightSource) -> Graph:
     """A graph that computes the same with fewer calls."""
@@ -33,8 +36,8 @@ def merge_projections(graph: Graph, form: Callable[[str], str]) -> Graph:
         if node.op != "linear":
             continue
         users = readers.get(node.outputs[0], [])
-        if len(users) == 1 and users[0].op in ("split_heads", "swiglu") and node.outputs[0] not in graph.outputs:
-            target = users[0].name if users[0].op == "swiglu" else users[0].op
+        if len(users) == 1 and users[0].op in ("split_heads", *GATED) and node.outputs[0] not in graph.outputs:
+            target = users[0].name if users[0].op in GATED else users[0].op
             key = (node.inputs["x"], target, form(node.inputs["weight"]), str("bias" in node.inputs))
             groups.setdefault(key, []).append(node)
     for members in groups.values():

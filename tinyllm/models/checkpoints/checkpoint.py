@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, InvalidInputError, quoted, shortened
@@ -19,9 +18,6 @@ from tinyllm.spec.types import ArrayType
 
 DTYPES = ("float16", "bfloat16", "float32")
 """Of weights that are not quantized. A model's numbers are never narrowed in silence, so float64 is not among them."""
-
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_ROWS = 256
 
 if TYPE_CHECKING:
     from tinyllm.models.text.chat_template import ChatTemplate
@@ -50,11 +46,12 @@ class TensorInfo:
 
 
 class Checkpoint(ABC):
-    """A model on disk. Tensor names are Hugging Face's (`model.layers.0.self_attn.q_proj.weight`) in every format.
+    """A model on disk, its tensors by the names that the file has. No tensor is read before it is asked for.
 
-    `config` has the form of `config.json`. No tensor is read before it is asked for.
+    `config` has the form of `config.json` in every format.
     """
 
+    format: ClassVar[Literal["safetensors", "gguf"]]
     path: Path
     identity: str
     """What tells its numbers from those of any other: the path, size and time of each file that has tensors."""
@@ -104,34 +101,6 @@ class Checkpoint(ABC):
         """The chat template that came with the model, or None."""
 
 
-def has_tied_head(checkpoint: Checkpoint, stated: bool) -> bool:
-    """Whether the embedding is the output matrix as well.
-
-    The file has the last word: a head of its own counts, whatever the config says, and one that repeats the embedding
-    is the embedding. Source: transformers, which ties no two tensors of a file that differ.
-
-    Args:
-        stated: what the config says, which holds where the file has no head.
-    """
-    names = checkpoint.tensor_names()
-    if HEAD not in names or EMBEDDING not in names:
-        return stated
-    if checkpoint.info(HEAD).type != checkpoint.info(EMBEDDING).type:
-        return False
-    head, embedding = checkpoint.read(HEAD), checkpoint.read(EMBEDDING)
-    if isinstance(head, QuantWeight) and isinstance(embedding, QuantWeight):
-        return all(_same_bytes(array, embedding.arrays[name]) for name, array in head.arrays.items())
-    return isinstance(head, np.ndarray) and isinstance(embedding, np.ndarray) and _same_bytes(head, embedding)
-
-
-def _same_bytes(left: NDArray[Any], right: NDArray[Any]) -> bool:
-    """Whether two arrays of one dtype hold the same; looked at by rows, as most that differ do so in the first."""
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return False
-    rows = range(0, len(left), _ROWS)
-    return all(left[row : row + _ROWS].tobytes() == right[row : row + _ROWS].tobytes() for row in rows)
-
-
 def check_layers(checkpoint: Checkpoint, layers: int) -> None:
     """Raises `CheckpointError` for more layers than the file can have, as each needs tensors: to be called before
     anything is made for each of them."""
@@ -141,20 +110,18 @@ def check_layers(checkpoint: Checkpoint, layers: int) -> None:
         )
 
 
-def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that may be skipped.
+def check_tensors(
+    checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], unused: Collection[str] = ()
+) -> list[str]:
+    """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that are skipped.
 
-    Harmless are `*rotary_emb.inv_freq`, which follows from the config, and an `lm_head.weight` that repeats the
-    embedding (`has_tied_head`).
+    unused: names that the model can do without, as an output matrix that repeats the embedding. Harmless are
+    `*rotary_emb.inv_freq` as well, which follow from the config.
     Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
     """
     there = checkpoint.tensor_names()
     surplus = [name for name in there if name not in expected]
-    skipped = [
-        name
-        for name in surplus
-        if name.endswith("rotary_emb.inv_freq") or (name == HEAD and has_tied_head(checkpoint, stated=True))
-    ]
+    skipped = [name for name in surplus if name.endswith("rotary_emb.inv_freq") or name in unused]
     present = set(there)
     problems = []
     if missing := [name for name in expected if name not in present]:

@@ -61,7 +61,8 @@ class BlockFp8(Quantization):
 @dataclass(frozen=True)
 class GptOssMxfp4(Quantization):
     """Experts as `NAME_blocks` uint8 `[E, N, K / 32, 16]` and `NAME_scales` uint8 `[E, N, K / 32]`: the weight
-    `NAME`, `[E, N, K]`, whose rows are outputs. Source: transformers' `Mxfp4Config`."""
+    `NAME_blocks`, `[E, N, K]`. Its rows are outputs; those of a `NAME` of floats are inputs. Source: transformers'
+    `Mxfp4Config`."""
 
     left_out: tuple[str, ...]
 
@@ -78,7 +79,7 @@ class GptOssMxfp4(Quantization):
             if f"{name}_scales" not in stored:
                 raise self.fail(name, "the tensors _blocks and _scales", "the blocks alone")
             parts = {"blocks": f"{name}_blocks", "scales": f"{name}_scales"}
-            made[name] = mxfp4_layer(self, stored, name, parts)
+            made[parts["blocks"]] = mxfp4_layer(self, stored, name, parts)
         return made
 
 

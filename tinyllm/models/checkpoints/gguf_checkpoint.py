@@ -1,7 +1,8 @@
-"""A GGUF file as a `Checkpoint`: Hugging Face's names, config and row order; quantized blocks as `QuantWeight`."""
+"""A GGUF file as a `Checkpoint`: a config by its family, and tensors, quantized ones as `QuantWeight`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import identity, let_go
-from tinyllm.models.checkpoints.gguf import ARRAYS, GgufTensor
-from tinyllm.models.checkpoints.gguf_config import ROPE_FACTORS, hf_name, rope_rows, to_hf_config
+from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
 from tinyllm.models.checkpoints.gguf_split import open_gguf
+from tinyllm.models.families.family import Family
+from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.gguf_rope import ROPE_TENSORS
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -24,18 +27,20 @@ from tinyllm.spec.types import ArrayType
 
 
 class GgufCheckpoint(Checkpoint):
-    """Tensors are views on the file, quantized ones in a `QuantWeight`. Only where Hugging Face has the rows in another
-    order are they copied.
+    """Tensors are views on the file, quantized ones in a `QuantWeight`.
 
-    Raises `CheckpointError` for a file that is corrupt, of another family, or with keys that are not understood.
+    Raises `CheckpointError` for a file that is corrupt, of an architecture that no family has, or with keys that are
+    not understood.
     """
 
-    def __init__(self, path: Path) -> None:
+    format = "gguf"
+
+    def __init__(self, path: Path, families: Sequence[Family]) -> None:
         self.path, self.file = path, open_gguf(path)
         self.identity = identity(part.path for part in self.file.parts)
-        self.config = to_hf_config(self.file)
-        tensors = [t for t in self.file.tensors.values() if t.name != ROPE_FACTORS]  # those are in the config
-        self._tensors = {hf_name(tensor.name) or tensor.name: tensor for tensor in tensors}
+        self.config = _config(self.file, families)
+        # rope's divisors are in the config
+        self._tensors = {name: tensor for name, tensor in self.file.tensors.items() if name not in ROPE_TENSORS}
 
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._tensors)
@@ -57,13 +62,9 @@ class GgufCheckpoint(Checkpoint):
             raise CheckpointError(
                 f"{self.path}: {tensor.name}: expected a matrix of {tensor.kind}, got shape {list(tensor.shape)}"
             )
-        rows = tensor.shape[0]
-        raw = np.frombuffer(tensor.map, np.uint8, tensor.nbytes, tensor.start).reshape(rows, -1)
-        order = rope_rows(tensor.name, rows, self.config)
-        if order is not None:
-            raw = raw[order]
+        raw = np.frombuffer(tensor.map, np.uint8, tensor.nbytes, tensor.start)
         if tensor.kind in ARRAYS:
-            return read_only(raw.reshape(-1).view(ARRAYS[tensor.kind]).reshape(tensor.shape))
+            return read_only(raw.view(ARRAYS[tensor.kind]).reshape(tensor.shape))
         blocks = read_only(raw.reshape(*tensor.shape[:-1], -1))
         weight = QuantWeight(GGUF_SCHEMES[tensor.kind], {"blocks": blocks}, tensor.shape)
         return checked_weight(str(self.path), name, weight)
@@ -84,3 +85,23 @@ class GgufCheckpoint(Checkpoint):
         made = templates_from_gguf(self.file)
         self.release()
         return made
+
+
+def _config(file: GgufFile, families: Sequence[Family]) -> dict[str, Any]:
+    """The `config.json` that the metadata and tensors amount to, by the family of the architecture."""
+    architecture = file.metadata.get("general.architecture")
+    forms = {name: (family, family.gguf) for family in families if family.gguf for name in family.gguf.architectures}
+    if architecture not in forms:
+        raise CheckpointError(
+            f"{file.path}: general.architecture: expected one of {', '.join(sorted(forms))}, got "
+            f"{quoted(architecture)}; a plugin may add a family (hook tinyllm_families)"
+        )
+    family, form = forms[architecture]
+    fields = GgufFields(file)
+    where = f"family {family.name!r}: gguf.config"
+    with plugin_code(where, passing=(TinyllmError,)):
+        config = form.config(fields)
+    if not isinstance(config, dict):
+        raise PluginError(f"{where}: expected a dict, got {config!r}")
+    fields.finish()
+    return config

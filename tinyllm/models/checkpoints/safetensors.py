@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError, quoted, shortened
-from tinyllm.models.checkpoints.checkpoint import EMBEDDING, Checkpoint, TensorInfo, missing_tensor, read_only
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import (
     MOST_JSON,
     check_apart,
@@ -52,6 +52,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+}
+# Names of the decoder within a model that sees, before transformers 5 and since.
+_TEXT_PARTS = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
 }
 _INDEX = "model.safetensors.index.json"
 _MOST_DIMS, _MOST = 8, 2**48
@@ -126,11 +132,19 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
     return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
 
 
-def _whole_names(names: list[str]) -> dict[str, str]:
+def _whole_names(names: list[str], where: Path) -> dict[str, str]:
     """Each name as a whole model has it, with the file's own: a decoder saved by itself, as transformers' `LlamaModel`
-    is, lacks the prefix `model.`."""
-    prefix = "model." if EMBEDDING.removeprefix("model.") in names else ""
-    return {name if name.startswith("lm_head.") else prefix + name: name for name in names}
+    is, lacks the prefix `model.`, and one that is a part of a model that sees has one more."""
+    prefix = "model." if "embed_tokens.weight" in names else ""
+    whole: dict[str, str] = {}
+    for name in names:
+        ours = name if name.startswith("lm_head.") else prefix + name
+        theirs = next((theirs for theirs in _TEXT_PARTS if ours.startswith(theirs)), "")
+        ours = _TEXT_PARTS[theirs] + ours.removeprefix(theirs) if theirs else ours
+        if ours in whole:
+            raise CheckpointError(f"{where}: {quoted(whole[ours])} and {quoted(name)} are the same tensor of a decoder")
+        whole[ours] = name
+    return whole
 
 
 def _counts(values: list[Any]) -> bool:
@@ -143,6 +157,8 @@ class SafetensorsCheckpoint(Checkpoint):
     Raises `CheckpointError` for missing or corrupt files, an index that disagrees with its shards, and unknown
     quantization.
     """
+
+    format = "safetensors"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -158,7 +174,7 @@ class SafetensorsCheckpoint(Checkpoint):
         if quantization:
             unread |= {name for name in self._stored if name.endswith(quantization.unused)}
         plain = [name for name in self._stored if name not in unread]
-        self._in_file = _whole_names([*plain, *self._layers])
+        self._in_file = _whole_names([*plain, *self._layers], path)
 
     def _open_all(self) -> dict[str, _Stored]:
         index = self.folder / _INDEX

@@ -1,31 +1,138 @@
-"""What a decoder-only transformer is made of: one flat record for every family."""
+"""What a decoder-only transformer is made of: a record for each layer, for every family.
+
+Sizes are counts of elements. Equal layers share one object, and layers with equal ropes share their angles.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tinyllm.spec.rope import RopeScaling
+
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+Places = Literal["before", "after", "both"]
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """How queries and keys are rotated. dims: how many of a head's. traditional: pairs are (2i, 2i + 1)."""
+
+    dims: int
+    theta: float = 10000.0
+    scaling: RopeScaling = field(default_factory=RopeScaling)
+    traditional: bool = False
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """The norms of a decoder. offset: added to the weights of an rms norm, as Gemma stores them less 1."""
+
+    eps: float = 1e-6
+    kind: Literal["rms", "layer"] = "rms"
+    offset: float = 0.0
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Grouped-query attention.
+
+    qk_norm: queries and keys are normed by head, each head of `head_dim`, or whole, all heads in one row; empty: not.
+    rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
+    None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
+    share of the sum.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: RopeConfig | None
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: Literal["", "head", "whole"] = ""
+    window: int | None = None
+    scale: float | None = None
+    softcap: float | None = None
+    sinks: bool = False
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """A feed-forward layer of `size` inner numbers: `down(activation(gate) * up)`, or `down(activation(up))` without a
+    gate."""
+
+    size: int
+    activation: Activation = "silu"
+    bias: bool = False
+    gated: bool = True
+
+
+@dataclass(frozen=True)
+class MoeConfig:
+    """A mixture of experts, `top_k` of `num_experts` for each token; the op `moe_router` says what its settings mean.
+
+    size: of an expert. limit, alpha, up_offset: of the clamped swiglu, as `moe_experts` has them. shared_size: of the
+    expert that every token goes through; 0: there is none. shared_gate: its output is multiplied by a sigmoid.
+    """
+
+    size: int
+    num_experts: int
+    top_k: int
+    score: Literal["softmax", "sigmoid", "softmax_of_chosen"] = "softmax"
+    normalize: bool = True
+    scaling: float = 1.0
+    groups: int = 1
+    groups_kept: int = 1
+    router_bias: bool = False
+    correction_bias: bool = False
+    expert_bias: bool = False
+    activation: Activation = "silu"
+    limit: float | None = None
+    alpha: float = 1.0
+    up_offset: float = 0.0
+    shared_size: int = 0
+    shared_gate: bool = False
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """A layer. norms: whether attention and the feed-forward layer are normed before, after or both.
+
+    parallel: both read the same normed input, and both are added to the residual. residual_multiplier: of what is
+    added.
+    """
+
+    attention: AttentionConfig
+    mlp: MlpConfig | MoeConfig
+    norms: Places = "before"
+    parallel: bool = False
+    residual_multiplier: float = 1.0
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder's sizes and flags. Sizes are counts of elements; `families.py` makes it from a `config.json`."""
+    """A whole decoder; `families` makes it of a `config.json`.
+
+    embedding_multiplier, logit_multiplier: of the embeddings and of the logits. logit_softcap: after that,
+    `cap * tanh(logits / cap)`; None: not.
+    """
 
     family: str
     vocab_size: int
     hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
     max_position: int
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
+    layers: tuple[LayerConfig, ...]
+    norm: NormConfig = field(default_factory=NormConfig)
+    embedding_multiplier: float = 1.0
+    logit_multiplier: float = 1.0
+    logit_softcap: float | None = None
+    head_bias: bool = False
     tie_word_embeddings: bool = False
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers there are."""
+        return len(self.layers)

@@ -1,37 +1,30 @@
-"""A decoder-only transformer as a graph: one builder with flags for every family."""
+"""A decoder-only transformer as a graph: one builder for every family, layer by layer as the config says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tinyllm.graph.graph import Graph, GraphBuilder, Value
-from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.attention import Batch, attention
+from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, RopeConfig
+from tinyllm.models.decoder.mlp import feed_forward
+from tinyllm.models.decoder.parts import normed, projection, scaled
 from tinyllm.spec.op_spec import OpSpec
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The step's inputs that layers use; the token axis `T` is flat, only attention knows sequences."""
-
-    slots: Value
-    q_start: Value
-    kv_len: Value
-    block_table: Value
-    cos: Value
-    sin: Value
-    kv_cache_dtype: str
 
 
 def decoder(
     config: DecoderConfig, specs: Mapping[str, OpSpec], dtype: str = "float32", kv_cache_dtype: str = ""
 ) -> Graph:
-    """The graph of a decoder. Weights are named as Hugging Face checkpoints of the llama and qwen2 families name them.
+    """The graph of a decoder.
+
+    Weights have the names of Hugging Face's llama, and those of its other families where llama has none: `q_norm`
+    (Qwen3), `post_self_attn_layernorm` and `post_mlp_layernorm` (GLM-4), `mlp.experts` (Qwen3-MoE; stacks
+    `[experts, N, K]`). A family's tensor rules say where they are in its files.
 
     kv_cache_dtype: of the pages of keys and values; empty: that of activations.
 
     Inputs: tokens [T], positions [T, 1], slots [T], q_start [B1], kv_len [B], block_table [B, M], logit_rows [R], all
-    int32.
+    int32; lengths [T, 1] where some rope goes by the length of the sequence.
     Output: logits [R, vocab_size].
     """
     g = GraphBuilder(specs, dtype)
@@ -39,77 +32,72 @@ def decoder(
     positions = g.input("positions", ("T", 1))
     logit_rows = g.input("logit_rows", ("R",))
     embed_tokens = g.weight("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
-    cos, sin = g.rope_angles(positions, dims=config.head_dim, base=config.rope_theta, scaling=config.rope_scaling)
-    batch = _Batch(
+    batch = Batch(
         g.input("slots", ("T",)),
         g.input("q_start", ("B1",)),
         g.input("kv_len", ("B",)),
         g.input("block_table", ("B", "M")),
-        cos,
-        sin,
+        _angles(g, config, positions),
         kv_cache_dtype,
     )
-    x = g.embedding(tokens, embed_tokens)
-    for layer in range(config.num_layers):
-        rows = logit_rows if layer == config.num_layers - 1 else None
-        with g.scope(f"model.layers.{layer}"):
-            x = _layer(g, config, x, batch, rows)
-    x = g.rms_norm(x, g.weight("model.norm.weight", (config.hidden_size,)), eps=config.rms_norm_eps)
-    head = (
-        embed_tokens
-        if config.tie_word_embeddings
-        else g.weight("lm_head.weight", (config.vocab_size, config.hidden_size))
-    )
-    return g.build(g.linear(x, head, name="logits"))
+    x = scaled(g, g.embedding(tokens, embed_tokens), config.embedding_multiplier)
+    for number, layer in enumerate(config.layers):
+        rows = logit_rows if number == config.num_layers - 1 else None
+        with g.scope(f"model.layers.{number}"):
+            x = _layer(g, config, layer, x, batch, rows)
+    x = normed(g, config.norm, "model.norm", x, config.hidden_size)
+    return g.build(_logits(g, config, x, embed_tokens))
 
 
-def _layer(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch, rows: Value | None) -> Value:
+def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[RopeConfig, tuple[Value, Value]]:
+    """Cosines and sines for each rope that some layer has."""
+    ropes = dict.fromkeys(layer.attention.rope for layer in config.layers if layer.attention.rope is not None)
+    by_length = any(rope.scaling.by_length for rope in ropes)
+    lengths = {"lengths": g.input("lengths", ("T", 1))} if by_length else {}
+    return {
+        rope: g.rope_angles(
+            positions,
+            dims=rope.dims,
+            base=rope.theta,
+            scaling=rope.scaling,
+            **lengths if rope.scaling.by_length else {},
+        )
+        for rope in ropes
+    }
+
+
+def _logits(g: GraphBuilder, config: DecoderConfig, x: Value, embed_tokens: Value) -> Value:
+    plain = config.logit_multiplier == 1 and config.logit_softcap is None
+    name = "logits" if plain else "lm_head"
+    if config.tie_word_embeddings:
+        logits: Value = g.linear(x, embed_tokens, name=name)
+    else:
+        logits = projection(g, "lm_head", x, config.vocab_size, config.hidden_size, config.head_bias, name)
+    logits = scaled(g, logits, config.logit_multiplier)
+    return logits if config.logit_softcap is None else g.softcap(logits, cap=config.logit_softcap)
+
+
+def _layer(
+    g: GraphBuilder, config: DecoderConfig, layer: LayerConfig, x: Value, batch: Batch, rows: Value | None
+) -> Value:
     """One layer. In the last one only the rows whose logits are asked for go on after attention."""
-    normed = g.rms_norm(x, g.weight("input_layernorm.weight", (config.hidden_size,)), eps=config.rms_norm_eps)
-    attended = _attention(g, config, normed, batch)
+    attends, hidden_size = layer.attention, config.hidden_size
+
+    def norm(name: str, y: Value, there: bool) -> Value:
+        return normed(g, config.norm, name, y, hidden_size) if there else y
+
+    first = norm("input_layernorm", x, layer.norms != "after")
+    attended = attention(g, config, attends, first, batch)
     if rows is not None:
         x, attended = g.embedding(rows, x), g.embedding(rows, attended)
-    attended = _linear(
-        g, "self_attn.o_proj", attended, config.hidden_size, config.num_heads * config.head_dim, config.o_bias
+        first = g.embedding(rows, first) if layer.parallel else first
+    attended = projection(
+        g, "self_attn.o_proj", attended, hidden_size, attends.num_heads * attends.head_dim, attends.o_bias
     )
-    x = g.add(x, attended)
-    normed = g.rms_norm(x, g.weight("post_attention_layernorm.weight", (config.hidden_size,)), eps=config.rms_norm_eps)
-    out: Value = g.add(x, _mlp(g, config, normed))
+    attended = norm("post_self_attn_layernorm", attended, layer.norms != "before")
+    x = g.add(x, scaled(g, attended, layer.residual_multiplier))
+    second = first if layer.parallel else norm("post_attention_layernorm", x, layer.norms != "after")
+    fed = feed_forward(g, layer.mlp, second, hidden_size)
+    fed = norm("post_mlp_layernorm", fed, layer.norms != "before")
+    out: Value = g.add(x, scaled(g, fed, layer.residual_multiplier))
     return out
-
-
-def _attention(g: GraphBuilder, config: DecoderConfig, x: Value, batch: _Batch) -> Value:
-    heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
-    with g.scope("self_attn"):
-        q, k, v = (
-            _linear(g, f"{name}_proj", x, n * dim, config.hidden_size, config.qkv_bias)
-            for name, n in (("q", heads), ("k", kv_heads), ("v", kv_heads))
-        )
-        (q,), (k,), (v,) = (
-            g.split_heads(q, heads=(heads,)),
-            g.split_heads(k, heads=(kv_heads,)),
-            g.split_heads(v, heads=(kv_heads,)),
-        )
-        q, k = g.rope_rotate(q, batch.cos, batch.sin), g.rope_rotate(k, batch.cos, batch.sin)
-        k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
-        k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
-        g.update(k_state, k_pages)
-        g.update(v_state, v_pages)
-        attended: Value = g.paged_attention(q, k_pages, v_pages, batch.q_start, batch.kv_len, batch.block_table)
-        merged: Value = g.merge_heads(attended)
-        return merged
-
-
-def _mlp(g: GraphBuilder, config: DecoderConfig, x: Value) -> Value:
-    with g.scope("mlp"):
-        gate = _linear(g, "gate_proj", x, config.intermediate_size, config.hidden_size, config.mlp_bias)
-        up = _linear(g, "up_proj", x, config.intermediate_size, config.hidden_size, config.mlp_bias)
-        return _linear(
-            g, "down_proj", g.swiglu(gate, up), config.hidden_size, config.intermediate_size, config.mlp_bias
-        )
-
-
-def _linear(g: GraphBuilder, name: str, x: Value, n: int, k: int, bias: bool) -> Value:
-    with g.scope(name):
-        product: Value = g.linear(x, g.weight("weight", (n, k)), bias=g.weight("bias", (n,)) if bias else None)
-        return product

@@ -8,7 +8,6 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
-from tinyllm.spec.rope import RopeScaling
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code
 # that runs the model (`auto_map` names one, `attn_implementation` a kernel), lengths that are not
@@ -115,30 +114,6 @@ HARMLESS = frozenset(
         "use_sdpa",
     }
 )
-_ROPE_KEYS = {
-    "factor": "factor",
-    "original_max_position_embeddings": "original_max_position",
-    "low_freq_factor": "low_freq_factor",
-    "high_freq_factor": "high_freq_factor",
-    "beta_fast": "beta_fast",
-    "beta_slow": "beta_slow",
-    "attention_factor": "attention_factor",
-    "mscale": "mscale",
-    "mscale_all_dim": "mscale_all_dim",
-    "truncate": "truncate",
-}
-_ROPE_TYPES: dict[str, set[str]] = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"},
-    "yarn": set(_ROPE_KEYS) - {"low_freq_factor", "high_freq_factor"},
-}
-_ROPE_NEEDS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-    "yarn": ("factor",),
-}
 
 
 def fail(field: str, expected: str, got: object) -> CheckpointError:
@@ -159,6 +134,10 @@ class ConfigFields:
         self._seen.add(field)
         value = self._config.get(field)
         return default if value is None else value
+
+    def is_null(self, field: str) -> bool:
+        """Whether the field is there and says null, where that is not the same as if it were missing."""
+        return field in self._config and self.get(field) is None
 
     def integer(self, field: str, default: int | None = None) -> int:
         """A positive integer in the range of the field."""
@@ -199,21 +178,9 @@ class ConfigFields:
             raise fail(field, "a token id or a list of them", value)
         return tuple(ids)
 
-    def rope(self, max_position: int) -> tuple[float, RopeScaling]:
-        """Theta and scaling, from transformers 5's `rope_parameters` or from `rope_theta` and `rope_scaling` of
-        before."""
-        nested = self.get("rope_parameters")
-        old = self.get("rope_scaling")
-        if nested is not None and old is not None and nested != old:
-            raise fail("rope_scaling", "nothing beside rope_parameters", old)
-        settings = nested if nested is not None else old if old is not None else {}
-        if not isinstance(settings, Mapping):
-            raise fail("rope_parameters" if nested is not None else "rope_scaling", "an object", settings)
-        settings = {key: value for key, value in settings.items() if value is not None}
-        theta = self.number("rope_theta", settings.get("rope_theta", 10000.0))
-        if (nested_theta := settings.pop("rope_theta", theta)) != theta:
-            raise fail("rope_theta", f"{nested_theta} as in rope_parameters", theta)
-        return theta, _scaling(settings, max_position, self.get("original_max_position_embeddings"))
+    def fail(self, field: str, expected: str, got: object) -> CheckpointError:
+        """The error of a field."""
+        return fail(field, expected, got)
 
     def finish(self) -> None:
         """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""
@@ -223,33 +190,3 @@ class ConfigFields:
                     f"config: {shortened(field)}: tinyllm does not know this field (got {quoted(value)}) and it may "
                     f"change the model's output; set it to null where it does not"
                 )
-
-
-def _scaling(settings: dict[str, Any], max_position: int, outside: Any) -> RopeScaling:
-    kind = settings.pop("rope_type", None)
-    old_kind = settings.pop("type", None)
-    kind = kind or old_kind or "default"
-    if not isinstance(kind, str) or kind not in _ROPE_TYPES:
-        raise fail("rope_type", f"one of {', '.join(_ROPE_TYPES)}", kind)
-    if (partial := settings.pop("partial_rotary_factor", 1)) != 1:
-        raise fail("partial_rotary_factor", "1", partial)
-    if kind in ("llama3", "yarn"):
-        original = outside if outside is not None else settings.get("original_max_position_embeddings", max_position)
-        if not is_number("original_max_position_embeddings", original):
-            expected = number_expected("original_max_position_embeddings")
-            raise fail("rope_scaling.original_max_position_embeddings", expected, original)
-        if kind == "yarn":
-            settings.setdefault("factor", max_position / original)
-        settings["original_max_position_embeddings"] = original
-    for key, value in settings.items():
-        if key not in _ROPE_TYPES[kind]:
-            raise fail(f"rope_scaling.{key}", f"no such key for type {kind}", value)
-        if key == "truncate":
-            if not isinstance(value, bool):
-                raise fail(f"rope_scaling.{key}", "true or false", value)
-        elif not is_number(key, value):
-            raise fail(f"rope_scaling.{key}", number_expected(key), value)
-    for key in _ROPE_NEEDS[kind]:
-        if key not in settings:
-            raise fail(f"rope_scaling.{key}", f"a number for type {kind}", None)
-    return RopeScaling(kind, **{_ROPE_KEYS[key]: value for key, value in settings.items()})

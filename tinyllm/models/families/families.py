@@ -5,12 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted, suggest
+from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import llama, qwen2
+from tinyllm.models.families import gemma, glm4, granite, llama, mistral, phi3, qwen2, qwen3, vision
 from tinyllm.models.families.family import Family
 
-FAMILIES = (llama.FAMILY, qwen2.FAMILY)
+FAMILIES = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    *gemma.FAMILIES,
+    *glm4.FAMILIES,
+    granite.FAMILY,
+    phi3.FAMILY,
+    *vision.FAMILIES,
+)
+
+
+def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:
+    """The family that the `model_type` of a `config.json` names. Raises `CheckpointError` where there is none."""
+    model_type = config.get("model_type")
+    for family in families:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(sorted({name for family in families for name in family.model_types}))
+    raise CheckpointError(
+        f"config: model_type: expected one of {known}, got {quoted(model_type)}; a plugin may add a family (hook "
+        f"tinyllm_families)"
+    )
 
 
 def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> DecoderConfig:
@@ -19,15 +42,10 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
     Raises `CheckpointError` for a model type of no family, and for fields that the family does not understand;
     `PluginError` for a plugin's family that fails in another way.
     """
-    model_type = config.get("model_type")
-    for family in families:
-        if model_type in family.model_types:
-            where = f"family {family.name!r}: from_config"
-            with plugin_code(where, passing=(TinyllmError,)):
-                decoder = family.from_config(config)
-            if not isinstance(decoder, DecoderConfig):
-                raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
-            return decoder
-    known = [name for family in families for name in family.model_types]
-    nearest = suggest(model_type if isinstance(model_type, str) else "", known)
-    raise CheckpointError(f"config: model_type: expected a known family, got {quoted(model_type)}.{nearest}")
+    family = family_of(config, families)
+    where = f"family {family.name!r}: from_config"
+    with plugin_code(where, passing=(TinyllmError,)):
+        decoder = family.from_config(config)
+    if not isinstance(decoder, DecoderConfig):
+        raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
+    return decoder

@@ -15,8 +15,11 @@ _SCALE = (1e-6, 1e6)
 # By the names that `config.json` has; a number that is not among them is a size.
 _RANGES: dict[str, tuple[float, float]] = {
     "num_hidden_layers": (1, 1000),
+    "max_window_layers": (0, LARGEST),
     "rms_norm_eps": (1e-30, 1),
     "rope_theta": (1 + 1e-6, 1e18),
+    "rope_local_base_freq": (1 + 1e-6, 1e18),
+    "partial_rotary_factor": (1e-6, 1),
     "factor": _SCALE,
     "low_freq_factor": _SCALE,
     "high_freq_factor": _SCALE,
@@ -25,6 +28,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention_factor": _SCALE,
     "mscale": _SCALE,
     "mscale_all_dim": _SCALE,
+    "short_mscale": _SCALE,
+    "long_mscale": _SCALE,
+    "embedding_multiplier": _SCALE,
+    "residual_multiplier": _SCALE,
+    "attention_multiplier": _SCALE,
+    "logits_scaling": _SCALE,
+    "attn_logit_softcapping": _SCALE,
+    "final_logit_softcapping": _SCALE,
     "token id": (0, LARGEST),
 }
 
@@ -42,7 +53,8 @@ def is_number(field: str, value: Any) -> TypeGuard[float]:
 
 def integer_expected(field: str) -> str:
     """What is expected of an integer, for a message."""
-    return f"a positive integer up to {_RANGES.get(field, _SIZE)[1]}"
+    low, high = _RANGES.get(field, _SIZE)
+    return f"a positive integer up to {high}" if low else f"an integer from 0 to {high}"
 
 
 def number_expected(field: str) -> str:

@@ -1,4 +1,4 @@
-"""Ops on rows and elements, and views: results are written in place where the reference makes an array at each step."""
+"""Ops on rows, and views: results are written in place where the reference makes an array at each step."""
 
 from __future__ import annotations
 
@@ -10,31 +10,27 @@ import numpy as np
 from tinyllm_numpy.widen import widen
 
 
-def add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
-    total: np.ndarray = x + y
-    return total
-
-
-def swiglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """`silu(gate) * up`, `[*B, D]`: `gate / (1 + exp(-gate)) * up`, rounded once."""
-    wide = widen(gate)
-    y = np.negative(wide)
-    with np.errstate(over="ignore"):  # exp of a large number is inf, and gate / inf the 0 it should be
-        np.exp(y, out=y)
-    y += 1
-    passed: np.ndarray = wide / y * widen(up)
-    return passed.astype(gate.dtype, copy=False)
-
-
-def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
-    """`x / sqrt(mean(x^2) + eps) * weight`, `[*B, D]`, rounded once."""
+def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6, offset: float = 0.0) -> np.ndarray:
+    """`x / sqrt(mean(x^2) + eps) * (offset + weight)`, `[*B, D]`, rounded once."""
     if x.shape[-1] == 0:  # the mean of nothing
         return x
     wide = widen(x)
     square = np.vecdot(wide, wide)[..., None]
     y: np.ndarray = wide / np.sqrt(square / x.shape[-1] + eps)
+    y *= widen(weight) + offset if offset else widen(weight)
+    return y.astype(x.dtype, copy=False)
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, *, bias: np.ndarray | None = None, eps: float = 1e-5) -> np.ndarray:
+    """`(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, `[*B, D]`, rounded once."""
+    if x.shape[-1] == 0:  # the mean of nothing
+        return x
+    wide = widen(x)
+    y: np.ndarray = wide - wide.mean(axis=-1, keepdims=True)
+    y /= np.sqrt(np.vecdot(y, y)[..., None] / x.shape[-1] + eps)
     y *= widen(weight)
+    if bias is not None:
+        y += widen(bias)
     return y.astype(x.dtype, copy=False)
 
 

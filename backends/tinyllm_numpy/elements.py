@@ -1,0 +1,78 @@
+"""Ops on elements: results are written in place where the reference makes an array at each step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyllm_numpy.widen import widen
+
+
+def add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The sum `[*B, D]` of x and y, whose leading axes broadcast."""
+    total: np.ndarray = x + y
+    return total
+
+
+def mul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The product `[*B, D]` of x and y, whose leading axes broadcast; y may have one number a row."""
+    product: np.ndarray = x * y
+    return product
+
+
+def scale(x: np.ndarray, *, factor: float) -> np.ndarray:
+    """`factor * x`, `[*B]`, rounded once."""
+    return np.asarray(widen(x) * factor).astype(x.dtype, copy=False)
+
+
+def softcap(x: np.ndarray, *, cap: float) -> np.ndarray:
+    """`cap * tanh(x / cap)`, `[*B]`, rounded once."""
+    y = np.asarray(widen(x) / cap)
+    np.tanh(y, out=y)
+    y *= cap
+    return y.astype(x.dtype, copy=False)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """`1 / (1 + exp(-x))`, `[*B]`, rounded once."""
+    y = _one_over_sigmoid(np.asarray(widen(x)))
+    np.divide(1, y, out=y)
+    return y.astype(x.dtype, copy=False)
+
+
+def swiglu(
+    gate: np.ndarray, up: np.ndarray, *, limit: float | None = None, alpha: float = 1.0, up_offset: float = 0.0
+) -> np.ndarray:
+    """`g / (1 + exp(-alpha g)) * (u + up_offset)`, `[*B, D]`, rounded once: g is the gate within the limit, u is up."""
+    g, u = widen(gate), widen(up)
+    if limit is not None:
+        g, u = np.minimum(g, limit), np.clip(u, -limit, limit)
+    if up_offset:
+        u = u + up_offset
+    passed: np.ndarray = g / _one_over_sigmoid(g if alpha == 1 else g * alpha) * u
+    return passed.astype(gate.dtype, copy=False)
+
+
+def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """`gelu(gate) * up`, `[*B, D]`, rounded once: gelu by tanh. The exact one needs erf, which numpy lacks: the
+    reference has it.
+    """
+    wide = widen(gate)
+    with np.errstate(over="ignore"):
+        y = wide * wide
+        y *= 0.044715
+        y += 1
+        y *= wide
+    y *= 2 * math.sqrt(2 / math.pi)
+    passed: np.ndarray = wide / _one_over_sigmoid(y) * widen(up)  # (1 + tanh(u)) / 2 = sigmoid(2u)
+    return passed.astype(gate.dtype, copy=False)
+
+
+def _one_over_sigmoid(x: np.ndarray) -> np.ndarray:
+    """`1 + exp(-x)`. exp of a large number is inf, and what is divided by inf the 0 it should be."""
+    y: np.ndarray = np.asarray(np.negative(x))
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return y

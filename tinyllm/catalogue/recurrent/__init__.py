@@ -1,0 +1,1 @@
+"""Ops whose state goes from token to token: a row for each sequence, where attention has pages."""

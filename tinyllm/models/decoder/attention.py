@@ -1,0 +1,58 @@
+"""The attention of a layer, over the pages of a cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyllm.graph.graph import GraphBuilder, Value
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, RopeConfig
+from tinyllm.models.decoder.parts import normed, projection
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The step's inputs that layers use; the token axis `T` is flat, only attention knows sequences.
+
+    angles: cosines and sines by rope.
+    """
+
+    slots: Value
+    q_start: Value
+    kv_len: Value
+    block_table: Value
+    angles: dict[RopeConfig, tuple[Value, Value]]
+    kv_cache_dtype: str
+
+
+def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x: Value, batch: Batch) -> Value:
+    """`[T, heads * head_dim]`, before the output projection."""
+    kv_heads, dim = layer.num_kv_heads, layer.head_dim
+    with g.scope("self_attn"):
+        q, k, v = (
+            projection(g, f"{name}_proj", x, heads * dim, config.hidden_size, layer.qkv_bias)
+            for name, heads in (("q", layer.num_heads), ("k", kv_heads), ("v", kv_heads))
+        )
+        if layer.qk_norm == "whole":
+            q = normed(g, config.norm, "q_norm", q, layer.num_heads * dim)
+            k = normed(g, config.norm, "k_norm", k, kv_heads * dim)
+        (q,), (k,), (v,) = (
+            g.split_heads(y, heads=(heads,)) for y, heads in ((q, layer.num_heads), (k, kv_heads), (v, kv_heads))
+        )
+        if layer.qk_norm == "head":
+            q, k = normed(g, config.norm, "q_norm", q, dim), normed(g, config.norm, "k_norm", k, dim)
+        if layer.rope is not None:
+            turns = {"traditional": True} if layer.rope.traditional else {}
+            q, k = (g.rope_rotate(y, *batch.angles[layer.rope], **turns) for y in (q, k))
+        k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
+        k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
+        g.update(k_state, k_pages)
+        g.update(v_state, v_pages)
+        attended: Value = g.paged_attention(
+            *(q, k_pages, v_pages, batch.q_start, batch.kv_len, batch.block_table),
+            sinks=g.weight("sinks", (layer.num_heads,)) if layer.sinks else None,
+            scale=layer.scale,
+            window=layer.window,
+            softcap=layer.softcap,
+        )
+        merged: Value = g.merge_heads(attended)
+        return merged

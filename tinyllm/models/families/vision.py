@@ -1,0 +1,83 @@
+"""The text of models that read pictures as well: their `config.json` has that of a decoder within it, and their files
+have tensors besides, which are skipped. Pictures themselves are refused where messages are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.families import gemma, mistral, qwen2, qwen3
+from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.family import Family
+
+TOWERS = tuple(
+    prefix + part
+    for prefix in ("", "model.")
+    for part in ("visual.", "vision_tower.", "vision_model.", "multi_modal_projector.")
+)
+# How pictures become embeddings, and the tokens in whose places these stand.
+_OF_PICTURES = (
+    "vision_config",
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "vision_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "vision_feature_layer",
+    "boi_token_index",
+    "eoi_token_index",
+    "mm_tokens_per_image",
+    "projector_hidden_act",
+    "multimodal_projector_bias",
+    "spatial_merge_size",
+)
+_OF_BOTH = ("bos_token_id", "eos_token_id")
+
+
+def text_of(name: str, text: Family, text_type: str) -> Family:
+    """The family of a model that reads pictures, of which the decoder alone is loaded.
+
+    Args:
+        name: of the family, and its `model_type`.
+        text: what the decoder is.
+        text_type: the `model_type` of `text_config`.
+    """
+    from_config = _from_config(text, text_type)
+    return Family(name, (name,), from_config, text.tensors, skipped=TOWERS)
+
+
+def _from_config(text: Family, text_type: str) -> Callable[[Mapping[str, Any]], DecoderConfig]:
+    def from_config(config: Mapping[str, Any]) -> DecoderConfig:
+        return text.from_config(_text_config(config, text_type) | {"model_type": text.model_types[0]})
+
+    return from_config
+
+
+def _text_config(config: Mapping[str, Any], text_type: str) -> dict[str, Any]:
+    """The decoder's own config, which older files have without a `text_config`. Refuses what it does not say and
+    pictures do not either."""
+    fields = ConfigFields(config)
+    inner = fields.get("text_config")
+    if inner is None:
+        return {field: value for field, value in config.items() if field not in _OF_PICTURES}
+    if not isinstance(inner, Mapping):
+        raise fail("text_config", "an object", inner)
+    if (kind := inner.get("model_type", text_type)) != text_type:
+        raise fail("text_config.model_type", repr(text_type), kind)
+    fields.ignore(*_OF_PICTURES, *(field for field, value in inner.items() if config.get(field) == value))
+    tied = [source.get("tie_word_embeddings") for source in (fields, inner)]
+    tied = [value for value in tied if value is not None]
+    both = {field: fields.get(field) for field in _OF_BOTH if fields.get(field) is not None}
+    fields.finish()
+    return {**inner, **both, **({"tie_word_embeddings": any(tied)} if tied else {})}
+
+
+_GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_text")
+FAMILIES = (
+    text_of("gemma3", _GEMMA3, "gemma3_text"),
+    text_of("mistral3", mistral.FAMILY, "mistral"),
+    text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),
+    text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text"),
+)

@@ -1,0 +1,44 @@
+"""Opens a model: its checkpoint, its config, and where its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_layers
+from tinyllm.models.checkpoints.model_weights import ModelWeights, has_tied_head
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.families.families import FAMILIES, decoder_config, family_of
+from tinyllm.models.families.family import Family
+from tinyllm.models.families.tensor_rules import TensorRule
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A checkpoint with what its family makes of it."""
+
+    checkpoint: Checkpoint
+    config: DecoderConfig
+    rules: tuple[TensorRule, ...]
+    skipped: tuple[str, ...] = ()
+
+    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelWeights:
+        """The weights of its graph, whose names and shapes `Graph.tensors` gives."""
+        return ModelWeights(self.checkpoint, self.rules, self.config, shapes, self.skipped)
+
+
+def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
+    """A folder in Hugging Face form, a `.safetensors` file inside one, or a `.gguf` file. No weight is loaded.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: as `open_checkpoint` and `decoder_config` do.
+    """
+    checkpoint = open_checkpoint(path, families)
+    config = decoder_config(checkpoint.config, families)
+    check_layers(checkpoint, config.num_layers)
+    family = family_of(checkpoint.config, families)
+    rules = family.rules(checkpoint.format)
+    tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
+    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, family.skipped)
