@@ -97,6 +97,24 @@ def test_logits_are_those_of_the_dequantized_weights(name: str, backend: str, pl
     np.testing.assert_allclose(got, wanted, atol=3e-5 * np.abs(wanted).max(), rtol=0)
 
 
+def test_a_bias_of_zeros_is_none(plain: Path, tmp_path: Path) -> None:
+    """GPTQ's tools wrote one for each layer, whatever the model has."""
+    from tinyllm.llm import load
+
+    source, name = open_checkpoint(plain), "model.layers.0.mlp.up_proj.bias"
+    tensors = {tensor: np.asarray(source.read(tensor)) for tensor in source.tensor_names()}
+    config = json.loads((plain / "config.json").read_text())
+    more = tensors | {name: np.zeros(96, np.float16)}
+    whole, zeros = (
+        load(write(tmp_path / each, config, made), "numpy", registry=registry())
+        for each, made in (("a", tensors), ("b", more))
+    )
+    np.testing.assert_array_equal(zeros.logits([3, 97]), whole.logits([3, 97]))
+    more[name][7] = 1e-3
+    with pytest.raises(CheckpointError, match=r"surplus model\.layers\.0\.mlp\.up_proj\.bias"):
+        load(write(tmp_path / "c", config, more), "numpy", registry=registry())
+
+
 def test_experts_of_gpt_oss_are_one_weight(tmp_path: Path) -> None:
     """Three matrices, in one tensor of blocks; a byte holds neighbours."""
     tensors, matrix = mxfp4("w_blocks", "w_scales", False)(np.random.default_rng(3), 3 * 8, 64)
@@ -227,3 +245,34 @@ def test_weights_of_one_order_alone_are_merged(tmp_path: Path) -> None:
     path, _ = folder_of("gptq4 ordered", tmp_path)
     info = open_checkpoint(path).info("a.weight")
     assert info.order and replace(info, order="") != info
+
+
+@pytest.mark.parametrize(("mode", "group", "bits"), [("mxfp4", 32, 4), ("mxfp8", 32, 8), ("nvfp4", 16, 4)])
+def test_mlx_says_the_same_of_what_it_quantized(mode: str, group: int, bits: int, tmp_path: Path) -> None:
+    """One module in a float mode among affine ones, by an override of its own."""
+    mx = pytest.importorskip("mlx.core")
+    w = mx.array(np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32))
+    q, scales = mx.quantize(w, group_size=group, bits=bits, mode=mode)
+    theirs = mx.dequantize(q, scales, group_size=group, bits=bits, mode=mode, dtype=mx.float32)
+    affine = dict(zip(("weight", "scales", "biases"), mx.quantize(w, group_size=32, bits=4), strict=True))
+    tensors = {f"b.{part}": np.asarray(array) for part, array in affine.items()}
+    tensors |= {"a.weight": np.asarray(q), "a.scales": np.asarray(scales)}
+    settings = {"bits": 4, "group_size": 32, "a": {"mode": mode, "group_size": group, "bits": bits}}
+    checkpoint = open_checkpoint(write(tmp_path, {"quantization": settings}, tensors))
+    np.testing.assert_array_equal(dense(np, checkpoint.read("a.weight"), np.float32), np.asarray(theirs))
+    assert checkpoint.info("b.weight").dtype == "affine4/32"
+
+
+def test_transformers_says_the_same_of_blocks_of_gpt_oss(tmp_path: Path) -> None:
+    """Its matrix is the other way round."""
+    import torch
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (3, 8, 2, 16), dtype=np.uint8)
+    scales = rng.integers(110, 130, (3, 8, 2), dtype=np.uint8)
+    theirs = convert_moe_packed_tensors(torch.from_numpy(blocks), torch.from_numpy(scales), dtype=torch.float32)
+    config = {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
+    path = write(tmp_path, config, {"w_blocks": blocks, "w_scales": scales})
+    ours = dense(np, open_checkpoint(path).read("w_blocks"), np.float32)
+    np.testing.assert_array_equal(ours, np.swapaxes(theirs.numpy(), 1, 2))
