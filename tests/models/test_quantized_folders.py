@@ -276,3 +276,22 @@ def test_transformers_says_the_same_of_blocks_of_gpt_oss(tmp_path: Path) -> None
     path = write(tmp_path, config, {"w_blocks": blocks, "w_scales": scales})
     ours = dense(np, open_checkpoint(path).read("w_blocks"), np.float32)
     np.testing.assert_array_equal(ours, np.swapaxes(theirs.numpy(), 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "array"),
+    [
+        ("w4 rows", "weight_shape", np.array([64, 0])),
+        ("w4 rows", "weight_shape", np.array([-64, 96])),
+        ("mlx mxfp8", "weight", np.array(7, np.uint32)),
+        ("fp8 whole", "weight", np.zeros((0, 96), np.uint8)),
+        ("gptq4 v2 by row", "qweight", np.zeros((0, 64), np.int32)),
+    ],
+)
+def test_sizes_that_are_none_are_refused_by_name(name: str, part: str, array: np.ndarray, tmp_path: Path) -> None:
+    format_ = FORMATS[name]
+    tensors, _ = format_.make(np.random.default_rng(7), 64, 96)
+    tensors |= {part: array}
+    path = write(tmp_path, {format_.key: format_.settings}, {f"a.{n}": t for n, t in tensors.items()})
+    with pytest.raises(CheckpointError, match=rf"a\.{part}: expected "):
+        open_checkpoint(path)

@@ -151,6 +151,8 @@ class CompressedTensors(Quantization):
             self.need_dtype(stored, parts[part], *kinds.get(part, ("int32",)))
         self.need_shape(stored, parts["weight_shape"], (2,))
         rows, columns = (int(size) for size in stored[parts["weight_shape"]].read())
+        if rows < 1 or columns < 1:
+            raise self.fail(parts["weight_shape"], "two sizes", [rows, columns])
         self.need_shape(stored, parts["weight_packed"], (rows, -(-columns * group.bits // WORD)))
         scheme = ZeroPoint(group.bits, group.group_size or columns, group.symmetric)
         groups = columns // scheme.group_size

@@ -61,7 +61,9 @@ def mxfp8_layer(quantization: Quantization, stored: Tensors, stem: str, parts: d
     codes, scales = parts.values()
     quantization.need_dtype(stored, codes, FLOAT8, "uint32", "uint8")
     quantization.need_dtype(stored, scales, "uint8", POWER)
-    shape = (*stored[codes].shape[:-1], *(size * stored[codes].dtype.itemsize for size in stored[codes].shape[-1:]))
+    if len(stored[codes].shape) < 2:
+        raise quantization.fail(codes, "a matrix", list(stored[codes].shape))
+    shape = (*stored[codes].shape[:-1], stored[codes].shape[-1] * stored[codes].dtype.itemsize)
 
     def make(arrays: Arrays) -> QuantWeight:
         q, exponents = arrays.values()

@@ -76,11 +76,16 @@ class Quantization(ABC):
     def parts_of(
         self, stored: Tensors, stem: str, needed: Iterable[str], optional: Iterable[str] = ()
     ) -> dict[str, str]:
-        """Names of the tensors of a module by their last part. Raises `CheckpointError` for one that is missing."""
+        """Names of the tensors of a module by their last part. Raises `CheckpointError` for one that is missing or
+        empty."""
         for part in needed:
             if f"{stem}.{part}" not in stored:
                 raise self.fail(stem, f"the tensors {', '.join(needed)}", f"none called {part}")
-        return {part: f"{stem}.{part}" for part in (*needed, *optional) if f"{stem}.{part}" in stored}
+        found = {part: f"{stem}.{part}" for part in (*needed, *optional) if f"{stem}.{part}" in stored}
+        for name in found.values():
+            if 0 in stored[name].shape:
+                raise self.fail(name, "numbers", list(stored[name].shape))
+        return found
 
     def need_shape(self, stored: Tensors, name: str, shape: tuple[int, ...]) -> None:
         """Raises `CheckpointError` for a tensor of another shape."""
