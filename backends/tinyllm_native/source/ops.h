@@ -12,8 +12,8 @@ typedef struct {
 } op;
 
 op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles,
-    kv_append, paged_attention, moe_router;
-op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch;
+    kv_append, paged_attention, moe_router, moe_experts;
+op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch, moe_experts_scratch;
 int64_t work_on_rows(const call *c);
 
 static const op OPS[] = {
@@ -29,6 +29,7 @@ static const op OPS[] = {
     {kv_append, 0, work_on_rows},
     {paged_attention, attention_scratch, 0},
     {moe_router, moe_router_scratch, work_on_rows},
+    {moe_experts, moe_experts_scratch, 0},
 };
 
 #endif
