@@ -56,7 +56,7 @@ def _within(rank: np.ndarray, top_k: int, groups: int, groups_kept: int) -> np.n
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
-    weights = np.exp(x - x.max(axis=-1, keepdims=True))
+    weights: np.ndarray = np.exp(x - x.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 
