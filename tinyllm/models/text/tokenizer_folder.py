@@ -15,7 +15,7 @@ from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
-from tinyllm.models.text.tokenizer_bounds import check_patterns, library_errors
+from tinyllm.models.text.tokenizer_bounds import library_errors
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
@@ -44,7 +44,7 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     eos = [stop for stop in dict.fromkeys(stops) if stop is not None]
     adds_bos, adds_eos = _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
     made = Tokenizer(backend, str(path), bos, eos, adds_bos, adds_eos)
-    check_patterns(backend, str(path))
+    made.check_speed()
     return made
 
 
