@@ -107,7 +107,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         backend.add_tokens([token])
         index = backend.token_to_id(token.content)
         if index != int(key):
-            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {index}")
+            raise CheckpointError(f"{field}: expected the id of {quoted(token.content)}, which is {index}")
     fields = [(name, settings.get(name)) for name in SPECIALS]
     fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
@@ -118,7 +118,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         if token.content in known:
             continue
         if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
-            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {token.content!r}")
+            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {quoted(token.content)}")
         backend.add_special_tokens([token])
 
 
@@ -144,5 +144,5 @@ def _id_of(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
 def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool | None:
     value = settings.get(key)
     if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"{where}: {key}: expected true or false, got {value!r}")
+        raise CheckpointError(f"{where}: {key}: expected true or false, got {quoted(value)}")
     return value
