@@ -95,6 +95,7 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions", "lengths")),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
+        _kernel("native", "moe_router", "moe:moe_router"),
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
     ]

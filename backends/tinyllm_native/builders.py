@@ -12,6 +12,7 @@ from tinyllm.plugins import BoundNode
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
+from tinyllm_native.moe import SCORES
 from tinyllm_native.rope import frequencies
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
@@ -150,6 +151,16 @@ def _merge_heads(b: Linker, node: BoundNode) -> None:
     b.view(node.targets[0], replace(x, tail=(x.columns,)))
 
 
+def _moe_router(b: Linker, node: BoundNode) -> None:
+    logits, bias = _of_axes(b.source(node, "logits"), 1), b.source(node, "bias")
+    experts, weights = b.new(node, 0), b.new(node, 1)
+    numbers = [_attribute(node, name) for name in ("top_k", "score", "normalize", "groups", "groups_kept")]
+    top_k, score, normalize, groups, kept = numbers
+    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number, bias.number if bias else 0]
+    sizes += [top_k, SCORES.index(score), int(normalize), groups, kept]
+    b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
+
+
 def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
     return [b.of_array(node, name, "strides", axis) for axis in range(3)]
 
@@ -200,4 +211,5 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "merge_heads": _merge_heads,
     "kv_append": _kv_append,
     "paged_attention": _paged_attention,
+    "moe_router": _moe_router,
 }

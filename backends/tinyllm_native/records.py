@@ -31,6 +31,7 @@ OPS = (
     "rope_angles",
     "kv_append",
     "paged_attention",
+    "moe_router",
 )
 """The library's ops in the order of `source/ops.h`."""
 

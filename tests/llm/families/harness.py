@@ -35,11 +35,12 @@ BOUND = 3e-4
 
 @dataclass(frozen=True)
 class Tiny:
-    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; where it reads
-    pictures, the config of its vision tower, and of the whole."""
+    """A tiny model: the prefix of transformers' classes, and what of its config is not as in `SIZES`; the config's own
+    class where it has another prefix; for one that sees, the config of its vision tower, and of the whole."""
 
     classes: str
     config: dict[str, Any] = field(default_factory=dict)
+    config_class: str = ""
     vision: dict[str, Any] | None = None
     whole: dict[str, Any] = field(default_factory=dict)
     spread: float = 0.15
@@ -48,7 +49,7 @@ class Tiny:
     @property
     def theirs(self) -> Any:
         """transformers' config."""
-        kind = getattr(transformers, f"{self.classes}Config")
+        kind = getattr(transformers, self.config_class or f"{self.classes}Config")
         text = SIZES | self.config
         return kind(**text) if self.vision is None else kind(text_config=text, vision_config=self.vision, **self.whole)
 
@@ -84,14 +85,14 @@ def wanted_logits(judge: Any, ids: list[int]) -> np.ndarray:
 def in_steps(llm: LLM, prompts: list[list[int]], size: int) -> list[np.ndarray]:
     """Logits of all positions of several sequences, which go through the cache side by side in chunks of `size`."""
     page = 16
-    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page)
+    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page, len(prompts))
     free = iter(range(runner.pages))
     pages = [[next(free) for _ in range(0, len(ids), page)] for ids in prompts]
     found: list[list[np.ndarray]] = [[] for _ in prompts]
     for start in range(0, max(map(len, prompts)), size):
         numbers = [n for n, ids in enumerate(prompts) if start < len(ids)]
         parts = [prompts[n][start : start + size] for n in numbers]
-        chunks = [Chunk(part, start, pages[n], len(part)) for n, part in zip(numbers, parts, strict=True)]
+        chunks = [Chunk(part, start, pages[n], len(part), row=n) for n, part in zip(numbers, parts, strict=True)]
         logits = np.split(runner.step(make_step(chunks, page)), np.cumsum([len(part) for part in parts])[:-1])
         for n, rows in zip(numbers, logits, strict=True):
             found[n].append(rows)

@@ -24,7 +24,7 @@ MODELS = {
         WINDOWED | {"query_pre_attn_scalar": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
     "gemma3": Tiny(
-        "Gemma3Text",
+        "Gemma3",
         WINDOWED
         | {
             "query_pre_attn_scalar": 5,
@@ -35,6 +35,7 @@ MODELS = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
             },
         },
+        "Gemma3TextConfig",
     ),
 }
 KEYS: dict[str, dict[str, Any]] = {

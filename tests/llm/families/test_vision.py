@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.catalogue.harness import backends, registry
-from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits
+from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
+from tinyllm.models.families.families import decoder_config
 
+_QWEN = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
+_TOWER = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
 MODELS = {
+    "gemma3": Tiny(
+        "Gemma3",
+        {"head_dim": 16, "sliding_window": 11, "num_hidden_layers": 2, "sliding_window_pattern": 2},
+        vision=_TOWER | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
+        whole={"mm_tokens_per_image": 4},
+    ),
+    "mistral3": Tiny(
+        "Mistral3",
+        {"model_type": "mistral", "head_dim": 10, "num_hidden_layers": 2, "sliding_window": None},
+        vision=_TOWER | {"model_type": "pixtral", "head_dim": 8},
+        whole={"tie_word_embeddings": False},
+    ),
     "qwen2_5_vl": Tiny(
         "Qwen2_5_VL",
         {
             "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [1, 1, 2]},
             "num_hidden_layers": 2,
         },
-        vision={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48},
+        vision=_QWEN,
+    ),
+    "qwen3_vl": Tiny(
+        "Qwen3VL",
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 500.0,
+                "mrope_section": [2, 2, 2],
+                "mrope_interleaved": True,
+            },
+            "head_dim": 12,
+            "num_hidden_layers": 2,
+        },
+        vision=_QWEN | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+        whole={"tie_word_embeddings": True},
     ),
 }
+
+
+def is_of_pictures(name: str) -> bool:
+    """Whether a tensor belongs to the tower or to what leads from it."""
+    return "visual" in name or "vision" in name or "projector" in name
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -28,24 +66,59 @@ def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     judge = MODELS[model].save(tmp_path)
     for backend in backends():
         assert_is_the_judges(tmp_path, judge, backend)
+    names = load_file(tmp_path / "model.safetensors")
     skipped = load(tmp_path, "numpy", registry=registry()).skipped_tensors
-    assert skipped and all("vis" in name or "projector" in name for name in skipped)
+    assert set(filter(is_of_pictures, names)) - set(skipped) == set()
+    assert all(is_of_pictures(name) or name.endswith("lm_head.weight") for name in skipped)
+    _assert_all_names_are_one(tmp_path, names)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_all_ways_of_naming_the_decoder_are_one(model: str, tmp_path: Path) -> None:
-    """As the older and the newer files do."""
-    MODELS[model].save(tmp_path / "a")
-    names = load_file(tmp_path / "a" / "model.safetensors")
-    other = tmp_path / "b"
-    other.mkdir()
-    (other / "config.json").write_text((tmp_path / "a" / "config.json").read_text())
+def _assert_all_names_are_one(folder: Path, names: Mapping[str, Any]) -> None:
+    """The decoder is found under each of the names that such files have for it."""
+    decoders = {"language_model.model.": "language_model.", "model.language_model.": "", "model.": ""}
+    for prefix, of_head in decoders.items():
+        other = folder / prefix
+        other.mkdir()
+        (other / "config.json").write_text((folder / "config.json").read_text())
+        renamed = {}
+        for name, tensor in names.items():
+            inner = name.replace("language_model.", "").removeprefix("model.")
+            ours = of_head + inner if inner.startswith("lm_head") else prefix + inner
+            renamed[name if is_of_pictures(name) else ours] = tensor
+        save_file(renamed, other / "model.safetensors")
+        assert_same_logits(folder, other)
 
-    def renamed(name: str) -> str:
-        inner = name.replace("language_model.", "")
-        if "vis" in name or "projector" in name:
-            return name
-        return f"language_model.{inner}" if not name.startswith("language_model.") else f"model.{name}"
 
-    save_file({renamed(name): tensor for name, tensor in names.items()}, other / "model.safetensors")
-    assert_same_logits(tmp_path / "a", other)
+def test_a_config_without_a_text_config_is_one_itself() -> None:
+    """As the first files of Qwen2.5-VL have it."""
+    new = MODELS["qwen2_5_vl"].theirs.to_dict()
+    old = {key: value for key, value in new.items() if key != "text_config"}
+    assert decoder_config(new["text_config"] | old) == decoder_config(new)
+
+
+@pytest.mark.parametrize("kind", ["Gemma3", "Mistral3", "Qwen2_5_VL", "Qwen3VL"])
+def test_transformers_own_config_is_understood_whole(kind: str) -> None:
+    config = own_config(kind)
+    assert decoder_config(config).hidden_size == config["text_config"]["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"text_config": {"model_type": "bert"}}, "text_config.model_type: expected 'qwen2_5_vl_text', got 'bert'"),
+        ({"text_config": 3}, "text_config: expected an object, got 3"),
+        ({"talker_config": {}}, "talker_config: tinyllm does not know this field"),
+    ],
+)
+def test_what_is_no_text_is_named(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(CheckpointError, match=f"config: {expected}"):
+        decoder_config(own_config("Qwen2_5_VL", **changes))
+
+
+def test_a_tensor_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    MODELS["qwen2_5_vl"].save(tmp_path)
+    names = load_file(tmp_path / "model.safetensors")
+    twice = {"model.language_model.norm.weight": names["model.norm.weight"].copy()}
+    save_file(names | twice, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="are the same tensor of a decoder"):
+        load(tmp_path, "numpy", registry=registry())

@@ -51,6 +51,7 @@ def gemma3(config: Mapping[str, Any]) -> DecoderConfig:
     """Gemma 3: norms of queries and keys for caps on scores, and a rope of their own for layers with a window, five of
     six. Source: transformers' `Gemma3TextConfig`."""
     fields = ConfigFields(config)
+    fields.ignore("_sliding_window_pattern")  # a note of what `layer_types` were made of
     pattern = fields.integer("sliding_window_pattern", 6)
     kinds = layer_kinds(fields, lambda layer: _LOCAL if (layer + 1) % pattern else _GLOBAL)
     settings = {"scale": _scale(fields), "softcap": _softcap(fields, "attn_logit_softcapping", None)} | _biases(fields)
@@ -100,12 +101,13 @@ def _mlp(fields: ConfigFields, field: str) -> MlpConfig:
     )
 
 
-def _biases(fields: ConfigFields) -> dict[str, bool]:
+def _biases(fields: ConfigFields) -> dict[str, Any]:
     return dict.fromkeys(("qkv_bias", "o_bias"), fields.flag("attention_bias", False))
 
 
 def _scale(fields: ConfigFields) -> float:
-    return fields.number("query_pre_attn_scalar", 256) ** -0.5
+    scale: float = fields.number("query_pre_attn_scalar", 256) ** -0.5
+    return scale
 
 
 def _softcap(fields: ConfigFields, field: str, default: float | None) -> float | None:
