@@ -7,7 +7,22 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, vision
+from tinyllm.models.families import (
+    cohere2,
+    gemma,
+    glm4,
+    granite,
+    lfm2,
+    llama,
+    mistral,
+    olmo,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+    starcoder2,
+    vision,
+)
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -15,6 +30,10 @@ FAMILIES = (
     mistral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    smollm3.FAMILY,
+    *olmo.FAMILIES,
+    starcoder2.FAMILY,
+    cohere2.FAMILY,
     *gemma.FAMILIES,
     *glm4.FAMILIES,
     granite.FAMILY,
