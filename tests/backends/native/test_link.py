@@ -129,7 +129,7 @@ def test_a_run_gives_the_same_bits(cuts: list[int], dtype: str, tied: bool) -> N
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 @pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
 def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
-    config = replace(WIDE, tie_word_embeddings=tied, qkv_bias=not tied)
+    config = replace(layers_with(WIDE, qkv_bias=not tied), tie_word_embeddings=tied)
     linked, apart = both(config, Drawn(config, scheme))
     for cuts in ([], [3, 4, 9]):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))

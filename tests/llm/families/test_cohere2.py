@@ -22,7 +22,7 @@ MODELS = {
             "hidden_size": 42,
             "num_attention_heads": 7,
             "num_key_value_heads": 1,
-            "sliding_window": 100,
+            "sliding_window": 11,
             "layer_types": KINDS[:1] * 2,
         },
     ),

@@ -41,7 +41,8 @@ def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
 
 def test_configs_are_understood_whole() -> None:
     """transformers' own, and the fields that the first files have beside it."""
-    made = decoder_config(own_config("Starcoder2"))
+    made, exact = (decoder_config(own_config("Starcoder2", **some)) for some in ({}, {"hidden_act": "gelu"}))
+    assert exact.layers[0].mlp == MlpConfig(12288, "gelu", True, gated=False)  # too near for logits to tell
     assert made.layers[0].mlp == MlpConfig(12288, "gelu_tanh", True, gated=False)
     assert made.norm == NormConfig(1e-5, "layer", bias=True) and made.tie_word_embeddings
     first = {
