@@ -6,7 +6,9 @@ made of.
 
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.bits import WORD, pack, per_column, unpack
+from tinyllm.catalogue.schemes.floats import Fp4, Fp8, Nf4
 from tinyllm.catalogue.schemes.int8 import Int8
+from tinyllm.catalogue.schemes.zero_point import ZeroPoint
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.family import Family
@@ -52,10 +54,13 @@ __all__ = [
     "ExpectedFailure",
     "Family",
     "ForkGuard",
+    "Fp4",
+    "Fp8",
     "Input",
     "Int8",
     "InvalidInputError",
     "Kernel",
+    "Nf4",
     "OpSpec",
     "Oracle",
     "Output",
@@ -72,6 +77,7 @@ __all__ = [
     "Unrepeatable",
     "UnsupportedError",
     "Widened",
+    "ZeroPoint",
     "attention_factor",
     "frequencies_by_length",
     "growth_exponents",
