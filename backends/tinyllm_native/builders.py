@@ -33,6 +33,10 @@ def _of_axes(value: Value | None, axes: int) -> Value:
     return value
 
 
+def _times(size: Size, factor: int) -> Size:
+    return size * factor if isinstance(size, int) else (size[0], size[1] * factor)
+
+
 def _by_last_axis(value: Value) -> Value:
     """A value with a row for each place along all axes but the last."""
     if len(value.tail) == 1:
@@ -40,9 +44,7 @@ def _by_last_axis(value: Value) -> Value:
     if not value.tail or value.stride != value.columns * value.itemsize:
         raise NotLinked("rows that are none, or lie apart")
     *several, last = value.tail
-    times = prod(several)
-    rows = value.rows * times if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * times)
-    return replace(value, rows=rows, tail=(last,), stride=last * value.itemsize)
+    return replace(value, rows=_times(value.rows, prod(several)), tail=(last,), stride=last * value.itemsize)
 
 
 def _attribute(node: BoundNode, name: str) -> Any:
@@ -91,10 +93,14 @@ def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Li
     """Of a norm: the names of its weights, which have no rows, and of its attributes."""
 
     def build(b: Linker, node: BoundNode) -> None:
-        x, y = _by_last_axis(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        x, y = _need(b.source(node, "x")), b.new(node)
+        if not x.tail:
+            raise NotLinked(f"{node.op}: one row")
+        *several, columns = x.tail
+        together = prod(several)
         arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
         numbers = [_attribute(node, name) for name in attributes]
-        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number], numbers)
+        b.add(node.op, arrays, [_times(x.rows, together), columns, x.stride, y.stride, y.number, together], numbers)
 
     return build
 
