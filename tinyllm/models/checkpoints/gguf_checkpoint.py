@@ -18,7 +18,7 @@ from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
 from tinyllm.models.families.family import Family
 from tinyllm.models.families.gguf_config import refuse_split
 from tinyllm.models.families.gguf_fields import GgufFields
-from tinyllm.models.families.gguf_rope import ROPE_FACTORS
+from tinyllm.models.families.gguf_rope import ROPE_TENSORS
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class GgufCheckpoint(Checkpoint):
         refuse_split(self.file)
         self.config = _config(self.file, families)
         # rope's divisors are in the config
-        self._tensors = {name: tensor for name, tensor in self.file.tensors.items() if name != ROPE_FACTORS}
+        self._tensors = {name: tensor for name, tensor in self.file.tensors.items() if name not in ROPE_TENSORS}
 
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._tensors)

@@ -6,11 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.families.gguf_fields import GgufFields
 
 ROPE_FACTORS = "rope_freqs.weight"
+_LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
+ROPE_TENSORS = {ROPE_FACTORS, *_LONG_AND_SHORT}
+"""Divisors of frequencies, which belong to the config."""
 _OF_SCALING = (
     "rope.scale_linear",
     "rope.scaling.factor",
@@ -32,6 +36,17 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
         return _llama3(fields, dims)
     factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
     attention = fields.number("rope.scaling.attn_factor", 1.0) * fields.number("rope.scaling.yarn_attn_factor", 1.0)
+    if any(name in fields.file.tensors for name in _LONG_AND_SHORT):
+        if kind not in ("none", "longrope"):
+            raise fields.fail("rope.scaling.type", f"none or longrope beside {_LONG_AND_SHORT[0]}", kind)
+        long, short = (_divisors(fields, name, dims).tolist() for name in _LONG_AND_SHORT)
+        return {
+            "rope_type": "longrope",
+            "long_factor": long,
+            "short_factor": short,
+            "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length"),
+            "attention_factor": attention,
+        }
     if kind == "yarn":
         scaling = {
             "rope_type": "yarn",
@@ -51,18 +66,22 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
     return None
 
 
+def _divisors(fields: GgufFields, name: str, dims: int) -> NDArray[np.float32]:
+    """A tensor with a number for each pair."""
+    tensor = fields.file.tensors.get(name)
+    if tensor is None or tensor.kind != "F32" or tensor.shape != (dims // 2,):
+        got = "nothing" if tensor is None else f"{tensor.kind} {list(tensor.shape)}"
+        raise CheckpointError(f"{fields.file.path}: {name}: expected F32 [{dims // 2}], got {got}")
+    return np.frombuffer(fields.file.map, "<f4", dims // 2, tensor.start)
+
+
 def _llama3(fields: GgufFields, dims: int) -> dict[str, Any]:
     """Llama 3.1's scaling from the divisors that the file keeps in `rope_freqs.weight`, float32 `[D / 2]`.
 
     The divisors do not tell the settings apart, so they are made again from Meta's published ones and held against
     the file.
     """
-    tensor = fields.file.tensors[ROPE_FACTORS]
-    if tensor.kind != "F32" or tensor.shape != (dims // 2,):
-        raise CheckpointError(
-            f"{fields.file.path}: {ROPE_FACTORS}: expected F32 [{dims // 2}], got {tensor.kind} {list(tensor.shape)}"
-        )
-    divisors = np.frombuffer(fields.file.map, "<f4", dims // 2, tensor.start)
+    divisors = _divisors(fields, ROPE_FACTORS, dims)
     factor = float(divisors.max())
     low, high, original = 1.0, 4.0, 8192
     turns = original * fields.number("rope.freq_base", 10000.0) ** (-np.arange(0, dims, 2) / dims) / (2 * math.pi)
