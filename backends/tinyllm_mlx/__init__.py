@@ -75,6 +75,7 @@ SCRATCH = {
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
+    "moe_router": "moe",
 }
 """The module of each op's `scratch` kernel, where that takes dense arrays alone."""
 
@@ -90,6 +91,7 @@ HOST = {
     "kv_append": ("slots",),
     "paged_attention": ("q_start", "kv_len", "block_table"),
     "gqa": ("kv_lengths",),
+    "moe_experts": ("experts",),
 }
 """Per op the indices that its kernels read as numpy arrays."""
 QUANTIZED = ("affine", "int8")
@@ -125,5 +127,6 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("embedding", "scratch", "linear:embedding", prepare=prepare, schemes=(DENSE, *QUANTIZED)),
         # of int8 the packed form rounds where scales are float32: tables of it stay with `scratch`
         _kernel("embedding", "fast", "quantized:embedding_fast", product, packed, **fast | {"schemes": ("affine",)}),
+        _kernel("moe_experts", "scratch", "moe:moe_experts", schemes=(DENSE, *QUANTIZED), traceable=False),
         _kernel("dequantize", "scratch", "quantized:dequantize", schemes=QUANTIZED),
     ]

@@ -17,7 +17,8 @@ SCHEMES = (
 INDICES = ("q_start", "kv_len", "block_table")
 LAYOUT = "tiles16-cells32-1"
 """How weights are packed, with its version; all levels read the same."""
-POINTWISE = ("add", "swiglu", "rms_norm", "softmax")
+ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
+ROWS = ("rms_norm", "layer_norm", "softmax")
 VIEWS = ("split", "split_heads", "merge_heads")
 SCORE, SCORE_OF_PORTABLE = 40, 15
 """Before torch's; without vector instructions torch and mlx are faster, and numpy is not."""
@@ -89,10 +90,12 @@ def tinyllm_kernels() -> list[Kernel]:
         *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
-        *(_kernel("native", op, f"pointwise:{op}") for op in POINTWISE),
+        *(_kernel("native", op, f"elements:{op}") for op in ELEMENTS),
+        *(_kernel("native", op, f"rows:{op}") for op in ROWS),
         _kernel("native", "rope_angles", "rope:rope_angles", host=("positions", "lengths")),
         _kernel("native", "rope_rotate", "rope:rope_rotate"),
         *(_kernel("native", op, f"views:{op}", None) for op in VIEWS),
+        _kernel("native", "moe_router", "moe:moe_router"),
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
     ]

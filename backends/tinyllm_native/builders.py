@@ -9,8 +9,10 @@ from math import prod
 from typing import Any
 
 from tinyllm.plugins import BoundNode
+from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
+from tinyllm_native.moe import SCORES
 from tinyllm_native.rope import frequencies
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
@@ -65,18 +67,34 @@ def _embedding(b: Linker, node: BoundNode) -> None:
     b.add("embedding", [ids, weight, y, table], sizes)
 
 
-def _pointwise(*names: str, eps: bool = False) -> Callable[[Linker, BoundNode], None]:
+def _elements(
+    *names: str, numbers: Callable[..., list[float]] = list, attributes: tuple[str, ...] = ()
+) -> Callable[[Linker, BoundNode], None]:
+    """Of an op on elements: the names of its inputs, and the numbers that its attributes become."""
+
     def build(b: Linker, node: BoundNode) -> None:
         sources = [_need(b.source(node, name)) for name in names]
         y = b.new(node)
-        if eps:
-            sources[0], y = _by_last_axis(sources[0]), _by_last_axis(y)
-        moving = sources[:1] if eps else sources  # a norm's weight has no rows
-        if any((v.rows, v.columns) != (y.rows, y.columns) for v in moving):
+        one_a_row = node.op == "mul" and len(y.tail) == 1 and sources[1].tail == (1,) != y.tail
+        columns = [y.columns, 1 if one_a_row else y.columns]
+        if any((v.rows, v.columns) != (y.rows, n) for v, n in zip(sources, columns, strict=False)):
             raise NotLinked(f"{node.op}: arrays that broadcast")
-        strides: list[Size] = [v.stride for v in (*moving, y)]
-        numbers = [_attribute(node, "eps")] if eps else []
-        b.add(node.op, [*sources, y], [y.rows, y.columns, *strides, y.number], numbers)
+        strides: list[Size] = [v.stride for v in (*sources, y)]
+        sizes: list[Size] = [y.rows, y.columns, *strides, y.number]
+        made = numbers(*(_attribute(node, name) for name in attributes))
+        b.add(node.op, [*sources, y], [*sizes, int(one_a_row)] if len(names) == 2 else sizes, made)
+
+    return build
+
+
+def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Linker, BoundNode], None]:
+    """Of a norm: the names of its weights, which have no rows, and of its attributes."""
+
+    def build(b: Linker, node: BoundNode) -> None:
+        x, y = _by_last_axis(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
+        numbers = [_attribute(node, name) for name in attributes]
+        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number], numbers)
 
     return build
 
@@ -127,6 +145,16 @@ def _merge_heads(b: Linker, node: BoundNode) -> None:
     b.view(node.targets[0], replace(x, tail=(x.columns,)))
 
 
+def _moe_router(b: Linker, node: BoundNode) -> None:
+    logits, bias = _of_axes(b.source(node, "logits"), 1), b.source(node, "bias")
+    experts, weights = b.new(node, 0), b.new(node, 1)
+    numbers = [_attribute(node, name) for name in ("top_k", "score", "normalize", "groups", "groups_kept")]
+    top_k, score, normalize, groups, kept = numbers
+    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number, bias.number if bias else 0]
+    sizes += [top_k, SCORES.index(score), int(normalize), groups, kept]
+    b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
+
+
 def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
     return [b.of_array(node, name, "strides", axis) for axis in range(3)]
 
@@ -159,9 +187,17 @@ def _paged_attention(b: Linker, node: BoundNode) -> None:
 BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "linear": _linear,
     "embedding": _embedding,
-    "add": _pointwise("x", "y"),
-    "swiglu": _pointwise("gate", "up"),
-    "rms_norm": _pointwise("x", "weight", eps=True),
+    "add": _elements("x", "y"),
+    "mul": _elements("x", "y"),
+    "scale": _elements("x", numbers=lambda factor: [factor], attributes=("factor",)),
+    "softcap": _elements("x", numbers=lambda cap: [cap], attributes=("cap",)),
+    "sigmoid": _elements("x"),
+    "silu": _elements("x"),
+    "gelu": _elements("x", numbers=gelu_numbers, attributes=("approximate",)),
+    "swiglu": _elements("gate", "up", numbers=swiglu_numbers, attributes=("limit", "alpha", "up_offset")),
+    "geglu": _elements("gate", "up", numbers=gelu_numbers, attributes=("approximate",)),
+    "rms_norm": _norm(("weight",), ("eps", "offset")),
+    "layer_norm": _norm(("weight", "bias"), ("eps",)),
     "rope_angles": _rope_angles,
     "rope_rotate": _rope_rotate,
     "split": _split,
@@ -169,4 +205,5 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "merge_heads": _merge_heads,
     "kv_append": _kv_append,
     "paged_attention": _paged_attention,
+    "moe_router": _moe_router,
 }

@@ -153,7 +153,11 @@ class Linker:
     def new(self, node: BoundNode, place: int = 0) -> Value:
         """The array that a node makes."""
         number, kind = node.targets[place], node.types[place]
-        if not kind.shape or not all(isinstance(n, int) for n in kind.shape[1:]) or kind.dtype not in DTYPES:
+        if (
+            not kind.shape
+            or not all(isinstance(n, int) for n in kind.shape[1:])
+            or kind.dtype not in (*DTYPES, "int32")
+        ):
             raise NotLinked(f"{node.op}: output {kind}")
         lead, *tail = kind.shape
         columns = prod(int(n) for n in tail)

@@ -16,13 +16,22 @@ OPS = (
     "pack",
     "embedding",
     "rms_norm",
+    "layer_norm",
     "add",
+    "mul",
+    "scale",
+    "softcap",
+    "sigmoid",
+    "silu",
+    "gelu",
     "swiglu",
+    "geglu",
     "softmax",
     "rope_rotate",
     "rope_angles",
     "kv_append",
     "paged_attention",
+    "moe_router",
 )
 """The library's ops in the order of `source/ops.h`."""
 

@@ -3,7 +3,7 @@ reference."""
 
 from __future__ import annotations
 
-from tinyllm.plugins import ANY_SCHEME, EVERY_CPU, Backend, BackendPlugin, Kernel, Probe, hookimpl
+from tinyllm.plugins import ANY_SCHEME, DENSE, EVERY_CPU, Backend, BackendPlugin, Kernel, Probe, hookimpl
 
 
 def _probe() -> Probe:
@@ -38,6 +38,7 @@ def tinyllm_kernels() -> list[Kernel]:
         _own("embedding", "linear", prepare="linear:prepare"),
         *(_own(op, "elements") for op in elements),
         *(_own(op, "rows") for op in rows),
+        _own("moe_router", "moe"),
         _own("kv_append", "paged_attention", host=("slots",)),
         _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
         Kernel(
@@ -48,6 +49,17 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("ids",),
             schemes=(ANY_SCHEME,),
+            spec_version=3,
+        ),
+        Kernel(
+            EVERY_CPU,
+            "moe_experts",
+            "by_expert",
+            "tinyllm_numpy.moe:moe_experts",
+            priority=-2,  # before a stack is expanded as a whole, after kernels that read its scheme
+            arrays="host",
+            host=("experts",),
+            schemes=(DENSE, ANY_SCHEME),
             spec_version=3,
         ),
         Kernel(

@@ -67,6 +67,7 @@ PLAIN = {
     "split": "views",
     "split_heads": "views",
     "merge_heads": "views",
+    "moe_router": "moe",
 }
 """The module of each op that has one kernel, `plain`, which takes every call."""
 
@@ -76,6 +77,7 @@ HOST = {
     "kv_append": ("slots",),
     "paged_attention": ("q_start", "kv_len", "block_table"),
     "gqa": ("kv_lengths",),
+    "moe_experts": ("experts",),
 }
 """Per op the indices that its kernels read as numpy arrays."""
 
@@ -99,6 +101,7 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("linear", "packed", "linear:linear_packed", supports.packed, 10, prepare=packed),
         _kernel("linear", "plain", "linear:linear", prepare=as_it_is),
         _kernel("embedding", "plain", "linear:embedding", prepare=as_it_is, schemes=(DENSE, *QUANTIZED)),
+        _kernel("moe_experts", "plain", "moe:moe_experts", schemes=(DENSE, *QUANTIZED), traceable=False),
         _kernel("dequantize", "plain", "quantized:dequantize", schemes=QUANTIZED),
     ]
 

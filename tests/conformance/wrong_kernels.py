@@ -96,6 +96,11 @@ def _first_key_halved(op: str) -> Kernel:
     return changed(op, **{name: halve})
 
 
+def _longest(given: dict[str, Any]) -> Any:
+    lengths = given["lengths"]
+    return lengths if lengths is None else np.full_like(lengths, lengths.max(initial=0))
+
+
 def _inverted(given: dict[str, Any]) -> Any:
     return ~given["mask"] if str(getattr(given["mask"], "dtype", "")) == "bool" else given["mask"]
 
@@ -158,6 +163,7 @@ WRONG: dict[tuple[str, str], Kernel] = {
     ("rope", "offset is positions"): changed("rope", offset=lambda g: None),
     ("rope", "angles then rotation"): changed("rope", traditional=lambda g: not g["traditional"]),
     ("rope_angles", "on the circle"): after("rope_angles", lambda y, *a, **k: (_scaled(y[0], 1.001), y[1])),
+    ("rope_angles", "as if alone"): changed("rope_angles", lengths=_longest),
     ("rope_rotate", "turned back"): changed("rope_rotate", sin=lambda g: np.abs(g["sin"])),
     **{(op, "order of keys"): _first_key_halved(op) for op in ("sdpa", "gqa", "mha")},
     ("gqa", "heads repeated"): changed("gqa", k=_tiled_heads("k"), v=_tiled_heads("v")),

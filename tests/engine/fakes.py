@@ -53,6 +53,7 @@ class FakeProgram:
     page_size: int = PAGE
     cache_dtypes: tuple[str, ...] = ("int64",)
     scalings: tuple[Any, ...] = ()
+    is_recurrent: bool = False
     sizes: list[int] = field(default_factory=list)
     """Tokens of each step."""
     rows: list[int] = field(default_factory=list)
@@ -68,13 +69,13 @@ class FakeProgram:
         )
     )
 
-    def allocate(self, pages: int, page_size: int) -> dict[str, Any]:
+    def allocate(self, pages: int, page_size: int, rows: int = 1) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}
 
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         return 0
 
-    def grow(self, state: dict[str, Any], pages: int, page_size: int) -> dict[str, Any]:
+    def grow(self, state: dict[str, Any], pages: int, page_size: int, rows: int = 1) -> dict[str, Any]:
         old = state.pop("pages")
         new = self.allocate(pages, page_size)
         new["pages"][: old.shape[0], : old.shape[1]] = old

@@ -15,6 +15,7 @@ from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sequence import Sequence
 from tinyllm.graph.bind import bind
 from tinyllm.graph.program import Program
+from tinyllm.models.decoder.config import AttentionConfig, GatedDeltaConfig, Mixer, ShortConvConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.registry.selection import parse_selection
 
@@ -22,10 +23,12 @@ LONG = [(7 * n + 3) % CONFIG.vocab_size for n in range(45)]
 PROMPTS = [[5, 9], LONG, [31], [1, 2, 3, 4, 5, 6, 7, 8]]
 
 
-def tiny(backend: str) -> Program:
-    """A random decoder of two layers."""
+def tiny(backend: str, *before: Mixer) -> Program:
+    """A random decoder of two layers; before: what those have in place of attention that it begins with."""
+    assert isinstance(LAYER.attention, AttentionConfig)
     layer = replace(LAYER, attention=replace(LAYER.attention, qkv_bias=False))
-    graph = decoder(replace(CONFIG, layers=(layer,) * 2), registry().specs)
+    recurrent = tuple(replace(LAYER, attention=mixer) for mixer in before)
+    graph = decoder(replace(CONFIG, layers=(*recurrent, layer, layer)), registry().specs)
     return bind(graph, registry(), parse_selection(backend, "test"), Tensors(graph.tensors()))
 
 
@@ -74,3 +77,30 @@ def test_every_cache_gives_the_same(backend: str) -> None:
         replies(single, [LONG])
         assert_same([replies(single, [p])[0] for p in again], fresh)
         assert single.stats.reused_tokens == 2 * 30
+
+
+RECURRENT = ShortConvConfig(3), GatedDeltaConfig(2, 4, 8, 4, 4)
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_recurrent_states_are_those_of_their_sequences(backend: str) -> None:
+    """In chunks, beside others, where sequences are put off for want of pages and begin anew, and in a page that is
+    used again: a state goes on with all of a sequence that has ended, or not at all."""
+    program = tiny(backend, *RECURRENT)
+    assert program.is_recurrent and program.cache_dtypes == ("float32",)
+    alone = [replies(engine_for_one(ModelRunner(program), 256), [p])[0] for p in PROMPTS]
+    fixed = Engine(ModelRunner(program), pages=40, page_size=4, max_step_tokens=7)
+    assert_same(replies(fixed, [*PROMPTS, LONG]), [*alone, alone[1]])
+    assert fixed.stats.reused_tokens == 0 and 1 < fixed.runner.rows <= 5
+    narrow = Engine(ModelRunner(program), pages=7, page_size=4, max_step_tokens=16)
+    prompts = [LONG[:4], LONG[1:5], LONG[2:6]]
+    assert_same(replies(narrow, prompts), [replies(engine_for_one(ModelRunner(program), 256), [p])[0] for p in prompts])
+    assert narrow.stats.preemptions
+    single = engine_for_one(ModelRunner(program), 256, page_size=4, max_step_tokens=7)
+    (first,) = replies(single, [LONG])
+    whole = [*LONG, *(token for token, _ in first)]
+    for prompt, reused in (([*whole, 1], len(whole) - 1), ([*LONG[:30], 1, 2], 0)):
+        before = single.stats.reused_tokens
+        fresh = replies(engine_for_one(ModelRunner(program), 256), [prompt])
+        assert_same(replies(single, [prompt]), fresh)
+        assert single.stats.reused_tokens - before == reused

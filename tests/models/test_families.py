@@ -167,14 +167,6 @@ def test_what_is_not_understood_is_refused_by_name(changes: dict[str, Any]) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"use_sliding_window": True}, {"layer_types": ["sliding_attention"] * 2}, {"use_mrope": True}]
-)
-def test_qwen2_refuses_windows(changes: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=next(iter(changes))):
-        decoder_config(base(model_type="qwen2", sliding_window=4096, max_window_layers=2, **changes))
-
-
 @given(
     field=st.text(min_size=1, max_size=100),
     value=st.one_of(st.integers(), st.text(), st.booleans(), st.floats(), st.lists(st.integers())),

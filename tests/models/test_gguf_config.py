@@ -19,6 +19,7 @@ from tinyllm.models.decoder.config import AttentionConfig, LayerConfig, MlpConfi
 from tinyllm.models.families.families import decoder_config
 from tinyllm.models.open_model import open_model
 from tinyllm.spec.rope import RopeScaling
+from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
 
 
 def scaling_of(path: Path) -> RopeScaling:
@@ -36,7 +37,7 @@ def test_the_config_is_the_one_that_the_keys_state(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "attention.sliding_window": {"attention.sliding_window": 64},
+    "attention.sliding_window": {"attention.sliding_window": 2.5},
     "expert_count": {"expert_count": 8},
     "attn_logit_softcapping": {"attn_logit_softcapping": 50.0},
     "final_logit_softcapping": {"final_logit_softcapping": 30.0},
@@ -118,6 +119,71 @@ def test_llama3_divisors_become_llama3_scaling(tmp_path: Path) -> None:
     for wrong in (divisors * np.float32(1.1), divisors[:-1], np.arange(1, 9, dtype=np.float32)):
         with pytest.raises(CheckpointError, match=r"rope_freqs\.weight: expected"):
             open_checkpoint(write_gguf(tmp_path / "b.gguf", keys=keys, tensors={"rope_freqs.weight": wrong}))
+
+
+def factors(first: float, last: float, pairs: int = 8) -> np.ndarray:
+    return np.linspace(first, last, pairs, dtype=np.float32)
+
+
+LONGROPE = {"rope_factors_short.weight": factors(1, 1.5), "rope_factors_long.weight": factors(1, 40)}
+
+
+@pytest.mark.parametrize("kind", [{}, {"rope.scaling.type": "longrope"}])
+def test_two_sets_of_divisors_become_longrope(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """As Phi's files have them: frequencies are transformers', and the file states the attention factor."""
+    short, long = (LONGROPE[f"rope_factors_{name}.weight"].tolist() for name in ("short", "long"))
+    rope = {"rope_type": "longrope", "short_factor": short, "long_factor": long, "rope_theta": 10000.0}
+    rope["original_max_position_embeddings"] = 32
+    config = transformers.LlamaConfig(
+        hidden_size=64, num_attention_heads=4, max_position_embeddings=128, rope_parameters=rope
+    )
+    _, factor = ROPE_INIT_FUNCTIONS["longrope"](config, torch.device("cpu"))
+    keys = {"rope.scaling.original_context_length": 32, "rope.scaling.attn_factor": factor}
+    scaling = scaling_of(write_gguf(tmp_path / "a.gguf", keys=keys | kind, tensors=LONGROPE))
+    for length in (32, 33):
+        theirs, _ = ROPE_INIT_FUNCTIONS["longrope"](config, torch.device("cpu"), seq_len=length)
+        ours = inverse_frequencies(16, 10000.0, scaling, length)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6)
+    assert attention_factor(scaling, 33) == pytest.approx(factor, rel=1e-6)
+    model = open_model(tmp_path / "a.gguf")
+    assert not any("rope" in name for name in model.checkpoint.tensor_names())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "keys", "said"),
+    [
+        (
+            {"rope_factors_short.weight": factors(1, 2)},
+            {},
+            r"rope_factors_long\.weight: expected F32 \[8\], got nothing",
+        ),
+        (
+            LONGROPE | {"rope_factors_long.weight": factors(1, 2, 7)},
+            {},
+            r"rope_factors_long\.weight: expected F32 \[8\]",
+        ),
+        (
+            LONGROPE | {"rope_factors_long.weight": factors(-1, 2)},
+            {},
+            r"rope_factors_long\.weight: expected each a number",
+        ),
+        (LONGROPE, {"rope.scaling.type": "yarn"}, r"rope\.scaling\.type: expected longrope beside"),
+        (LONGROPE, {"rope.scaling.original_context_length": 0}, r"original_context_length: expected a positive"),
+    ],
+)
+def test_other_divisors_are_refused(tmp_path: Path, tensors: dict[str, Any], keys: dict[str, Any], said: str) -> None:
+    keys = {"rope.scaling.original_context_length": 32} | keys
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors=tensors, keys=keys))
+
+
+def test_divisors_that_leave_pairs_as_they_are_become_proportional_rope(tmp_path: Path) -> None:
+    """As Gemma 4's files have it."""
+    divisors = np.asarray([1.0, 1.0, *[1e30] * 6], np.float32)
+    scaling = scaling_of(write_gguf(tmp_path / "a.gguf", tensors={"rope_freqs.weight": divisors}))
+    assert scaling == RopeScaling("proportional", partial_rotary_factor=0.25)
+    plain = inverse_frequencies(16)
+    np.testing.assert_allclose(inverse_frequencies(16, 10000.0, scaling), plain / divisors, atol=1e-29)
 
 
 def test_biases_of_family_llama_show_in_the_config(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
         ({"rope_scaling": YARN | {"factor": 10**400}}, "rope_scaling.factor: expected a number"),
         (
             {"rope_scaling": YARN | {"original_max_position_embeddings": 10**400}},
-            "original_max_position_embeddings: expected a number",
+            "original_max_position_embeddings: expected a positive integer",
         ),
         ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type: expected one of"),
         ({"eos_token_id": [[1]]}, "eos_token_id: expected a token id or a list of them, got [[1]]"),

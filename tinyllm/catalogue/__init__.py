@@ -7,6 +7,8 @@ from tinyllm.catalogue.attention.kv_append import kv_append
 from tinyllm.catalogue.attention.mha import mha
 from tinyllm.catalogue.attention.paged_attention import paged_attention
 from tinyllm.catalogue.attention.sdpa import sdpa
+from tinyllm.catalogue.moe.moe_experts import moe_experts
+from tinyllm.catalogue.moe.moe_router import moe_router
 from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.catalogue.products.linear import linear
 from tinyllm.catalogue.quantize.dequantize import dequantize
@@ -37,6 +39,8 @@ CATALOGUE: dict[str, OpSpec] = {
         softmax,
         linear,
         embedding,
+        moe_router,
+        moe_experts,
         silu,
         gelu,
         swiglu,

@@ -111,6 +111,7 @@ class Engine:
             one_at_a_time=one_at_a_time,
             clock=clock,
             lengths=RopeLengths(runner.program.scalings),
+            recurrent=runner.program.is_recurrent,
         )
         self.stats = Stats()
         self._requests: dict[str, _Request] = {}
@@ -183,12 +184,13 @@ class Engine:
             self._update_stats()
             return events
         chunks = [
-            Chunk(p.tokens, p.entry.sequence.cached, p.entry.sequence.pages, p.rows, p.entry.read_as) for p in parts
+            Chunk(p.tokens, (s := p.entry.sequence).cached, s.pages, p.rows, p.entry.read_as, p.entry.row)
+            for p in parts
         ]
         batch = make_step(chunks, self.pool.page_size)
         before = self.clock()
         try:
-            self.runner.reserve(self.pool.pages, self.pool.page_size)
+            self.runner.reserve(self.pool.pages, self.pool.page_size, 1 + max(chunk.row for chunk in chunks))
             logits = self.runner.step(batch)
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             return events + self._broken(parts, error)

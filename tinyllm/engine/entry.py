@@ -23,6 +23,8 @@ class Entry:
     """What its keys depend on besides tokens and salt: see `RopeLengths`."""
     read_as: int = 0
     """The length by which its keys turn, unless it is longer."""
+    row: int = 0
+    """Of the model's recurrent states, while it runs."""
     arrived: float = 0.0
     number: int = 0
     suspect: bool = False

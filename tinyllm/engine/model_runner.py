@@ -24,7 +24,7 @@ class StepBatch:
     (`page * page_size + offset`). lengths `[T]`: by how long a sequence the token's keys turn, where a model's rotary
     embeddings go by that. q_start `[B + 1]`: tokens `q_start[b]` to `q_start[b + 1] - 1` are sequence b's. kv_len
     `[B]`: its keys after this step. block_table `[B, M]`: its pages, then -1. logit_rows `[R]`: the tokens whose logits
-    are wanted, maybe none.
+    are wanted, maybe none. state_rows `[B]`: the row of a recurrent state that each sequence has.
     """
 
     tokens: Indices
@@ -35,19 +35,21 @@ class StepBatch:
     kv_len: Indices
     block_table: Indices
     logit_rows: Indices
+    state_rows: Indices
 
 
 @dataclass(frozen=True)
 class Chunk:
     """What one sequence brings to a step: its next tokens, how many keys it holds already, its pages, how many of these
     tokens, from the last, have their logits wanted, and the length of the whole of which these tokens are a part, None
-    where they are the last of it."""
+    where they are the last of it. row: of a recurrent state."""
 
     tokens: list[int]
     cached: int
     pages: list[int]
     rows: int = 1
     whole: int | None = None
+    row: int = 0
 
 
 def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
@@ -72,34 +74,34 @@ def make_step(chunks: list[Chunk], page_size: int) -> StepBatch:
         logit_rows += range(len(tokens) - chunk.rows, len(tokens))
     width = max(len(chunk.pages) for chunk in chunks)
     block_table = [chunk.pages + [-1] * (width - len(chunk.pages)) for chunk in chunks]
-    columns = (tokens, positions, lengths, slots, q_start, kv_len, block_table, logit_rows)
+    state_rows = [chunk.row for chunk in chunks]
+    columns = (tokens, positions, lengths, slots, q_start, kv_len, block_table, logit_rows, state_rows)
     return StepBatch(*(np.array(column, np.int32) for column in columns))
 
 
 class ModelRunner:
     """A program with its pages. Callers deal in page numbers only; nothing else holds a reference to the pool."""
 
-    def __init__(self, program: Program, pages: int = 0, page_size: int = 1) -> None:
+    def __init__(self, program: Program, pages: int = 0, page_size: int = 1, rows: int = 1) -> None:
         self.program = program
-        self.pages = pages
-        self.page_size = page_size
-        self._state: Pages | None = program.allocate(pages, page_size) if pages else None
+        self.pages, self.page_size, self.rows = pages, page_size, rows
+        self._state: Pages | None = program.allocate(pages, page_size, rows) if pages else None
 
-    def reserve(self, pages: int, page_size: int) -> None:
-        """Make the pool at least this large, in pages and in tokens of a page.
+    def reserve(self, pages: int, page_size: int, rows: int = 1) -> None:
+        """Make the pool at least this large, in pages, in tokens of a page and in rows of recurrent states.
 
         What pages hold stays, and page numbers stay valid; slots follow the new page size. Where a step or a move of
         the pool was broken off, the pool is made anew, of this size and empty.
         """
         if self._state is None:
-            self._state = self.program.allocate(pages, page_size)
-        elif pages > self.pages or page_size > self.page_size:
-            pages, page_size = max(pages, self.pages), max(page_size, self.page_size)
+            self._state = self.program.allocate(pages, page_size, rows)
+        elif pages > self.pages or page_size > self.page_size or rows > self.rows:
+            pages, page_size, rows = max(pages, self.pages), max(page_size, self.page_size), max(rows, self.rows)
             state, self._state = self._state, None  # a move that is broken off takes its pages with it, as a step does
-            self._state = self.program.grow(state, pages, page_size)
+            self._state = self.program.grow(state, pages, page_size, rows)
         else:
             return
-        self.pages, self.page_size = pages, page_size
+        self.pages, self.page_size, self.rows = pages, page_size, rows
 
     def gathered_bytes(self, batch: StepBatch) -> int:
         """How many bytes kernels have to copy together before they can read them, because a sequence's pages do not lie
@@ -124,6 +126,7 @@ class ModelRunner:
             "kv_len": batch.kv_len,
             "block_table": batch.block_table,
             "logit_rows": batch.logit_rows,
+            "state_rows": batch.state_rows,
         }
         run = self.program if observe is None else partial(self.program, observe=observe)
         state, self._state = self._state, None

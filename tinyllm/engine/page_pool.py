@@ -152,16 +152,18 @@ class PagePool:
             self._holders[page] += 1
         return pages
 
-    def resumable(self, tokens: Sequence[int], salt: bytes = b"") -> tuple[int | None, int]:
+    def resumable(self, tokens: Sequence[int], salt: bytes = b"", whole: bool = False) -> tuple[int | None, int]:
         """The kept page that grows and has the longest prefix of these tokens, and how long that is; None where no page
-        has any. salt: what keys depend on besides tokens."""
+        has any. salt: what keys depend on besides tokens. whole: only pages that hold no other tokens."""
         lengths = {page: _common(held, tokens) for page, (of, held) in self._tokens_in.items() if of == salt}
+        if whole:
+            lengths = {page: n for page, n in lengths.items() if n == len(self._tokens_in[page][1])}
         page = max(lengths, key=lengths.__getitem__, default=None)
         return (None, 0) if page is None or not lengths[page] else (page, lengths[page])
 
-    def resume(self, tokens: Sequence[int], salt: bytes = b"") -> tuple[list[int], int]:
+    def resume(self, tokens: Sequence[int], salt: bytes = b"", whole: bool = False) -> tuple[list[int], int]:
         """Take the page that `resumable` names, to write on after its prefix: (pages, tokens that they hold)."""
-        page, length = self.resumable(tokens, salt)
+        page, length = self.resumable(tokens, salt, whole)
         if page is None:
             return [], 0
         del self._tokens_in[page], self._kept[page]

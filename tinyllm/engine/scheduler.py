@@ -12,6 +12,7 @@ from tinyllm.engine.entry import Entry, Part
 from tinyllm.engine.page_pool import Key, PagePool, page_keys
 from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.engine.sequence import Sequence
+from tinyllm.engine.state_rows import StateRows
 
 
 class Scheduler:
@@ -28,6 +29,9 @@ class Scheduler:
         max_prompt_rows: tokens of prompts whose logits are wanted in one step, which bounds their memory; one at a time
             `max_step_tokens` does.
         lengths: by which length keys turn.
+        recurrent: the model has states with a row for each sequence. What comes before a token is whole in a row or
+            not there: no pages are shared, and a sequence goes on after one that has ended only if it begins with all
+            of it.
     """
 
     def __init__(
@@ -40,10 +44,13 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         max_prompt_rows: int = 128,
         lengths: RopeLengths | None = None,
+        recurrent: bool = False,
     ) -> None:
         self.pool, self.max_prompt_rows, self.lengths = pool, max_prompt_rows, lengths or RopeLengths()
         self.max_step_tokens, self.max_running, self.aging, self.clock = max_step_tokens, max_running, aging, clock
-        self.one_at_a_time = one_at_a_time
+        self.one_at_a_time, self.recurrent = one_at_a_time, recurrent
+        # a page that grows is a sequence's only one, and its row has the same number: so both are kept together
+        self._rows = StateRows(max_running) if recurrent and pool.largest is None else None
         self._turns: dict[Entry, int] = {}
         self.waiting: list[Entry] = []
         self.running: list[Entry] = []
@@ -153,7 +160,7 @@ class Scheduler:
     def _shared(self, tokens: int) -> int:
         """How many pages of so many tokens others may begin on: those that are whole, and none that still grows. One at
         a time those of whole chunks, as the last chunk has other bits."""
-        if self.pool.largest is not None:
+        if self.pool.largest is not None or self.recurrent:
             return 0
         size = self.pool.page_size
         unit = math.lcm(size, self.max_step_tokens) if self.one_at_a_time else size
@@ -188,7 +195,7 @@ class Scheduler:
         self.lengths.settle(entry)
         if pool.largest is None or self.one_at_a_time:
             return self._shared(pool.known(self._usable_keys(entry)) * pool.page_size) * pool.page_size
-        return pool.resumable(sequence.tokens(0, sequence.first_row), entry.side)[1]
+        return pool.resumable(sequence.tokens(0, sequence.first_row), entry.side, self.recurrent)[1]
 
     def _admit(self, entry: Entry) -> bool:
         """Start a waiting sequence on the pages that hold a prefix of it and on new ones, or leave it waiting.
@@ -212,7 +219,7 @@ class Scheduler:
             pages = pages[:whole]
         cached, keys = len(pages) * pool.page_size, keys[: len(pages)]
         if pool.largest is not None and not self.one_at_a_time:
-            pages, cached = pool.resume(sequence.tokens(0, sequence.first_row), entry.side)
+            pages, cached = pool.resume(sequence.tokens(0, sequence.first_row), entry.side, self.recurrent)
         needed = pool.pages_for(sequence.longest if self.one_at_a_time else sequence.length) - len(pages)
         growth = len(self.running) if pool.largest is None else 0
         if needed + growth > pool.available:
@@ -223,6 +230,8 @@ class Scheduler:
         self.prefix_tokens += cached
         entry.reused = cached if entry.reused is None else entry.reused
         sequence.pages, sequence.cached, entry.keys = pages, cached, keys
+        if self.recurrent:
+            entry.row = pages[0] if self._rows is None else self._rows.take()
         self.waiting.remove(entry)
         self.running.append(entry)
         return True
@@ -253,6 +262,8 @@ class Scheduler:
 
     def _release(self, entry: Entry) -> None:
         sequence = entry.sequence
+        if self._rows is not None and sequence.pages:
+            self._rows.give(entry.row)
         self.pool.release(sequence.pages, sequence.tokens(0, sequence.cached), entry.side)
         sequence.pages, sequence.cached, entry.keys = [], 0, []
 

@@ -34,12 +34,17 @@ class Weight:
 
 @dataclass(frozen=True)
 class State:
-    """Memory that lives from step to step: pages `[P, *page_shape]`, where `"page"` in `page_shape` is the page
-    size."""
+    """Memory that lives from step to step: pages `[P, *page_shape]`, where `"page"` in `page_shape` is the page size.
+    Without `"page"` they are rows, one for each sequence, however long it is."""
 
     name: str
     page_shape: tuple[Dim, ...]
     dtype: str
+
+    @property
+    def by_sequence(self) -> bool:
+        """Whether each sequence has a row of it."""
+        return "page" not in self.page_shape
 
 
 @dataclass(frozen=True)

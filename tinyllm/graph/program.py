@@ -48,6 +48,11 @@ class Allocation:
         """Of one page."""
         return tuple(page_size if d == "page" else int(d) for d in self.state.page_shape)
 
+    @property
+    def in_block(self) -> bool:
+        """Whether the pages lie head by head, in one block with those of other states."""
+        return self.backend.heads_first and not self.state.by_sequence
+
     def page_bytes(self, page_size: int) -> int:
         """Of one page."""
         return prod(self.page_shape(page_size)) * numpy_dtype(self.state.dtype).itemsize
@@ -106,18 +111,24 @@ class Program:
 
     @property
     def cache_dtypes(self) -> tuple[str, ...]:
-        """Dtypes of the states, each once."""
-        return tuple(sorted({a.state.dtype for a in self._allocations.values()}))
+        """Dtypes of the pages of keys and values, each once."""
+        return tuple(sorted({a.state.dtype for a in self._allocations.values() if not a.state.by_sequence}))
 
-    def allocate(self, pages: int, page_size: int) -> Pages:
-        """Zeroed pages for every state: `[pages, *page_shape]`. Those on the host lie in one block, which the operating
-        system holds in large pages of memory where it is large: attention reads it all at each step."""
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some state has a row for each sequence: what comes before a token then cannot be had in pages."""
+        return any(a.state.by_sequence for a in self._allocations.values())
+
+    def allocate(self, pages: int, page_size: int, rows: int = 1) -> Pages:
+        """Zeroed pages for every state: `[pages, *page_shape]`, of those by sequence `[rows, *page_shape]`. Those on
+        the host lie in one block, which the operating system holds in large pages of memory where it is large:
+        attention reads it all at each step."""
         found: Pages = {}
-        in_one = [a for a in self._allocations.values() if a.backend.heads_first]
+        in_one = [a for a in self._allocations.values() if a.in_block]
         block = np.zeros(sum(pages * a.page_bytes(page_size) for a in in_one), np.uint8)
         for name, a in self._allocations.items():
-            shape = (pages, *a.page_shape(page_size))
-            if a.backend.heads_first:
+            shape = (rows if a.state.by_sequence else pages, *a.page_shape(page_size))
+            if a.in_block:
                 size = pages * a.page_bytes(page_size)
                 own, block = block[:size], block[size:]
                 found[name] = a.backend.from_numpy(_by_head(own.view(numpy_dtype(a.state.dtype)), shape))
@@ -129,7 +140,8 @@ class Program:
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend
         reads those."""
-        gathering = [a for a in self._allocations.values() if not a.backend.reads_pages]
+        paged = (a for a in self._allocations.values() if not a.state.by_sequence)
+        gathering = [a for a in paged if not a.backend.reads_pages]
         if not gathering:
             return 0
         rows = [row[: -(-keys // page_size)] for row, keys in zip(block_table, kv_len.tolist(), strict=True)]
@@ -139,15 +151,13 @@ class Program:
         pages = {False: sum(map(len, several)), True: sum(len(row) for row in several if not neighbours(row))}
         return sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in gathering)
 
-    def grow(self, state: Pages, pages: int, page_size: int) -> Pages:
+    def grow(self, state: Pages, pages: int, page_size: int, rows: int = 1) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""
         grown: Pages = {}
         for name, allocation in self._allocations.items():
             allocation.backend.check_process()
             old = allocation.backend.to_numpy(state.pop(name))
-            index = allocation.state.page_shape.index("page") + 1
-            shape = [pages, *old.shape[1:]]
-            shape[index] = page_size
+            shape = [rows if allocation.state.by_sequence else pages, *allocation.page_shape(page_size)]
             new = _pages(allocation, tuple(shape))
             new[tuple(slice(0, n) for n in old.shape)] = old
             grown[name] = allocation.backend.from_numpy(new)
@@ -222,7 +232,7 @@ def _timed_node(backend: Backend, observe: Observe, node: BoundNode, arrays: Seq
 def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
     """Zeroed pages on the host, in the order in memory that the backend wants."""
     dtype = numpy_dtype(allocation.state.dtype)
-    if not allocation.backend.heads_first:
+    if not allocation.in_block:
         return np.zeros(shape, dtype)
     return _by_head(np.zeros(prod(shape), dtype), shape)
 

@@ -180,6 +180,10 @@ class QuantWeight:
         arrays = {name: take(array) if parts[name].by_row else array for name, array in self.arrays.items()}
         return replace(self, arrays=arrays, shape=(*lead, self.shape[-1]))
 
+    def matrix(self, number: int) -> QuantWeight:
+        """One of a stack `[E, N, K]`, still quantized: its arrays are views where indexing gives such."""
+        return self.rows(lambda array: array[number], self.shape[1:-1])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""

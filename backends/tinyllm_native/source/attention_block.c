@@ -159,30 +159,6 @@ void turn_keys(const char *const keys[LANES], int type, int64_t columns, float *
 
 /* ---- weights ---- */
 
-INLINE floats choose(ints is, floats a, floats b) {
-  UNROLL EACH a.r[i_] = (float_register)(((int_register)a.r[i_] & is.r[i_]) | ((int_register)b.r[i_] & ~is.r[i_]));
-  return a;
-}
-
-/* tanh, within a few ulps of its own size: a polynomial where 1 - 2 / (e^2x + 1) loses digits (Cephes, tanhf.c). */
-INLINE floats hyperbolic_tangent(floats x) {
-  floats size = size_of(x), square = multiply(x, x);
-  floats p = all(-5.70498872745e-3f);
-  p = multiply_add(p, square, all(2.06390887954e-2f));
-  p = multiply_add(p, square, all(-5.37397155531e-2f));
-  p = multiply_add(p, square, all(1.33314422036e-1f));
-  p = multiply_add(p, square, all(-3.33332819422e-1f));
-  p = multiply_add(multiply(p, square), x, x);
-  floats far = exponential(add(size, size));
-  far = subtract(all(1.0f), divide(all(2.0f), add(far, all(1.0f))));
-  ints is_near;
-  UNROLL EACH {
-    far.r[i_] = (float_register)((int_register)far.r[i_] | ((int_register)x.r[i_] & (int32_t)0x80000000));
-    is_near.r[i_] = size.r[i_] < 0.625f;
-  }
-  return choose(is_near, p, far);
-}
-
 /* Scores with -inf in lanes that are not among `from` to `to - 1`. */
 INLINE floats among(floats scores, int from, int to) {
   static const int32_t numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

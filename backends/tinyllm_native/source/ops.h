@@ -11,9 +11,9 @@ typedef struct {
   int64_t (*work)(const call *c);
 } op;
 
-op_function linear, pack, embedding, rms_norm, add_rows, swiglu, softmax, rope_rotate, rope_angles,
-    kv_append, paged_attention;
-op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch;
+op_function linear, pack, embedding, rms_norm, layer_norm, add_rows, mul_rows, scale_rows, softcap, sigmoid, silu,
+    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router;
+op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch;
 int64_t work_on_rows(const call *c);
 
 static const op OPS[] = {
@@ -21,13 +21,22 @@ static const op OPS[] = {
     {pack, pack_scratch, 0},
     {embedding, embedding_scratch, work_on_rows},
     {rms_norm, 0, work_on_rows},
+    {layer_norm, 0, work_on_rows},
     {add_rows, 0, work_on_rows},
+    {mul_rows, 0, work_on_rows},
+    {scale_rows, 0, work_on_rows},
+    {softcap, 0, work_on_rows},
+    {sigmoid, 0, work_on_rows},
+    {silu, 0, work_on_rows},
+    {gelu, 0, work_on_rows},
     {swiglu, 0, work_on_rows},
+    {geglu, 0, work_on_rows},
     {softmax, 0, work_on_rows},
     {rope_rotate, 0, work_on_rows},
     {rope_angles, 0, work_on_rows},
     {kv_append, 0, work_on_rows},
     {paged_attention, attention_scratch, 0},
+    {moe_router, moe_router_scratch, work_on_rows},
 };
 
 #endif

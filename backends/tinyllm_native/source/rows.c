@@ -1,81 +1,14 @@
-/* Ops on rows and elements. */
-#include "call.h"
+/* Ops on rows. */
+#include "rows.h"
+
 #include "ops.h"
 
-enum { ROWS, COLUMNS }; /* the first sizes of all ops here */
-
 int64_t work_on_rows(const call *c) { return c->size[ROWS] * c->size[COLUMNS]; }
-
-/* A thread's part of the rows. */
-#define MY_ROWS(r) \
-  for (int64_t r = c->size[ROWS] * self->index / self->count; r < c->size[ROWS] * (self->index + 1) / self->count; r++)
-
-INLINE floats floats_at(const char *from, int dtype, int64_t at) {
-  if (dtype == OF_FLOAT32) return load((const float *)from + at);
-  return dtype == OF_FLOAT16 ? load_float16((const uint16_t *)from + at) : load_bfloat16((const uint16_t *)from + at);
-}
-INLINE void put_floats(char *to, int dtype, int64_t at, floats x) {
-  if (dtype == OF_FLOAT32) {
-    store((float *)to + at, x);
-    return;
-  }
-  float numbers[LANES];
-  store(numbers, x);
-  write_floats(to, dtype, at, LANES, numbers);
-}
-/* The first `count` numbers, and 0 in the other lanes. */
-INLINE floats some_at(const char *from, int dtype, int64_t at, int64_t count) {
-  float numbers[LANES] = {0};
-  for (int64_t i = 0; i < count; i++) numbers[i] = read_float(from, dtype, at + i);
-  return load(numbers);
-}
-INLINE void put_some(char *to, int dtype, int64_t at, int64_t count, floats x) {
-  float numbers[LANES];
-  store(numbers, x);
-  write_floats(to, dtype, at, count, numbers);
-}
-
-/* Runs a statement for each 16 columns from `i` on, and once more for those that are left, `left` of them: GET and PUT
-   read and write either. */
-#define GET(from, dtype) (left < LANES ? some_at(from, dtype, i, left) : floats_at(from, dtype, i))
-#define PUT(to, dtype, x)                                \
-  if (left < LANES) put_some(to, dtype, i, left, x);     \
-  else put_floats(to, dtype, i, x)
-#define COLUMNS_OF(columns) \
-  for (int64_t i = 0, left = (columns) < LANES ? (columns) : LANES; left > 0; \
-       i += LANES, left = (columns) - i < LANES ? (columns) - i : LANES)
-
-void add_rows(const call *c, const worker *self) {
-  enum { X, Y, SUM };
-  enum { X_STRIDE = 2, Y_STRIDE, SUM_STRIDE, TYPE };
-  const int type = (int)c->size[TYPE];
-  MY_ROWS(r) {
-    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE], *y = (const char *)c->at[Y] + r * c->size[Y_STRIDE];
-    char *to = (char *)c->at[SUM] + r * c->size[SUM_STRIDE];
-    COLUMNS_OF(c->size[COLUMNS]) { PUT(to, type, add(GET(x, type), GET(y, type))); }
-  }
-}
-
-void swiglu(const call *c, const worker *self) {
-  enum { GATE, UP, Y };
-  enum { GATE_STRIDE = 2, UP_STRIDE, Y_STRIDE, TYPE };
-  const int type = (int)c->size[TYPE];
-  MY_ROWS(r) {
-    const char *gate = (const char *)c->at[GATE] + r * c->size[GATE_STRIDE];
-    const char *up = (const char *)c->at[UP] + r * c->size[UP_STRIDE];
-    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
-    COLUMNS_OF(c->size[COLUMNS]) {
-      floats x = GET(gate, type);
-      floats below = add(exponential(subtract(zeros(), x)), all(1.0f));
-      PUT(to, type, multiply(divide(x, below), GET(up, type)));
-    }
-  }
-}
 
 void rms_norm(const call *c, const worker *self) {
   enum { X, WEIGHT, Y };
   enum { X_STRIDE = 2, Y_STRIDE, TYPE };
-  enum { EPS };
+  enum { EPS, OFFSET };
   const int type = (int)c->size[TYPE];
   const int64_t columns = c->size[COLUMNS];
   MY_ROWS(r) {
@@ -88,7 +21,47 @@ void rms_norm(const call *c, const worker *self) {
     }
     const double mean = (double)sum(squares) / (double)columns;
     const float root = (float)sqrt(mean + c->number[EPS]);
-    COLUMNS_OF(columns) { PUT(to, type, multiply(divide(GET(x, type), all(root)), GET(weight, type))); }
+    COLUMNS_OF(columns) {
+      floats factor = add(GET(weight, type), all((float)c->number[OFFSET]));
+      PUT(to, type, multiply(divide(GET(x, type), all(root)), factor));
+    }
+  }
+}
+
+/* A part less its mean, and 0 in the lanes that are none of the row's. */
+INLINE floats less_mean(floats part, int64_t left, float mean) {
+  float numbers[LANES] = {0};
+  part = subtract(part, all(mean));
+  if (left >= LANES) return part;
+  float these[LANES];
+  store(these, part);
+  memcpy(numbers, these, (size_t)left * sizeof(float));
+  return load(numbers);
+}
+
+void layer_norm(const call *c, const worker *self) {
+  enum { X, WEIGHT, BIAS, Y };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { EPS };
+  const int type = (int)c->size[TYPE];
+  const int64_t columns = c->size[COLUMNS];
+  const char *weight = c->at[WEIGHT], *bias = c->at[BIAS];
+  MY_ROWS(r) {
+    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE];
+    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    floats numbers = zeros(), squares = zeros();
+    COLUMNS_OF(columns) numbers = add(numbers, GET(x, type));
+    const float mean = (float)((double)sum(numbers) / (double)columns);
+    COLUMNS_OF(columns) {
+      floats part = less_mean(GET(x, type), left, mean);
+      squares = multiply_add(part, part, squares);
+    }
+    const float root = (float)sqrt((double)sum(squares) / (double)columns + c->number[EPS]);
+    COLUMNS_OF(columns) {
+      floats y = multiply(divide(subtract(GET(x, type), all(mean)), all(root)), GET(weight, type));
+      if (bias) y = add(y, GET(bias, type));
+      PUT(to, type, y);
+    }
   }
 }
 

@@ -231,6 +231,11 @@ INLINE float bfloat16(uint16_t half) {
   return number;
 }
 
+INLINE floats choose(ints is, floats a, floats b) {
+  UNROLL EACH a.r[i_] = (float_register)(((int_register)a.r[i_] & is.r[i_]) | ((int_register)b.r[i_] & ~is.r[i_]));
+  return a;
+}
+
 /* The larger of two; b where either is NaN. */
 INLINE floats larger(floats a, floats b) {
 #if defined(TINYLLM_512)
@@ -415,6 +420,25 @@ INLINE floats exponential(floats x) {
     p.r[i_] = (float_register)(((int_register)p.r[i_] & is_number) | ((int_register)kept.r[i_] & ~is_number));
   }
   return p;
+}
+
+/* tanh, within a few ulps of its own size: a polynomial where 1 - 2 / (e^2x + 1) loses digits (Cephes, tanhf.c). */
+INLINE floats hyperbolic_tangent(floats x) {
+  floats size = size_of(x), square = multiply(x, x);
+  floats p = all(-5.70498872745e-3f);
+  p = multiply_add(p, square, all(2.06390887954e-2f));
+  p = multiply_add(p, square, all(-5.37397155531e-2f));
+  p = multiply_add(p, square, all(1.33314422036e-1f));
+  p = multiply_add(p, square, all(-3.33332819422e-1f));
+  p = multiply_add(multiply(p, square), x, x);
+  floats far = exponential(add(size, size));
+  far = subtract(all(1.0f), divide(all(2.0f), add(far, all(1.0f))));
+  ints is_near;
+  UNROLL EACH {
+    far.r[i_] = (float_register)((int_register)far.r[i_] | ((int_register)x.r[i_] & (int32_t)0x80000000));
+    is_near.r[i_] = size.r[i_] < 0.625f;
+  }
+  return choose(is_near, p, far);
 }
 
 #endif

@@ -22,7 +22,10 @@ from tinyllm_native.find import VARIABLE, find_library
 
 ROOT = Path(__file__).parents[3]
 EVERY = list(levels(machine()))
-OPS = ("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "swiglu", "rope_rotate")
+OPS = (
+    *("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "layer_norm", "rope_rotate"),
+    *("swiglu", "geglu", "softcap", "sigmoid", "mul"),
+)
 """Ops whose C differs from level to level."""
 KERNELS = ("native", "rounded")
 

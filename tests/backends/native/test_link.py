@@ -249,7 +249,7 @@ def _norm(g: GraphBuilder, x: Any, weight: str = "norm") -> Any:
 
 
 def _unknown(g: GraphBuilder, x: Any) -> Any:
-    return g.add(g.silu(_norm(g, x)), x)
+    return g.add(g.softmax(_norm(g, x)), x)
 
 
 def _turned(g: GraphBuilder, x: Any, positions: tuple[int | str, ...] = ("T", 1), **more: Any) -> Any:
@@ -276,6 +276,24 @@ def _parts(g: GraphBuilder, x: Any) -> Any:
     return g.add(g.merge_heads(first), g.merge_heads(g.split(second, sizes=(1, 2), axis=-2)[0]))
 
 
+def _gates(g: GraphBuilder, x: Any) -> Any:
+    """Every op on elements, with attributes that are not their defaults."""
+    x = g.scale(_norm(g, x), factor=3.0)
+    opened = g.mul(g.sigmoid(x), g.silu(g.softcap(x, cap=1.5)))
+    gated = g.geglu(g.gelu(x, approximate="tanh"), g.swiglu(opened, x, limit=0.5, alpha=1.7, up_offset=1.0))
+    return g.add(g.geglu(gated, x, approximate="none"), g.gelu(x))
+
+
+def _norms(g: GraphBuilder, x: Any) -> Any:
+    weight, bias = g.weight("weight", (8,)), g.weight("bias", (8,))
+    both = g.layer_norm(x, weight, bias=bias, eps=1e-3)
+    return g.rms_norm(g.layer_norm(both, weight), weight, eps=1e-3, offset=1.0)
+
+
+def _number_a_row(g: GraphBuilder, x: Any) -> Any:
+    return g.mul(_norm(g, x), g.sigmoid(g.linear(x, g.weight("gate", (1, 8)))))
+
+
 GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
     "an op without a record": (X, _unknown),
     "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
@@ -287,6 +305,12 @@ GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any
     "a sum with one row": (X, lambda g, x: g.add(_norm(g, x), g.weight("row", (8,)))),
     "a sum of rows with one": (X, lambda g, x: g.add(_norm(g, x), g.weight("one", (1, 2, 8)))),
     "a gate of one head": (X, lambda g, x: g.swiglu(_norm(g, x), g.weight("one", (1, 1, 8)))),
+    "gates of heads": (X, _gates),
+    "norms of heads": (X, _norms),
+    "a number a row": (("T", 8), _number_a_row),
+    "a number a head": (X, _number_a_row),
+    "a number for all rows": (("T", 8), lambda g, x: g.mul(_norm(g, x), g.weight("one", (1, 1)))),
+    "a number for rows of two": ((2, 2, 8), lambda g, x: g.mul(_norm(g, x), g.weight("one", (2, 1)))),
     "angles": (X, _turned),
     "angles of several positions": (X, lambda g, x: _turned(g, x, ("T", 2))),
     "angles of a row": (("T", 8), lambda g, x: _turned(g, x, ("T",))),
@@ -356,4 +380,6 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
 
     assert steps("a sum of rows with one") == ["rms_norm", "add"]
     assert steps("a part as an output") == ["rms_norm", "split"]
-    assert steps("angles") == steps("a norm of each head") == ["run"]
+    assert steps("a number for rows of two") == ["rms_norm", "mul"]
+    for name in ("angles", "a norm of each head", "gates of heads", "norms of heads", "a number a row"):
+        assert steps(name) == ["run"], name

@@ -21,11 +21,12 @@ if not registry().probe("native").available:
     pytest.skip("no native library", allow_module_level=True)
 
 from tinyllm_native import library, threads
+from tinyllm_native.elements import add, softcap, swiglu
 from tinyllm_native.linear import embedding, linear
 from tinyllm_native.packing import pack
 from tinyllm_native.paged_attention import paged_attention
-from tinyllm_native.pointwise import add, rms_norm, softmax, swiglu
 from tinyllm_native.rope import rope_angles, rope_rotate
+from tinyllm_native.rows import rms_norm, softmax
 
 ROOT = Path(__file__).parents[3]
 COUNTS = (5, 2, 1, 3)
@@ -142,6 +143,7 @@ BITWISE: dict[str, Callable[[], Any]] = {
     "packing": lambda: _packed("q3_k", (333, 512)),
     "a sum": lambda: add(_numbers(67, 512), _numbers(512)),
     "a gate": lambda: swiglu(_numbers(67, 512), _numbers(67, 512)),
+    "a cap of one row": lambda: softcap(_numbers(1, 40009), cap=2.0),
     "a norm": lambda: rms_norm(_numbers(67, 512), _numbers(512)),
     "weights": lambda: softmax(_numbers(67, 512)),
     "turns": lambda: rope_rotate(_numbers(67, 8, 64), *rope_angles(np.arange(67)[:, None], dims=64)),

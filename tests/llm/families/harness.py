@@ -85,14 +85,14 @@ def wanted_logits(judge: Any, ids: list[int]) -> np.ndarray:
 def in_steps(llm: LLM, prompts: list[list[int]], size: int) -> list[np.ndarray]:
     """Logits of all positions of several sequences, which go through the cache side by side in chunks of `size`."""
     page = 16
-    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page)
+    runner = ModelRunner(llm.program, sum(-(-len(ids) // page) for ids in prompts), page, len(prompts))
     free = iter(range(runner.pages))
     pages = [[next(free) for _ in range(0, len(ids), page)] for ids in prompts]
     found: list[list[np.ndarray]] = [[] for _ in prompts]
     for start in range(0, max(map(len, prompts)), size):
         numbers = [n for n, ids in enumerate(prompts) if start < len(ids)]
         parts = [prompts[n][start : start + size] for n in numbers]
-        chunks = [Chunk(part, start, pages[n], len(part)) for n, part in zip(numbers, parts, strict=True)]
+        chunks = [Chunk(part, start, pages[n], len(part), row=n) for n, part in zip(numbers, parts, strict=True)]
         logits = np.split(runner.step(make_step(chunks, page)), np.cumsum([len(part) for part in parts])[:-1])
         for n, rows in zip(numbers, logits, strict=True):
             found[n].append(rows)

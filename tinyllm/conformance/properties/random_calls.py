@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyllm.catalogue.moe.moe_router_cases import apart
 from tinyllm.catalogue.quantize.quantize import near_levels_case
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
@@ -48,6 +49,16 @@ def _split_heads(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     return {"x": values(draws, "T", (*lead, sum(heads) * draws.pick(3, 1, 0, 8)))}, {"heads": heads}
 
 
+def _moe_router(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    """Logits that lie apart, as the cases have them: which of two near ones is the larger is a matter of rounding."""
+    groups, each, tokens = draws.pick(1, 2, 4), draws.pick(2, 3, 8), draws.pick(2, 1, 0, 17)
+    experts, kept = groups * each, draws.pick(*range(1, groups + 1))
+    top_k, score = draws.pick(*range(1, kept * each + 1)), draws.pick("softmax", "sigmoid", "softmax_of_chosen")
+    settings = {"top_k": top_k, "score": score, "groups": groups, "groups_kept": kept}
+    inputs = {"logits": apart(tokens, experts, **settings).make(draws.rng).astype(np.float32)}
+    return inputs, settings | {"normalize": draws.flag(), "scaling": draws.pick(1.0, 2.5)}
+
+
 def _quantize(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of
     rounding."""
@@ -62,5 +73,6 @@ RECIPES: dict[str, Recipe] = {
     "split": _split,
     "split_heads": _split_heads,
     "quantize": _quantize,
+    "moe_router": _moe_router,
     **ATTENTION,
 }

@@ -62,6 +62,8 @@ class ModelWeights:
                 shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
             if place.rule.transposed and len(shape) > 1:
                 shape[-2:] = shape[:-3:-1]
+            if place.rule.squeezed:
+                shape.insert(-1, 1)
             names = self._tensors_of(place)
             wanted |= dict.fromkeys(names, tuple(shape[1:] if place.of_experts else shape))
         return wanted
@@ -99,6 +101,8 @@ class ModelWeights:
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: a quantized tensor cannot be transposed")
             tensor = np.swapaxes(tensor, -1, -2)
+        if rule.squeezed and not isinstance(tensor, QuantWeight):
+            tensor = tensor.squeeze(-2)
         rows = self._rows(name, place, axis)
         if rows is not None:
             tensor = take_rows(tensor, rows) if axis == -2 else tensor[..., rows]  # type: ignore[index]
@@ -112,7 +116,8 @@ class ModelWeights:
         """Which rows of a tensor are the weight's; None: all as they are."""
         rule, rows = place.rule, self._shapes[name][axis]
         if rule.order is not None:
-            return rule.order(self._config.layers[place.layer].attention, rows)
+            order = rule.order[place.share] if isinstance(rule.order, tuple) else rule.order
+            return order(self._config.layers[place.layer].attention, rows)
         if len(rule.weights) == 1:
             return None
         if rule.interleaved:

@@ -13,7 +13,7 @@ from tinyllm.models.decoder.parts import normed, projection
 class Batch:
     """The step's inputs that layers use; the token axis `T` is flat, only attention knows sequences.
 
-    angles: cosines and sines by rope.
+    angles: cosines and sines by rope. state_rows: None where no layer has a recurrent state.
     """
 
     slots: Value
@@ -22,10 +22,22 @@ class Batch:
     block_table: Value
     angles: dict[RopeConfig, tuple[Value, Value]]
     kv_cache_dtype: str
+    state_rows: Value | None = None
 
 
-def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x: Value, batch: Batch) -> Value:
-    """`[T, heads * head_dim]`, before the output projection."""
+@dataclass(frozen=True)
+class Mixed:
+    """What each token took from those before it, `[T, size]`, and the projection that it goes through to be added to
+    the residual."""
+
+    value: Value
+    projection: str
+    size: int
+    bias: bool
+
+
+def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x: Value, batch: Batch) -> Mixed:
+    """What each token attends to."""
     kv_heads, dim = layer.num_kv_heads, layer.head_dim
     with g.scope("self_attn"):
         q, k, v = (
@@ -55,4 +67,8 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             softcap=layer.softcap,
         )
         merged: Value = g.merge_heads(attended)
-        return merged
+        size = layer.num_heads * dim
+        if layer.gated:
+            gate = projection(g, "q_gate_proj", x, size, config.hidden_size, layer.qkv_bias)
+            merged = g.mul(merged, g.sigmoid(gate))
+        return Mixed(merged, "self_attn.o_proj", size, layer.o_bias)

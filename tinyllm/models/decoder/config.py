@@ -41,7 +41,7 @@ class AttentionConfig:
     qk_norm: queries and keys are normed by head, each head of `head_dim`, or whole, all heads in one row; empty: not.
     rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
     None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
-    share of the sum.
+    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own.
     """
 
     num_heads: int
@@ -55,6 +55,34 @@ class AttentionConfig:
     scale: float | None = None
     softcap: float | None = None
     sinks: bool = False
+    gated: bool = False
+
+
+@dataclass(frozen=True)
+class ShortConvConfig:
+    """A causal convolution of `width` tokens between two gates: `out(c * conv(b * x))`, where `b`, `c` and `x` are
+    projections. bias: of all of its weights."""
+
+    width: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class GatedDeltaConfig:
+    """The gated delta rule after a causal convolution of `width` tokens: see the op `gated_delta`.
+
+    num_heads, head_dim: of queries and keys. num_value_heads, value_head_dim: of values.
+    """
+
+    num_heads: int
+    num_value_heads: int
+    head_dim: int
+    value_head_dim: int
+    width: int
+
+
+Mixer = AttentionConfig | ShortConvConfig | GatedDeltaConfig
+"""What lets tokens see those before them."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +125,14 @@ class MoeConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """A layer. norms: whether attention and the feed-forward layer are normed before, after or both.
+    """A layer. attention: or what it has in place of it. norms: whether that and the feed-forward layer are normed
+    before, after or both.
 
     parallel: both read the same normed input, and both are added to the residual. residual_multiplier: of what is
     added.
     """
 
-    attention: AttentionConfig
+    attention: Mixer
     mlp: MlpConfig | MoeConfig
     norms: Places = "before"
     parallel: bool = False

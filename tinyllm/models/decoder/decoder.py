@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tinyllm.graph.graph import Graph, GraphBuilder, Value
-from tinyllm.models.decoder.attention import Batch, attention
-from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, RopeConfig
+from tinyllm.models.decoder.attention import Batch, Mixed, attention
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    GatedDeltaConfig,
+    LayerConfig,
+    Mixer,
+    RopeConfig,
+    ShortConvConfig,
+)
 from tinyllm.models.decoder.mlp import feed_forward
 from tinyllm.models.decoder.parts import normed, projection, scaled
+from tinyllm.models.decoder.recurrent import gated_delta, short_convolution
 from tinyllm.spec.op_spec import OpSpec
 
 
@@ -32,6 +41,7 @@ def decoder(
     positions = g.input("positions", ("T", 1))
     logit_rows = g.input("logit_rows", ("R",))
     embed_tokens = g.weight("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
+    recurrent = any(not isinstance(layer.attention, AttentionConfig) for layer in config.layers)
     batch = Batch(
         g.input("slots", ("T",)),
         g.input("q_start", ("B1",)),
@@ -39,6 +49,7 @@ def decoder(
         g.input("block_table", ("B", "M")),
         _angles(g, config, positions),
         kv_cache_dtype,
+        g.input("state_rows", ("B",)) if recurrent else None,
     )
     x = scaled(g, g.embedding(tokens, embed_tokens), config.embedding_multiplier)
     for number, layer in enumerate(config.layers):
@@ -51,7 +62,8 @@ def decoder(
 
 def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[RopeConfig, tuple[Value, Value]]:
     """Cosines and sines for each rope that some layer has."""
-    ropes = dict.fromkeys(layer.attention.rope for layer in config.layers if layer.attention.rope is not None)
+    attending = [layer.attention for layer in config.layers if isinstance(layer.attention, AttentionConfig)]
+    ropes = dict.fromkeys(each.rope for each in attending if each.rope is not None)
     by_length = any(rope.scaling.by_length for rope in ropes)
     lengths = {"lengths": g.input("lengths", ("T", 1))} if by_length else {}
     return {
@@ -77,23 +89,30 @@ def _logits(g: GraphBuilder, config: DecoderConfig, x: Value, embed_tokens: Valu
     return logits if config.logit_softcap is None else g.softcap(logits, cap=config.logit_softcap)
 
 
+def _mixed(g: GraphBuilder, config: DecoderConfig, layer: Mixer, x: Value, batch: Batch) -> Mixed:
+    if isinstance(layer, ShortConvConfig):
+        return short_convolution(g, config, layer, x, batch)
+    if isinstance(layer, GatedDeltaConfig):
+        return gated_delta(g, config, layer, x, batch)
+    return attention(g, config, layer, x, batch)
+
+
 def _layer(
     g: GraphBuilder, config: DecoderConfig, layer: LayerConfig, x: Value, batch: Batch, rows: Value | None
 ) -> Value:
     """One layer. In the last one only the rows whose logits are asked for go on after attention."""
-    attends, hidden_size = layer.attention, config.hidden_size
+    hidden_size = config.hidden_size
 
     def norm(name: str, y: Value, there: bool) -> Value:
         return normed(g, config.norm, name, y, hidden_size) if there else y
 
     first = norm("input_layernorm", x, layer.norms != "after")
-    attended = attention(g, config, attends, first, batch)
+    mixed = _mixed(g, config, layer.attention, first, batch)
+    attended = mixed.value
     if rows is not None:
         x, attended = g.embedding(rows, x), g.embedding(rows, attended)
         first = g.embedding(rows, first) if layer.parallel else first
-    attended = projection(
-        g, "self_attn.o_proj", attended, hidden_size, attends.num_heads * attends.head_dim, attends.o_bias
-    )
+    attended = projection(g, mixed.projection, attended, hidden_size, mixed.size, mixed.bias)
     attended = norm("post_self_attn_layernorm", attended, layer.norms != "before")
     x = g.add(x, scaled(g, attended, layer.residual_multiplier))
     second = first if layer.parallel else norm("post_attention_layernorm", x, layer.norms != "after")

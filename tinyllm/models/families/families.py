@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, glm4, granite, llama, mistral, phi3, qwen2, qwen3, vision
+from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, vision
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -19,6 +19,7 @@ FAMILIES = (
     *glm4.FAMILIES,
     granite.FAMILY,
     phi3.FAMILY,
+    lfm2.FAMILY,
     *vision.FAMILIES,
 )
 

@@ -101,12 +101,13 @@ def _mlp(fields: ConfigFields, field: str) -> MlpConfig:
     )
 
 
-def _biases(fields: ConfigFields) -> dict[str, bool]:
+def _biases(fields: ConfigFields) -> dict[str, Any]:
     return dict.fromkeys(("qkv_bias", "o_bias"), fields.flag("attention_bias", False))
 
 
 def _scale(fields: ConfigFields) -> float:
-    return fields.number("query_pre_attn_scalar", 256) ** -0.5
+    scale: float = fields.number("query_pre_attn_scalar", 256) ** -0.5
+    return scale
 
 
 def _softcap(fields: ConfigFields, field: str, default: float | None) -> float | None:

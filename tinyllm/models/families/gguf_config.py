@@ -12,8 +12,11 @@ from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import rope_scaling
 
 
-def config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
-    """What families share of the `config.json` that a file's metadata and tensors amount to."""
+def config_of_gguf(fields: GgufFields, model_type: str, kv_heads: int | None = None) -> dict[str, Any]:
+    """What families share of the `config.json` that a file's metadata and tensors amount to.
+
+    kv_heads: where the family's files do not state one number for all layers.
+    """
     heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden // heads)
     if (value_dim := fields.integer("attention.value_length", head_dim)) != head_dim:
@@ -28,7 +31,7 @@ def config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
         "intermediate_size": fields.integer("feed_forward_length"),
         "num_hidden_layers": fields.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": fields.integer("attention.head_count_kv", heads),
+        "num_key_value_heads": kv_heads or fields.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": fields.integer("context_length"),

@@ -95,6 +95,11 @@ class GgufFields:
         """Whether some layer has a tensor, named as within it: `attn_q.bias`."""
         return any(full.endswith(f".{name}") for full in self.file.tensors)
 
+    def biases(self) -> dict[str, bool]:
+        """The `attention_bias` and `mlp_bias` of a `config.json`: whether products of some layer have biases."""
+        parts = {"attention_bias": "attn_q attn_k attn_v attn_output", "mlp_bias": "ffn_gate ffn_up ffn_down"}
+        return {field: any(self.has_tensor(f"{name}.bias") for name in names.split()) for field, names in parts.items()}
+
     def vocab_size(self) -> int:
         """The rows of the embedding."""
         table = self.file.tensors.get("token_embd.weight")

@@ -1,4 +1,4 @@
-"""How the ropes of a GGUF file are stretched: its metadata, and the divisors that it keeps as a tensor."""
+"""How the ropes of a GGUF file are stretched: its metadata, and the divisors that it keeps as tensors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.ranges import is_number, number_expected
 
 ROPE_FACTORS = "rope_freqs.weight"
-_LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
-ROPE_TENSORS = {ROPE_FACTORS, *_LONG_AND_SHORT}
-"""Divisors of frequencies, which belong to the config."""
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
+ROPE_TENSORS = (ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS)
+"""Tensors that are settings of the rope, and no weights."""
+STILL = 1e30
+"""What the frequencies of pairs that stay as they are get divided by."""
 _OF_SCALING = (
     "rope.scale_linear",
     "rope.scaling.factor",
@@ -33,20 +35,13 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
     if ROPE_FACTORS in fields.file.tensors:
         if kind != "none":
             raise fields.fail("rope.scaling.type", f"none beside {ROPE_FACTORS}", kind)
-        return _llama3(fields, dims)
+        return _divided(fields, dims)
+    if SHORT_FACTORS in fields.file.tensors or LONG_FACTORS in fields.file.tensors:
+        if kind not in ("none", "longrope"):
+            raise fields.fail("rope.scaling.type", f"longrope beside {SHORT_FACTORS} and {LONG_FACTORS}", kind)
+        return _longrope(fields, dims)
     factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
     attention = fields.number("rope.scaling.attn_factor", 1.0) * fields.number("rope.scaling.yarn_attn_factor", 1.0)
-    if any(name in fields.file.tensors for name in _LONG_AND_SHORT):
-        if kind not in ("none", "longrope"):
-            raise fields.fail("rope.scaling.type", f"none or longrope beside {_LONG_AND_SHORT[0]}", kind)
-        long, short = (_divisors(fields, name, dims).tolist() for name in _LONG_AND_SHORT)
-        return {
-            "rope_type": "longrope",
-            "long_factor": long,
-            "short_factor": short,
-            "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length"),
-            "attention_factor": attention,
-        }
     if kind == "yarn":
         scaling = {
             "rope_type": "yarn",
@@ -66,22 +61,46 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
     return None
 
 
-def _divisors(fields: GgufFields, name: str, dims: int) -> NDArray[np.float32]:
-    """A tensor with a number for each pair."""
+def _divisors(fields: GgufFields, name: str, dims: int) -> np.ndarray:
+    """What each pair's frequency is divided by, float32 `[dims / 2]`."""
     tensor = fields.file.tensors.get(name)
+    found = "nothing" if tensor is None else f"{tensor.kind} {list(tensor.shape)}"
     if tensor is None or tensor.kind != "F32" or tensor.shape != (dims // 2,):
-        got = "nothing" if tensor is None else f"{tensor.kind} {list(tensor.shape)}"
-        raise CheckpointError(f"{fields.file.path}: {name}: expected F32 [{dims // 2}], got {got}")
+        raise CheckpointError(f"{fields.file.path}: {name}: expected F32 [{dims // 2}], got {found}")
     return np.frombuffer(fields.file.map, "<f4", dims // 2, tensor.start)
 
 
-def _llama3(fields: GgufFields, dims: int) -> dict[str, Any]:
-    """Llama 3.1's scaling from the divisors that the file keeps in `rope_freqs.weight`, float32 `[D / 2]`.
+def _longrope(fields: GgufFields, dims: int) -> dict[str, Any]:
+    """Phi's two sets. The file has the attention factor, where Hugging Face may have what it is made of."""
+    short, long = (_divisors(fields, name, dims) for name in (SHORT_FACTORS, LONG_FACTORS))
+    for name, divisors in ((SHORT_FACTORS, short), (LONG_FACTORS, long)):
+        if not all(is_number("factor", divisor) for divisor in divisors.tolist()):
+            raise CheckpointError(f"{fields.file.path}: {name}: expected each {number_expected('factor')}, got others")
+    return {
+        "rope_type": "longrope",
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
+        "attention_factor": fields.number("rope.scaling.attn_factor", 1.0),
+        "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length"),
+    }
 
-    The divisors do not tell the settings apart, so they are made again from Meta's published ones and held against
-    the file.
-    """
+
+def _divided(fields: GgufFields, dims: int) -> dict[str, Any]:
+    """What `rope_freqs.weight` amounts to: proportional rope, where it leaves pairs as they are, or Llama 3's."""
     divisors = _divisors(fields, ROPE_FACTORS, dims)
+    turning = int(np.sum(divisors == 1))
+    if (
+        0 < turning < len(divisors)
+        and np.all(divisors[:turning] == 1)
+        and np.all(divisors[turning:] == np.float32(STILL))
+    ):
+        return {"rope_type": "proportional", "partial_rotary_factor": turning / len(divisors)}
+    return _llama3(fields, dims, divisors)
+
+
+def _llama3(fields: GgufFields, dims: int, divisors: np.ndarray) -> dict[str, Any]:
+    """Llama 3.1's scaling. The divisors do not tell the settings apart, so they are made again from Meta's published
+    ones and held against the file."""
     factor = float(divisors.max())
     low, high, original = 1.0, 4.0, 8192
     turns = original * fields.number("rope.freq_base", 10000.0) ** (-np.arange(0, dims, 2) / dims) / (2 * math.pi)

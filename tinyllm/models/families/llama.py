@@ -30,11 +30,7 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     if fields.get("attention.sliding_window"):
         window = {"sliding_window": fields.integer("attention.sliding_window")}
         return config_of_gguf(fields, "mistral") | window
-    biased = {
-        "attention_bias": any(fields.has_tensor(f"attn_{name}.bias") for name in ("q", "k", "v", "output")),
-        "mlp_bias": any(fields.has_tensor(f"ffn_{name}.bias") for name in ("gate", "up", "down")),
-    }
-    return config_of_gguf(fields, "llama") | biased
+    return config_of_gguf(fields, "llama") | fields.biases()
 
 
 ROTATED_BY_NEIGHBOURS = tuple(

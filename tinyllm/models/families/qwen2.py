@@ -34,15 +34,13 @@ def attentions_of_layers(fields: ConfigFields, attention: AttentionConfig) -> li
     return [by_kind[kind] for kind in kinds]
 
 
-def qwen_gguf(model_type: str) -> GgufForm:
-    """The form of the GGUF files of Qwen's dense models."""
-
-    def config(fields: GgufFields) -> dict[str, Any]:
-        windows = windows_of_gguf(fields)
-        slides = "sliding_attention" in windows["layer_types"]
-        return config_of_gguf(fields, model_type) | windows | {"use_sliding_window": slides}
-
-    return GgufForm((model_type,), config)
+def config_of_qwen_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
+    """The `config.json` of Qwen's dense models."""
+    windows = windows_of_gguf(fields)
+    slides = "sliding_attention" in windows["layer_types"]
+    return config_of_gguf(fields, model_type) | windows | {"use_sliding_window": slides}
 
 
-FAMILY = Family("qwen2", ("qwen2",), qwen2, gguf=qwen_gguf("qwen2"))
+FAMILY = Family(
+    "qwen2", ("qwen2",), qwen2, gguf=GgufForm(("qwen2",), lambda fields: config_of_qwen_gguf(fields, "qwen2"))
+)

@@ -7,8 +7,9 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields
-from tinyllm.models.families.family import Family, attention, decoder
-from tinyllm.models.families.qwen2 import attentions_of_layers, qwen_gguf
+from tinyllm.models.families.family import Family, GgufForm, attention, decoder
+from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.qwen2 import attentions_of_layers, config_of_qwen_gguf
 
 
 def qwen3(config: Mapping[str, Any]) -> DecoderConfig:
@@ -21,4 +22,8 @@ def qwen3(config: Mapping[str, Any]) -> DecoderConfig:
     return decoder("qwen3", fields, tuple(LayerConfig(attends, mlp) for attends in attentions))
 
 
-FAMILY = Family("qwen3", ("qwen3",), qwen3, gguf=qwen_gguf("qwen3"))
+def _from_gguf(fields: GgufFields) -> dict[str, Any]:
+    return config_of_qwen_gguf(fields, "qwen3") | {"attention_bias": fields.biases()["attention_bias"]}
+
+
+FAMILY = Family("qwen3", ("qwen3",), qwen3, gguf=GgufForm(("qwen3",), _from_gguf))

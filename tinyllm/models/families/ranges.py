@@ -36,6 +36,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "logits_scaling": _SCALE,
     "attn_logit_softcapping": _SCALE,
     "final_logit_softcapping": _SCALE,
+    "norm_eps": (1e-30, 1),
+    "block_ffn_dim_multiplier": _SCALE,
     "token id": (0, LARGEST),
 }
 

@@ -1,5 +1,5 @@
-"""The rope of a `config.json`: transformers 5's `rope_parameters`, or `rope_theta` and `rope_scaling` of before; one for
-all layers or one for each kind of layer."""
+"""The rope of a `config.json`: transformers 5's `rope_parameters`, or `rope_theta` and `rope_scaling` of before; one
+for all layers or one for each kind of layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.decoder.config import RopeConfig
-from tinyllm.models.families.ranges import is_integer, is_number, number_expected
+from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 from tinyllm.spec.rope import RopeScaling
 
 _KEYS = {
@@ -52,7 +52,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "longrope": ("short_factor", "long_factor"),
     "proportional": (),
 }
-# Positions of text are the same in all of mrope's sections, which makes it plain rope. Phi-3 called longrope "su" first.
+# Positions of text are the same in all of mrope's sections, which makes it plain rope. Phi-3 first wrote "su".
 _OTHER_NAMES = {"mrope": "default", "su": "longrope"}
 
 
@@ -190,8 +190,8 @@ def _scaling(fields: Fields, settings: dict[str, Any], max_position: int, share:
     outside = fields.get(_ORIGINAL)
     if _ORIGINAL in _TYPES[kind]:
         original = outside if outside is not None else settings.get(_ORIGINAL, max_position)
-        if not is_integer(_ORIGINAL, original):
-            raise fields.fail(f"rope_scaling.{_ORIGINAL}", number_expected(_ORIGINAL), original)
+        if not is_integer("original_max_position_embeddings", original):
+            raise fields.fail(f"rope_scaling.{_ORIGINAL}", integer_expected(_ORIGINAL), original)
         if kind == "dynamic" and original != max_position:
             raise fields.fail(f"rope_scaling.{_ORIGINAL}", f"max_position_embeddings {max_position}", original)
         if kind in ("yarn", "longrope"):

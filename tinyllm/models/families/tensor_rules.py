@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.models.decoder.config import AttentionConfig
+from tinyllm.models.decoder.config import AttentionConfig, Mixer
 
-RowOrder = Callable[[AttentionConfig, int], NDArray[np.intp]]
+RowOrder = Callable[[Mixer, int], NDArray[np.intp]]
 LAYER = "model.layers.{layer}."
 ENDINGS = (".weight", ".bias")
 
@@ -28,7 +28,8 @@ class TensorRule:
         ending, the rule holds for `.weight` and `.bias` alike.
     interleaved: rows of several weights take turns.
     transposed: the last two axes of the file's tensor are the other way round.
-    order: the order in which to take rows, of the layer's attention and their count.
+    squeezed: the file's tensor has an axis of size 1 before its last one.
+    order: the order in which to take rows, of the layer's attention and their count; for several weights one for each.
     offset: added to the numbers.
     """
 
@@ -36,7 +37,8 @@ class TensorRule:
     weights: tuple[str, ...]
     interleaved: bool = False
     transposed: bool = False
-    order: RowOrder | None = None
+    squeezed: bool = False
+    order: RowOrder | tuple[RowOrder, ...] | None = None
     offset: float = 0.0
 
 
@@ -110,9 +112,11 @@ GGUF_MERGED_QKV = TensorRule("blk.{layer}.attn_qkv", _QKV)
 GGUF_MERGED_GATE_UP = TensorRule("blk.{layer}.ffn_up", _GATE_UP)
 
 
-def interleaved_pairs(attention: AttentionConfig, rows: int) -> NDArray[np.intp]:
+def interleaved_pairs(attention: Mixer, rows: int) -> NDArray[np.intp]:
     """The order of rows of `q_proj` and `k_proj` whose heads were stored for rotation by neighbours: in a head, row 2i
     is row i here, and 2i + 1 row i + D / 2. Those of `attention.rope.dims` are concerned."""
+    if not isinstance(attention, AttentionConfig):
+        raise TypeError(f"expected attention, got {attention}")
     dim = attention.head_dim
     turned = dim if attention.rope is None else attention.rope.dims
     of_head = np.concatenate([np.arange(0, turned, 2), np.arange(1, turned, 2), np.arange(turned, dim)])

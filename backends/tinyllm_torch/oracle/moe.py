@@ -1,0 +1,50 @@
+"""Mixtures of experts by PyTorch's functions: the choice by `torch.topk`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tinyllm.conformance.example import Example
+
+
+def moe_router(
+    logits: Any,
+    *,
+    bias: Any = None,
+    top_k: int,
+    score: str = "softmax",
+    normalize: bool = False,
+    scaling: float = 1.0,
+    groups: int = 1,
+    groups_kept: int = 1,
+) -> Any:
+    """torch.topk of softmax or sigmoid, masked by group."""
+    logits = logits.double()
+    scores = {"softmax": logits.softmax(-1), "sigmoid": logits.sigmoid()}.get(score, logits)
+    rank = scores if bias is None else scores + bias
+    by_group = rank.unflatten(-1, (groups, -1))
+    if groups > 1:
+        kept = by_group.topk(2, -1).values.sum(-1).topk(groups_kept, -1).indices
+        mask = torch.ones(by_group.shape[:2], dtype=torch.bool).scatter(-1, kept, False)
+        by_group = by_group.masked_fill(mask[..., None], -torch.inf)
+    experts = by_group.flatten(1).topk(top_k, -1).indices
+    weights = scores.gather(-1, experts)
+    if score == "softmax_of_chosen":
+        weights = weights.softmax(-1)
+    return experts, scaling * (F.normalize(weights, 1, -1, 1e-20) if normalize else weights)
+
+
+def equal_scores(example: Example) -> str:
+    """Why torch.topk might choose others, or nothing."""
+    logits = example.wide["logits"]
+    scores = 1 / (1 + np.exp(-logits)) if example.attributes.get("score") == "sigmoid" else logits
+    is_equal = any(len(np.unique(row)) < len(row) for row in scores)
+    return "torch.topk chooses among equal scores as it likes" if is_equal else ""
+
+
+ANSWERS = {"moe_router": moe_router}
+REASONS = {"moe_router": equal_scores}

@@ -1,0 +1,75 @@
+"""Mixtures of experts, and what goes wrong in them: the choice, its weights, and who is sent where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.conformance.zoo.mutant import Mutant, wide
+
+
+def moe_router(
+    logits: Any,
+    *,
+    bias: Any = None,
+    top_k: int,
+    score: str = "softmax",
+    normalize: bool = False,
+    scaling: float = 1.0,
+    groups: int = 1,
+    groups_kept: int = 1,
+    mistake: str | None = None,
+) -> Any:
+    values = wide(logits)
+    scores = values if score == "softmax_of_chosen" else _softmax(values)
+    if score == "sigmoid":
+        with np.errstate(over="ignore"):
+            scores = 1 / (1 + np.exp(-values))
+    biased = bias is not None and mistake != "bias ignored"
+    rank = values if not biased and groups == 1 and mistake != "scores compared" else scores
+    rank = rank + bias if biased else rank
+    if groups > 1:
+        grouped = rank.reshape(len(rank), groups, -1)
+        counted = 1 if mistake == "groups by their best" else 2
+        totals = np.sort(grouped, axis=-1)[..., -counted:].sum(axis=-1)
+        kept = np.argsort(-totals, axis=-1, kind="stable")[:, :groups_kept]
+        outside = np.ones(grouped.shape, bool)
+        np.put_along_axis(outside, kept[..., None], False, axis=1)
+        shut = 0.0 if mistake == "shut groups at 0" else -np.inf
+        rank = np.where(outside, shut, grouped).reshape(rank.shape)
+    order = np.argsort(-rank, axis=-1, kind="stable")
+    if mistake == "higher of equals":
+        order = rank.shape[-1] - 1 - np.argsort(-rank[:, ::-1], axis=-1, kind="stable")
+    experts = order[:, :top_k]
+    if mistake == "in order of their numbers":
+        experts = np.sort(experts, axis=-1)
+    weights = np.take_along_axis(rank if mistake == "bias in the weights" else scores, experts, axis=-1)
+    if score == "softmax_of_chosen":
+        weights = _softmax(weights)
+    if mistake == "scaled before":
+        weights = weights * np.float32(scaling)
+    if normalize or mistake == "always normalized":
+        weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
+    if mistake != "scaled before":
+        weights = weights * np.float32(scaling)
+    return experts.astype(np.int32), weights.astype(np.float32)
+
+
+def _softmax(x: Any) -> Any:
+    weights = np.exp(x - x.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+MUTANTS = (
+    Mutant("bias ignored", "moe_router", "The experts that would be best without the bias.", moe_router),
+    Mutant("bias in the weights", "moe_router", "The bias is there for the choice alone.", moe_router),
+    Mutant("groups by their best", "moe_router", "Of a group one expert counts, and not two.", moe_router),
+    Mutant("shut groups at 0", "moe_router", "0 is more than a score with a bias below 0, so that they come in.",
+           moe_router),
+    Mutant("higher of equals", "moe_router", "Of experts with one score the last comes first.", moe_router),
+    Mutant("in order of their numbers", "moe_router", "Experts sorted by number, and not by score.", moe_router),
+    Mutant("scores compared", "moe_router", "Scores that are 1 both, of logits that are not.", moe_router),
+    Mutant("scaled before", "moe_router", "Normalizing takes the factor off again.", moe_router),
+    Mutant("always normalized", "moe_router", "Weights sum to 1 for models that do not ask for it.", moe_router),
+)  # fmt: skip
