@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, vision
+from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, qwen_moe, vision
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -15,6 +15,7 @@ FAMILIES = (
     mistral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    *qwen_moe.FAMILIES,
     *gemma.FAMILIES,
     *glm4.FAMILIES,
     granite.FAMILY,

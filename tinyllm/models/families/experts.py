@@ -1,0 +1,84 @@
+"""Mixtures of experts as configs and files state them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyllm.models.decoder.config import MlpConfig, MoeConfig
+from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.tensor_rules import LAYER, TensorRule
+
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) -> tuple[TensorRule, ...]:
+    """Rules for the experts of folders.
+
+    Each has tensors of its own, `MODULE.experts.3.gate_proj`; or all lie in one, gates and ups together as
+    transformers has them in memory, or apart as mlx-lm has them.
+
+    names: of gate, up and down in tensors of single experts.
+    """
+    ours = tuple(f"{LAYER}mlp.experts.{name}" for name in _PROJECTIONS)
+    return (
+        *(
+            TensorRule(f"{LAYER}{module}.experts.{{expert}}.{theirs}", (weight,))
+            for theirs, weight in zip(names, ours, strict=True)
+        ),
+        TensorRule(f"{LAYER}{module}.experts.gate_up_proj", tuple(f"{name}.weight" for name in ours[:2])),
+        TensorRule(f"{LAYER}{module}.experts.down_proj", (f"{ours[2]}.weight",)),
+        *(
+            TensorRule(f"{LAYER}{module}.switch_mlp.{name}", (weight,))
+            for name, weight in zip(_PROJECTIONS, ours, strict=True)
+        ),
+    )
+
+
+GGUF_SHARED_EXPERT = tuple(
+    TensorRule(f"blk.{{layer}}.{theirs}", (f"{LAYER}mlp.{ours}",))
+    for theirs, ours in {
+        "ffn_gate_shexp": "shared_expert.gate_proj",
+        "ffn_up_shexp": "shared_expert.up_proj",
+        "ffn_down_shexp": "shared_expert.down_proj",
+        "ffn_gate_inp_shexp": "shared_expert_gate",
+    }.items()
+)
+"""Names of the shared expert in GGUF files."""
+
+
+def softmax_experts(fields: ConfigFields, normalize: bool = False, **settings: Any) -> MoeConfig:
+    """Experts whose weights are a softmax of all logits; settings: the rest of a `MoeConfig`."""
+    written = "num_experts" if fields.get("num_experts") is not None else "num_local_experts"  # since transformers 5
+    experts = fields.integer(written)
+    chosen = fields.integer("num_experts_per_tok")
+    if chosen > experts:
+        raise fail("num_experts_per_tok", f"at most the {experts} experts", chosen)
+    fields.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")  # of training
+    return MoeConfig(
+        fields.integer("moe_intermediate_size"),
+        experts,
+        chosen,
+        normalize=fields.flag("norm_topk_prob", normalize),
+        **settings,
+    )
+
+
+def sparse_layers(fields: ConfigFields, dense: MlpConfig, sparse: MoeConfig) -> Callable[[int], MlpConfig | MoeConfig]:
+    """The feed-forward part of each layer: experts in every `decoder_sparse_step`-th, but in none of
+    `mlp_only_layers`."""
+    step = fields.integer("decoder_sparse_step", 1)
+    plain = fields.get("mlp_only_layers", [])
+    if not isinstance(plain, list) or any(type(layer) is not int for layer in plain):
+        raise fail("mlp_only_layers", "a list of layers", plain)
+    return lambda layer: dense if layer in plain or (layer + 1) % step else sparse
+
+
+def experts_of_gguf(fields: GgufFields) -> dict[str, Any]:
+    """The fields of a `config.json` that say how many experts there are, and of which size."""
+    return {
+        "num_experts": fields.integer("expert_count"),
+        "num_experts_per_tok": fields.integer("expert_used_count"),
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
+    }
