@@ -8,8 +8,22 @@ from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.bits import WORD, pack, per_column, unpack
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
-from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families.family import Family
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    GatedDeltaConfig,
+    LayerConfig,
+    MlpConfig,
+    MoeConfig,
+    NormConfig,
+    RopeConfig,
+    ShortConvConfig,
+)
+from tinyllm.models.families.config_fields import ConfigFields
+from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm
+from tinyllm.models.families.gguf_config import config_of_gguf
+from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.tensor_rules import TensorRule, interleaved_pairs
 from tinyllm.plugins.backend import Backend, BackendPlugin, BoundNode, Probe, Run
 from tinyllm.plugins.command import Command
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
@@ -31,11 +45,13 @@ __all__ = [
     "ANY_SCHEME",
     "DENSE",
     "EVERY_CPU",
+    "GGUF_NAMES",
     "REQUIRED",
     "SPEC_VERSION",
     "WORD",
     "Affine",
     "ArrayType",
+    "AttentionConfig",
     "Attribute",
     "Backend",
     "BackendPlugin",
@@ -46,16 +62,24 @@ __all__ = [
     "Case",
     "CheckpointError",
     "Command",
+    "ConfigFields",
     "Declaration",
     "DecoderConfig",
     "Draw",
     "ExpectedFailure",
     "Family",
     "ForkGuard",
+    "GatedDeltaConfig",
+    "GgufFields",
+    "GgufForm",
     "Input",
     "Int8",
     "InvalidInputError",
     "Kernel",
+    "LayerConfig",
+    "MlpConfig",
+    "MoeConfig",
+    "NormConfig",
     "OpSpec",
     "Oracle",
     "Output",
@@ -64,18 +88,23 @@ __all__ = [
     "QuantType",
     "QuantWeight",
     "Rope",
+    "RopeConfig",
     "RopeScaling",
     "RoundedSteps",
     "Run",
     "Scheme",
+    "ShortConvConfig",
     "Supports",
+    "TensorRule",
     "Unrepeatable",
     "UnsupportedError",
     "Widened",
     "attention_factor",
+    "config_of_gguf",
     "frequencies_by_length",
     "growth_exponents",
     "hookimpl",
+    "interleaved_pairs",
     "invalid",
     "inverse_frequencies",
     "neighbours",
