@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.engine.bookkeeping import engine_problems
-from tests.engine.fakes import PAGE, Clock, Failing, FakeProgram, alone, engine, run, sequence
+from tests.engine.fakes import PAGE, VOCABULARY, Clock, Failing, FakeProgram, alone, engine, run, sequence
 from tinyllm.engine.engine import DeadlineError, Event, QueueFullError, StepError
+from tinyllm.engine.grammar.state import GrammarState
+from tinyllm.engine.sequence import Sequence
 from tinyllm.errors import InvalidInputError
 
 CROWD = {
@@ -193,3 +198,37 @@ def test_logits_that_are_no_numbers_end_one_request() -> None:
     events = [e for _ in range(5) for e in tested.step()]
     assert [e.request for e in events if e.error] == ["bad"]
     assert sum(e.request == "good" for e in events) == 3
+
+
+class LateGrammar:
+    """Stands in for the state of a grammar whose masks take long."""
+
+    may_end, finished, late = False, False, True
+
+    def mask(self) -> NDArray[np.bool_]:
+        return np.ones(VOCABULARY, np.bool_)
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("one_at_a_time", [False, True])
+def test_nobody_waits_for_the_grammar_of_another(one_at_a_time: bool) -> None:
+    """Where all are late one of them is waited for."""
+    tested = engine(one_at_a_time=one_at_a_time)
+    first, second = (with_grammar(sequence("ab", max_tokens=3, ignore_eos=True)) for _ in range(2))
+    tested.add("late", [first, second])
+    tested.step()
+    assert len(first.generated) + len(second.generated) == 1
+    tested.add("other", [sequence("cd", max_tokens=6, ignore_eos=True)])
+    while tested.knows("other"):
+        tested.step()
+    assert len(first.generated) + len(second.generated) == 1
+    while tested.has_work:
+        tested.step()
+    assert len(first.generated) == len(second.generated) == 3
+
+
+def with_grammar(request: Sequence) -> Sequence:
+    request.grammar, request._plain = cast(GrammarState, LateGrammar()), False
+    return request

@@ -16,7 +16,7 @@ from tests.engine.fakes import sequence
 from tests.graph.tiny import CONFIG, LAYER, Tensors
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.entry import Entry
-from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.graph.bind import bind
@@ -191,18 +191,3 @@ def test_models_without_such_rope_know_nothing_of_lengths() -> None:
     entry = Entry(sequence("abc"))
     RopeLengths(plain.scalings).settle(entry)
     assert (entry.side, RopeLengths().outgrown(entry)) == (b"", False)
-
-
-@by_kind
-def test_a_linked_run_gives_what_its_nodes_give(kind: str) -> None:
-    if "native" not in backends():
-        pytest.skip("native is not built")
-    linked = program(kind, "native")
-    assert any(step.run is not None for step in linked.steps)
-    chunks = [Chunk(LONG, 0, [0, 1, 2, 3]), Chunk(LONG[:9], 0, [4, 5]), Chunk([3, 4], 7, [6, 7], whole=40)]
-    batch = make_step(chunks, 8)
-    rows = []
-    for model in (linked, program(kind, "numpy")):
-        runner = ModelRunner(model, 8, 8)
-        rows.append(runner.step(batch))
-    np.testing.assert_allclose(rows[0], rows[1], atol=2e-4)

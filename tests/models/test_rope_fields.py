@@ -14,7 +14,6 @@ from tinyllm.errors import CheckpointError
 from tinyllm.models.decoder.config import RopeConfig
 from tinyllm.models.families.config_fields import ConfigFields
 from tinyllm.models.families.rope_fields import rope_fields
-from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, inverse_frequencies
 
 HEAD = 16
@@ -175,9 +174,3 @@ def test_what_is_not_understood_is_refused_by_name(config: dict[str, Any], kind:
     with pytest.raises(CheckpointError) as caught:
         read(config, kind)
     assert said.replace("got nothing", "got None") in str(caught.value)
-
-
-def test_ropes_of_parts_of_heads_are_not_those_of_whole_ones() -> None:
-    with pytest.raises(CheckpointError, match=r"partial_rotary_factor: expected 1, got 0\.5"):
-        ConfigFields({"rope_parameters": {"partial_rotary_factor": 0.5}}).rope(MOST)
-    assert ConfigFields({"rope_theta": 7e4}).rope(MOST) == (7e4, RopeScaling())

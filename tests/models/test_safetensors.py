@@ -263,7 +263,7 @@ def test_a_folder_of_pickled_tensors_is_told_how_to_convert_them(
     whole = {name: torch.tensor(tensor.astype(np.float32)).bfloat16() for name, tensor in tensors.items()}
     torch.save(whole, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="got pytorch_model.bin, whose format runs code") as caught:
+    with pytest.raises(CheckpointError, match=r"got pytorch_model\.bin, whose format runs code") as caught:
         open_checkpoint(folder)
     _, option, code, argument = shlex.split(str(caught.value).partition("with: ")[2])
     assert option == "-c"

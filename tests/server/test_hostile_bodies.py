@@ -15,6 +15,8 @@ import pytest
 from tests.server.fakes import Live
 from tests.server.test_api import CHAT, TEXT, error
 from tests.server.test_robustness import until
+from tinyllm.engine.sequence import Piece
+from tinyllm.openai.replies import Reply
 
 LONGEST_WAIT = 0.5
 """Ten times what it takes at most where nothing else runs on the machine."""
@@ -107,6 +109,26 @@ def test_the_longest_stop_strings_that_may_be(live: Live, http: httpx.Client) ->
     with asking_health(live) as seconds:
         response = http.post("/v1/completions", json=TEXT | {"stop": stop, "n": 16, "max_tokens": 50})
     assert response.status_code == 200 and max(seconds) < LONGEST_WAIT
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_log_probabilities_of_a_prompt_are_told_beside_the_event_loop(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """As those of a long one take some tenths of a second."""
+    threads: set[str] = set()
+    push = Reply.push
+
+    def noted(self: Reply, index: int, piece: Piece, reused: int) -> list[dict[str, Any]]:
+        if piece.prompt_logprobs:
+            threads.add(threading.current_thread().name)
+        return push(self, index, piece, reused)
+
+    monkeypatch.setattr(Reply, "push", noted)
+    asked = {"echo": True, "logprobs": 3} if stream else {"prompt_logprobs": 3}
+    response = http.post("/v1/completions", json=TEXT | asked | {"max_tokens": 4, "stream": stream})
+    assert response.status_code == 200 and "logprob" in response.text
+    assert threads and all(name.startswith("asyncio_") for name in threads), "that of asyncio.to_thread"
 
 
 def test_a_body_of_many_small_chunks(live: Live, http: httpx.Client) -> None:

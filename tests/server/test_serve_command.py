@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from tests.cli.conftest import Cli, cli
 from tests.server.test_api import TEXT
 from tinyllm.server.app import make_app
 from tinyllm.server.connections import Connections
+from tinyllm.server.run import run
 from tinyllm.server.served_model import EngineSettings, ServedModel
 from tinyllm.server.settings import MAX_BODIES, MAX_BODY
 
@@ -366,3 +369,26 @@ def test_a_port_that_is_taken() -> None:
         with process("--port", port) as second:
             _, err = second.communicate(timeout=20)
             assert second.returncode == 2 and f"127.0.0.1:{port}: expected an address that is free" in err
+
+
+def test_collections_pass_over_what_a_server_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one would hold up everybody, and a request may bring one about."""
+
+    class Ready:
+        force_exit = False
+
+        def __init__(self, app: Any, model: Any, on_ready: Callable[[], None], connections: Any) -> None:
+            self.on_ready = on_ready
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            self.on_ready()
+
+    monkeypatch.setattr("tinyllm.server.run.Server", Ready)
+    frozen: list[int] = []
+    model: Any = SimpleNamespace(thread=SimpleNamespace(error=None))
+    try:
+        with socket.socket() as listening:
+            run(cast(Any, None), model, listening, lambda: frozen.append(gc.get_freeze_count()))
+    finally:
+        gc.unfreeze()
+    assert frozen and frozen[0] > 1000

@@ -78,30 +78,34 @@ class Scheduler:
         suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
         if suspects:
             return self._alone(min(suspects, key=self._rank))
+        late = {e for e in (*self.running, *self.waiting) if e.sequence.late}
+        # where all are late, one has to be waited for
+        return self._next_parts(late) or (self._next_parts(late - {min(late, key=self._rank)}) if late else [])
+
+    def _next_parts(self, late: set[Entry]) -> list[Part]:
+        """Parts of all sequences but those that would hold up the others."""
         if self.one_at_a_time:
-            return self._next_turn()
-        parts: list[Part] = []
-        decoding = sum(e.sequence.pending == 1 for e in self.running)
-        room, rows = max(1, self.max_step_tokens - decoding), self.max_prompt_rows
+            return self._next_turn(late)
+        parts, rows = list[Part](), self.max_prompt_rows
+        room = max(1, self.max_step_tokens - sum(e.sequence.pending == 1 for e in self.running))
         for entry in sorted(self.running, key=self._rank):
-            if entry not in self.running:  # preempted for one before it
+            if entry in late or entry not in self.running:  # preempted for one before it
                 continue
             decodes = entry.sequence.pending == 1
             count = 1 if decodes else _count(entry.sequence, room, rows)
             if count > 0 and self._grow(entry, count):
                 parts.append(_part(entry, count))
-                room -= 0 if decodes else count
-                rows -= 0 if decodes else parts[-1].rows
+                if not decodes:
+                    room, rows = room - count, rows - parts[-1].rows
         for entry in sorted(self.waiting, key=self._rank):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
-            if self._is_being_read(entry) or not _count(entry.sequence, room, rows):
+            if entry in late or self._is_being_read(entry) or not _count(entry.sequence, room, rows):
                 continue
             if not self._admit(entry):
                 break
             parts.append(_part(entry, _count(entry.sequence, room, rows)))
-            room -= len(parts[-1].tokens)
-            rows -= parts[-1].rows
+            room, rows = room - len(parts[-1].tokens), rows - parts[-1].rows
         return parts
 
     def done(self, parts: list[Part]) -> None:
@@ -139,7 +143,7 @@ class Scheduler:
         self._grow(entry, count)
         return [_part(entry, count)]
 
-    def _next_turn(self) -> list[Part]:
+    def _next_turn(self, late: set[Entry]) -> list[Part]:
         """One sequence a step, in turn; new ones begin as soon as there is room."""
         for entry in sorted(self.waiting, key=self._rank):
             if len(self.running) >= self.max_running:
@@ -149,7 +153,7 @@ class Scheduler:
         for entry in sorted(self.running, key=lambda e: (self._turns.get(e, 0), self._rank(e))):
             sequence = entry.sequence
             count = min(sequence.pending, self.max_step_tokens - sequence.cached % self.max_step_tokens)
-            if entry in self.running and self._grow(entry, count):
+            if entry not in late and entry in self.running and self._grow(entry, count):
                 self._turns[entry] = self._turns.get(entry, min(self._turns.values(), default=0)) + 1
                 return [_part(entry, count)]
         return []
@@ -185,9 +189,8 @@ class Scheduler:
         that page than to read it twice."""
         keys = self._usable_keys(entry)
         known = self.pool.known(keys)
-        next_key = keys[known : known + 1]
         readers = (e for e in self.running if e.sequence.prompt_left)
-        return bool(next_key) and any(e.prefix_keys[known : known + 1] == next_key for e in readers)
+        return known < len(keys) and any(e.prefix_keys[known : known + 1] == [keys[known]] for e in readers)
 
     def reusable(self, entry: Entry) -> int:
         """How many tokens of a sequence it would not have to compute if it began now."""
@@ -277,7 +280,6 @@ def _count(sequence: Sequence, room: int, rows: int) -> int:
 
 def _part(entry: Entry, count: int) -> Part:
     """The next `count` tokens of a sequence."""
-    sequence = entry.sequence
-    end = sequence.cached + count
+    sequence, end = entry.sequence, entry.sequence.cached + count
     rows = max(0, end - max(sequence.cached, sequence.first_row))
     return Part(entry, sequence.tokens(sequence.cached, end), rows)

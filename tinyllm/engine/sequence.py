@@ -102,6 +102,11 @@ class Sequence:
         return len(self.prompt) + len(self.generated) - self.cached
 
     @property
+    def late(self) -> bool:
+        """Whether it had better not be in the next step, which would wait for its grammar."""
+        return self.grammar is not None and self.grammar.late
+
+    @property
     def first_row(self) -> int:
         """The first token whose logits are wanted; where the cache has the keys of those before it, they need not be
         computed. It is the last of all, unless the log probabilities of the prompt are not all known yet."""

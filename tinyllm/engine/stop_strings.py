@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import compress
 
 
@@ -15,32 +14,30 @@ class StopAutomaton:
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._next: dict[tuple[int, str], int] = {}
-        self._falls = [0]  # for each node that of the longest proper end of its text
+        self._falls: list[int]  # for each node that of the longest proper end of its text
         self.lengths = [0]
         """For each node the length of its text."""
-        self.hits = [0]
+        self.hits: list[int]
         """For each node the length of the longest stop string that its text ends with; 0: it ends with none."""
-        children: list[list[tuple[str, int]]] = [[]]
+        ends: dict[int, int] = {}
+        parents, characters = [0], [""]
         for stop in stops:
             node = 0
             for length, character in enumerate(stop, 1):
                 child = self._next.get((node, character))
                 if child is None:
                     child = self._next[node, character] = len(self.lengths)
-                    children[node].append((character, child))
-                    children.append([])
-                    self._falls.append(0)
+                    parents.append(node)
+                    characters.append(character)
                     self.lengths.append(length)
-                    self.hits.append(0)
                 node = child
-            self.hits[node] = len(stop)
-        nodes = deque(child for _, child in children[0])
-        while nodes:  # the shorter first, as they tell where the longer ones fall back to
-            node = nodes.popleft()
-            self.hits[node] = self.hits[node] or self.hits[self._falls[node]]
-            for character, child in children[node]:
-                self._falls[child] = self.step(self._falls[node], character)
-                nodes.append(child)
+            ends[node] = len(stop)
+        self._falls, self.hits = [0] * len(parents), [0] * len(parents)
+        # the shorter first, as they tell where the longer ones fall back to
+        for node in sorted(range(1, len(parents)), key=self.lengths.__getitem__):
+            if parents[node]:
+                self._falls[node] = self.step(self._falls[parents[node]], characters[node])
+            self.hits[node] = ends.get(node) or self.hits[self._falls[node]]
 
     def __bool__(self) -> bool:
         """Whether there is any stop string."""

@@ -6,13 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tinyllm.engine.engine import Event
+from tinyllm.engine.sequence import Piece
 from tinyllm.llm import LLM
 from tinyllm.openai.constraints import Constraint
 from tinyllm.openai.errors import ApiError, api_error
@@ -124,7 +125,12 @@ class ReplyResponse(Response):
         prepared, reply = self._prepared, self._reply
         async for events in request.events():
             error = next((event.error for _, event in events if event.error is not None), None)
-            chunks = [chunk for index, event in events for chunk in self._take(index, event, started)]
+            pieces = [(index, event.piece, event.reused) for index, event in events if event.piece is not None]
+            self._count(pieces, started)
+            take = partial(self._take, pieces)
+            # those of a long prompt are many
+            long = any(piece.prompt_logprobs for _, piece, _ in pieces)
+            data = await asyncio.to_thread(take) if long else take()
             done = len(reply.finished) == len(prepared.sequences)
             if done:
                 request.close()
@@ -132,8 +138,8 @@ class ReplyResponse(Response):
                 raise error
             if prepared.request.stream:
                 if done and prepared.with_usage:
-                    chunks.append(reply.usage_chunk())
-                await self._send_chunks(chunks, done, send)
+                    data += _event(reply.usage_chunk())
+                await self._send_data(data, done, send)
             elif done:
                 self._started = True
                 content = await asyncio.to_thread(lambda: _whole(reply.body()))
@@ -143,23 +149,26 @@ class ReplyResponse(Response):
             if error is not None:
                 raise error
 
-    def _take(self, index: int, event: Event, started: float) -> list[dict[str, Any]]:
-        """The chunks that an event makes."""
-        if event.piece is None:
-            return []
-        if event.piece.token_ids:
-            self._model.rate.add(len(event.piece.token_ids))
-            self._last_token = time.monotonic()
-            if self._first_token is None:
-                self._first_token = self._last_token
-                self._responder.metrics.first_token.observe(self._first_token - started)
-        return self._reply.push(index, event.piece, event.reused)
+    def _count(self, pieces: list[tuple[int, Piece, int]], started: float) -> None:
+        """For the metrics."""
+        for _, piece, _ in pieces:
+            if piece.token_ids:
+                self._model.rate.add(len(piece.token_ids))
+                self._last_token = time.monotonic()
+                if self._first_token is None:
+                    self._first_token = self._last_token
+                    self._responder.metrics.first_token.observe(self._first_token - started)
 
-    async def _send_chunks(self, chunks: list[dict[str, Any]], done: bool, send: Send) -> None:
+    def _take(self, pieces: list[tuple[int, Piece, int]]) -> bytes:
+        """Put pieces into the reply. Returns what a stream is sent of them."""
+        chunks = [chunk for index, piece, reused in pieces for chunk in self._reply.push(index, piece, reused)]
+        return b"".join(map(_event, chunks)) if self._prepared.request.stream else b""
+
+    async def _send_data(self, data: bytes, done: bool, send: Send) -> None:
         if not self._started:
             self._started = True
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        data = b"".join(map(_event, chunks)) + (b"data: [DONE]\n\n" if done else b"")
+        data += b"data: [DONE]\n\n" if done else b""
         if data:
             await send({"type": "http.response.body", "body": data, "more_body": not done})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -138,7 +139,13 @@ def run(
         KeyboardInterrupt: a second signal came.
         TinyllmError: the model could not be loaded, or its engine broke.
     """
-    server = Server(app, model, on_ready, connections)
+
+    def ready() -> None:
+        gc.collect()
+        gc.freeze()  # what stays need not be gone through by each collection, for which everybody has to wait
+        on_ready()
+
+    server = Server(app, model, ready, connections)
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -80,7 +82,8 @@ class ServedModel:
         self._load = load
         self._llm: LLM | None = None
         self._draining = False
-        self._mask_executor = ThreadPoolExecutor(1, thread_name_prefix="tinyllm-masks")
+        self._mask_executor = ThreadPoolExecutor(1, "tinyllm-masks")
+        self._slow_mask_executor = ThreadPoolExecutor(1, "tinyllm-slow-masks", _leave_processor_to_others)
         self._mailbox: Mailbox | None = None
 
     async def drain(self, seconds: float) -> None:
@@ -163,7 +166,8 @@ class ServedModel:
         if self._llm is not None:
             self._llm.grammars.close()
         self.thread.stop()
-        self._mask_executor.shutdown(wait=False)
+        for executor in (self._mask_executor, self._slow_mask_executor):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def _make_engine(self) -> Engine:
         """Load the model and make its engine. Runs in the engine's thread."""
@@ -178,13 +182,21 @@ class ServedModel:
             one_at_a_time=settings.one_at_a_time,
         )
         llm.tokenizer.encode("ready")  # its file is read now, and not at the first request
-        llm.grammars = Grammars(llm.tokenizer, self._mask_executor, limits=self._grammar_limits)
+        llm.grammars = Grammars(
+            llm.tokenizer, self._mask_executor, limits=self._grammar_limits, slow_executor=self._slow_mask_executor
+        )
         origin = f"{__version__} {self.name} {llm.backend_name} {sorted(llm.program.report.kernels.items())}"
         self.fingerprint = "fp_" + hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()
         self.pages, self.page_size = engine.pool.pages, engine.pool.page_size
         self._llm = llm
         log.info("loaded", extra={"fields": {"model": self.name, "backend": llm.backend_name, **self.sampling()}})
         return engine
+
+
+def _leave_processor_to_others() -> None:
+    """Let a thread have what others leave idle, where threads have a priority of their own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 async def _wait(condition: Callable[[], bool], seconds: float) -> None:

@@ -37,7 +37,7 @@ SETTINGS = (
     SettingSpec(
         "grammar_cache",
         Kind(Bytes, low=1 << 20),
-        Bytes(256 << 20),
-        "most bytes of all compiled grammars, those of running replies included, or 256MiB",
+        Bytes(96 << 20),
+        "most bytes of all compiled grammars, those of running replies included, or 96MiB",
     ),
 )

@@ -20,11 +20,12 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import DecoderConfig
+from tinyllm.models.decoder.config import DecoderConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import parse_selection
+from tinyllm.spec.rope import RopeScaling
 
 pytest.importorskip("tinyllm_native.link")
 if not registry().probe("native").available:
@@ -99,6 +100,30 @@ def test_a_run_gives_the_same_bits(cuts: list[int], dtype: str, tied: bool) -> N
     linked, apart = both(config, dtype=dtype)
     for size in (3, 16):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, size), logits(apart, IDS, cuts, size))
+
+
+ROPES = {
+    "part of the head": RopeConfig(6),
+    "neighbours": RopeConfig(16, traditional=True),
+    "neighbours in part of the head": RopeConfig(6, traditional=True),
+    "dynamic": RopeConfig(16, scaling=RopeScaling("dynamic", 2.0, 6)),
+    "longrope": RopeConfig(
+        6, scaling=RopeScaling("longrope", 3.0, 6, short_factor=(1.0, 1.5, 2.0), long_factor=(1.0, 3.0, 9.0))
+    ),
+}
+
+
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
+def test_a_run_with_any_rope_gives_the_same_bits(rope: RopeConfig) -> None:
+    """Of those that go by the length: on both sides of the original one."""
+    layers = tuple(replace(one, attention=replace(one.attention, rope=rope)) for one in CONFIG.layers)
+    config = replace(CONFIG, layers=layers)
+    linked, apart = both(config)
+    plain = logits(both()[0], IDS, [])
+    for cuts in ([], [3, 4, 9]):
+        given = logits(linked, IDS, cuts, 3)
+        np.testing.assert_array_equal(given, logits(apart, IDS, cuts, 3))
+        assert np.abs(given - plain).max() > 1e-3
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)

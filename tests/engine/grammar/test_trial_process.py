@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -36,10 +37,31 @@ def test_slow_grammars_wait_for_one_another_and_no_quick_one_for_them() -> None:
         asked = [grammars.compile(Grammar.json_schema(intersections(n), check=False)) for n in range(4)]
         assert until(lambda: compilers(children=True))
         time.sleep(1)
-        assert len(compilers(children=True)) <= 2
+        assert len(compilers(children=True)) <= 3
         assert seconds_of(grammars, Grammar.choice(["another"])) < 10 and not any(one.done() for one in asked)
     for one in asked:
         assert isinstance(one.exception(5), TrialsEndedError)
+
+
+def test_what_takes_long_leaves_the_processor_to_the_model() -> None:
+    with trying(ENDLESS) as grammars:
+        grammars.compile(Grammar.json_schema(intersections(), check=False))
+        assert until(lambda: [child.nice() for child in compilers(children=True)] == [19])
+
+
+def test_a_busy_machine_is_not_the_grammar_s_fault() -> None:
+    with trying(GrammarLimits(seconds=0.05, patience=10)) as grammars:
+        asked = grammars.compile(Grammar.json_schema(intersections(), check=False))
+
+        def stopped() -> bool:
+            for child in compilers(children=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.suspend()
+            return asked.done()
+
+        assert until(stopped)
+        with pytest.raises(TrialsBusyError, match=r"too busy to compile it within 0\.5 s"):
+            asked.result()
 
 
 def test_a_process_that_dies_is_replaced() -> None:

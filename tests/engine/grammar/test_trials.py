@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 @pytest.fixture(scope="module")
 def tried() -> Iterator[Grammars]:
-    with trying(GrammarLimits(seconds=0.4, memory=64 << 20)) as grammars:
+    with trying(GrammarLimits(seconds=0.4, memory=64 << 20, patience=1000)) as grammars:
         yield grammars
 
 
@@ -76,7 +77,7 @@ def test_what_costs_too_much_is_refused_and_holds_nobody_up(tried: Grammars, gra
     assert time.monotonic() - start < 1
     assert seconds_of(tried, Grammar.choice([f"another {time.monotonic()}"])) < 10
     with pytest.raises(GrammarRefusedError, match=bound) as caught:
-        asked.result(15)
+        asked.result(60)
     assert caught.value.grammar is grammar and len(str(caught.value)) < 400
     assert psutil.Process().memory_info().rss - held < 100 << 20 and until(lambda: not compilers(children=True))
 
@@ -135,3 +136,32 @@ def test_the_cache_is_bounded_by_what_its_grammars_take() -> None:
     for key in "efgh":
         assert cached(cache, key, 0)
     assert len(cache) == 3 and cache.held == 0
+
+
+class Later(Executor):
+    """Does what it is given when it is told to."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.jobs.append(lambda: future.set_result(function(*arguments, **named)))
+        return future
+
+
+def test_a_mask_that_takes_long_is_computed_apart_and_waited_for_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyllm.engine.grammar.state._SLOW", -1.0)
+    quick, slow = Later(), Later()
+    state = Grammars(tokenizer(), quick, slow_executor=slow).start(Grammar.regex("aaa"))
+    assert len(quick.jobs) == 1 and not slow.jobs and not state.late
+    quick.jobs.pop()()
+    state.accept(ord("a"))
+    assert len(slow.jobs) == 1 and not quick.jobs and state.late
+    slow.jobs.pop()()
+    assert not state.late and state.mask()[ord("a")]
+
+
+def test_what_was_slow_to_compile_is_taken_to_be_slow_in_a_reply(tried: Grammars) -> None:
+    assert tried.compile(Grammar.regex("a{30000}")).result(60).slow
+    assert not tried.compile(Grammar.choice(["small"])).result(60).slow

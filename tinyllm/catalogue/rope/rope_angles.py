@@ -137,8 +137,8 @@ rope_angles = OpSpec(
         "to 0.006.",
         "A frequency of 0 leaves its pair unrotated.",
         "YaRN's and longrope's attention factor is multiplied into cos and sin.",
-        "Scalings 'dynamic' and 'longrope' go by the length of the sequence: the largest position of a forward pass "
-        "plus one, as transformers has it. Positions of several sequences may stand in one call.",
+        "Scalings 'dynamic' and 'longrope' go by the length of each position's own sequence, where transformers takes "
+        "the largest position of the batch plus one. Positions of several sequences may stand in one call.",
     ),
     refused=NAMES_ELSEWHERE,
     cases=(

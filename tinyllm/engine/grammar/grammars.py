@@ -38,6 +38,7 @@ class Grammars:
 
     Args:
         executor: computes masks while the model runs; None: they are computed when they are asked for.
+        slow_executor: computes those that take long, so that no quick one waits for them; None: as `executor`.
         most: grammars kept.
         limits: what a grammar may cost. Each is tried in another process first, and compiled in this one where it was
             found to be within them. None: grammars are trusted, and compiled here at once.
@@ -49,8 +50,10 @@ class Grammars:
         executor: Executor | None = None,
         most: int = 64,
         limits: GrammarLimits | None = None,
+        slow_executor: Executor | None = None,
     ) -> None:
         self._tokenizer, self._executor, self._limits = tokenizer, executor, limits
+        self._slow_executor = slow_executor or executor
         self._lock = threading.Lock()
         self._cache: MatcherCache[Key] = MatcherCache(most, sys.maxsize if limits is None else limits.cache)
         self._waiting: dict[Key, _Waiting] = {}
@@ -86,7 +89,7 @@ class Grammars:
         """The state of a reply that is yet to begin, under a grammar that is compiled."""
         vocabulary = self._shared_vocabulary()
         with self._lock:
-            return GrammarState(compiled, vocabulary.size, vocabulary.ends, self._executor)
+            return GrammarState(compiled, vocabulary.size, vocabulary.ends, self._executor, self._slow_executor)
 
     def compile(self, grammar: Grammar, parts: Sequence[Grammar] = ()) -> Future[CompiledGrammar]:
         """Compile a grammar, or find it. Where it has to be tried first this returns at once; a future that is
@@ -182,6 +185,6 @@ class Grammars:
         except BaseException:
             self._cache.release(trial.bytes)
             raise
-        compiled = CompiledGrammar(matcher, trial.bytes)
+        compiled = CompiledGrammar(matcher, trial.bytes, trial.slow)
         self._cache.put(key, compiled)
         return compiled

@@ -24,6 +24,7 @@ class GrammarLimits:
         cache: bytes that all compiled grammars may have together, those of replies that are written included.
         characters: of a grammar, in the form that `Grammar` has.
         waiting: grammars that may wait to be compiled.
+        patience: how many times its processor time a grammar may take on a machine that is busy.
     """
 
     seconds: float = _default("grammar_seconds")
@@ -31,6 +32,7 @@ class GrammarLimits:
     cache: int = _default("grammar_cache")
     characters: int = 512 << 10
     waiting: int = 256
+    patience: float = 30.0
 
     @classmethod
     def of(cls, settings: Mapping[str, Setting]) -> GrammarLimits:

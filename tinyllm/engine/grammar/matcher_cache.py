@@ -15,10 +15,15 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class CompiledGrammar:
-    """A matcher before the first token, which is copied for each reply. bytes: about what it takes, 0: not known."""
+    """A matcher before the first token, which is copied for each reply.
 
-    def __init__(self, matcher: llguidance.LLMatcher, bytes: int = 0) -> None:
-        self.matcher, self.bytes = matcher, bytes
+    Args:
+        bytes: about what it takes, 0: not known.
+        slow: whether its first mask may take long.
+    """
+
+    def __init__(self, matcher: llguidance.LLMatcher, bytes: int = 0, slow: bool = False) -> None:
+        self.matcher, self.bytes, self.slow = matcher, bytes, slow
 
 
 class MatcherCache(Generic[Key]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,13 @@ from tinyllm.errors import InvalidInputError, TinyllmError
 if TYPE_CHECKING:
     import llguidance
 
+_SLOW = 0.005
+"""Seconds of processor time past which a mask is one that takes long; nearly all take a tenth of it."""
 Mask = NDArray[np.bool_]
 """For each token of the vocabulary whether it may come next, `[V]`."""
+
+_Next = tuple[Mask, bool, float]
+"""The next mask, whether the reply may end before it, and the processor time that the mask took."""
 
 
 def next_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tuple[Mask, bool]:
@@ -40,14 +46,32 @@ def next_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> tupl
     return mask, matcher.is_accepting()
 
 
-class GrammarState:
-    """How far a reply has come in its grammar. The next mask is computed while the model runs."""
+def _timed_mask(matcher: llguidance.LLMatcher, size: int, ends: list[int]) -> _Next:
+    start = time.thread_time()
+    return *next_mask(matcher, size, ends), time.thread_time() - start
 
-    def __init__(self, compiled: CompiledGrammar, size: int, ends: list[int], executor: Executor | None) -> None:
+
+class GrammarState:
+    """How far a reply has come in its grammar. The next mask is computed while the model runs.
+
+    Args:
+        executor, slow_executor: as `Grammars` has them.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledGrammar,
+        size: int,
+        ends: list[int],
+        executor: Executor | None = None,
+        slow_executor: Executor | None = None,
+    ) -> None:
         self._compiled = compiled  # whose memory the copy shares
         self._matcher = compiled.matcher.deep_copy()
-        self._size, self._ends, self._executor = size, ends, executor
-        self._state: Callable[[], tuple[Mask, bool]]
+        self._size, self._ends, self._executor, self._slow_executor = size, ends, executor, slow_executor
+        self._slow = compiled.slow
+        self._state: Callable[[], _Next]
+        self._pending: Future[_Next] | None = None
         self.finished = False
         """Whether the reply can only end."""
         self._begin()
@@ -61,18 +85,30 @@ class GrammarState:
         """Whether the reply is whole as it is."""
         return self._state()[1]
 
+    @property
+    def late(self) -> bool:
+        """Whether the next mask is not there yet, and others had better not wait for it."""
+        return self._slow and self._pending is not None and not self._pending.done()
+
     def accept(self, token: int) -> None:
         """Go on by a token of text that was chosen. Raises `TinyllmError` where the mask does not have it."""
-        mask = self.mask()
+        mask, _, seconds = self._state()
+        self._slow = seconds > _SLOW
         if not (0 <= token < mask.size and mask[token]) or not self._matcher.consume_token(token):
             raise TinyllmError(f"grammar: token {token} does not continue the reply")
         self.finished = self._matcher.is_stopped() and not self._matcher.is_error()
         if self.finished:
-            self._state = lambda: (np.zeros(self._size, np.bool_), True)
+            nothing = np.zeros(self._size, np.bool_)
+            self._state = lambda: (nothing, True, 0.0)
         else:
             self._begin()
 
     def _begin(self) -> None:
         """Have the next mask computed: by the executor from now on, otherwise once, when it is asked for."""
-        compute = partial(next_mask, self._matcher, self._size, self._ends)
-        self._state = cache(compute) if self._executor is None else self._executor.submit(compute).result
+        compute = partial(_timed_mask, self._matcher, self._size, self._ends)
+        executor = self._slow_executor if self._slow else self._executor
+        if executor is None:
+            self._state = cache(compute)
+        else:
+            self._pending = executor.submit(compute)
+            self._state = self._pending.result

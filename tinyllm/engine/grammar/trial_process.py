@@ -25,11 +25,11 @@ from tinyllm.engine.grammar.trial_child import run_child
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import invalid
 
-QUICK_SECONDS = 0.1
-"""Processor time in which nearly every grammar is done; a large schema takes a tenth of it."""
-_SLOW_NICENESS = 10
-_PATIENCE = 20
-"""How many times its processor time a child may take on a machine that is busy."""
+QUICK_SECONDS = 0.02
+"""Processor time in which nearly every grammar is done; a large schema takes half of it."""
+_LARGE_SECONDS = 0.1
+_LOWEST = 19
+"""The niceness that takes from the model only what it leaves idle: a step waits for the slowest of its threads."""
 _PARENT_SECONDS = 2.0
 """How often it looks whether its parent is still there."""
 
@@ -75,9 +75,10 @@ class TrialProcess:
 
     def __init__(self, parent: Connection, vocabulary: Vocabulary, limits: GrammarLimits) -> None:
         self._parent, self._vocabulary, self._limits = parent, vocabulary, limits
-        slow = _Lane(limits.seconds, _SLOW_NICENESS)
-        # slow grammars hold up no quick one, and take little from the model
-        self._lanes = (_Lane(min(QUICK_SECONDS, limits.seconds), 0, slow), slow)
+        self._lanes = [_Lane(limits.seconds, _LOWEST)]
+        for seconds, niceness in ((_LARGE_SECONDS, _LOWEST), (QUICK_SECONDS, 0)):
+            if seconds < limits.seconds:  # slow grammars hold up no quicker one
+                self._lanes.insert(0, _Lane(seconds, niceness, self._lanes[0]))
 
     def run(self) -> None:
         """Answer until the parent has closed its end, or is gone."""
@@ -127,11 +128,16 @@ class TrialProcess:
         if ended:
             with suppress(EOFError, OSError):
                 answer = json.loads(child.answers.recv_bytes())
-        late = child.end() == -signal.SIGPROF or not ended
-        if answer is None and late and lane.next is not None:
+        late = child.end() == -signal.SIGPROF
+        if answer is None and (late or not ended) and lane.next is not None:
             lane.next.waiting.append(child.job)
             return
-        if answer is None:
+        if answer is not None:
+            answer["slow"] = lane is not self._lanes[0]
+        elif not ended:
+            waited = self._limits.patience * lane.seconds
+            answer = {"busy": f"grammar: the machine was too busy to compile it within {waited:g} s"}
+        else:
             limits, kind = self._limits, child.job.grammars[0].kind
             within = f"{limits.seconds:g} s of processor time" if late else f"{limits.memory / 2**20:g} MiB of memory"
             problem = invalid("grammar", kind, f"one that compiles within {within}", "one that takes more")
@@ -144,7 +150,7 @@ class TrialProcess:
         if pid == 0:
             run_child(child_end, job.grammars, self._vocabulary, lane.seconds, self._limits.memory, lane.niceness)
         child_end.close()
-        return _Child(job, pid, answers, time.monotonic() + _PATIENCE * lane.seconds)
+        return _Child(job, pid, answers, time.monotonic() + self._limits.patience * lane.seconds)
 
 
 def main(file_descriptor: int) -> None:

@@ -31,7 +31,10 @@ class TrialsEndedError(TinyllmError):
 
 
 class TrialsBusyError(TinyllmError):
-    """As many grammars wait or are held as may. `retry_after`: seconds after which it is worth asking again."""
+    """As many grammars wait or are held as may, or the machine is too busy to compile one.
+
+    retry_after: seconds after which it is worth asking again.
+    """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -40,10 +43,12 @@ class TrialsBusyError(TinyllmError):
 
 @dataclass(frozen=True)
 class Trial:
-    """A grammar that was compiled within its limits. rules: as `make_matcher` takes them. bytes: that they take."""
+    """A grammar that was compiled within its limits. rules: as `make_matcher` takes them. bytes: that they take.
+    slow: whether it was not done in the time that most take, its first mask included."""
 
     rules: str
     bytes: int
+    slow: bool
 
 
 class Trials:
@@ -68,7 +73,8 @@ class Trials:
             grammars: the one that is wanted, and the parts that it is made of, of which the guilty one is told.
 
         Returns:
-            A future of the trial, or of `GrammarRefusedError`, or `TrialsEndedError`.
+            A future of the trial, or of `GrammarRefusedError`, `TrialsEndedError`, or `TrialsBusyError` where the
+            machine is too busy.
 
         Raises:
             TrialsBusyError: too many wait.
@@ -177,7 +183,9 @@ class _Process:
         if future is None or not future.set_running_or_notify_cancel():
             return
         if "rules" in answer:
-            future.set_result(Trial(answer["rules"], answer["bytes"]))
+            future.set_result(Trial(answer["rules"], answer["bytes"], answer["slow"]))
+        elif "busy" in answer:
+            future.set_exception(TrialsBusyError(answer["busy"]))
         else:
             future.set_exception(GrammarRefusedError(answer["problem"], grammars[answer["guilty"]]))
 

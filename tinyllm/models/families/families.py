@@ -7,7 +7,20 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, glm4, granite, lfm2, llama, mistral, phi3, qwen2, qwen3, qwen_moe, vision
+from tinyllm.models.families import (
+    gemma,
+    glm4,
+    granite,
+    lfm2,
+    llama,
+    mistral,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen_delta,
+    qwen_moe,
+    vision,
+)
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -16,6 +29,7 @@ FAMILIES = (
     qwen2.FAMILY,
     qwen3.FAMILY,
     *qwen_moe.FAMILIES,
+    *qwen_delta.FAMILIES,
     *gemma.FAMILIES,
     *glm4.FAMILIES,
     granite.FAMILY,

