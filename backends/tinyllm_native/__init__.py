@@ -29,6 +29,8 @@ SCHEMES = (
     *("affine", "zero_point", "fp8", "fp4", "nf4", "int8"),
 )
 """Schemes whose weights are packed with the bits that they have."""
+HALVES = ("float16", "bfloat16")
+"""Schemes of floats that stay as they are."""
 INDICES = ("q_start", "kv_len", "block_table")
 LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
@@ -106,7 +108,7 @@ def tinyllm_kernels() -> list[Kernel]:
     shared: dict[str, Any] = {"arrays": "host", "traceable": False}
     others = ("numpy", "torch") if _is_faster() else ()
     return [
-        *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
+        *_of_weights("native", supports.floats, (DENSE, *HALVES, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
         *(_kernel("native", op, f"elements:{op}") for op in ELEMENTS),
