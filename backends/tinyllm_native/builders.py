@@ -12,7 +12,7 @@ from tinyllm.plugins import BoundNode
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
-from tinyllm_native.moe import SCORES
+from tinyllm_native.moe import PROJECTIONS, SCORES, of_settings
 from tinyllm_native.rope import frequencies
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
@@ -161,6 +161,20 @@ def _moe_router(b: Linker, node: BoundNode) -> None:
     b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
 
 
+def _moe_experts(b: Linker, node: BoundNode) -> None:
+    x, experts, weights = (_of_axes(b.source(node, name), 1) for name in ("x", "experts", "weights"))
+    stacks = [b.weight(node, f"{name}_proj") for name in PROJECTIONS]
+    if None in stacks or experts.dtype != "int32" or weights.dtype != "float32":
+        raise NotLinked("moe_experts: stacks that are no constants, or numbers of another dtype")
+    biases, y = [b.source(node, f"{name}_bias") for name in PROJECTIONS], b.new(node)
+    kept = b.run.constants[node.sources[node.inputs.index("gate_proj")]]
+    settings = {name: _attribute(node, name) for name in ("activation", "limit", "alpha", "up_offset")}
+    gelu, numbers = of_settings(**settings)
+    limbs = LIMBS[node.kernel.rpartition(":")[2]]
+    sizes: list[Size] = [x.rows, experts.columns, len(kept["codes"]), x.stride, y.stride, x.number, limbs, gelu]
+    b.add("moe_experts", [x, experts, weights, *stacks, *biases, y], sizes, numbers)
+
+
 def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
     return [b.of_array(node, name, "strides", axis) for axis in range(3)]
 
@@ -212,4 +226,5 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "kv_append": _kv_append,
     "paged_attention": _paged_attention,
     "moe_router": _moe_router,
+    "moe_experts": _moe_experts,
 }

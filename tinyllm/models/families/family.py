@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,6 +89,16 @@ class Family:
     tensors: tuple[TensorRule, ...] = ()
     gguf: GgufForm | None = None
     skipped: tuple[str, ...] = ()
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Of its GGUF files."""
+        return self.gguf.architectures if self.gguf else ()
+
+    @property
+    def about(self) -> str:
+        """What it is, for listings: what `from_config` says of itself, up to its source."""
+        return " ".join((inspect.getdoc(self.from_config) or "").partition("Source:")[0].split())
 
     def rules(self, format: str) -> tuple[TensorRule, ...]:
         """The tensor rules of a checkpoint's format."""
