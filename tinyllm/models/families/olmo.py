@@ -35,8 +35,8 @@ def olmo2(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def olmo3(config: Mapping[str, Any]) -> DecoderConfig:
-    """OLMo 3: three of four layers slide, and rope is stretched in the others alone. Source: transformers'
-    `Olmo3Config`."""
+    """OLMo 3: three of four layers slide, and rope is stretched in the others alone; its GGUF files call themselves
+    olmo2's. Source: transformers' `Olmo3Config`."""
     fields = ConfigFields({"sliding_window": 4096} | _DEFAULTS | dict(config))
     kinds = layer_kinds(fields, lambda layer: "sliding_attention" if (layer + 1) % 4 else "full_attention")
     rope, local = (
