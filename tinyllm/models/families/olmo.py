@@ -64,7 +64,17 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     """OLMo 3's files call themselves those of OLMo 2, and have a window."""
     windows = windows_of_gguf(fields, pattern=4)
     config = config_of_gguf(fields, "olmo2") | {"attention_bias": fields.biases()["attention_bias"]}
-    return config if windows["sliding_window"] is None else config | windows | {"model_type": "olmo3"}
+    if windows["sliding_window"] is None:
+        return config
+    theta, scaling = config.pop("rope_theta"), config.pop("rope_scaling") or {}
+    if scaling and fields.get("rope.scaling.attn_factor") is not None:
+        # older files have Hugging Face's factor here, where other architectures have what YaRN's is multiplied by
+        scaling["attention_factor"] = fields.number("rope.scaling.attn_factor")
+    ropes = {
+        "full_attention": scaling | {"rope_theta": theta},
+        "sliding_attention": {"rope_theta": fields.number("rope.freq_base_swa", theta)},
+    }
+    return config | windows | {"model_type": "olmo3", "rope_parameters": ropes}
 
 
 _NAMES = renamed(
