@@ -60,10 +60,7 @@ def gemma3(config: Mapping[str, Any]) -> DecoderConfig:
         for kind, theta, unscaled in ((_GLOBAL, 1e6, None), (_LOCAL, 1e4, ("rope_local_base_freq", 1e4)))
     )
     whole, windowed = (attention(fields, stated, qk_norm="head", **settings) for stated in (rope, local))
-    attentions = attention_by_kind(fields, whole, kinds)
-    if _LOCAL in attentions:
-        attentions[_LOCAL] = replace(windowed, window=attentions[_LOCAL].window)
-    return _layered("gemma3_text", fields, kinds, attentions, None)
+    return _layered("gemma3_text", fields, kinds, attention_by_kind(fields, whole, kinds, windowed), None)
 
 
 def _layered(
