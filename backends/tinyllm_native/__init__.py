@@ -10,12 +10,27 @@ from tinyllm_native import supports
 from tinyllm_native.find import BUILD, PORTABLE, find_library
 
 SCHEMES = (
-    *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"),
-    *("affine", "int8"),
+    *(
+        "q4_0",
+        "q4_1",
+        "q5_0",
+        "q5_1",
+        "q8_0",
+        "q2_k",
+        "q3_k",
+        "q4_k",
+        "q5_k",
+        "q6_k",
+        "iq4_nl",
+        "iq4_xs",
+        "mxfp4",
+        "nvfp4",
+    ),
+    *("affine", "zero_point", "fp8", "fp4", "nf4", "int8"),
 )
 """Schemes whose weights are packed with the bits that they have."""
 INDICES = ("q_start", "kv_len", "block_table")
-LAYOUT = "tiles16-cells32-1"
+LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
 ROWS = ("rms_norm", "layer_norm", "softmax")

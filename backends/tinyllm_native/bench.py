@@ -28,7 +28,7 @@ from tinyllm_native.builder.levels import levels, machine
 from tinyllm_native.find import VARIABLE, find_library, library_path
 from tinyllm_native.library import library
 from tinyllm_native.linear import EXACT, ROUNDED, Packed, sizes_of, structure
-from tinyllm_native.packing import CELL, FORMATS, LANES, TWO_LEVELS, _Format
+from tinyllm_native.packing import CELL, FORMATS, LANES, OF_8_BITS, TWO_LEVELS, _Format
 from tinyllm_native.records import DTYPES, Record, pointer, record
 from tinyllm_native.threads import cores, thread_count
 
@@ -176,7 +176,9 @@ def drawn(scheme: str, rows: int, columns: int) -> Packed:
             else:
                 sizes = rng.uniform(0.01, 0.02, (tiles, groups, LANES))
                 packed[name] = sizes.astype(numpy_dtype(list(DTYPES)[form.scaled]))
-        if form.scaled >= TWO_LEVELS:
+        if form.scaled == OF_8_BITS:
+            packed["supers"] = rng.uniform(0.5, 1, (tiles, LANES)).astype(np.float32)
+        elif form.scaled >= TWO_LEVELS:
             packed["supers"] = rng.uniform(0.001, 0.002, (tiles, columns // 256, 2, LANES)).astype(np.float16)
     kind = DTYPES[scheme] if scheme in DTYPES else DTYPES["float32"]
     numbers = (form.bits, form.zero, form.table, form.scaled, form.group, int(form.minimums), 0, rows, columns, kind)

@@ -6,49 +6,53 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.plugins import Affine, Call, Int8, QuantWeight, numpy_dtype
+from tinyllm.plugins import Affine, Call, Fp4, Fp8, Int8, Nf4, QuantWeight, Scheme, ZeroPoint, numpy_dtype
 from tinyllm_native.arrays import contiguous
 from tinyllm_native.library import run
 from tinyllm_native.records import DTYPES, HEADER, weight_of
 
 LANES, CELL = 16, 32
-TWO_LEVELS, TWO_LEVELS_SIGNED = 3, 4
-NON_LINEAR, E2M1 = 1, 2
+TWO_LEVELS, TWO_LEVELS_SIGNED, OF_8_BITS = 3, 4, 5
+NON_LINEAR, E2M1, NF4, E4M3 = 1, 2, 3, 4
+MINIMUMS, ZEROS = 1, 2
 AROUND = 128
 """What is added to signed codes and to numbers of tables, so that they are unsigned."""
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a GGUF format is packed: bits of a code, what code is zero, columns that share a scale."""
+    """How a scheme is packed: bits of a code, what code is zero, columns that share a scale; see `records.Weight`."""
 
     bits: int
     zero: int = 0
     group: int = 32
     scaled: int = DTYPES["float16"]
-    minimums: bool = False
+    minimums: int = 0
     table: int = 0
 
 
 FORMATS = {
     "q4_0": _Format(4, 8),
-    "q4_1": _Format(4, minimums=True),
+    "q4_1": _Format(4, minimums=MINIMUMS),
     "q5_0": _Format(5, 16),
-    "q5_1": _Format(5, minimums=True),
+    "q5_1": _Format(5, minimums=MINIMUMS),
     "q8_0": _Format(8, AROUND),
-    "q2_k": _Format(2, 0, 16, TWO_LEVELS, minimums=True),
+    "q2_k": _Format(2, 0, 16, TWO_LEVELS, minimums=MINIMUMS),
     "q3_k": _Format(3, 4, 16, TWO_LEVELS_SIGNED),
-    "q4_k": _Format(4, 0, 32, TWO_LEVELS, minimums=True),
-    "q5_k": _Format(5, 0, 32, TWO_LEVELS, minimums=True),
+    "q4_k": _Format(4, 0, 32, TWO_LEVELS, minimums=MINIMUMS),
+    "q5_k": _Format(5, 0, 32, TWO_LEVELS, minimums=MINIMUMS),
     "q6_k": _Format(6, 32, 16, TWO_LEVELS_SIGNED),
     "iq4_nl": _Format(4, AROUND, table=NON_LINEAR),
     "iq4_xs": _Format(4, AROUND, 32, TWO_LEVELS_SIGNED, table=NON_LINEAR),
-    "mxfp4": _Format(4, AROUND, scaled=DTYPES["float32"], table=E2M1),
+    "mxfp4": _Format(4, AROUND, scaled=DTYPES["bfloat16"], table=E2M1),
+    "nvfp4": _Format(4, AROUND, 16, OF_8_BITS, table=E2M1),
 }
 """GGUF's formats by the names of their schemes, in the order of `source/pack.c`."""
 
-SOURCES = (*FORMATS, "affine", "int8", "dense")
-SCHEMES = SOURCES[:-1]
+_STREAM = "stream"
+"""What all schemes are packed from whose codes are a stream of bits for each row."""
+SOURCES = (*FORMATS, _STREAM, "int8", "dense")
+SCHEMES = (*FORMATS, "affine", "zero_point", "fp8", "fp4", "nf4", "int8")
 """Names of the schemes whose weights are packed as they are."""
 
 
@@ -64,31 +68,50 @@ def pack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
     return _filled("dense", form, weight, None, None, weight.shape, numpy_dtype(call.dtype("weight")), {"codes": codes})
 
 
+def _grouped_format(scheme: Scheme, scaled: int) -> _Format:
+    """How a scheme is packed that has its codes and the scales of its groups in arrays of their own."""
+    if isinstance(scheme, Affine):
+        return _Format(scheme.bits, 0, scheme.block, scaled, MINIMUMS)
+    if isinstance(scheme, ZeroPoint):
+        zero, minimums = (scheme.middle, 0) if scheme.symmetric else (0, ZEROS)
+        return _Format(scheme.bits, zero, scheme.block, scaled, minimums)
+    if isinstance(scheme, Fp8):
+        return _Format(8, 0, scheme.block, scaled, table=E4M3)
+    if isinstance(scheme, Nf4):
+        return _Format(4, 0, scheme.block, scaled, table=NF4)
+    if isinstance(scheme, Fp4):
+        return _Format(4, AROUND, scheme.block, OF_8_BITS, table=E2M1)
+    return _Format(8, AROUND, scheme.block, scaled)
+
+
 def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:
-    scheme, arrays, columns = weight.scheme, weight.arrays, weight.shape[-1]
+    scheme, arrays, (rows, columns) = weight.scheme, weight.arrays, weight.shape
     scales = minima = None
-    if isinstance(scheme, (Affine, Int8)):
-        scales, minima = contiguous(arrays["scales"]), arrays.get("biases")
-        minima = None if minima is None else contiguous(minima)
-        bits, zero = (scheme.bits, 0) if isinstance(scheme, Affine) else (8, AROUND)
-        form = _Format(bits, zero, scheme.group_size, DTYPES[scales.dtype.name], minima is not None)
-        source = arrays["q"]
+    if scheme.name in FORMATS:
+        form, source, name = FORMATS[scheme.name], arrays["blocks"], scheme.name
     else:
-        form, source = FORMATS[scheme.name], arrays["blocks"]
-    tiles, cells, groups = -(-weight.shape[0] // LANES), -(-columns // CELL), -(-columns // form.group)
-    of_scales = np.uint8 if form.scaled >= TWO_LEVELS else numpy_dtype(list(DTYPES)[form.scaled])
+        scales, minima = contiguous(arrays["scales"]), arrays.get("biases", arrays.get("zeros"))
+        minima = None if minima is None else contiguous(minima)
+        form = _grouped_format(scheme, DTYPES.get(scales.dtype.name, OF_8_BITS))
+        source, name = arrays["q"], "int8" if isinstance(scheme, Int8) else _STREAM
+    tiles, cells, groups = -(-rows // LANES), -(-columns // CELL), -(-columns // form.group)
+    of_scales = np.dtype(np.uint8) if form.scaled >= TWO_LEVELS else numpy_dtype(list(DTYPES)[form.scaled])
     packed = {
         "codes": np.zeros((tiles, cells, 64 * form.bits), np.uint8),
         "scales": np.zeros((tiles, groups, LANES), of_scales),
         "in_floats": np.zeros(tiles, np.uint8),
     }
     if form.minimums:
-        packed["minima"] = np.zeros((tiles, groups, LANES), of_scales)
-    if form.scaled >= TWO_LEVELS:
+        packed["minima"] = np.zeros((tiles, groups, LANES), np.uint8 if form.minimums == ZEROS else of_scales)
+    if form.scaled == OF_8_BITS:  # the numbers of the table are twice those of the codes
+        packed["supers"] = np.full((tiles, LANES), 0.5, np.float32)
+        if "factors" in arrays:
+            packed["supers"].reshape(-1)[:rows] *= arrays["factors"].reshape(-1)
+    elif form.scaled >= TWO_LEVELS:
         packed["supers"] = np.zeros((tiles, columns // 256, 2, LANES), np.float16)
     if "permutation" in arrays:
         packed["order"] = contiguous(arrays["permutation"])
-    return _filled(scheme.name, form, source, scales, minima, weight.shape, numpy_dtype(weight.dtype), packed)
+    return _filled(name, form, source, scales, minima, weight.shape, numpy_dtype(weight.dtype), packed)
 
 
 def _filled(
@@ -108,7 +131,7 @@ def _filled(
         form.table,
         form.scaled,
         form.group,
-        int(form.minimums),
+        form.minimums,
         0,
         *shape,
         DTYPES[dtype.name],

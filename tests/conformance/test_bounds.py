@@ -67,21 +67,21 @@ def _softmax(x: Any, axis: int) -> Any:
     return np.apply_along_axis(row, axis, x) if x.size else x
 
 
-def _rms_norm(x: Any, weight: Any, eps: float) -> Any:
+def _rms_norm(x: Any, weight: Any, eps: float, offset: float) -> Any:
     out = np.empty_like(x)
     for index in np.ndindex(*x.shape[:-1]):
         total = x.dtype.type(0)
         for value in x[index]:
             total += value * value
         scale = x.dtype.type(1 / math.sqrt(float(total) / max(1, x.shape[-1]) + eps))
-        out[index] = x[index] * scale if weight is None else x[index] * scale * weight
+        out[index] = x[index] * scale * (weight + x.dtype.type(offset))
     return out
 
 
 NAIVE: dict[str, Callable[[Example], Any]] = {
     "linear": lambda e: _linear(e.inputs["x"], e.inputs["weight"], e.inputs.get("bias")),
     "softmax": lambda e: _softmax(e.inputs["x"], e.attributes.get("axis", -1)),
-    "rms_norm": lambda e: _rms_norm(e.inputs["x"], e.inputs.get("weight"), e.call.attributes["eps"]),
+    "rms_norm": lambda e: _rms_norm(e.inputs["x"], e.inputs["weight"], *map(e.call.attributes.get, ("eps", "offset"))),
 }
 
 

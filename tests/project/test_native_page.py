@@ -30,7 +30,7 @@ from tinyllm_native.packing import FORMATS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "native.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-SCALES = {"affine", "int8"}
+SCALES = {"affine", "zero_point", "int8", "fp8", "fp4", "nf4"}
 """Schemes that the table does not list, as their bits depend on their parameters."""
 
 

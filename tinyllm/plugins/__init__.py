@@ -6,7 +6,9 @@ made of.
 
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.bits import WORD, pack, per_column, unpack
+from tinyllm.catalogue.schemes.floats import Fp4, Fp8, Nf4
 from tinyllm.catalogue.schemes.int8 import Int8
+from tinyllm.catalogue.schemes.zero_point import ZeroPoint
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
 from tinyllm.models.decoder.config import (
     AttentionConfig,
@@ -69,6 +71,8 @@ __all__ = [
     "ExpectedFailure",
     "Family",
     "ForkGuard",
+    "Fp4",
+    "Fp8",
     "GatedDeltaConfig",
     "GgufFields",
     "GgufForm",
@@ -79,6 +83,7 @@ __all__ = [
     "LayerConfig",
     "MlpConfig",
     "MoeConfig",
+    "Nf4",
     "NormConfig",
     "OpSpec",
     "Oracle",
@@ -99,6 +104,7 @@ __all__ = [
     "Unrepeatable",
     "UnsupportedError",
     "Widened",
+    "ZeroPoint",
     "attention_factor",
     "config_of_gguf",
     "frequencies_by_length",

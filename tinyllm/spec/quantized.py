@@ -25,13 +25,21 @@ def magnitude(weight: Any) -> np.ndarray:
 
 
 def stack(weights: list[QuantWeight]) -> QuantWeight | None:
-    """Weights of numpy arrays put below one another along their rows; None where a part belongs to all rows of a
-    weight."""
+    """Weights of numpy arrays put below one another along their rows; None where their arrays do not allow it: a part
+    that belongs to all rows of a weight has to be the same in all."""
     first = weights[0]
     parts = first.scheme.parts(first.shape)
-    if any(not parts[name].by_row for weight in weights for name in weight.arrays):
+    if any(weight.arrays.keys() != first.arrays.keys() for weight in weights):
         return None
-    arrays = {name: np.concatenate([w.arrays[name] for w in weights]) for name in first.arrays}
+    arrays = {}
+    for name, array in first.arrays.items():
+        others = [weight.arrays[name] for weight in weights]
+        if parts[name].by_row:
+            arrays[name] = np.concatenate(others)
+        elif all(np.array_equal(other, array) for other in others):
+            arrays[name] = array
+        else:
+            return None
     return replace(first, arrays=arrays, shape=(sum(w.shape[0] for w in weights), *first.shape[1:]))
 
 

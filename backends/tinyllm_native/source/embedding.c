@@ -3,7 +3,7 @@
 #include "ops.h"
 #include "products.h"
 
-/* The codes of one row of a cell, as numbers before the zero is taken off. */
+/* The codes of one row of a cell; those of a table of integers as its numbers, before the zero is taken off. */
 static void codes_of_row(const weight *w, int64_t tile, int lane, int64_t cell, int codes[CELL]) {
   const uint8_t *planes = w->codes + (tile * cells_of(w) + cell) * 64 * w->bits;
   for (int i = 0; i < CELL; i++) {
@@ -23,8 +23,16 @@ static void codes_of_row(const weight *w, int64_t tile, int lane, int64_t cell, 
       plane += 128;
     }
     if (bits == 3 || bits == 5) code |= (plane[at] >> quad & 1) << (bits - 1);
-    codes[i] = w->table ? TABLES[w->table][code] : code;
+    codes[i] = w->table && w->table < NF4 ? TABLES[w->table][code] : code;
   }
+}
+
+static float number_of(const weight *w, int code) {
+  if (w->table == NF4) return QUANTILES[code];
+  if (w->table != E4M3) return (float)(code - w->zero);
+  float numbers[LANES];
+  store(numbers, from_e4m3(all_ints(code)));
+  return numbers[0];
 }
 
 static void packed_row(const weight *w, int64_t row, float *numbers) {
@@ -41,7 +49,7 @@ static void packed_row(const weight *w, int64_t row, float *numbers) {
         store(scales, scales_at(w, tile, seen));
         store(minima, minima_at(w, tile, seen));
       }
-      numbers[w->order ? w->order[k] : k] = scales[lane] * (float)(codes[i] - w->zero) + minima[lane];
+      numbers[w->order ? w->order[k] : k] = scales[lane] * number_of(w, codes[i]) + minima[lane];
     }
   }
 }

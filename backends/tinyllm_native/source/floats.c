@@ -16,6 +16,14 @@
 #define SIDE_BY_SIDE 1
 #endif
 
+/* The numbers of a column of a cell whose codes are floats. */
+INLINE floats floats_of_column(int table, const bytes quads[8], int column, floats scale) {
+  ints codes;
+  memcpy(&codes, &quads[column / 4], sizeof codes);
+  UNROLL EACH codes.r[i_] = codes.r[i_] >> (8 * (column % 4)) & 255;
+  return multiply(scale, table == E4M3 ? from_e4m3(codes) : look_up_floats(codes, QUANTILES));
+}
+
 /* Columns `from` to `from + count - 1` of a tile, `[count, 16]`; whole cells of a quantized weight. */
 INLINE void fill_cells(int bits, int table, const weight *w, int64_t tile, int64_t from, int64_t count, float *to) {
   bytes quads[8];
@@ -30,7 +38,8 @@ INLINE void fill_cells(int bits, int table, const weight *w, int64_t tile, int64
       }
       int64_t group = (at + i) / w->group;
       if (group != seen) scale = scales_at(w, tile, group), minimum = minima_at(w, tile, group), seen = group;
-      store(to + i * LANES, column_of(quads, i, w->zero, scale, minimum));
+      store(to + i * LANES, table < NF4 ? column_of(quads, i, w->zero, scale, minimum)
+                                        : floats_of_column(table, quads, i, scale));
     }
   }
 }
@@ -59,6 +68,8 @@ void numbers_of_tile(const weight *w, int64_t tile, int64_t from, int64_t count,
   FILL(2, 0)
   FILL(4, NON_LINEAR)
   FILL(4, E2M1)
+  FILL(4, NF4)
+  FILL(8, E4M3)
 }
 
 INLINE void block(int rows, int tiles, const float *numbers[SIDE_BY_SIDE], int64_t count, const float *x,

@@ -11,7 +11,7 @@ static int limbs_for(const weight *w, int64_t rows, int limbs) {
   (void)w, (void)rows, (void)limbs;
   return 0;
 #else
-  if (!w->bits || w->group % LANES || (w->group > CELL && w->group % CELL)) return 0;
+  if (!has_integers(w) || w->group % LANES || (w->group > CELL && w->group % CELL)) return 0;
 #if !defined(MANY_ROWS)
   if (rows > 1 && (limbs > 1 || number_bits(w) > DOT_BITS)) return 0;
 #endif

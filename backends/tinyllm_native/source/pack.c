@@ -1,16 +1,17 @@
-/* Weights as they come, blocks of GGUF files, affine numbers or floats, laid out in tiles and cells. */
+/* Weights as they come, blocks of GGUF files, streams of codes or floats, laid out in tiles and cells. */
 #include "call.h"
 #include "products.h"
 
 /* Source formats; the order is that of `SOURCES` in the package's `packing.py`. */
-enum { Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, AFFINE, INT8, DENSE };
+enum { Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4,
+       STREAM, INT8, DENSE };
 
 enum { SOURCE, SCALES, MINIMA, WEIGHT };       /* at */
 enum { FORMAT, SOURCE_TYPE };                  /* size */
 
 typedef struct { int columns, bytes; } block;
 static const block BLOCKS[] = {{32, 18}, {32, 20}, {32, 22}, {32, 24}, {32, 34}, {256, 84}, {256, 110}, {256, 144},
-                               {256, 176}, {256, 210}, {32, 18}, {256, 136}, {32, 17}};
+                               {256, 176}, {256, 210}, {32, 18}, {256, 136}, {32, 17}, {64, 36}};
 
 static uint16_t half_at(const uint8_t *from) { return (uint16_t)(from[0] | from[1] << 8); }
 static int nibble(const uint8_t *from, int i) { return from[i % 16] >> 4 * (i / 16) & 15; }
@@ -40,6 +41,7 @@ static void codes_of(int format, const uint8_t *b, int part, uint8_t codes[CELL]
       }
       case IQ4_XS: codes[i] = (uint8_t)nibble(b + 8 + 16 * part, i); break;
       case MXFP4: codes[i] = (uint8_t)nibble(b + 1, i); break;
+      case NVFP4: codes[i] = b[4 + 16 * part + 8 * (i / 16) + i % 8] >> 4 * (i / 8 % 2) & 15; break;
     }
   }
 }
@@ -102,6 +104,7 @@ static uint16_t negative(uint16_t half) { return half ^ 0x8000; }
 /* What a tile's scales, minimums and factors are. */
 static void pack_scales(const call *c, const weight *w, int64_t tile) {
   const int format = (int)c->size[FORMAT], size = w->scaled == FLOAT32 ? 4 : w->scaled < TWO_LEVELS ? 2 : 1;
+  const int of_minimum = w->minimums == ZEROS ? 1 : size;
   const int64_t groups = w->groups;
   uint8_t *scales = (uint8_t *)w->scales, *minima = (uint8_t *)w->minima;
   uint16_t *supers = (uint16_t *)w->supers;
@@ -110,10 +113,11 @@ static void pack_scales(const call *c, const weight *w, int64_t tile) {
     if (row >= w->rows) continue; /* what is made is 0 */
     for (int64_t g = 0; g < groups; g++) {
       const int64_t to = ((tile * groups + g) * LANES + lane) * size;
-      if (format >= AFFINE) {
-        const int64_t from = (row * groups + g) * size;
-        memcpy(scales + to, (const char *)c->at[SCALES] + from, (size_t)size);
-        if (w->minimums) memcpy(minima + to, (const char *)c->at[MINIMA] + from, (size_t)size);
+      if (format >= STREAM) {
+        const int64_t from = row * groups + g;
+        memcpy(scales + to, (const char *)c->at[SCALES] + from * size, (size_t)size);
+        if (w->minimums)
+          memcpy(minima + to / size * of_minimum, (const char *)c->at[MINIMA] + from * of_minimum, (size_t)of_minimum);
         continue;
       }
       const block of = BLOCKS[format];
@@ -122,7 +126,13 @@ static void pack_scales(const call *c, const weight *w, int64_t tile) {
                          (row * (w->columns / of.columns) + column / of.columns) * of.bytes;
       if (format == MXFP4) { /* 2^(e - 128), as the numbers of its codes are doubled */
         float scale = ldexpf(1.0f, b[0] - 128);
-        memcpy(scales + to, &scale, 4);
+        uint32_t bits;
+        memcpy(&bits, &scale, 4);
+        const uint16_t upper = (uint16_t)(bits >> 16); /* bfloat16 holds every power of two that there is */
+        memcpy(scales + to, &upper, 2);
+      } else if (format == NVFP4) { /* a sign counts for nothing, and the one code that would be NaN is 0 */
+        const uint8_t scale = b[column % 64 / 16];
+        scales[to] = scale == 127 ? 0 : scale & 127;
       } else if (of.columns == 32) {
         memcpy(scales + to, b, 2);
         if (w->minimums) memcpy(minima + to, b + 2, 2);
@@ -192,7 +202,7 @@ void pack(const call *c, const worker *self) {
       for (int lane = 0; lane < LANES && tile * LANES + lane < w->rows; lane++) {
         const int64_t row = tile * LANES + lane;
         const int64_t count = w->columns - cell * CELL < CELL ? w->columns - cell * CELL : CELL;
-        if (format == AFFINE) {
+        if (format == STREAM) {
           const uint8_t *bits = (const uint8_t *)c->at[SOURCE] + row * (w->columns * w->bits / 8);
           for (int i = 0; i < count; i++) {
             const int64_t bit = (cell * CELL + i) * w->bits;

@@ -389,6 +389,24 @@ INLINE bytes look_up(bytes places, const uint8_t table[16]) {
   return places;
 }
 
+/* Numbers of a table of 16 floats at places 0 to 15. */
+INLINE floats look_up_floats(ints places, const float table[16]) {
+  floats x;
+#if defined(TINYLLM_512)
+  __m512i at;
+  memcpy(&at, &places, 64);
+  __m512 found = _mm512_permutexvar_ps(at, _mm512_loadu_ps(table));
+  memcpy(&x, &found, 64);
+#else
+  int32_t at[LANES];
+  float found[LANES];
+  store_ints(at, places);
+  for (int i = 0; i < LANES; i++) found[i] = table[at[i] & 15];
+  x = load(found);
+#endif
+  return x;
+}
+
 /* e^x within an ulp or two: x = n ln 2 + r, and a polynomial of e^r on |r| <= ln 2 / 2 (Cody and Waite 1980). 0 below
    -104, infinity above 89, NaN of NaN. */
 INLINE floats exponential(floats x) {

@@ -2,7 +2,8 @@
 
    A cell holds codes, unsigned integers of 2 to 8 bits. The number at a row and column is `scale * (number of the code
    - zero) + minimum`, scale and minimum being those of the row and of the group that the column is in; the number of
-   a code is the code itself, or what a table of 16 says. Codes lie in planes, so that a plane's vectors hold four
+   a code is the code itself, what a table of 16 says, or a float of 8 bits. A minimum may be held as a zero of the
+   group, the integer that stands for 0. Codes lie in planes, so that a plane's vectors hold four
    neighbouring columns of each row at a lane, a quad:
 
      nibbles  256 bytes: vector i has quad i in its lower halves and quad i + 4 in the upper ones
@@ -19,8 +20,9 @@
 
 #define CELL 32
 
-enum { FLOAT32, FLOAT16, BFLOAT16, TWO_LEVELS, TWO_LEVELS_SIGNED };
-enum { NO_TABLE, NON_LINEAR, E2M1 };
+enum { FLOAT32, FLOAT16, BFLOAT16, TWO_LEVELS, TWO_LEVELS_SIGNED, OF_8_BITS };
+enum { NO_TABLE, NON_LINEAR, E2M1, NF4, E4M3 };  /* from NF4 on numbers are no integers of 8 bits */
+enum { NO_MINIMUMS, MINIMUMS, ZEROS };
 
 typedef struct {
   int32_t bits;     /* of a code; 0: the weight is dense */
@@ -28,15 +30,16 @@ typedef struct {
   int32_t table;    /* one of NO_TABLE, ... */
   int32_t scaled;   /* how scales and minimums are held: one of FLOAT32, ...; of a dense weight its own numbers */
   int32_t group;    /* columns that share a scale */
-  int32_t minimums; /* whether there are any */
+  int32_t minimums; /* one of NO_MINIMUMS, ... */
   int32_t sparse;   /* whether some tile is multiplied in floats only */
   int32_t unused;
   int64_t rows, columns;
   int64_t groups, blocks; /* of a row: how many groups, and how many blocks of 256 columns */
   const uint8_t *codes;   /* [tiles, cells, 64 * bits]; dense: [tiles, columns, 16] numbers */
-  const void *scales;     /* [tiles, groups, 16] floats; with two levels bytes */
-  const void *minima;     /* the same */
-  const uint16_t *supers; /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums */
+  const void *scales;     /* [tiles, groups, 16] floats; with two levels, or of 8 bits, bytes */
+  const void *minima;     /* the same; zeros are bytes */
+  const void *supers;     /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums; with scales
+                             of 8 bits, float32 [tiles, 16]: their factors */
   const uint8_t *in_floats; /* [tiles]: 1 where weights of 0 stand so thickly that integers would not be exact */
   const int32_t *order;   /* the input of each column, or NULL */
 } weight;
@@ -84,8 +87,31 @@ INLINE void read_cell(int bits, int table, const uint8_t *cell, bytes quads[8]) 
       quads[i] = either(quads[i], shift_bytes_left(bit, bits - 1));
     }
   }
-  if (table)
+  if (table && table < NF4)
     for (int i = 0; i < 8; i++) quads[i] = look_up(quads[i], TABLES[table]);
+}
+
+/* The numbers of an NF4 code. */
+static const float QUANTILES[16] = {
+    -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+    -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
+    0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+    0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f};
+
+/* Floats of 1 sign, 4 exponent and 3 mantissa bits, from their bits: as integers they are 2^9 times too large. */
+INLINE floats from_e4m3(ints codes) {
+  UNROLL EACH {
+    int_register exponent = codes.r[i_] >> 3 & 15, normal = exponent > 0; /* -1 where it is */
+    int_register size = ((codes.r[i_] & 7) | (normal & 8)) << (exponent + normal);
+    int_register sign = -(codes.r[i_] >> 7);
+    codes.r[i_] = (size ^ sign) - sign;
+  }
+  return multiply(to_floats(codes), all(0x1p-9f));
+}
+INLINE floats load_e4m3(const uint8_t *from) {
+  int32_t wide[LANES];
+  for (int i = 0; i < LANES; i++) wide[i] = from[i];
+  return from_e4m3(load_ints(wide));
 }
 
 /* Scales of the rows of a tile in a group. */
@@ -95,9 +121,11 @@ INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
     case FLOAT32: return load((const float *)w->scales + at);
     case FLOAT16: return load_float16((const uint16_t *)w->scales + at);
     case BFLOAT16: return load_bfloat16((const uint16_t *)w->scales + at);
+    case OF_8_BITS:
+      return multiply(load_e4m3((const uint8_t *)w->scales + at), load((const float *)w->supers + tile * LANES));
     default: {
       int64_t block = tile * w->blocks + group * w->group / 256;
-      floats factor = load_float16(w->supers + block * 2 * LANES);
+      floats factor = load_float16((const uint16_t *)w->supers + block * 2 * LANES);
       return multiply(factor, w->scaled == TWO_LEVELS ? load_unsigned_bytes((const uint8_t *)w->scales + at)
                                                       : load_signed_bytes((const int8_t *)w->scales + at));
     }
@@ -106,13 +134,15 @@ INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
 INLINE floats minima_at(const weight *w, int64_t tile, int64_t group) {
   int64_t at = (tile * w->groups + group) * LANES;
   if (!w->minimums) return zeros();
+  if (w->minimums == ZEROS)
+    return multiply(subtract(zeros(), scales_at(w, tile, group)), load_unsigned_bytes((const uint8_t *)w->minima + at));
   switch (w->scaled) {
     case FLOAT32: return load((const float *)w->minima + at);
     case FLOAT16: return load_float16((const uint16_t *)w->minima + at);
     case BFLOAT16: return load_bfloat16((const uint16_t *)w->minima + at);
     default: {
       int64_t block = tile * w->blocks + group * w->group / 256;
-      floats factor = load_float16(w->supers + (block * 2 + 1) * LANES);
+      floats factor = load_float16((const uint16_t *)w->supers + (block * 2 + 1) * LANES);
       return multiply(factor, load_unsigned_bytes((const uint8_t *)w->minima + at)); /* the factor is negative */
     }
   }
@@ -120,5 +150,8 @@ INLINE floats minima_at(const weight *w, int64_t tile, int64_t group) {
 
 /* Codes of 8 bits, and numbers of a table, can be any byte. */
 INLINE int number_bits(const weight *w) { return w->table ? 8 : w->bits; }
+
+/* Whether they are integers at all. */
+INLINE int has_integers(const weight *w) { return w->bits && w->table < NF4; }
 
 #endif

@@ -63,8 +63,10 @@ ORDER_MISTAKES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 
 def readings(scheme: Scheme) -> Iterator[tuple[str, str, Reading]]:
     """Name, reason and wrong reading, for each array of the scheme and for its blocks."""
-    for part, what in scheme.parts((1, scheme.block)).items():
+    for part, what in scheme.parts((1, 2 * scheme.block)).items():
         for mistake, (about, change) in (PART_MISTAKES if what.by_row else ORDER_MISTAKES).items():
+            if what.by_row and what.shape[-1] == 1 and change in (_along_columns, _last_as_first):
+                continue  # a row has one number of it, whatever its length
             yield f"{part} {mistake}", about, partial(_changed, part, change)
         if what.optional:
             yield f"{part} ignored", "It is there in few weights, and not looked at in these.", partial(_without, part)

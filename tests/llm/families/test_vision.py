@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.catalogue.harness import backends, registry
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tinyllm.cli.session import load_model
 from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
 from tinyllm.models.families.families import decoder_config
@@ -122,3 +123,11 @@ def test_a_tensor_that_is_there_twice_is_named(tmp_path: Path) -> None:
     save_file(names | twice, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="are the same tensor of a decoder"):
         load(tmp_path, "numpy", registry=registry())
+
+
+def test_loading_says_that_pictures_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    MODELS["qwen2_5_vl"].save(tmp_path)
+    pictures = sum(map(is_of_pictures, load_file(tmp_path / "model.safetensors")))
+    capsys.readouterr()
+    load_model(str(tmp_path), "numpy")
+    assert f"text alone: {pictures} tensors that read pictures are skipped" in capsys.readouterr().err

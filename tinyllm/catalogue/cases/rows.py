@@ -176,7 +176,7 @@ def layer_norm() -> Iterator[Case]:
     def inputs(shape: tuple[int, ...], size: float = 1.0) -> dict[str, Draw]:
         return {"x": normal(*shape, scale=size), "weight": normal(shape[-1]), "bias": normal(shape[-1])}
 
-    for n in LENGTHS:
+    for n in LENGTHS[1:]:
         yield Case(f"3x{n}", inputs((3, n)), tier="full")
     for shape in ((65, 6), (2, 1030), (MANY, 4), (7,), (1, 1), (2, 1, 3, 33)):
         given = inputs(shape)

@@ -74,7 +74,7 @@ layer_norm = OpSpec(
         Case("4", _inputs(4)),
         Case("3x8,no bias", _inputs(3, 8, bias=False)),
         Case("2x3x5,eps0.001", _inputs(2, 3, 5), {"eps": 1e-3}),
-        Case("2x1", _inputs(2, 1)),
+        Case("2x1,eps1", _inputs(2, 1), {"eps": 1.0}),
         Case("far from 0", {**_inputs(3, 8), "x": constant(np.linspace(95, 105, 24).reshape(3, 8), "float64")}),
         Case("equal", {**_inputs(2, 4), "x": constant([[0.0] * 4, [3.0] * 4], "float64")}),
         Case("eps rules", {**_inputs(2, 4), "x": normal(2, 4, scale=1e-3)}, {"eps": 1.0}),

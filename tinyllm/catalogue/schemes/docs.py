@@ -40,6 +40,37 @@ of GGUF files keep the bytes of the file. A backend without a kernel for a schem
 scheme that has the same numbers, or by the numbers themselves. Further schemes come from [plugins](plugins.md) by the
 hook `tinyllm_schemes`.
 
+## Folders
+
+Formats that lie in a folder's safetensors, the scheme that has the very same numbers, and the bytes that a weight takes
+in the file and as the native backend holds it, for a matrix of 1024 rows and 4096 columns. Activations are never
+quantized, whatever a config says of theirs: a layer is that of the dequantized weight.
+
+| format | scheme | in the file | held |
+|---|---|---|---|
+| GPTQ, 4 bits, groups of 128 | `zero_point4/128` | 0.523 | 0.523 |
+| GPTQ, 4 bits, groups of 32 | `zero_point4/32` | 0.582 | 0.594 |
+| GPTQ, 3 bits, groups of 128 | `zero_point3/128` | 0.397 | 0.398 |
+| GPTQ, 2 bits, groups of 32 | `zero_point2/32` | 0.324 | 0.344 |
+| GPTQ, 8 bits, groups of 128 | `zero_point8/128` | 1.027 | 1.023 |
+| AWQ, 4 bits, groups of 128 | `zero_point4/128` | 0.520 | 0.523 |
+| compressed-tensors, w4a16, groups of 128 | `symmetric4/128` | 0.516 | 0.516 |
+| the same with zeros | `zero_point4/128` | 0.520 | 0.523 |
+| compressed-tensors, w8 by row | `int8/4096` | 1.000 | 1.001 |
+| compressed-tensors, fp8 by row | `fp8/4096` | 1.000 | 1.001 |
+| fp8, blocks of 128 x 128 | `fp8/128` | 1.000 | 1.031 |
+| fp8, one scale | `fp8/4096` | 1.000 | 1.001 |
+| mxfp4 (gpt-oss, MLX, compressed-tensors) | `mxfp4` | 0.531 | 0.563 |
+| mxfp8 (MLX, compressed-tensors) | `fp8/32` | 1.031 | 1.063 |
+| nvfp4 (MLX, compressed-tensors) | `fp4` | 0.563 | 0.564 |
+| bitsandbytes nf4 | `nf4/64` | 0.563 | 0.563 |
+| the same, scales quantized | `nf4/64` | 0.520 | 0.563 |
+
+MLX's mode `affine` is the scheme `affine`. Columns in an order of their own (GPTQ's `g_idx`) become a `permutation`.
+Settings that are not understood are refused by name, and so is a module that a list leaves out and a file quantizes.
+
+## Schemes
+
 The shapes below are those of a matrix; arrays of a stack of matrices have its further axes in front of N.
 
 | scheme | bits per weight | block | can quantize | same numbers as |

@@ -18,8 +18,9 @@ def merge_calls(graph: Graph, source: WeightSource) -> Graph:
     """A graph that computes the same with fewer calls."""
 
     def form(name: str) -> str:
-        kind = source.info(graph.weights[name].tensors[0]).type
-        return str(kind.scheme if isinstance(kind, QuantType) else kind.dtype)
+        info = source.info(graph.weights[name].tensors[0])
+        kind = info.type
+        return str(kind.scheme if isinstance(kind, QuantType) else kind.dtype) + getattr(info, "order", "")
 
     return merge_rotations(merge_projections(graph, form))
 

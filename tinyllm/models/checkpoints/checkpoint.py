@@ -30,6 +30,9 @@ class TensorInfo:
 
     type: ArrayType | QuantType
     nbytes: int
+    order: str = ""
+    """What tells the order of its columns from that of others, where it is one of their own: weights of one order alone
+    are stacked."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,12 +116,17 @@ def check_tensors(
     """Holds a checkpoint against the tensors that a model needs; gives the names of surplus ones that are skipped.
 
     unused: names that the model can do without, as an output matrix that repeats the embedding. Harmless are
-    `*rotary_emb.inv_freq` as well, which follow from the config.
+    `*rotary_emb.inv_freq` as well, which follow from the config, and biases of zeros, which GPTQ's tools wrote for
+    layers that have none.
     Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
     """
     there = checkpoint.tensor_names()
     surplus = [name for name in there if name not in expected]
-    skipped = [name for name in surplus if name.endswith("rotary_emb.inv_freq") or name in unused]
+    skipped = [
+        name
+        for name in surplus
+        if name.endswith("rotary_emb.inv_freq") or name in unused or _adds_nothing(checkpoint, name)
+    ]
     present = set(there)
     problems = []
     if missing := [name for name in expected if name not in present]:
@@ -140,6 +148,14 @@ def check_tensors(
     if problems:
         raise CheckpointError(f"{checkpoint.path}: tensors do not fit the config: {'; '.join(problems)}")
     return skipped
+
+
+def _adds_nothing(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor is a bias of zeros."""
+    if not name.endswith(".bias") or len(checkpoint.info(name).shape) != 1:
+        return False
+    bias = checkpoint.read(name)
+    return not isinstance(bias, QuantWeight) and not bias.any()
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

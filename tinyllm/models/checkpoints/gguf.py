@@ -56,6 +56,7 @@ TENSOR_TYPES = {
     34: "TQ1_0",
     35: "TQ2_0",
     39: "MXFP4",
+    40: "NVFP4",
 }
 """Names of tensor types by the number that a file has for them."""
 
@@ -79,13 +80,14 @@ def block_sizes(kind: str) -> tuple[int, int]:
 @dataclass(frozen=True)
 class GgufTensor:
     """Where a tensor lies. `shape` is in numpy's order (rows last in the file come first); `start` counts from the
-    file's first byte."""
+    first byte of `map`, its file."""
 
     name: str
     shape: tuple[int, ...]
     kind: str
     start: int
     nbytes: int
+    map: mmap.mmap
 
 
 LONG = 1024
@@ -132,6 +134,8 @@ class GgufFile:
         self.map: mmap.mmap = map_file(path)
         self.metadata: Mapping[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
+        self.parts = [self]
+        """The files that have its tensors: several where it is cut in parts."""
         self._end = len(self.map)
         self._at = 0
         self._read_header()
@@ -288,4 +292,4 @@ class GgufFile:
                 f"tensor {quoted(name)}: expected {nbytes} bytes at offset {data + offset}, got a file of {self._end} "
                 f"(truncated or corrupt)"
             )
-        return GgufTensor(name, shape, kind, data + offset, nbytes)
+        return GgufTensor(name, shape, kind, data + offset, nbytes, self.map)

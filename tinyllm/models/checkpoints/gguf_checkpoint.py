@@ -15,8 +15,8 @@ from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checke
 from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
+from tinyllm.models.checkpoints.gguf_split import open_gguf
 from tinyllm.models.families.family import Family
-from tinyllm.models.families.gguf_config import refuse_split
 from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import ROPE_TENSORS
 from tinyllm.models.text.chat_template import ChatTemplate
@@ -36,9 +36,8 @@ class GgufCheckpoint(Checkpoint):
     format = "gguf"
 
     def __init__(self, path: Path, families: Sequence[Family]) -> None:
-        self.path, self.identity = path, identity([path])
-        self.file = GgufFile(path)
-        refuse_split(self.file)
+        self.path, self.file = path, open_gguf(path)
+        self.identity = identity(part.path for part in self.file.parts)
         self.config = _config(self.file, families)
         # rope's divisors are in the config
         self._tensors = {name: tensor for name, tensor in self.file.tensors.items() if name not in ROPE_TENSORS}
@@ -63,7 +62,7 @@ class GgufCheckpoint(Checkpoint):
             raise CheckpointError(
                 f"{self.path}: {tensor.name}: expected a matrix of {tensor.kind}, got shape {list(tensor.shape)}"
             )
-        raw = np.frombuffer(self.file.map, np.uint8, tensor.nbytes, tensor.start)
+        raw = np.frombuffer(tensor.map, np.uint8, tensor.nbytes, tensor.start)
         if tensor.kind in ARRAYS:
             return read_only(raw.view(ARRAYS[tensor.kind]).reshape(tensor.shape))
         blocks = read_only(raw.reshape(*tensor.shape[:-1], -1))
@@ -71,7 +70,8 @@ class GgufCheckpoint(Checkpoint):
         return checked_weight(str(self.path), name, weight)
 
     def release(self) -> None:
-        let_go(self.file.map)
+        for part in self.file.parts:
+            let_go(part.map)
 
     def generation_config(self) -> tuple[dict[str, Any], str]:
         return to_generation_config(self.file), self.path.name

@@ -75,7 +75,7 @@ class ModelWeights:
         shared = len(self._places[name].rule.weights)
         nbytes = sum(info.nbytes for info in infos) // shared
         if isinstance(kind, QuantType):
-            return TensorInfo(QuantType(shape, kind.scheme, kind.dtype), nbytes)
+            return TensorInfo(QuantType(shape, kind.scheme, kind.dtype), nbytes, infos[0].order)
         return TensorInfo(ArrayType(shape, kind.dtype), nbytes)
 
     def read(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Safetensors, one file or sharded, over memory maps; with MLX's quantized layers as `QuantWeight`.
+"""Safetensors, one file or sharded, over memory maps; quantized layers as `QuantWeight`.
 
 Format: eight bytes of header length (little endian), a JSON header, then the numbers. Source: the safetensors
 specification.
@@ -30,7 +30,7 @@ from tinyllm.models.checkpoints.files import (
     read_json,
     read_json_if_there,
 )
-from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
+from tinyllm.models.checkpoints.folder_quantization import take_quantization
 from tinyllm.models.text.chat_template import ChatTemplate, templates_from_folder
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
@@ -51,6 +51,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 # Names of the decoder within a model that sees, before transformers 5 and since.
 _TEXT_PARTS = {
@@ -169,13 +171,16 @@ class SafetensorsCheckpoint(Checkpoint):
         self.folder = path if path.is_dir() else path.parent
         self.identity = identity(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
         config = read_json(self.folder / "config.json")
-        self._quantization = MlxQuantization.take_from(config, str(self.folder / "config.json"))
+        quantization = take_quantization(config, self.folder)
         self.config = config
         self._generation_config = read_json_if_there(self.folder / "generation_config.json")
         self._stored = self._open_all()
-        self._packed = self._quantization.packed_names(self._stored) if self._quantization else {}
-        sides = {side for pair in self._packed.values() for side in pair}
-        self._in_file = _whole_names([name for name in self._stored if name not in sides], path)
+        self._layers = quantization.layers(self._stored) if quantization else {}
+        unread = {part for layer in self._layers.values() for part in layer.parts.values()}
+        if quantization:
+            unread |= {name for name in self._stored if name.endswith(quantization.unused)}
+        plain = [name for name in self._stored if name not in unread]
+        self._in_file = _whole_names([*plain, *self._layers], path)
 
     def _open_all(self) -> dict[str, _Stored]:
         index = self.folder / _INDEX
@@ -230,19 +235,19 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def info(self, name: str) -> TensorInfo:
         name = self._name_in_file(name)
+        if name in self._layers:
+            layer = self._layers[name]
+            nbytes = sum(self._stored[part].nbytes for part in layer.parts.values())
+            return TensorInfo(layer.type, nbytes, layer.order())
         stored = self._stored[name]
-        if name in self._packed and self._quantization is not None:
-            nbytes = sum(self._stored[part].nbytes for part in (name, *self._packed[name]))
-            return TensorInfo(self._quantization.type_of(name, stored.shape), nbytes)
         return TensorInfo(ArrayType(stored.shape, stored.dtype.name), stored.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
         name = self._name_in_file(name)
-        array = self._stored[name].read()
-        if name not in self._packed or self._quantization is None:
-            return array
-        scales, biases = (self._stored[side].read() for side in self._packed[name])
-        return self._quantization.weight(name, array, scales, biases)
+        if name in self._layers:
+            layer = self._layers[name]
+            return layer.make({part: self._stored[tensor].read() for part, tensor in layer.parts.items()})
+        return self._stored[name].read()
 
     def release(self) -> None:
         for mapped in {id(stored.map): stored.map for stored in self._stored.values()}.values():

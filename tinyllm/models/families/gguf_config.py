@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tinyllm.errors import CheckpointError, quoted
-from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import rope_scaling
 
@@ -70,9 +68,3 @@ def token_ids_of_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The token ids of a `config.json`."""
     keys = (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id"))
     return {field: metadata.get(f"tokenizer.ggml.{key}_token_id") for key, field in keys}
-
-
-def refuse_split(file: GgufFile) -> None:
-    """Raises `CheckpointError` for one part of several."""
-    if (count := file.metadata.get("split.count", 1)) not in (0, 1):
-        raise CheckpointError(f"{file.path}: split.count: expected a whole file, got one part of {quoted(count)}")

@@ -67,7 +67,7 @@ def _divisors(fields: GgufFields, name: str, dims: int) -> np.ndarray:
     found = "nothing" if tensor is None else f"{tensor.kind} {list(tensor.shape)}"
     if tensor is None or tensor.kind != "F32" or tensor.shape != (dims // 2,):
         raise CheckpointError(f"{fields.file.path}: {name}: expected F32 [{dims // 2}], got {found}")
-    return np.frombuffer(fields.file.map, "<f4", dims // 2, tensor.start)
+    return np.frombuffer(tensor.map, "<f4", dims // 2, tensor.start)
 
 
 def _longrope(fields: GgufFields, dims: int) -> dict[str, Any]:

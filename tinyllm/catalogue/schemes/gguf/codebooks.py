@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.catalogue.schemes.gguf.blocks import Block, Fields, GgufBlocks
+from tinyllm.catalogue.schemes.int8 import Int8
 
 NON_LINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 """Numbers of IQ4_NL and IQ4_XS."""
@@ -16,6 +17,17 @@ E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.in
 
 E8M0 = np.exp2(np.arange(256) - 128.0).astype(np.float32)
 """Half the numbers of 8 exponent bits and nothing else."""
+
+
+def _unsigned_e4m3() -> np.ndarray:
+    """Half the number of each byte as a scale of NVFP4: E4M3 without its sign, 0 for the byte of its NaN."""
+    octets = np.arange(256)
+    exponents, mantissas = octets >> 3 & 15, (octets & 7) / 8
+    numbers = np.where(exponents, np.exp2(exponents - 7.0) * (1 + mantissas), np.exp2(-6.0) * mantissas)
+    return np.where(octets == 127, 0, numbers / 2).astype(np.float32)
+
+
+UNSIGNED_E4M3 = _unsigned_e4m3()
 
 
 def _non_linear(block: Block) -> Any:
@@ -31,6 +43,11 @@ def _scales_around_32(block: Block) -> Any:
 def _usual_exponents(rng: np.random.Generator, fields: Fields) -> Fields:
     """Exponents of MXFP4 from -7 to -4."""
     return {"e": rng.integers(120, 124, fields["e"].shape, dtype=np.uint8)}
+
+
+def _usual_scales(rng: np.random.Generator, fields: Fields) -> Fields:
+    """Scales of NVFP4 from 0.016 to 0.03."""
+    return {"d": rng.integers(0x08, 0x10, fields["d"].shape, dtype=np.uint8)}
 
 
 CODEBOOKS = (
@@ -64,5 +81,17 @@ CODEBOOKS = (
         q=lambda block: block.lookup(E2M1, block.bits(block["qs"], 4, 16)),
         scales=lambda block: block.number(block.lookup(E8M0, block["e"])),
         redraw=_usual_exponents,
+    ),
+    GgufBlocks(
+        name="nvfp4",
+        about="Blocks of 64 floats of 4 bits, groups of 16 with a scale that is a float of 8 bits.",
+        formula="w = e4m3(d) * q, d the byte of the group of 16, q of 1 sign, 2 exponent and 1 mantissa bit",
+        source="NVIDIA 2025, arXiv:2509.25149; ggml-common.h: block_nvfp4",
+        block=64,
+        fields={"d": 4, "qs": 32},
+        affine=Int8(16),
+        q=lambda block: block.lookup(E2M1, block.bits(block["qs"], 4, 8)),
+        scales=lambda block: block.number(block.lookup(UNSIGNED_E4M3, block["d"])),
+        redraw=_usual_scales,
     ),
 )
