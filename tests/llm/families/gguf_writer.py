@@ -85,7 +85,7 @@ def by_neighbours(head_dim: int) -> Change:
 
 
 def _keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    keys = {key: config.get(field) for field, key in _KEYS.items()}
+    keys = {key: config[field] for field, key in _KEYS.items() if config.get(field) is not None}
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     keys |= dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), head_dim)
     rope = config.get("rope_parameters") or {}

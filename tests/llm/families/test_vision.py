@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.catalogue.harness import backends, registry
+from tests.catalogue.harness import registry
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
 from tinyllm.cli.session import load_model
@@ -67,8 +67,7 @@ def is_of_pictures(name: str) -> bool:
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     judge = MODELS[model].save(tmp_path)
-    for backend in backends():
-        assert_is_the_judges(tmp_path, judge, backend)
+    assert_is_the_judges(tmp_path, judge, "numpy")  # the decoders themselves are held on all backends
     names = load_file(tmp_path / "model.safetensors")
     skipped = load(tmp_path, "numpy", registry=registry()).skipped_tensors
     assert set(filter(is_of_pictures, names)) - set(skipped) == set()

@@ -8,17 +8,21 @@ from typing import Any
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
+    cohere2,
     gemma,
     glm4,
     granite,
     lfm2,
     llama,
     mistral,
+    olmo,
     phi3,
     qwen2,
     qwen3,
     qwen_delta,
     qwen_moe,
+    smollm3,
+    starcoder2,
     vision,
 )
 from tinyllm.models.families.family import Family
@@ -28,6 +32,10 @@ FAMILIES = (
     mistral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    smollm3.FAMILY,
+    *olmo.FAMILIES,
+    starcoder2.FAMILY,
+    cohere2.FAMILY,
     *qwen_moe.FAMILIES,
     *qwen_delta.FAMILIES,
     *gemma.FAMILIES,
