@@ -97,3 +97,11 @@ def test_gguf_files_of_27b_scale_scores_otherwise(architecture: str, layers: int
     for count, wanted in ((layers, 16), (layers - 1, 8)):
         path = write_any_gguf(tmp_path / f"{count}.gguf", architecture, keys=keys | {"block_count": count})
         assert open_checkpoint(path).config["query_pre_attn_scalar"] == pytest.approx(wanted)
+
+
+def test_fields_that_published_files_have_besides() -> None:
+    """They say again what others say, or are refused."""
+    besides = {"hidden_act": "gelu_pytorch_tanh", "sliding_window_size": 4096, "cache_implementation": "hybrid"}
+    assert decoder_config(own_config("Gemma2", **besides)) == decoder_config(own_config("Gemma2"))
+    with pytest.raises(CheckpointError, match="config: sliding_window: expected 2048, got 4096"):
+        decoder_config(own_config("Gemma2", sliding_window_size=2048))

@@ -9,6 +9,7 @@ from typing import Any
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import gemma, mistral, qwen2, qwen3, qwen_delta
 from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family, GgufForm
 from tinyllm.models.families.gguf_fields import GgufFields
 
@@ -62,7 +63,8 @@ def _gguf(name: str, text: GgufForm, architecture: str) -> GgufForm:
 
 def _from_config(text: Family, text_type: str) -> Callable[[Mapping[str, Any]], DecoderConfig]:
     def from_config(config: Mapping[str, Any]) -> DecoderConfig:
-        return text.from_config(_text_config(config, text_type) | {"model_type": text.model_types[0]})
+        inner = with_defaults(_text_config(config, text_type), text_type)
+        return text.from_config(inner | {"model_type": text.model_types[0]})
 
     return from_config
 
