@@ -71,6 +71,9 @@ def _layered(
     logit_softcap: float | None,
 ) -> DecoderConfig:
     fields.ignore("cache_implementation")
+    fields.only("hidden_act", "gelu", "gelu_pytorch_tanh")  # files have it beside `hidden_activation`, which counts
+    if (size := fields.get("sliding_window_size")) is not None:  # likewise
+        fields.only("sliding_window", size)
     mlp = _mlp(fields, "hidden_activation")
     of_kind = {kind: LayerConfig(made, mlp, norms="both") for kind, made in attentions.items()}
     softcap = _softcap(fields, "final_logit_softcapping", logit_softcap)
