@@ -32,6 +32,8 @@ OPS = (
     "kv_append",
     "paged_attention",
     "moe_router",
+    "short_conv",
+    "gated_delta",
 )
 """The library's ops in the order of `source/ops.h`."""
 
