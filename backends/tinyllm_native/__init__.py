@@ -32,6 +32,8 @@ SCHEMES = (
 HALVES = ("float16", "bfloat16")
 """Schemes of floats that stay as they are."""
 INDICES = ("q_start", "kv_len", "block_table")
+OF_SEQUENCES = ("q_start", "kv_len", "state_rows")
+RECURRENT = ("short_conv", "gated_delta")
 LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
@@ -119,4 +121,5 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("native", "moe_router", "moe:moe_router"),
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
+        *(_kernel("native", op, f"recurrent:{op}", host=OF_SEQUENCES) for op in RECURRENT),
     ]

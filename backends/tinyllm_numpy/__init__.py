@@ -39,6 +39,7 @@ def tinyllm_kernels() -> list[Kernel]:
         *(_own(op, "elements") for op in elements),
         *(_own(op, "rows") for op in rows),
         _own("moe_router", "moe"),
+        *(_own(op, "recurrent", host=("q_start", "kv_len", "state_rows")) for op in ("short_conv", "gated_delta")),
         _own("kv_append", "paged_attention", host=("slots",)),
         _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
         Kernel(
