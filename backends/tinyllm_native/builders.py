@@ -35,14 +35,21 @@ def _of_axes(value: Value | None, axes: int) -> Value:
 
 def _by_last_axis(value: Value) -> Value:
     """A value with a row for each place along all axes but the last."""
-    if len(value.tail) == 1:
-        return value
-    if not value.tail or value.stride != value.columns * value.itemsize:
-        raise NotLinked("rows that are none, or lie apart")
+    value, parts = _parts_of_rows(value)
+    if parts != 1 and value.stride != parts * value.columns * value.itemsize:
+        raise NotLinked("rows that lie apart")
+    return value if parts == 1 else replace(value, stride=value.columns * value.itemsize)
+
+
+def _parts_of_rows(value: Value) -> tuple[Value, int]:
+    """A value with a row for each place along all axes but the last, and how many of them are neighbours in memory:
+    as many each lie a stride apart."""
+    if not value.tail:
+        raise NotLinked("rows that are none")
     *several, last = value.tail
-    times = prod(several)
-    rows = value.rows * times if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * times)
-    return replace(value, rows=rows, tail=(last,), stride=last * value.itemsize)
+    parts = prod(several)
+    rows = value.rows * parts if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * parts)
+    return replace(value, rows=rows, tail=(last,)), parts
 
 
 def _attribute(node: BoundNode, name: str) -> Any:
@@ -91,10 +98,10 @@ def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Li
     """Of a norm: the names of its weights, which have no rows, and of its attributes."""
 
     def build(b: Linker, node: BoundNode) -> None:
-        x, y = _by_last_axis(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        (x, parts), y = _parts_of_rows(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
         arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
         numbers = [_attribute(node, name) for name in attributes]
-        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number], numbers)
+        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number, parts], numbers)
 
     return build
 

@@ -12,7 +12,8 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, *, eps: float = 1e-6, offset: fl
     """`x / sqrt(mean(x^2) + eps) * (offset + weight)`, `[*B, D]`, rounded once."""
     x, y = contiguous(x), np.empty(x.shape, x.dtype)
     stride = x.itemsize * x.shape[-1]
-    run("rms_norm", [x, contiguous(weight), y], [rows_of(x), x.shape[-1], stride, stride, of_dtype(x)], [eps, offset])
+    sizes = [rows_of(x), x.shape[-1], stride, stride, of_dtype(x), 1]
+    run("rms_norm", [x, contiguous(weight), y], sizes, [eps, offset])
     return y
 
 
@@ -21,7 +22,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, *, bias: np.ndarray | None = N
     x, y = contiguous(x), np.empty(x.shape, x.dtype)
     stride = x.itemsize * x.shape[-1]
     arrays = [x, contiguous(weight), None if bias is None else contiguous(bias), y]
-    run("layer_norm", arrays, [rows_of(x), x.shape[-1], stride, stride, of_dtype(x)], [eps])
+    run("layer_norm", arrays, [rows_of(x), x.shape[-1], stride, stride, of_dtype(x), 1], [eps])
     return y
 
 

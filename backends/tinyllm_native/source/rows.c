@@ -5,14 +5,19 @@
 
 int64_t work_on_rows(const call *c) { return c->size[ROWS] * c->size[COLUMNS]; }
 
+/* A row of x, of which PARTS each are neighbours, and lie X_STRIDE apart. */
+static const char *part_of(const call *c, int64_t row, int64_t stride, int64_t parts, int64_t bytes) {
+  return (const char *)c->at[0] + row / parts * stride + row % parts * bytes;
+}
+
 void rms_norm(const call *c, const worker *self) {
   enum { X, WEIGHT, Y };
-  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE, PARTS };
   enum { EPS, OFFSET };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS];
+  const int64_t columns = c->size[COLUMNS], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
   MY_ROWS(r) {
-    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE], *weight = c->at[WEIGHT];
+    const char *x = part_of(c, r, c->size[X_STRIDE], c->size[PARTS], bytes), *weight = c->at[WEIGHT];
     char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
     floats squares = zeros();
     COLUMNS_OF(columns) {
@@ -41,13 +46,13 @@ INLINE floats less_mean(floats part, int64_t left, float mean) {
 
 void layer_norm(const call *c, const worker *self) {
   enum { X, WEIGHT, BIAS, Y };
-  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE, PARTS };
   enum { EPS };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS];
+  const int64_t columns = c->size[COLUMNS], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
   const char *weight = c->at[WEIGHT], *bias = c->at[BIAS];
   MY_ROWS(r) {
-    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE];
+    const char *x = part_of(c, r, c->size[X_STRIDE], c->size[PARTS], bytes);
     char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
     floats numbers = zeros(), squares = zeros();
     COLUMNS_OF(columns) numbers = add(numbers, GET(x, type));

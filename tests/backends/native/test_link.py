@@ -15,12 +15,12 @@ import pytest
 
 from tests.catalogue.harness import registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
-from tests.graph.tiny import CONFIG, Tensors, forward, tiny_config
+from tests.graph.tiny import CONFIG, LAYER, Tensors, forward, tiny_config
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import DecoderConfig, RopeConfig
+from tinyllm.models.decoder.config import DecoderConfig, GatedDeltaConfig, Mixer, RopeConfig, ShortConvConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -145,6 +145,31 @@ def test_a_run_that_rounds_gives_the_same_bits() -> None:
     given = logits(linked, IDS, [6])
     np.testing.assert_array_equal(given, logits(apart, IDS, [6]))
     assert (given != logits(both(WIDE, tensors)[0], IDS, [6])).any()
+
+
+RECURRENT = {
+    "short convolutions": ShortConvConfig(3, bias=True),
+    "the gated delta rule": GatedDeltaConfig(2, 6, 16, 8, 4),
+    "heads that no vector fits": GatedDeltaConfig(1, 3, 7, 19, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mixer", RECURRENT.values(), ids=RECURRENT)
+def test_a_run_with_states_is_one_call_and_gives_the_same_bits(mixer: Mixer, dtype: str) -> None:
+    """Beside attention; side by side with a sequence that goes on, after which another begins in its row."""
+    config = replace(CONFIG, layers=(LAYER, replace(LAYER, attention=mixer), replace(LAYER, attention=mixer)))
+    linked, apart = both(config, dtype=dtype)
+    assert [one.op for one in linked.steps] == ["run"]
+    given = []
+    for bound in (linked, apart):
+        runner = ModelRunner(bound, 8, 8, 2)
+        rows = [step(runner, Chunk(IDS[:3], 0, [4], row=1), Chunk(IDS[:1], 0, [0]))]
+        rows += [step(runner, Chunk(IDS[1:6], 1, [0]), Chunk([IDS[3]], 3, [4], row=1))]
+        rows += [step(runner, Chunk([IDS[4]], 4, [4], row=1), Chunk(IDS[5:7], 0, [0]))]
+        given.append(np.concatenate([*rows, logits(bound, IDS, [3, 4])]))
+    np.testing.assert_array_equal(given[0], given[1])
+    np.testing.assert_allclose(given[0][-len(IDS) :], logits(apart, IDS, []), atol=0.2 if dtype != "float32" else 1e-4)
 
 
 def test_a_run_is_right() -> None:

@@ -9,6 +9,7 @@ from tinyllm.catalogue.moe.moe_router_cases import apart
 from tinyllm.catalogue.quantize.quantize import near_levels_case
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
+from tinyllm.conformance.properties.recurrent import RECIPES as RECURRENT
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.spec.op_spec import OpSpec
 
@@ -75,4 +76,5 @@ RECIPES: dict[str, Recipe] = {
     "quantize": _quantize,
     "moe_router": _moe_router,
     **ATTENTION,
+    **RECURRENT,
 }
