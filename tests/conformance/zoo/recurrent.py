@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.conformance.zoo.mutant import Mutant
+from tests.conformance.zoo.mutant import Mutant, wide
 
 
 def _before(state: Any, number: int, rows: Any, begins: bool, mistake: str | None) -> Any:
@@ -38,16 +38,16 @@ def short_conv(
     mistake: str | None = None,
 ) -> Any:
     y, after, width = np.empty_like(x), state.copy(), weight.shape[1]
-    weight = weight[:, ::-1] if mistake == "last weight first" else weight
-    bias = 0 if bias is None or mistake == "bias ignored" else bias
+    weight = wide(weight[:, ::-1] if mistake == "last weight first" else weight)
+    bias = 0 if bias is None or mistake == "bias ignored" else wide(bias)
     for number, (first, last) in enumerate(pairwise(q_start.tolist())):
         if first == last:
             continue
         begins = kv_len[number] == last - first
-        before = _before(state, number, state_rows, begins, mistake).T
+        before = wide(_before(state, number, state_rows, begins, mistake)).T
         if mistake == "cleared for each prompt" and last - first > 1:
             before = np.zeros_like(before)
-        seen = np.concatenate([before, x[first:last]])
+        seen = np.concatenate([before, wide(x[first:last])])
         sums = sum(seen[w : w + last - first] * weight[:, w] for w in range(width)) + bias
         y[first:last] = sums * _sigmoid(sums) if activation == "silu" else sums
         if mistake == "forgotten last inputs" and last - first < width - 1:
@@ -71,7 +71,8 @@ def gated_delta(
     *,
     mistake: str | None = None,
 ) -> Any:
-    heads, value_heads = q.shape[1], v.shape[1]
+    heads, value_heads, dtype = q.shape[1], v.shape[1], v.dtype
+    q, k, v, a, b = (wide(x) for x in (q, k, v, a, b))
     of_head = np.arange(value_heads) // (value_heads // heads)
     if mistake == "heads in turn":
         of_head = np.arange(value_heads) % heads
@@ -84,7 +85,7 @@ def gated_delta(
         if first == last:
             continue
         begins = kv_len[number] == last - first
-        s = _before(state, number, state_rows, begins, mistake)
+        s = wide(_before(state, number, state_rows, begins, mistake))
         for t in range(first, last):
             if mistake != "gate after the correction":
                 s = s * keep[t]
@@ -94,7 +95,7 @@ def gated_delta(
                 s = s * keep[t]
             y[t] = (s * q[t][:, :, None]).sum(1)
         after[state_rows[number]] = s
-    return y, after
+    return y.astype(dtype), after
 
 
 MUTANTS = (
