@@ -267,6 +267,30 @@ def test_arrays_in_any_layout() -> None:
             np.testing.assert_array_equal(array, written[name])
 
 
+@pytest.mark.parametrize("mixer", list(RECURRENT.values())[:2], ids=list(RECURRENT)[:2])
+def test_states_in_any_layout(mixer: Mixer) -> None:
+    """They are written as the numbers that they show; those that are read-only stay as they are."""
+    linked, apart = both(replace(CONFIG, layers=(replace(LAYER, attention=mixer),)))
+    inputs = inputs_of(Chunk(IDS, 0, [2]))
+    (wanted,), written = apart(inputs, apart.allocate(4, 16, 2))
+    for axis in range(4):
+        whole = linked.allocate(4, 16, 2)
+        axes = {name: min(axis, array.ndim - 1) for name, array in whole.items()}
+        state = {name: np.repeat(array, 2, axes[name]) for name, array in whole.items()}
+        state = {name: a[tuple(slice(None, None, 1 + (n == axes[name])) for n in range(a.ndim))] for name, a in state.items()}
+        given, after = linked(inputs, state)
+        np.testing.assert_array_equal(given[0], wanted)
+        for name, array in after.items():
+            np.testing.assert_array_equal(array, written[name])
+    state = linked.allocate(4, 16, 2)
+    for array in state.values():
+        array.flags.writeable = False
+    given, after = linked(inputs, {**state})
+    for name, array in state.items():
+        assert not array.any()
+        np.testing.assert_array_equal(after[name], written[name])
+
+
 @pytest.mark.parametrize("axis", range(4))
 def test_pages_that_are_read_alone(axis: int) -> None:
     """They are no state and lie as they like."""
@@ -340,6 +364,10 @@ def _norms(g: GraphBuilder, x: Any) -> Any:
     return g.rms_norm(g.layer_norm(both, weight), weight, eps=1e-3, offset=1.0)
 
 
+def _norms_of_a_part(g: GraphBuilder, x: Any) -> Any:
+    return _norms(g, _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of"))
+
+
 def _number_a_row(g: GraphBuilder, x: Any) -> Any:
     return g.mul(_norm(g, x), g.sigmoid(g.linear(x, g.weight("gate", (1, 8)))))
 
@@ -347,7 +375,7 @@ def _number_a_row(g: GraphBuilder, x: Any) -> Any:
 GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
     "an op without a record": (X, _unknown),
     "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
-    "a norm of heads of a part": (("T", 40), lambda g, x: _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of")),
+    "norms of heads of a part": (("T", 40), _norms_of_a_part),
     "a norm of one row": ((8,), lambda g, x: g.add(_norm(g, x), x)),
     "a norm in four axes": (("T", 2, 3, 8), lambda g, x: g.add(_norm(g, x), x)),
     "a product of one row": ((8,), lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
@@ -431,5 +459,5 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
     assert steps("a sum of rows with one") == ["rms_norm", "add"]
     assert steps("a part as an output") == ["rms_norm", "split"]
     assert steps("a number for rows of two") == ["rms_norm", "mul"]
-    for name in ("angles", "a norm of each head", "gates of heads", "norms of heads", "a number a row"):
+    for name in ("angles", "a norm of each head", "norms of heads of a part", "gates of heads", "norms of heads", "a number a row"):
         assert steps(name) == ["run"], name
