@@ -29,6 +29,8 @@ SCHEMES = (
     *("affine", "zero_point", "fp8", "fp4", "nf4", "int8"),
 )
 """Schemes whose weights are packed with the bits that they have."""
+HALVES = ("float16", "bfloat16")
+"""Schemes of floats that stay as they are."""
 INDICES = ("q_start", "kv_len", "block_table")
 OF_SEQUENCES = ("q_start", "kv_len", "state_rows")
 RECURRENT = ("short_conv", "gated_delta")
@@ -36,6 +38,8 @@ LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
 ROWS = ("rms_norm", "layer_norm", "softmax")
+EXPERTS = {"prepare": "tinyllm_native.packing:pack_stack", "prepares": ("gate_proj", "up_proj", "down_proj")}
+"""How stacks of experts are packed."""
 VIEWS = ("split", "split_heads", "merge_heads")
 SCORE, SCORE_OF_PORTABLE = 40, 15
 """Before torch's; without vector instructions torch and mlx are faster, and numpy is not."""
@@ -89,6 +93,8 @@ def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priorit
     return [
         _kernel(backend, "linear", "linear:linear", taken, **exact, **more),
         _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **rounded, **more),
+        _kernel(backend, "moe_experts", "moe:moe_experts", taken, **exact, **more | EXPERTS),
+        _kernel(backend, "moe_experts", "moe:moe_experts_rounded", taken, "rounded", **rounded, **more | EXPERTS),
         _kernel(backend, "embedding", "linear:embedding", taken, host=("ids",), **exact, **more),
     ]
 
@@ -104,7 +110,7 @@ def tinyllm_kernels() -> list[Kernel]:
     shared: dict[str, Any] = {"arrays": "host", "traceable": False}
     others = ("numpy", "torch") if _is_faster() else ()
     return [
-        *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
+        *_of_weights("native", supports.floats, (DENSE, *HALVES, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
         *(_kernel("native", op, f"elements:{op}") for op in ELEMENTS),

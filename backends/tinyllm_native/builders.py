@@ -12,7 +12,7 @@ from tinyllm.plugins import BoundNode
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
-from tinyllm_native.moe import SCORES
+from tinyllm_native.moe import PROJECTIONS, SCORES, of_settings
 from tinyllm_native.rope import frequencies
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
@@ -33,23 +33,18 @@ def _of_axes(value: Value | None, axes: int) -> Value:
     return value
 
 
+def _times(size: Size, factor: int) -> Size:
+    return size * factor if isinstance(size, int) else (size[0], size[1] * factor)
+
+
 def _by_last_axis(value: Value) -> Value:
     """A value with a row for each place along all axes but the last."""
-    value, parts = _parts_of_rows(value)
-    if parts != 1 and value.stride != parts * value.columns * value.itemsize:
-        raise NotLinked("rows that lie apart")
-    return value if parts == 1 else replace(value, stride=value.columns * value.itemsize)
-
-
-def _parts_of_rows(value: Value) -> tuple[Value, int]:
-    """A value with a row for each place along all axes but the last, and how many of them are neighbours in memory:
-    as many each lie a stride apart."""
-    if not value.tail:
-        raise NotLinked("rows that are none")
+    if len(value.tail) == 1:
+        return value
+    if not value.tail or value.stride != value.columns * value.itemsize:
+        raise NotLinked("rows that are none, or lie apart")
     *several, last = value.tail
-    parts = prod(several)
-    rows = value.rows * parts if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * parts)
-    return replace(value, rows=rows, tail=(last,)), parts
+    return replace(value, rows=_times(value.rows, prod(several)), tail=(last,), stride=last * value.itemsize)
 
 
 def _attribute(node: BoundNode, name: str) -> Any:
@@ -98,10 +93,14 @@ def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Li
     """Of a norm: the names of its weights, which have no rows, and of its attributes."""
 
     def build(b: Linker, node: BoundNode) -> None:
-        (x, parts), y = _parts_of_rows(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        x, y = _need(b.source(node, "x")), b.new(node)
+        if not x.tail:
+            raise NotLinked(f"{node.op}: one row")
+        *several, columns = x.tail
+        together = prod(several)
         arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
         numbers = [_attribute(node, name) for name in attributes]
-        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number, parts], numbers)
+        b.add(node.op, arrays, [_times(x.rows, together), columns, x.stride, y.stride, y.number, together], numbers)
 
     return build
 
@@ -162,6 +161,20 @@ def _moe_router(b: Linker, node: BoundNode) -> None:
     b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
 
 
+def _moe_experts(b: Linker, node: BoundNode) -> None:
+    x, experts, weights = (_of_axes(b.source(node, name), 1) for name in ("x", "experts", "weights"))
+    stacks = [b.weight(node, f"{name}_proj") for name in PROJECTIONS]
+    if None in stacks or experts.dtype != "int32" or weights.dtype != "float32":
+        raise NotLinked("moe_experts: stacks that are no constants, or numbers of another dtype")
+    biases, y = [b.source(node, f"{name}_bias") for name in PROJECTIONS], b.new(node)
+    kept = b.run.constants[node.sources[node.inputs.index("gate_proj")]]
+    settings = {name: _attribute(node, name) for name in ("activation", "limit", "alpha", "up_offset")}
+    gelu, numbers = of_settings(**settings)
+    limbs = LIMBS[node.kernel.rpartition(":")[2]]
+    sizes: list[Size] = [x.rows, experts.columns, len(kept["codes"]), x.stride, y.stride, x.number, limbs, gelu]
+    b.add("moe_experts", [x, experts, weights, *stacks, *biases, y], sizes, numbers)
+
+
 def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
     return [b.of_array(node, name, "strides", axis) for axis in range(3)]
 
@@ -214,6 +227,29 @@ def _gated_delta(b: Linker, node: BoundNode) -> None:
     b.alias(node.targets[1], node.sources[node.inputs.index("state")])
 
 
+def _short_conv(b: Linker, node: BoundNode) -> None:
+    names = ("x", "state", "weight", "q_start", "kv_len", "state_rows")
+    x, state, weight, q_start, kv_len, state_rows = (_need(b.source(node, name)) for name in names)
+    bias, y = b.source(node, "bias"), b.new(node)
+    sizes: list[Size] = [x.rows, x.columns, weight.columns, kv_len.rows, x.stride, y.stride]
+    sizes += [b.of_array(node, "state", "strides", 0), x.number, state.number]
+    arrays: list[Value | int | None] = [x, state, weight, q_start, kv_len, state_rows, bias, y]
+    b.add("short_conv", arrays, [*sizes, int(_attribute(node, "activation") == "silu")])
+    b.alias(node.targets[1], node.sources[node.inputs.index("state")])
+
+
+def _gated_delta(b: Linker, node: BoundNode) -> None:
+    rows = [_need(b.source(node, name)) for name in ("q", "k", "v", "a", "b")]
+    state, a_log, dt_bias = (_need(b.source(node, name)) for name in ("state", "a_log", "dt_bias"))
+    q_start, kv_len, state_rows = (_need(b.source(node, name)) for name in ("q_start", "kv_len", "state_rows"))
+    q, v, y = rows[0], rows[2], b.new(node)
+    sizes: list[Size] = [q.rows, state.columns, q.tail[0], v.tail[0], q.tail[1], v.tail[1], kv_len.rows]
+    sizes += [*(value.stride for value in rows), y.stride, b.of_array(node, "state", "strides", 0)]
+    sizes += [q.number, state.number, a_log.number, dt_bias.number]
+    b.add("gated_delta", [*rows, state, a_log, dt_bias, q_start, kv_len, state_rows, y], sizes)
+    b.alias(node.targets[1], node.sources[node.inputs.index("state")])
+
+
 BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "linear": _linear,
     "embedding": _embedding,
@@ -236,6 +272,9 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "kv_append": _kv_append,
     "paged_attention": _paged_attention,
     "moe_router": _moe_router,
+    "moe_experts": _moe_experts,
+    "short_conv": _short_conv,
+    "gated_delta": _gated_delta,
     "short_conv": _short_conv,
     "gated_delta": _gated_delta,
 }

@@ -32,6 +32,7 @@ OPS = (
     "kv_append",
     "paged_attention",
     "moe_router",
+    "moe_experts",
     "short_conv",
     "gated_delta",
 )

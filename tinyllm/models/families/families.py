@@ -8,19 +8,24 @@ from typing import Any
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
+    cohere2,
     gemma,
     glm4,
     granite,
     lfm2,
     llama,
     mistral,
+    olmo,
     phi3,
     qwen2,
     qwen3,
     qwen_delta,
     qwen_moe,
+    smollm3,
+    starcoder2,
     vision,
 )
+from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -28,6 +33,10 @@ FAMILIES = (
     mistral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    smollm3.FAMILY,
+    *olmo.FAMILIES,
+    starcoder2.FAMILY,
+    cohere2.FAMILY,
     *qwen_moe.FAMILIES,
     *qwen_delta.FAMILIES,
     *gemma.FAMILIES,
@@ -61,7 +70,7 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
     family = family_of(config, families)
     where = f"family {family.name!r}: from_config"
     with plugin_code(where, passing=(TinyllmError,)):
-        decoder = family.from_config(config)
+        decoder = family.from_config(with_defaults(config, config.get("model_type")))
     if not isinstance(decoder, DecoderConfig):
         raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
     return decoder

@@ -10,10 +10,13 @@ from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import rope_scaling
 
 
-def config_of_gguf(fields: GgufFields, model_type: str, kv_heads: int | None = None) -> dict[str, Any]:
+def config_of_gguf(
+    fields: GgufFields, model_type: str, kv_heads: int | None = None, eps: str = "rms_norm_eps"
+) -> dict[str, Any]:
     """What families share of the `config.json` that a file's metadata and tensors amount to.
 
-    kv_heads: where the family's files do not state one number for all layers.
+    kv_heads: where the family's files do not state one number for all layers. eps: the field that has that of norms;
+    another than `rms_norm_eps` is that of layer norms.
     """
     heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden // heads)
@@ -33,7 +36,7 @@ def config_of_gguf(fields: GgufFields, model_type: str, kv_heads: int | None = N
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": fields.integer("context_length"),
-        "rms_norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
+        eps: fields.number(f"attention.layer_norm_{'rms_' if eps == 'rms_norm_eps' else ''}epsilon"),
         "rope_theta": fields.number("rope.freq_base", 10000.0),
         "rope_scaling": rope_scaling(fields, rotated),
         "tie_word_embeddings": "output.weight" not in fields.file.tensors,
@@ -57,7 +60,8 @@ def windows_of_gguf(fields: GgufFields, pattern: int | None = None) -> dict[str,
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         stated = [(layer + 1) % stated != 0 for layer in range(layers)]
     if not isinstance(stated, list) or len(stated) != layers or any(not isinstance(s, bool) for s in stated):
-        raise fields.fail("attention.sliding_window_pattern", f"a number, or a flag for each of {layers}", stated)
+        expected = f"a number, or a flag for each of {layers} layers"
+        raise fields.fail("attention.sliding_window_pattern", expected, "nothing" if stated is None else stated)
     return {
         "sliding_window": window,
         "layer_types": ["sliding_attention" if slides else "full_attention" for slides in stated],

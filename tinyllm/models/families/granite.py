@@ -14,7 +14,7 @@ from tinyllm.models.families.llama import ROTATED_BY_NEIGHBOURS
 
 
 def granite(config: Mapping[str, Any]) -> DecoderConfig:
-    """Llama with a multiplier of embeddings, of scores, of what layers add, and a divisor of logits. Source:
+    """Granite: multipliers of embeddings, of scores and of what layers add, and a divisor of logits. Source:
     transformers' `GraniteConfig`."""
     fields = ConfigFields(config)
     fields.only("hidden_act", "silu")

@@ -1,11 +1,11 @@
-"""The tokenizer of a folder in Hugging Face form: `tokenizer.json` or `tokenizer.model`, and what
+"""The tokenizer of a folder in Hugging Face form: `tokenizer.json`, or another file with a vocabulary, and what
 `tokenizer_config.json` says besides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 
@@ -14,8 +14,10 @@ from tinyllm.models.checkpoints.files import read_file, read_json_if_there
 from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
+from tinyllm.models.text.tekken import TEKKEN_NAMES, tekken_backend
+from tinyllm.models.text.tiktoken_file import is_tiktoken, tiktoken_backend
 from tinyllm.models.text.tokenizer import Tokenizer
-from tinyllm.models.text.tokenizer_bounds import check_patterns, library_errors
+from tinyllm.models.text.tokenizer_bounds import library_errors
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
@@ -28,7 +30,11 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     Raises `CheckpointError` where a file is missing or not understood.
     """
     path, settings = _file(folder), tokenizer_settings(folder)
-    backend = _sentencepiece(path) if path.suffix == ".model" else _backend(path)
+    kind = _kind(path)
+    if kind == "tiktoken":
+        backend = tiktoken_backend(path, settings)
+    else:
+        backend = {"sentencepiece": _sentencepiece, "tekken": tekken_backend, "json": _backend}[kind](path)
     where = str(folder / "tokenizer_config.json")
     _add_tokens(backend, settings, where)
     bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
@@ -44,16 +50,20 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     eos = [stop for stop in dict.fromkeys(stops) if stop is not None]
     adds_bos, adds_eos = _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
     made = Tokenizer(backend, str(path), bos, eos, adds_bos, adds_eos)
-    check_patterns(backend, str(path))
+    made.check_speed()
     return made
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """`tokenizer_config.json`, and where it lists no added tokens the older files that did: `special_tokens_map.json`
-    and `added_tokens.json`. A `tokenizer.model` names its special tokens itself, unless these files do."""
+    and `added_tokens.json`. Sentencepiece and tekken files name their special tokens themselves, unless these do."""
     settings = read_json_if_there(folder / "tokenizer_config.json")
-    if _file(folder).suffix == ".model":
-        settings = {**read_sentencepiece(_file(folder))[1], **settings}
+    path = _file(folder)
+    kind = _kind(path)
+    if kind == "sentencepiece":
+        settings = {**read_sentencepiece(path)[1], **settings}
+    elif kind == "tekken":
+        settings = {**TEKKEN_NAMES, **settings}
     if "added_tokens_decoder" in settings:
         return settings
     settings |= read_json_if_there(folder / "special_tokens_map.json")
@@ -70,9 +80,19 @@ def special_token(value: Any, where: str) -> str | None:
 
 
 def _file(folder: Path) -> Path:
-    """The file with the vocabulary."""
-    model, whole = folder / "tokenizer.model", folder / "tokenizer.json"
-    return model if model.exists() and not whole.exists() else whole
+    """The file with the vocabulary: `tokenizer.json` wherever there is one, and the name of an error where none is."""
+    whole = folder / "tokenizer.json"
+    others = (folder / "tokenizer.model", folder / "tekken.json", *sorted(folder.glob("*.tiktoken")))
+    others += (folder / "tiktoken.model",)
+    return whole if whole.exists() else next((path for path in others if path.exists()), whole)
+
+
+def _kind(path: Path) -> Literal["json", "sentencepiece", "tekken", "tiktoken"]:
+    if path.name == "tekken.json":
+        return "tekken"
+    if path.suffix not in (".model", ".tiktoken"):
+        return "json"
+    return "tiktoken" if path.suffix == ".tiktoken" or is_tiktoken(path) else "sentencepiece"
 
 
 def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
@@ -107,7 +127,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         backend.add_tokens([token])
         index = backend.token_to_id(token.content)
         if index != int(key):
-            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {index}")
+            raise CheckpointError(f"{field}: expected the id of {quoted(token.content)}, which is {index}")
     fields = [(name, settings.get(name)) for name in SPECIALS]
     fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
@@ -118,7 +138,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         if token.content in known:
             continue
         if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
-            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {token.content!r}")
+            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {quoted(token.content)}")
         backend.add_special_tokens([token])
 
 
@@ -144,5 +164,5 @@ def _id_of(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
 def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool | None:
     value = settings.get(key)
     if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"{where}: {key}: expected true or false, got {value!r}")
+        raise CheckpointError(f"{where}: {key}: expected true or false, got {quoted(value)}")
     return value
