@@ -13,9 +13,9 @@ from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
 from tinyllm.errors import InvalidInputError, quoted
+from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
-from tinyllm.openai.tool_calls import CallForm
 
 
 @dataclass(frozen=True)
