@@ -62,12 +62,12 @@ def weight_key(name: str, bound: BoundKernel, input_name: str) -> WeightKey:
 
 
 def stored_type(graph: Graph, name: str, source: WeightSource) -> ArrayType | QuantType:
-    """The type of a weight as the checkpoint holds it, its floats and numbers in the graph's dtype."""
+    """The type of a weight as the checkpoint holds it, its floats and numbers in the dtype that the graph states."""
     weight = graph.weights[name]
     stored = source.info(weight.tensors[0]).type
     if isinstance(stored, QuantType):
-        return QuantType(weight.shape, stored.scheme, graph.dtype)
-    return ArrayType(weight.shape, graph.dtype)
+        return QuantType(weight.shape, stored.scheme, weight.dtype)
+    return ArrayType(weight.shape, weight.dtype)
 
 
 def load_weights(
@@ -116,7 +116,7 @@ def _load(
         """The weight itself, read when it is first needed: a packed form that lies in a file needs none."""
         if not stored:
             tensor = merge([source.read(name) for name in weight.tensors])
-            stored.append(replace(tensor, dtype=graph.dtype) if isinstance(tensor, QuantWeight) else tensor)
+            stored.append(replace(tensor, dtype=weight.dtype) if isinstance(tensor, QuantWeight) else tensor)
             if tuple(stored[0].shape) != weight.shape:
                 wanted, got = list(weight.shape), list(stored[0].shape)
                 raise CheckpointError(f"weight {weight.name}: expected shape {wanted}, got {got}")

@@ -20,7 +20,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, NormConfig, RopeConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, MoeConfig, NormConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -59,6 +59,7 @@ DECODERS = {
         norm=NormConfig(kind="layer", bias=True),
         logit_multiplier=0.5,
     ),
+    "mixture of experts": layers_with(CONFIG, qk_norm="head", mlp=MoeConfig(24, 5, 2)),
 }
 
 
@@ -158,6 +159,20 @@ def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
     linked, apart = both(config, Drawn(config, scheme))
     for cuts in ([], [3, 4, 9]):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "rounded"])
+def test_a_quantized_mixture_gives_the_same_bits(fast: bool) -> None:
+    """Two sequences, so that an expert has rows of both, and of one alone."""
+    config = layers_with(WIDE, qk_norm="head", mlp=MoeConfig(256, 5, 2))
+    graph, tensors = decoder(config, registry().specs, "bfloat16"), Drawn(config, SCHEMES["q6_k"])
+    given = []
+    for asked in (registry(), _apart()):
+        runner = ModelRunner(bind(graph, asked, parse_selection("native", "test"), tensors, fast=fast), 4, 16)
+        assert bool(_runs(runner.program)) == (asked is registry())
+        rows = [step(runner, Chunk(IDS[:4], 0, [2]), Chunk(IDS[3:], 0, [1])), step(runner, Chunk(IDS[4:5], 4, [2]))]
+        given.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*given)
 
 
 def test_a_run_that_rounds_gives_the_same_bits() -> None:
