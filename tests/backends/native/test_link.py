@@ -26,6 +26,7 @@ from tinyllm.models.decoder.config import (
     GatedDeltaConfig,
     Mixer,
     MlpConfig,
+    MoeConfig,
     NormConfig,
     RopeConfig,
     ShortConvConfig,
@@ -70,6 +71,7 @@ DECODERS = {
     "one norm for both parts, rotated by neighbours": replace(
         layers_with(CONFIG, rope=RopeConfig(16, traditional=True), parallel=True), logit_multiplier=0.5
     ),
+    "mixture of experts": layers_with(CONFIG, qk_norm="head", mlp=MoeConfig(24, 5, 2)),
 }
 """A layer of each kind that families of many users have."""
 
@@ -170,6 +172,20 @@ def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
     linked, apart = both(config, Drawn(config, scheme))
     for cuts in ([], [3, 4, 9]):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "rounded"])
+def test_a_quantized_mixture_gives_the_same_bits(fast: bool) -> None:
+    """Two sequences, so that an expert has rows of both, and of one alone."""
+    config = layers_with(WIDE, qk_norm="head", mlp=MoeConfig(256, 5, 2))
+    graph, tensors = decoder(config, registry().specs, "bfloat16"), Drawn(config, SCHEMES["q6_k"])
+    given = []
+    for asked in (registry(), _apart()):
+        runner = ModelRunner(bind(graph, asked, parse_selection("native", "test"), tensors, fast=fast), 4, 16)
+        assert bool(_runs(runner.program)) == (asked is registry())
+        rows = [step(runner, Chunk(IDS[:4], 0, [2]), Chunk(IDS[3:], 0, [1])), step(runner, Chunk(IDS[4:5], 4, [2]))]
+        given.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*given)
 
 
 def test_a_run_that_rounds_gives_the_same_bits() -> None:
@@ -314,7 +330,9 @@ def test_states_in_any_layout(mixer: Mixer) -> None:
         whole = linked.allocate(4, 16, 2)
         axes = {name: min(axis, array.ndim - 1) for name, array in whole.items()}
         state = {name: np.repeat(array, 2, axes[name]) for name, array in whole.items()}
-        state = {name: a[tuple(slice(None, None, 1 + (n == axes[name])) for n in range(a.ndim))] for name, a in state.items()}
+        state = {
+            name: a[tuple(slice(None, None, 1 + (n == axes[name])) for n in range(a.ndim))] for name, a in state.items()
+        }
         given, after = linked(inputs, state)
         np.testing.assert_array_equal(given[0], wanted)
         for name, array in after.items():
@@ -496,5 +514,12 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
     assert steps("a sum of rows with one") == ["rms_norm", "add"]
     assert steps("a part as an output") == ["rms_norm", "split"]
     assert steps("a number for rows of two") == ["rms_norm", "mul"]
-    for name in ("angles", "a norm of each head", "norms of heads of a part", "gates of heads", "norms of heads", "a number a row"):
+    for name in (
+        "angles",
+        "a norm of each head",
+        "norms of heads of a part",
+        "gates of heads",
+        "norms of heads",
+        "a number a row",
+    ):
         assert steps(name) == ["run"], name
