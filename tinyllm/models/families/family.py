@@ -79,7 +79,8 @@ class Family:
     `from_config` raises `CheckpointError` for a field that would change the output and that it does not understand.
     tensors: where the graph's weights are in folders; those that no rule names are there by their own names.
     gguf: the same for GGUF files, where the family has any.
-    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower.
+    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower; `{layers}`
+        stands for the number of layers, and so for the first one after them.
     """
 
     name: str
@@ -108,11 +109,16 @@ def activation(fields: ConfigFields, default: str = "silu", field: str = "hidden
 
 
 def attention(
-    fields: ConfigFields, rope: RopeFields | None = None, traditional: bool = False, **settings: Any
+    fields: ConfigFields,
+    rope: RopeFields | None = None,
+    traditional: bool = False,
+    theta: float = 10000.0,
+    **settings: Any,
 ) -> AttentionConfig:
     """Heads as most families state them.
 
     rope: as the config states it; None: one for all layers, which rotates whole heads. traditional: of `RopeConfig`.
+    theta: of a config that states none.
     settings: the rest of an `AttentionConfig`.
     """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
@@ -124,7 +130,7 @@ def attention(
     head_dim = fields.integer("head_dim", hidden // heads)
     if head_dim % 2:
         raise fail("head_dim", "an even number, as rotation needs pairs", head_dim)
-    stated = rope or rope_fields(fields, max_position(fields))
+    stated = rope or rope_fields(fields, max_position(fields), theta=theta)
     if rope is None and stated.share != 1:
         raise fail("partial_rotary_factor", "1", stated.share)
     settings["rope"] = stated.config(fields, head_dim, traditional)
