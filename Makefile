@@ -41,6 +41,7 @@ docs: install  ## the pages that are made from specs, schemes and cases
 	$(BIN)/python -m tinyllm.catalogue.docs docs/ops.md
 	$(BIN)/python -m tinyllm.catalogue.schemes.docs docs/schemes.md
 	$(BIN)/python -m tinyllm.conformance.refused docs/refused.md
+	$(BIN)/python -m tinyllm.models.families.docs docs/families.md
 
 install: $(VENV)/.dev $(BUILT)  ## everything that developing needs
 install-demo: $(VENV)/.demo $(BUILT)  ## what the demo needs: tinyllm alone, without torch and mlx

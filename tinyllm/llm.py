@@ -14,6 +14,7 @@ from tinyllm.chat import Chat
 from tinyllm.engine.completion import Completion, completion
 from tinyllm.engine.engine import Engine
 from tinyllm.engine.grammar.grammars import Grammars
+from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
@@ -146,8 +147,10 @@ class LLM:
 
     @cached_property
     def grammars(self) -> Grammars:
-        """Compiled grammars, kept for the next reply that asks for one of them."""
-        return Grammars(self.tokenizer)
+        """Compiled grammars, kept for the next reply that asks for one of them. Each is tried within the settings
+        `grammar_` first, in a process that can be ended; `llm.grammars = Grammars(llm.tokenizer)` is for a program that
+        trusts all of its own."""
+        return Grammars(self.tokenizer, limits=GrammarLimits.of(self.registry.settings))
 
     @property
     def context(self) -> int:

@@ -34,6 +34,8 @@ LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
 ROWS = ("rms_norm", "layer_norm", "softmax")
+EXPERTS = {"prepare": "tinyllm_native.packing:pack_stack", "prepares": ("gate_proj", "up_proj", "down_proj")}
+"""How stacks of experts are packed."""
 VIEWS = ("split", "split_heads", "merge_heads")
 SCORE, SCORE_OF_PORTABLE = 40, 15
 """Before torch's; without vector instructions torch and mlx are faster, and numpy is not."""
@@ -87,6 +89,8 @@ def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priorit
     return [
         _kernel(backend, "linear", "linear:linear", taken, **exact, **more),
         _kernel(backend, "linear", "linear:linear_rounded", taken, "rounded", **rounded, **more),
+        _kernel(backend, "moe_experts", "moe:moe_experts", taken, **exact, **more | EXPERTS),
+        _kernel(backend, "moe_experts", "moe:moe_experts_rounded", taken, "rounded", **rounded, **more | EXPERTS),
         _kernel(backend, "embedding", "linear:embedding", taken, host=("ids",), **exact, **more),
     ]
 

@@ -12,7 +12,7 @@ from tinyllm.plugins import BoundNode
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
 from tinyllm_native.link import Linker, NotLinked, Size, Value
-from tinyllm_native.moe import SCORES
+from tinyllm_native.moe import PROJECTIONS, SCORES, of_settings
 from tinyllm_native.rope import frequencies
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
@@ -33,6 +33,10 @@ def _of_axes(value: Value | None, axes: int) -> Value:
     return value
 
 
+def _times(size: Size, factor: int) -> Size:
+    return size * factor if isinstance(size, int) else (size[0], size[1] * factor)
+
+
 def _by_last_axis(value: Value) -> Value:
     """A value with a row for each place along all axes but the last."""
     if len(value.tail) == 1:
@@ -40,9 +44,7 @@ def _by_last_axis(value: Value) -> Value:
     if not value.tail or value.stride != value.columns * value.itemsize:
         raise NotLinked("rows that are none, or lie apart")
     *several, last = value.tail
-    times = prod(several)
-    rows = value.rows * times if isinstance(value.rows, int) else (value.rows[0], value.rows[1] * times)
-    return replace(value, rows=rows, tail=(last,), stride=last * value.itemsize)
+    return replace(value, rows=_times(value.rows, prod(several)), tail=(last,), stride=last * value.itemsize)
 
 
 def _attribute(node: BoundNode, name: str) -> Any:
@@ -91,10 +93,14 @@ def _norm(weights: tuple[str, ...], attributes: tuple[str, ...]) -> Callable[[Li
     """Of a norm: the names of its weights, which have no rows, and of its attributes."""
 
     def build(b: Linker, node: BoundNode) -> None:
-        x, y = _by_last_axis(_need(b.source(node, "x"))), _by_last_axis(b.new(node))
+        x, y = _need(b.source(node, "x")), b.new(node)
+        if not x.tail:
+            raise NotLinked(f"{node.op}: one row")
+        *several, columns = x.tail
+        together = prod(several)
         arrays: list[Value | int | None] = [x, *(b.source(node, name) for name in weights), y]
         numbers = [_attribute(node, name) for name in attributes]
-        b.add(node.op, arrays, [x.rows, x.columns, x.stride, y.stride, y.number], numbers)
+        b.add(node.op, arrays, [_times(x.rows, together), columns, x.stride, y.stride, y.number, together], numbers)
 
     return build
 
@@ -155,6 +161,20 @@ def _moe_router(b: Linker, node: BoundNode) -> None:
     b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
 
 
+def _moe_experts(b: Linker, node: BoundNode) -> None:
+    x, experts, weights = (_of_axes(b.source(node, name), 1) for name in ("x", "experts", "weights"))
+    stacks = [b.weight(node, f"{name}_proj") for name in PROJECTIONS]
+    if None in stacks or experts.dtype != "int32" or weights.dtype != "float32":
+        raise NotLinked("moe_experts: stacks that are no constants, or numbers of another dtype")
+    biases, y = [b.source(node, f"{name}_bias") for name in PROJECTIONS], b.new(node)
+    kept = b.run.constants[node.sources[node.inputs.index("gate_proj")]]
+    settings = {name: _attribute(node, name) for name in ("activation", "limit", "alpha", "up_offset")}
+    gelu, numbers = of_settings(**settings)
+    limbs = LIMBS[node.kernel.rpartition(":")[2]]
+    sizes: list[Size] = [x.rows, experts.columns, len(kept["codes"]), x.stride, y.stride, x.number, limbs, gelu]
+    b.add("moe_experts", [x, experts, weights, *stacks, *biases, y], sizes, numbers)
+
+
 def _strides(b: Linker, node: BoundNode, name: str) -> list[Size]:
     return [b.of_array(node, name, "strides", axis) for axis in range(3)]
 
@@ -206,4 +226,5 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "kv_append": _kv_append,
     "paged_attention": _paged_attention,
     "moe_router": _moe_router,
+    "moe_experts": _moe_experts,
 }

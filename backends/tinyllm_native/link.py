@@ -127,9 +127,9 @@ class Linker:
             self.values[number] = Value(self._places[number], self.size(lead), fixed, kind.dtype, stride)
         return self.values[number]
 
-    def weight(self, node: BoundNode) -> int | None:
+    def weight(self, node: BoundNode, name: str = "weight") -> int | None:
         """The slot of a packed weight; None where it is an array."""
-        number = node.sources[node.inputs.index("weight")]
+        number = node.sources[node.inputs.index(name)]
         if number not in self.run.constants:
             return None
         if number not in self.weights:

@@ -68,6 +68,16 @@ def pack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
     return _filled("dense", form, weight, None, None, weight.shape, numpy_dtype(call.dtype("weight")), {"codes": codes})
 
 
+def pack_stack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
+    """A stack `[E, N, K]`, each matrix in tiles of its own, one after the other under one header."""
+    if isinstance(weight, QuantWeight):
+        return _quantized(weight)
+    *lead, rows, columns = weight.shape
+    form = _Format(0, scaled=DTYPES[weight.dtype.name], group=max(columns, 1))
+    codes = np.zeros((*lead, -(-rows // LANES), columns, LANES), weight.dtype)
+    return _filled("dense", form, weight, None, None, weight.shape, weight.dtype, {"codes": codes})
+
+
 def _grouped_format(scheme: Scheme, scaled: int) -> _Format:
     """How a scheme is packed that has its codes and the scales of its groups in arrays of their own."""
     if isinstance(scheme, Affine):
@@ -85,7 +95,7 @@ def _grouped_format(scheme: Scheme, scaled: int) -> _Format:
 
 
 def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:
-    scheme, arrays, (rows, columns) = weight.scheme, weight.arrays, weight.shape
+    scheme, arrays, (*lead, rows, columns) = weight.scheme, weight.arrays, weight.shape
     scales = minima = None
     if scheme.name in FORMATS:
         form, source, name = FORMATS[scheme.name], arrays["blocks"], scheme.name
@@ -97,18 +107,18 @@ def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:
     tiles, cells, groups = -(-rows // LANES), -(-columns // CELL), -(-columns // form.group)
     of_scales = np.dtype(np.uint8) if form.scaled >= TWO_LEVELS else numpy_dtype(list(DTYPES)[form.scaled])
     packed = {
-        "codes": np.zeros((tiles, cells, 64 * form.bits), np.uint8),
-        "scales": np.zeros((tiles, groups, LANES), of_scales),
-        "in_floats": np.zeros(tiles, np.uint8),
+        "codes": np.zeros((*lead, tiles, cells, 64 * form.bits), np.uint8),
+        "scales": np.zeros((*lead, tiles, groups, LANES), of_scales),
+        "in_floats": np.zeros((*lead, tiles), np.uint8),
     }
     if form.minimums:
-        packed["minima"] = np.zeros((tiles, groups, LANES), np.uint8 if form.minimums == ZEROS else of_scales)
+        packed["minima"] = np.zeros((*lead, tiles, groups, LANES), np.uint8 if form.minimums == ZEROS else of_scales)
     if form.scaled == OF_8_BITS:  # the numbers of the table are twice those of the codes
-        packed["supers"] = np.full((tiles, LANES), 0.5, np.float32)
+        packed["supers"] = np.full((*lead, tiles, LANES), 0.5, np.float32)
         if "factors" in arrays:
-            packed["supers"].reshape(-1)[:rows] *= arrays["factors"].reshape(-1)
+            packed["supers"].reshape(*lead, -1)[..., :rows] *= arrays["factors"].reshape(*lead, -1)
     elif form.scaled >= TWO_LEVELS:
-        packed["supers"] = np.zeros((tiles, columns // 256, 2, LANES), np.float16)
+        packed["supers"] = np.zeros((*lead, tiles, columns // 256, 2, LANES), np.float16)
     if "permutation" in arrays:
         packed["order"] = contiguous(arrays["permutation"])
     return _filled(name, form, source, scales, minima, weight.shape, numpy_dtype(weight.dtype), packed)
@@ -133,10 +143,16 @@ def _filled(
         form.group,
         form.minimums,
         0,
-        *shape,
+        *shape[-2:],
         DTYPES[dtype.name],
     )
     packed["header"] = np.array(numbers, np.int64)
-    run("pack", [contiguous(source), scales, minima, weight_of(packed)], [SOURCES.index(name)])
+    sources = [contiguous(source), scales, minima]
+    if len(shape) == 2:
+        run("pack", [*sources, weight_of(packed)], [SOURCES.index(name)])
+    for number in range(shape[0] if len(shape) > 2 else 0):
+        parts = {n: a if n in ("header", "order") else a[number] for n, a in packed.items()}
+        of_matrix = [None if array is None else array[number] for array in sources]
+        run("pack", [*of_matrix, weight_of(parts)], [SOURCES.index(name)])
     packed["header"][HEADER.index("sparse")] = int("in_floats" in packed and packed["in_floats"].any())
     return packed

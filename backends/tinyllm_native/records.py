@@ -32,6 +32,7 @@ OPS = (
     "kv_append",
     "paged_attention",
     "moe_router",
+    "moe_experts",
 )
 """The library's ops in the order of `source/ops.h`."""
 

@@ -39,7 +39,8 @@ def moe_router(
 
 def _best(rank: np.ndarray, count: int) -> np.ndarray:
     """Places of the largest of each row, of equal ones the lower first."""
-    return np.argsort(-rank, axis=-1, kind="stable")[..., :count]
+    places: np.ndarray = np.argsort(-rank, axis=-1, kind="stable")[..., :count]
+    return places
 
 
 def _within(rank: np.ndarray, top_k: int, groups: int, groups_kept: int) -> np.ndarray:
@@ -50,11 +51,12 @@ def _within(rank: np.ndarray, top_k: int, groups: int, groups_kept: int) -> np.n
     kept = np.sort(_best(np.sort(in_groups, axis=-1)[..., -2:].sum(axis=-1), groups_kept), axis=-1)
     among = np.take_along_axis(in_groups, kept[..., None], axis=1).reshape(tokens, groups_kept * each)
     place = _best(among, top_k)
-    return np.take_along_axis(kept, place // each, axis=-1) * each + place % each
+    experts_kept: np.ndarray = np.take_along_axis(kept, place // each, axis=-1) * each + place % each
+    return experts_kept
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
-    weights = np.exp(x - x.max(axis=-1, keepdims=True))
+    weights: np.ndarray = np.exp(x - x.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 

@@ -47,12 +47,13 @@ def _best(rank: torch.Tensor, count: int) -> torch.Tensor:
 
 def _within(rank: torch.Tensor, top_k: int, groups: int, groups_kept: int) -> torch.Tensor:
     """The best of the groups that are kept, looked for among these alone: their own may be as low as -inf."""
-    in_groups = rank.unflatten(-1, (groups, -1))
+    in_groups = rank.reshape(len(rank), groups, rank.shape[-1] // groups)
     each = in_groups.shape[-1]
     kept = _best(in_groups.topk(2, -1).values.sum(-1), groups_kept).sort(-1).values
     among = in_groups.gather(1, kept.unsqueeze(-1).expand(-1, -1, each)).flatten(1)
     place = _best(among, top_k)
-    return kept.gather(-1, place // each) * each + place % each
+    experts: torch.Tensor = kept.gather(-1, place // each) * each + place % each
+    return experts
 
 
 def moe_experts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -28,7 +29,7 @@ def without(name: str) -> dict[str, Any]:
         (b"{", None, "invalid_json_line", "^expected JSON, got: .* at column 2$"),
         (b'{"custom_id": "x\xff"}', None, "invalid_json_line", "expected UTF-8, got byte 0xff at position 16"),
         (b"[1]", None, "invalid_json_line", "expected an object, got list"),
-        (b"[" * 100_000, None, "invalid_json_line", "expected JSON, got: .*recursion"),
+        (b"[" * 100_000, None, "invalid_json_line", "expected lists and objects at most 100 deep, got more"),
         (
             without("custom_id"),
             None,
@@ -99,13 +100,31 @@ def test_a_file_that_changes_meanwhile_gives_no_wrong_body(tmp_path: Path) -> No
         file.body(file.lines[0])
 
 
-def test_a_line_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [b"", b"\n", b"\n" + json.dumps(request("next")).encode()])
+def test_a_line_that_is_too_long_costs_that_line_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bytes
+) -> None:
     monkeypatch.setattr(batch_file, "MOST_LINE", 400)
-    path = write(tmp_path / "in.jsonl", GOOD)
-    assert len(BatchFile(path, URLS).lines) == 1
-    path.write_bytes(path.read_bytes() + b"x" * 401)
-    with pytest.raises(InvalidInputError, match=r"in\.jsonl: line 2: expected at most 400 bytes, got more"):
-        BatchFile(path, URLS)
+    path = write(tmp_path / "in.jsonl", GOOD, b"x" * 2000 + after)
+    file = BatchFile(path, URLS)
+    numbers = [1, 2, 3] if after.strip() else [1, 2]
+    assert [line.number for line in file.lines] == numbers
+    code, message = file.lines[1].problem or ("", "")
+    assert code == "invalid_json_line" and message.startswith("expected at most")
+    for line in file.lines[2:]:
+        assert line.problem is None and file.body(line) == request("next")["body"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "at most 100 deep"),
+        (b"[" + b"1," * 250_001 + b"1]", "250000 values"),
+    ],
+)
+def test_a_line_holds_no_more_than_the_body_of_a_request(tmp_path: Path, line: bytes, said: str) -> None:
+    first, second = BatchFile(write(tmp_path / "in.jsonl", line, request("b")), URLS).lines
+    assert first.problem is not None and said in first.problem[1] and second.problem is None
 
 
 def test_a_pipe_is_no_file_of_requests(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.models.hostile import CONFIG, SECONDS, YARN, survive, survive_config,
 from tinyllm.errors import CheckpointError, TinyllmError
 from tinyllm.llm import load
 from tinyllm.models.checkpoints.files import MOST_JSON
+from tinyllm.models.checkpoints.mlx_quantization import MlxQuantization
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 
 
@@ -187,3 +188,11 @@ def test_weights_at_the_end_of_their_dtype(folder: Path, tmp_path: Path, value: 
         llm = load(tmp_path, "numpy")
         with pytest.raises(TinyllmError, match="expected finite logits, got nan"):
             llm.generate([1, 2], max_tokens=2)
+
+
+def test_twins_of_a_quantization_that_are_nested_too_deeply_to_compare() -> None:
+    deep: list[dict[str, Any]] = [{}, {}]
+    for _ in range(100_000):
+        deep = [{"bits": inner} for inner in deep]
+    with pytest.raises(CheckpointError, match="quantization_config: expected the same as quantization, got"):
+        MlxQuantization.take_from({"quantization": deep[0], "quantization_config": deep[1]}, "config.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +250,26 @@ def test_mlx_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert checkpoint.info("a.weight").dtype == "affine4/64"
         with pytest.raises(CheckpointError, match=r"a\.weight: [a-z_]+: expected "):
             checkpoint.read("a.weight")
+
+
+def test_a_folder_of_pickled_tensors_is_told_how_to_convert_them(
+    tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the command, which is run as it stands, gives a folder that is read."""
+    import torch
+
+    folder = tiny_folder("llama", dtype="bfloat16")
+    tensors = {name: open_checkpoint(folder).read(name) for name in open_checkpoint(folder).tensor_names()}
+    whole = {name: torch.tensor(tensor.astype(np.float32)).bfloat16() for name, tensor in tensors.items()}
+    torch.save(whole, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"got pytorch_model\.bin, whose format runs code") as caught:
+        open_checkpoint(folder)
+    _, option, code, argument = shlex.split(str(caught.value).partition("with: ")[2])
+    assert option == "-c"
+    monkeypatch.setattr("sys.argv", ["-c", argument])
+    exec(code, {})
+    again = open_checkpoint(folder)
+    assert set(again.tensor_names()) == set(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again.read(name), tensor)

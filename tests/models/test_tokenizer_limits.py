@@ -42,12 +42,15 @@ def split(pattern: str) -> dict[str, Any]:
 
 DOUBLE = replace("a", "aa")
 BPE = {"type": "BPE", "vocab": {"a": 0, "b": 5}, "merges": [["a", "b"]]}
-UNKNOWN_TOKEN = {
-    "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
-    "pair": [],
-    "special_tokens": {},
-}
+WORDS = {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a", "continuing_subword_prefix": "##"}
+TEXT, TOKEN = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}
+
+
+def around(*pieces: dict[str, Any], ids: int = 0) -> dict[str, Any]:
+    tokens = {"x": {"id": "x", "ids": [0] * ids, "tokens": ["x"] * ids}} if ids else {}
+    return {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": tokens}
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"normalizer": normalizer(*[DOUBLE] * 40)}, "at most 32 steps, got 40"),
     ({"normalizer": normalizer(*[DOUBLE] * 30)}, "at most 4096 times longer"),
@@ -57,8 +60,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Cannot parse precompiled_charsmap"),
     ({"pre_tokenizer": split("(a+)+b")}, "takes any text, got: Onig: Regex search error"),
     ({"pre_tokenizer": split("( +)+[^ ]x")}, "takes any text, got: Onig: Regex search error"),
+    ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split("a")] * 33}}, "at most 32 steps, got 33"),
+    ({"model": WORDS | {"max_input_chars_per_word": 2**40}}, "max_input_chars_per_word: expected at most 1000"),
+    ({"model": {"type": "Unigram", "vocab": [["a" * 999, 0.0]]}}, "pieces of at most 256 characters, got one of 999"),
     ({"model": BPE}, "expected a tokenizer of the tokenizers package, got: range end index"),
-    ({"post_processor": UNKNOWN_TOKEN}, "post_processor: no entry found for key"),
+    ({"post_processor": around(TOKEN, TEXT)}, "post_processor: no entry found for key"),
+    ({"post_processor": around(*[TEXT] * 9000)}, "post_processor: expected a template with one text, got 9000"),
+    ({"post_processor": around(TOKEN, TEXT, ids=1001)}, "at most 1000 tokens around a text, got 1001"),
 ]
 
 
@@ -86,13 +94,6 @@ def test_texts_are_bounded_before_and_after_they_are_normalized(tmp_path: Path) 
     for text in ("a" * 10_000, "b" * (LONGEST_TEXT + 1)):
         with pytest.raises(InvalidInputError, match="text: expected at most 4194304 characters, normalized"):
             made.encode(text)
-
-
-def test_a_slow_pattern_is_refused_before_a_long_text_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(10**6))
-    monkeypatch.setattr("tinyllm.models.text.tokenizer_bounds.time.thread_time", lambda: next(clock) / 10)
-    with pytest.raises(CheckpointError, match="expected a quick tokenizer, got one slow at 16 characters"):
-        written(tmp_path, pre_tokenizer=split("a+"))
 
 
 def test_sentencepieces_map_of_characters_counts_by_its_longest_text(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.conformance.zoo import MUTANTS
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.catalogue.docs import decisions, page
+from tinyllm.models.families import docs as families
+from tinyllm.models.families.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 CODE = ("tinyllm", "backends", "tests", "examples")
@@ -25,6 +27,13 @@ def _entries() -> dict[int, str]:
 def test_the_ops_page_is_current() -> None:
     """`make docs` would change nothing."""
     assert (ROOT / "docs" / "ops.md").read_text(encoding="utf-8") == page(), "docs/ops.md is stale: run make docs"
+
+
+def test_the_families_page_is_current() -> None:
+    """`make docs` would change nothing, and every family says what it is."""
+    text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert text == families.page(), "docs/families.md is stale: run make docs"
+    assert [family.name for family in FAMILIES if not family.about.endswith(".")] == []
 
 
 def test_every_op_says_what_it_means() -> None:

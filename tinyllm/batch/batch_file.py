@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import InvalidInputError, quoted, shortened
+from tinyllm.models.text.json_text import check_shape
 
 _FIELDS = ("custom_id", "method", "url", "body")
 _BOM = b"\xef\xbb\xbf"
 MOST_LINE = 16 << 20
-"""Most bytes of a request, far more than fill a context. A file without line ends is not read whole to find that
-out."""
+"""Most bytes of a request, far more than fill a context. A longer line is never held whole."""
+_TOO_LONG = f"expected at most {MOST_LINE} bytes, got more"
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class BatchFile:
         urls: those that a request may have.
 
     Raises:
-        InvalidInputError: the file cannot be read again, holds no request, a line of more than `MOST_LINE` bytes, or a
-            `custom_id` twice (both lines are named).
+        InvalidInputError: the file cannot be read again, holds no request, or a `custom_id` twice (both lines are
+            named).
     """
 
     def __init__(self, path: Path, urls: Collection[str]) -> None:
@@ -86,7 +87,9 @@ class BatchFile:
         offset = 0
         for number, data in enumerate(iter(partial(self._file.readline, MOST_LINE + 1), b""), 1):
             if len(data) > MOST_LINE:
-                raise InvalidInputError(f"{self.path}: line {number}: expected at most {MOST_LINE} bytes, got more")
+                lines.append(Line(number, offset, len(data), None, problem=("invalid_json_line", _TOO_LONG)))
+                offset += len(data) + self._rest_of_line(data)
+                continue
             start, offset = offset, offset + len(data)
             if number == 1 and data.startswith(_BOM):
                 start, data = len(_BOM), data[len(_BOM) :]
@@ -105,11 +108,22 @@ class BatchFile:
             raise InvalidInputError(f"{self.path}: expected a request on each line, got an empty file")
         return lines
 
+    def _rest_of_line(self, data: bytes) -> int:
+        """Read on to the end of a line that has begun, which nobody keeps; the bytes of it."""
+        size = 0
+        while data and not data.endswith(b"\n"):
+            data = self._file.readline(MOST_LINE)
+            size += len(data)
+        return size
+
 
 def _parse(data: bytes) -> tuple[dict[str, Any], str]:
     """(object, why it cannot be read)"""
     try:
+        check_shape(data, "line")
         request = json.loads(data.decode().rstrip("\r\n"))
+    except InvalidInputError as error:
+        return {}, str(error).removeprefix("line: ")
     except UnicodeDecodeError as error:
         return {}, f"expected UTF-8, got byte 0x{data[error.start]:02x} at position {error.start}"
     except json.JSONDecodeError as error:

@@ -17,7 +17,7 @@ from tinyllm.batch.result_file import ResultFile
 from tinyllm.engine.engine import Event
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 from tinyllm.engine.sequence import Sequence
-from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.errors import InvalidInputError, TinyllmError, quoted
 from tinyllm.llm import LLM
 from tinyllm.openai.errors import ApiError, api_error
 from tinyllm.openai.replies import Reply, make_reply
@@ -80,13 +80,12 @@ def lines_left(file: BatchFile, results: Iterable[ResultFile]) -> list[Line]:
     for result in results:
         foreign = sorted(map(str, result.done - keys))
         if foreign:
-            raise InvalidInputError(
-                f"{result.path}: holds the result of {foreign[0]!r}, which is not in {file.path}; name another file"
-            )
+            what = f"holds the result of {quoted(foreign[0])}, which is not in {file.path}"
+            raise InvalidInputError(f"{result.path}: {what}; name another file")
         repeated = sorted(map(str, result.done & done))
         if repeated:
             raise InvalidInputError(
-                f"{result.path}: holds the result of {repeated[0]!r}, which is among the other results as well"
+                f"{result.path}: holds the result of {quoted(repeated[0])}, which is among the other results as well"
             )
         done |= result.done
     return [line for line in file.lines if line.key not in done]

@@ -1,17 +1,21 @@
-"""`tinyllm models`: the models that are known by name, and which of them are on this machine."""
+"""`tinyllm models`: the families of models that are understood, the models that are known by name, and which of these
+are on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tinyllm.cli import options
 
 
 def models(as_json: options.Json = False) -> None:
-    """List the known models, and where they lie on this machine."""
+    """List the families that are understood, the models known by name, and where these lie on this machine."""
     from tinyllm.cli.output import note, print_json, print_table, size
     from tinyllm.cli.session import model_name
     from tinyllm.models.download import sources
+    from tinyllm.models.families.families import FAMILIES
+    from tinyllm.registry.registry import default_registry
 
     default = model_name(None)
     rows = []
@@ -27,8 +31,18 @@ def models(as_json: options.Json = False) -> None:
                 "default": model.name == default,
             }
         )
+    families: list[dict[str, Any]] = [
+        {
+            "name": family.name,
+            "model_types": list(family.model_types),
+            "gguf": list(family.architectures),
+            "plugin": family not in FAMILIES,
+            "about": family.about,
+        }
+        for family in (*FAMILIES, *default_registry().plugins.families)
+    ]
     if as_json:
-        print_json({"models": rows, "folder": str(sources.cache_folder())})
+        print_json({"models": rows, "families": families, "folder": str(sources.cache_folder())})
         return
     print_table(
         ["name", "size", "licence", "what", "on this machine"],
@@ -41,6 +55,19 @@ def models(as_json: options.Json = False) -> None:
                 r["path"] or f"no; download it with: tinyllm pull {r['name']}",
             )
             for r in rows
+        ],
+    )
+    print_table(
+        ["family", "model_type", "GGUF architecture", "of", "what"],
+        [
+            (
+                family["name"],
+                ", ".join(family["model_types"]),
+                ", ".join(family["gguf"]),
+                "a plugin" if family["plugin"] else "tinyllm",
+                family["about"],
+            )
+            for family in families
         ],
     )
     note(

@@ -22,7 +22,7 @@ from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
 from tinyllm.conformance.shapes import read_shapes
-from tinyllm.errors import UnknownNameError, suggest
+from tinyllm.errors import UnknownNameError, quoted, suggest
 from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.plugins.oracle import ONNX
 from tinyllm.registry.registry import Registry
@@ -91,7 +91,9 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
     asked = trials(registry, plan)
     for op in plan.ops if plan.shapes else ():
         if op not in (known := read_shapes(plan.shapes, registry.specs, registry.plugins.schemes)):
-            raise UnknownNameError(f"shapes file {plan.shapes}: has no call of {op!r}, only of {', '.join(known)}")
+            raise UnknownNameError(
+                f"shapes file {plan.shapes}: has no call of {quoted(op)}, only of {', '.join(known)}"
+            )
     for trial in asked:
         if trial.cases or not plan.shapes:
             found += [check for aspect in ASPECTS.values() for check in aspect(trial)]

@@ -138,6 +138,10 @@ def differs(outputs: Outputs, good: Outputs, wrong: str) -> bool:
         with np.errstate(all="ignore"):
             error = np.nan_to_num(np.abs(output - wanted), nan=0)
         largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
+        if numpy_dtype(kind).kind in "iu":
+            if np.any(error):
+                return True
+            continue
         share = eps(NARROWER.get(kind, kind)) / 64 if wrong == "half precision" else SOME
         if np.any(error > np.maximum(share * largest, 4 * flushed(kind))):
             return True

@@ -12,7 +12,7 @@ from tinyllm.engine.grammar.compile import GrammarRefusedError
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
 from tinyllm.openai.tool_calls import CallForm
@@ -93,7 +93,7 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
     names = [tool.function.name for tool in tools]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise ApiError(400, f"tools: expected names that differ, got {repeated!r} twice", "tools")
+        raise ApiError(400, f"tools: expected names that differ, got {quoted(repeated)} twice", "tools")
     if choice == "none":
         return [], []
     if isinstance(choice, NamedTool):

@@ -10,8 +10,22 @@ from tinyllm.catalogue.schemes.floats import Fp4, Fp8, Nf4
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.catalogue.schemes.zero_point import ZeroPoint
 from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
-from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families.family import Family
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    GatedDeltaConfig,
+    LayerConfig,
+    MlpConfig,
+    MoeConfig,
+    NormConfig,
+    RopeConfig,
+    ShortConvConfig,
+)
+from tinyllm.models.families.config_fields import ConfigFields
+from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm
+from tinyllm.models.families.gguf_config import config_of_gguf
+from tinyllm.models.families.gguf_fields import GgufFields
+from tinyllm.models.families.tensor_rules import TensorRule, interleaved_pairs
 from tinyllm.plugins.backend import Backend, BackendPlugin, BoundNode, Probe, Run
 from tinyllm.plugins.command import Command
 from tinyllm.plugins.declarations import Declaration, ExpectedFailure, RoundedSteps, Unrepeatable, Widened
@@ -33,11 +47,13 @@ __all__ = [
     "ANY_SCHEME",
     "DENSE",
     "EVERY_CPU",
+    "GGUF_NAMES",
     "REQUIRED",
     "SPEC_VERSION",
     "WORD",
     "Affine",
     "ArrayType",
+    "AttentionConfig",
     "Attribute",
     "Backend",
     "BackendPlugin",
@@ -48,6 +64,7 @@ __all__ = [
     "Case",
     "CheckpointError",
     "Command",
+    "ConfigFields",
     "Declaration",
     "DecoderConfig",
     "Draw",
@@ -56,11 +73,18 @@ __all__ = [
     "ForkGuard",
     "Fp4",
     "Fp8",
+    "GatedDeltaConfig",
+    "GgufFields",
+    "GgufForm",
     "Input",
     "Int8",
     "InvalidInputError",
     "Kernel",
+    "LayerConfig",
+    "MlpConfig",
+    "MoeConfig",
     "Nf4",
+    "NormConfig",
     "OpSpec",
     "Oracle",
     "Output",
@@ -69,19 +93,24 @@ __all__ = [
     "QuantType",
     "QuantWeight",
     "Rope",
+    "RopeConfig",
     "RopeScaling",
     "RoundedSteps",
     "Run",
     "Scheme",
+    "ShortConvConfig",
     "Supports",
+    "TensorRule",
     "Unrepeatable",
     "UnsupportedError",
     "Widened",
     "ZeroPoint",
     "attention_factor",
+    "config_of_gguf",
     "frequencies_by_length",
     "growth_exponents",
     "hookimpl",
+    "interleaved_pairs",
     "invalid",
     "inverse_frequencies",
     "neighbours",

@@ -43,8 +43,8 @@ def tinyllm_kernels() -> list[Kernel]:  # type: ignore[empty-body]
 
 @hookspec
 def tinyllm_families() -> list[Family]:  # type: ignore[empty-body]
-    """Model families: how a `config.json` becomes a `DecoderConfig`. Each `model_type` has one family; GGUF files do
-    not come here."""
+    """Model families: how a `config.json` or the keys of a GGUF file become a `DecoderConfig`, and where the weights
+    are. Each `model_type` and each GGUF architecture has one family."""
 
 
 @hookspec

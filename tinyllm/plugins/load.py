@@ -14,7 +14,7 @@ import pluggy
 from tinyllm.catalogue.schemes import SCHEMES
 from tinyllm.errors import PluginError, plugin_code, suggest
 from tinyllm.models.families.families import FAMILIES
-from tinyllm.models.families.family import Family
+from tinyllm.models.families.family import Family, GgufForm
 from tinyllm.plugins import hookspecs
 from tinyllm.plugins.backend import BackendPlugin
 from tinyllm.plugins.command import RESERVED, Command
@@ -140,7 +140,7 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
         layout=str,
         arrays=str,
     )
-    families = _results(manager, module, "tinyllm_families", Family, model_types=tuple)
+    families = _results(manager, module, "tinyllm_families", Family, model_types=tuple, tensors=tuple, skipped=tuple)
     declarations = _results(
         manager, module, "tinyllm_declarations", Declaration, backend=str, op=str, kernel=str, dtype=str, case=str
     )
@@ -160,6 +160,8 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     _check_new("command", [c.name for c in commands], {*RESERVED, *plugins.commands}, "there")
     known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
     _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
+    read = _architectures((*FAMILIES, *plugins.families))
+    _check_new("GGUF architecture", _architectures(families), read, "read by another family")
     plugins.backends.update((b.name, b) for b in backends)
     plugins.ops.update((o.name, o) for o in ops)
     plugins.kernels += kernels
@@ -168,6 +170,16 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     plugins.declarations += declarations
     plugins.oracles.update((o.name, o) for o in oracles)
     plugins.commands.update((c.name, c) for c in commands)
+
+
+def _architectures(families: Iterable[Family]) -> list[str]:
+    """Those of the GGUF files of families. Raises `PluginError` for a form of another kind."""
+    forms = [(family.name, family.gguf) for family in families if family.gguf is not None]
+    for name, form in forms:
+        if not isinstance(form, GgufForm):
+            raise PluginError(f"tinyllm_families: Family {name!r}: gguf: expected GgufForm, got {form!r}")
+        check_fields(f"tinyllm_families: Family {name!r}: gguf", form, architectures=tuple, tensors=tuple)
+    return [architecture for _, form in forms for architecture in form.architectures]
 
 
 def _check_declaration(declaration: Declaration, backends: list[BackendPlugin], kernels: list[Kernel]) -> None:

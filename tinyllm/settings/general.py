@@ -31,7 +31,7 @@ SETTINGS = (
         "grammar_seconds",
         Kind(float, low=0.01),
         1.0,
-        "processor time that compiling the grammar of a request may take, of `serve` and `batch`",
+        "processor time that compiling the grammar of a reply may take",
     ),
     SettingSpec("grammar_memory", Kind(Bytes, low=1 << 20), Bytes(64 << 20), "most bytes that this may take, or 64MiB"),
     SettingSpec(

@@ -12,8 +12,8 @@ typedef struct {
 } op;
 
 op_function linear, pack, embedding, rms_norm, layer_norm, add_rows, mul_rows, scale_rows, softcap, sigmoid, silu,
-    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router;
-op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch;
+    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router, moe_experts;
+op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch, moe_experts_scratch;
 int64_t work_on_rows(const call *c);
 
 static const op OPS[] = {
@@ -37,6 +37,7 @@ static const op OPS[] = {
     {kv_append, 0, work_on_rows},
     {paged_attention, attention_scratch, 0},
     {moe_router, moe_router_scratch, work_on_rows},
+    {moe_experts, moe_experts_scratch, 0},
 };
 
 #endif

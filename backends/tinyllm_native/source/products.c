@@ -10,11 +10,12 @@ int64_t product_scratch(const weight *w) {
 void multiply_tiles(const weight *w, const ready *x, int64_t first, int tiles, float *y, int64_t stride,
                     char *scratch) {
 #if defined(INTEGERS)
+  const int in_floats = w->sparse && x->rows > 1 && (w->in_floats[first] || (tiles > 1 && w->in_floats[first + 1]));
   if (x->limbs && x->rows == 1) {
     multiply_one_row(w, x, first, tiles, y);
     return;
   }
-  if (x->limbs) {
+  if (x->limbs && !in_floats) {
     multiply_integers(w, x, first, tiles, y, stride, scratch);
     return;
   }

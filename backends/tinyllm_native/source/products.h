@@ -17,6 +17,20 @@ typedef struct {
   const uint16_t *halves;  /* [rows, columns] in bfloat16; NULL: products are not in those */
 } ready;
 
+/* Bytes of the integers that rows become; 0: floats are multiplied as exactly, and faster. One row is exact, as that
+   takes no longer; limbs: of several. */
+int limbs_for(const weight *w, int64_t rows, int limbs);
+
+/* Rows of x for a weight, in memory of so many bytes; nothing stands in it yet. */
+int64_t ready_bytes(const weight *w, int64_t rows);
+ready ready_in(char *memory, const weight *w, int64_t rows);
+
+/* Some of the rows, which are multiplied with one matrix. */
+ready part_of(const ready *all, const weight *w, int64_t first, int64_t rows, int limbs);
+
+/* Make a row ready from numbers of a dtype, which may stand in place already. */
+void fill_row(const weight *w, const ready *x, int64_t row, const void *from, int type);
+
 /* Bytes of scratch memory that a thread's products with a weight want. */
 int64_t product_scratch(const weight *w);
 

@@ -5,15 +5,21 @@
 
 int64_t work_on_rows(const call *c) { return c->size[ROWS] * c->size[COLUMNS]; }
 
+/* Where a row is: of each `together`, which are neighbours, the first is `stride` bytes after that of those before. */
+INLINE char *row_at(const void *from, int64_t r, int64_t stride, int64_t together, int64_t bytes) {
+  return (char *)from + r / together * stride + r % together * bytes;
+}
+
 void rms_norm(const call *c, const worker *self) {
   enum { X, WEIGHT, Y };
-  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE, TOGETHER };
   enum { EPS, OFFSET };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS];
+  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
+  const char *weight = c->at[WEIGHT];
   MY_ROWS(r) {
-    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE], *weight = c->at[WEIGHT];
-    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    const char *x = row_at(c->at[X], r, c->size[X_STRIDE], together, bytes);
+    char *to = row_at(c->at[Y], r, c->size[Y_STRIDE], together, bytes);
     floats squares = zeros();
     COLUMNS_OF(columns) {
       floats part = GET(x, type);
@@ -41,14 +47,14 @@ INLINE floats less_mean(floats part, int64_t left, float mean) {
 
 void layer_norm(const call *c, const worker *self) {
   enum { X, WEIGHT, BIAS, Y };
-  enum { X_STRIDE = 2, Y_STRIDE, TYPE };
+  enum { X_STRIDE = 2, Y_STRIDE, TYPE, TOGETHER };
   enum { EPS };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS];
+  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
   const char *weight = c->at[WEIGHT], *bias = c->at[BIAS];
   MY_ROWS(r) {
-    const char *x = (const char *)c->at[X] + r * c->size[X_STRIDE];
-    char *to = (char *)c->at[Y] + r * c->size[Y_STRIDE];
+    const char *x = row_at(c->at[X], r, c->size[X_STRIDE], together, bytes);
+    char *to = row_at(c->at[Y], r, c->size[Y_STRIDE], together, bytes);
     floats numbers = zeros(), squares = zeros();
     COLUMNS_OF(columns) numbers = add(numbers, GET(x, type));
     const float mean = (float)((double)sum(numbers) / (double)columns);

@@ -48,6 +48,20 @@ INLINE int64_t count_of(int64_t number, int64_t each) { return (number + each - 
 INLINE int64_t tiles_of(const weight *w) { return count_of(w->rows, LANES); }
 INLINE int64_t cells_of(const weight *w) { return count_of(w->columns, CELL); }
 
+/* A matrix of a stack: they lie one after the other, each in tiles of its own, and have one order of columns. */
+INLINE weight expert_of(const weight *stack, int64_t number) {
+  weight w = *stack;
+  const int64_t tiles = number * tiles_of(stack);
+  const int64_t bytes = w.scaled == FLOAT32 ? 4 : w.scaled < TWO_LEVELS ? 2 : 1, of_scales = tiles * w.groups * LANES;
+  w.codes += tiles * (w.bits ? cells_of(&w) * 64 * w.bits : w.columns * LANES * bytes);
+  if (!w.bits) return w;
+  w.scales = (const char *)w.scales + of_scales * bytes;
+  if (w.minima) w.minima = (const char *)w.minima + of_scales * (w.minimums == ZEROS ? 1 : bytes);
+  if (w.supers) w.supers = (const char *)w.supers + tiles * LANES * (w.scaled == OF_8_BITS ? 4 : w.blocks * 4);
+  w.in_floats += tiles;
+  return w;
+}
+
 /* Tables as unsigned bytes: 128 is added, and taken off again as part of `zero`. */
 static const uint8_t TABLES[3][16] = {
     {0},

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tinyllm.conformance.example import Example
+from tinyllm_torch.oracle.weights import unpacked
 
 
 def moe_router(
@@ -46,5 +47,37 @@ def equal_scores(example: Example) -> str:
     return "torch.topk chooses among equal scores as it likes" if is_equal else ""
 
 
-ANSWERS = {"moe_router": moe_router}
+def moe_experts(
+    x: Any,
+    experts: Any,
+    weights: Any,
+    gate_proj: Any,
+    up_proj: Any,
+    down_proj: Any,
+    *,
+    gate_bias: Any = None,
+    up_bias: Any = None,
+    down_bias: Any = None,
+    activation: str = "silu",
+    limit: float | None = None,
+    alpha: float = 1.0,
+    up_offset: float = 0.0,
+) -> Any:
+    """torch.einsum over all experts, of which each token takes its own."""
+
+    def product(rows: str, of: Any, stack: Any, bias: Any) -> Any:
+        y = torch.einsum(rows, of, unpacked(stack))
+        return y if bias is None else y + bias
+
+    gate = product("tk,enk->ten", x, gate_proj, gate_bias)
+    up = product("tk,enk->ten", x, up_proj, up_bias)
+    if limit is not None:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    passed = F.gelu(gate, approximate="tanh") if activation == "gelu_tanh" else F.silu(alpha * gate) / alpha
+    each = product("ten,ekn->tek", passed * (up + up_offset), down_proj, down_bias)
+    taken = each.gather(1, experts.unsqueeze(-1).expand(-1, -1, each.shape[-1]))
+    return (taken * weights.unsqueeze(-1)).sum(1)
+
+
+ANSWERS = {"moe_router": moe_router, "moe_experts": moe_experts}
 REASONS = {"moe_router": equal_scores}

@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import DecoderConfig, RopeConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, NormConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -35,8 +35,31 @@ from tinyllm_native.link import LinkedStep
 
 SCHEMES = {name: registry().plugins.schemes[name] for name in ("q4_1", "q8_0", "q6_k", "iq4_xs", "mxfp4")}
 SCHEMES |= {"affine4": Affine(4, 32), "affine3": Affine(3, 16), "int8": Int8(32)}
+
+
+def layers_with(config: DecoderConfig, **changes: Any) -> DecoderConfig:
+    """A decoder whose layers have other settings, of their own or of their attention's."""
+    (layer,) = set(config.layers)
+    names = {field.name for field in fields(AttentionConfig)}
+    attention = replace(layer.attention, **{name: value for name, value in changes.items() if name in names})
+    others = {name: value for name, value in changes.items() if name not in names}
+    return replace(config, layers=(replace(layer, attention=attention, **others),) * config.num_layers)
+
+
 WIDE = tiny_config(hidden_size=256, head_dim=64, inner_size=512)
 """Rows that blocks of 256 fit."""
+
+
+DECODERS = {
+    "llama": CONFIG,
+    "norms of heads": layers_with(CONFIG, qk_norm="head"),
+    "norms of all heads, and after": layers_with(CONFIG, qk_norm="whole", norms="after"),
+    "layer norms, one for both parts, rotated by neighbours": replace(
+        layers_with(CONFIG, rope=RopeConfig(16, traditional=True), window=4, parallel=True),
+        norm=NormConfig(kind="layer", bias=True),
+        logit_multiplier=0.5,
+    ),
+}
 
 
 class Drawn(Tensors):
@@ -81,9 +104,11 @@ def step(runner: ModelRunner, *chunks: Chunk) -> np.ndarray:
     return runner.step(make_step(list(chunks), runner.page_size))
 
 
-def test_a_whole_model_is_one_call() -> None:
-    """Nothing of it is left outside."""
-    bound, apart = both()
+@pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS)
+def test_a_whole_model_is_one_call(config: DecoderConfig) -> None:
+    """Nothing of it is left outside, and the bits are the same."""
+    bound, apart = both(config)
+    np.testing.assert_array_equal(logits(bound, IDS, [3, 4], 3), logits(apart, IDS, [3, 4], 3))
     assert [one.op for one in bound.steps] == ["run"] and len(apart.steps) > 20
     views = {"split", "split_heads", "merge_heads"}
     assert bound.steps[0].run is not None
@@ -129,7 +154,7 @@ def test_a_run_with_any_rope_gives_the_same_bits(rope: RopeConfig) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 @pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
 def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
-    config = replace(WIDE, tie_word_embeddings=tied, qkv_bias=not tied)
+    config = replace(layers_with(WIDE, qkv_bias=not tied), tie_word_embeddings=tied)
     linked, apart = both(config, Drawn(config, scheme))
     for cuts in ([], [3, 4, 9]):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))

@@ -56,6 +56,53 @@ def moe_router(
     return experts.astype(np.int32), weights.astype(np.float32)
 
 
+def moe_experts(
+    x: Any,
+    experts: Any,
+    weights: Any,
+    gate_proj: Any,
+    up_proj: Any,
+    down_proj: Any,
+    *,
+    gate_bias: Any = None,
+    up_bias: Any = None,
+    down_bias: Any = None,
+    activation: str = "silu",
+    limit: float | None = None,
+    alpha: float = 1.0,
+    up_offset: float = 0.0,
+    mistake: str | None = None,
+) -> Any:
+    rows, factors = wide(x), weights.astype(wide(x).dtype)
+    y = np.zeros_like(rows)
+    for token, slot in np.ndindex(*experts.shape):
+        expert = experts[token, slot]
+        seen = list(experts[token, :slot])
+        if mistake == "an expert once" and expert in seen:
+            continue
+        gate, up = (wide(stack[expert]) @ rows[token] for stack in (gate_proj, up_proj))
+        if gate_bias is not None:
+            gate, up = gate + wide(gate_bias[expert]), up + wide(up_bias[expert])
+        if mistake == "gate and up swapped":
+            gate, up = up, gate
+        if limit is not None and mistake != "not clamped":
+            lowest = -limit if mistake == "gates clamped below" else -np.inf
+            gate, up = np.clip(gate, lowest, limit), np.clip(up, -limit, limit)
+        if activation == "gelu_tanh" and mistake != "always silu":
+            passed = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+        else:
+            passed = gate / (1 + np.exp(-gate * (1.0 if mistake == "alpha ignored" else alpha)))
+        hidden = passed * (up + (0.0 if mistake == "no offset" else up_offset))
+        part = wide(down_proj[expert]) @ hidden.astype(rows.dtype)
+        factor = factors[0, slot] if mistake == "weights of the first token" else factors[token, slot]
+        added = 0 if down_bias is None else wide(down_bias[expert])
+        if mistake == "bias without its weight":
+            y[token] += part * factor + added
+        else:
+            y[token] += (part + added) * factor
+    return y.astype(x.dtype)
+
+
 def _softmax(x: Any) -> Any:
     weights = np.exp(x - x.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -72,4 +119,13 @@ MUTANTS = (
     Mutant("scores compared", "moe_router", "Scores that are 1 both, of logits that are not.", moe_router),
     Mutant("scaled before", "moe_router", "Normalizing takes the factor off again.", moe_router),
     Mutant("always normalized", "moe_router", "Weights sum to 1 for models that do not ask for it.", moe_router),
+    Mutant("an expert once", "moe_experts", "A set of experts, where a token may name one twice.", moe_experts),
+    Mutant("gate and up swapped", "moe_experts", "The activation is that of the wrong half.", moe_experts),
+    Mutant("not clamped", "moe_experts", "`limit` is not looked at.", moe_experts),
+    Mutant("gates clamped below", "moe_experts", "Gates have a limit above alone.", moe_experts),
+    Mutant("always silu", "moe_experts", "The activation is not looked at.", moe_experts),
+    Mutant("alpha ignored", "moe_experts", "The sigmoid of the gate itself.", moe_experts),
+    Mutant("no offset", "moe_experts", "What is added to ups is left out.", moe_experts),
+    Mutant("weights of the first token", "moe_experts", "Right for one token, as in decoding.", moe_experts),
+    Mutant("bias without its weight", "moe_experts", "It is added after the weights are multiplied.", moe_experts),
 )  # fmt: skip

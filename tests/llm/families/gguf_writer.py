@@ -35,7 +35,11 @@ _KEYS = {
 
 
 def write_gguf(
-    folder: Path, architecture: str, keys: Mapping[str, Any] | None = None, change: Change | None = None
+    folder: Path,
+    architecture: str,
+    keys: Mapping[str, Any] | None = None,
+    change: Change | None = None,
+    extra: Mapping[str, NDArray[Any]] | None = None,
 ) -> Path:
     """Write the checkpoint of a folder beside itself.
 
@@ -43,6 +47,7 @@ def write_gguf(
         keys: under the architecture's prefix, instead of those that follow from `config.json` or beside them; None
             leaves one out.
         change: what the converter makes of a tensor, by its name in the folder: another, or several by name.
+        extra: tensors that the folder has not, by their names in the file.
     """
     config = json.loads((folder / "config.json").read_text())
     tensors = _stacked(load_file(folder / "model.safetensors"))
@@ -59,6 +64,8 @@ def write_gguf(
             written = names.get_name(name, (".weight", ".bias"))
             assert written, f"gguf has no name for {name}"
             writer.add_tensor(written, np.ascontiguousarray(each))
+    for written, tensor in (extra or {}).items():
+        writer.add_tensor(written, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -80,7 +87,7 @@ def by_neighbours(head_dim: int) -> Change:
 
 
 def _keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    keys = {key: config.get(field) for field, key in _KEYS.items()}
+    keys = {key: config[field] for field, key in _KEYS.items() if config.get(field) is not None}
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     keys |= dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), head_dim)
     rope = config.get("rope_parameters") or {}

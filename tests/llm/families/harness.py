@@ -95,7 +95,7 @@ def in_steps(llm: LLM, prompts: list[list[int]], size: int) -> list[np.ndarray]:
     for start in range(0, max(map(len, prompts)), size):
         numbers = [n for n, ids in enumerate(prompts) if start < len(ids)]
         parts = [prompts[n][start : start + size] for n in numbers]
-        chunks = [Chunk(part, start, pages[n], len(part), row=n) for n, part in zip(numbers, parts, strict=True)]
+        chunks = [Chunk(p, start, pages[n], len(p), len(prompts[n]), n) for n, p in zip(numbers, parts, strict=True)]
         logits = np.split(runner.step(make_step(chunks, page)), np.cumsum([len(part) for part in parts])[:-1])
         for n, rows in zip(numbers, logits, strict=True):
             found[n].append(rows)

@@ -19,7 +19,7 @@ HEADS = {"num_attention_heads": 7, "num_key_value_heads": 1, "head_dim": 10}
 MODELS = {
     "qwen2-sliding": Tiny("Qwen2", SLIDING | {"num_hidden_layers": 2}),
     "qwen3": Tiny("Qwen3", HEADS | {"num_hidden_layers": 2, "tie_word_embeddings": True}),
-    "qwen3-sliding-bias": Tiny("Qwen3", SLIDING | {"attention_bias": True, "head_dim": 16}),
+    "qwen3-sliding-bias": Tiny("Qwen3", SLIDING | {"num_hidden_layers": 2, "attention_bias": True, "head_dim": 16}),
 }
 
 

@@ -106,8 +106,8 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
         down, bias = magnitude(_of(inputs["down_proj"], expert)), inputs.get("down_bias")
         return size @ down.T + (0.0 if bias is None else np.abs(bias[expert]))
 
-    sizes = {name: inputs[name] for name in ("x", "experts")} | {"weights": np.abs(inputs["weights"])}
-    return _by_expert(np, *sizes.values(), outputs.shape[1], of_expert)
+    factors = np.abs(inputs["weights"])
+    return _by_expert(np, inputs["x"], inputs["experts"], factors, outputs.shape[1], of_expert)
 
 
 def _sums(inputs: Any, attributes: Any, outputs: Any, scale: Any, eps: float) -> Any:
@@ -176,7 +176,7 @@ moe_experts = OpSpec(
     ),
     outputs=(Output("y", "T K"),),
     reference=_reference,
-    check=lambda call: _check(call),
+    check=_check,
     check_values=_check_values,
     flops=_flops,
     bytes=_bytes,

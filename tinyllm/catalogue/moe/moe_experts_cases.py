@@ -84,7 +84,7 @@ def case(
     return Case(stage + ",".join(words), inputs, attributes, tier, 20 if 0 in (tokens, columns, rows) else None)
 
 
-CLAMPED = {"limit": 0.8, "alpha": 1.702, "up_offset": 1.0}
+CLAMPED: dict[str, Any] = {"limit": 0.8, "alpha": 1.702, "up_offset": 1.0}
 """As gpt-oss has them, but for the limit, which is lower, so that many numbers pass it."""
 
 CASES = (

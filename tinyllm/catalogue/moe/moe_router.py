@@ -91,7 +91,8 @@ def _picked(xp: Any, numbers: Any, place: Any) -> Any:
     return xp.sum(xp.where(at, numbers, xp.zeros((), dtype=numbers.dtype)), axis=-1)
 
 
-def _check(call: Call) -> None:
+def _check(call: Call) -> dict[str, Any]:
+    """Conditions between arguments; `top_k` is a size of the outputs."""
     top_k, groups, kept = (call.attributes[name] for name in ("top_k", "groups", "groups_kept"))
     experts = call.shape("logits")[1]
     if not isinstance(experts, int):
@@ -102,6 +103,7 @@ def _check(call: Call) -> None:
         raise invalid("moe_router", "groups_kept", f"at most the {groups} groups", kept)
     if top_k > experts // groups * kept:
         raise invalid("moe_router", "top_k", f"at most the {experts // groups * kept} experts that are kept", top_k)
+    return {"top_k": top_k}
 
 
 def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
@@ -152,7 +154,7 @@ moe_router = OpSpec(
     ),
     outputs=(Output("experts", "T top_k", "int32"), Output("weights", "T top_k", "float32")),
     reference=_reference,
-    check=lambda call: _check(call) or {"top_k": call.attributes["top_k"]},
+    check=_check,
     flops=_flops,
     scale=_scale,
     sums=_sums,

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyllm.catalogue.moe.moe_experts_cases import layer
 from tinyllm.catalogue.moe.moe_router_cases import apart
 from tinyllm.catalogue.quantize.quantize import near_levels_case
+from tinyllm.conformance.example import rounded
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
 from tinyllm.conformance.properties.search import Draws
@@ -59,6 +61,17 @@ def _moe_router(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     return inputs, settings | {"normalize": draws.flag(), "scaling": draws.pick(1.0, 2.5)}
 
 
+def _moe_experts(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
+    """Layers of any size, dense; the experts of a token are different."""
+    tokens, count, top_k = draws.pick(2, 1, 0, 17), draws.pick(3, 1, 8), draws.pick(2, 1, 3)
+    columns, rows = draws.pick(4, 1, 33), draws.pick(5, 1, 32)
+    drawn = layer(tokens, count, min(top_k, count), columns, rows, bias=draws.flag())
+    kinds = {i.name: i.kind for i in spec.inputs}
+    made = {name: rounded(draw.make(draws.rng), kinds[name], draws.dtype) for name, draw in drawn.items()}
+    clamped = {"limit": 0.8, "alpha": 1.702, "up_offset": 1.0}
+    return made, draws.pick({}, clamped, {"activation": "gelu_tanh"})
+
+
 def _quantize(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     """Numbers a little beside the levels, as the cases have them: on which level others land is a matter of
     rounding."""
@@ -74,5 +87,6 @@ RECIPES: dict[str, Recipe] = {
     "split_heads": _split_heads,
     "quantize": _quantize,
     "moe_router": _moe_router,
+    "moe_experts": _moe_experts,
     **ATTENTION,
 }

@@ -14,7 +14,7 @@ from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.reports.machine import machine
 from tinyllm.conformance.reports.text import without_directories
 from tinyllm.conformance.result import BAD, Outcome, Result
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted
 from tinyllm.registry.registry import Registry
 
 VERSION = 1
@@ -118,7 +118,7 @@ def _result(row: Any, where: str) -> Result:
         raise InvalidInputError(f"{where}: outcome: expected one of {', '.join(Outcome)}, got {row['outcome']!r}")
     for reason in row.get("declared", ()):
         if not isinstance(reason, str):
-            raise InvalidInputError(f"{where}: declared: expected strings, got {reason!r}")
+            raise InvalidInputError(f"{where}: declared: expected strings, got {quoted(reason)}")
     return Result.from_json(row)
 
 
@@ -130,8 +130,8 @@ def _check(fields: Any, kinds: Mapping[str, type], needed: set[str], where: str)
         raise InvalidInputError(f"{where}: {name} is missing")
     for name, value in fields.items():
         if name not in kinds:
-            raise InvalidInputError(f"{where}: {name!r} is no field of version {VERSION}")
+            raise InvalidInputError(f"{where}: {quoted(name)} is no field of version {VERSION}")
         kind = kinds[name]
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits or (kind is float and not abs(value) < float("inf")):
-            raise InvalidInputError(f"{where}: {name}: expected {_NAMES[kind]}, got {value!r}")
+            raise InvalidInputError(f"{where}: {name}: expected {_NAMES[kind]}, got {quoted(value)}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 from tinyllm.engine.grammar.compile import GrammarRefusedError, compile_grammar, make_matcher
 from tinyllm.engine.grammar.grammar import Grammar
@@ -54,15 +55,17 @@ class Grammars:
     ) -> None:
         self._tokenizer, self._executor, self._limits = tokenizer, executor, limits
         self._slow_executor = slow_executor or executor
+        self._make_vocabulary = cache(partial(Vocabulary, tokenizer))
         self._lock = threading.Lock()
         self._cache: MatcherCache[Key] = MatcherCache(most, sys.maxsize if limits is None else limits.cache)
         self._waiting: dict[Key, _Waiting] = {}
         if limits is not None:
-            self._trials = Trials(lambda: self._vocabulary, limits)
+            self._trials = Trials(self._make_vocabulary, limits)
+            weakref.finalize(self, self._trials.close)
 
-    @cached_property
+    @property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self._tokenizer)
+        return self._make_vocabulary()
 
     @cached_property
     def _calls_vocabulary(self) -> Vocabulary:

@@ -37,7 +37,11 @@ class MlxQuantization(Quantization):
         settings = config.pop("quantization", None)
         twin = config.pop("quantization_config", None)  # mlx-lm writes both keys, alike
         key = "quantization" if settings is not None else "quantization_config"
-        if twin is not None and settings is not None and twin != settings:
+        try:
+            differ = twin is not None and settings is not None and twin != settings
+        except RecursionError:  # nested as deeply as JSON may just be
+            differ = True
+        if differ:
             raise CheckpointError(
                 f"{where}: quantization_config: expected the same as quantization, got {quoted(twin)}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shlex
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -60,6 +61,11 @@ _TEXT_PARTS = {
     "model.language_model.": "model.",
 }
 _INDEX = "model.safetensors.index.json"
+_CONVERT = (
+    "import sys; from transformers import AutoModelForCausalLM as Model; "
+    "Model.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[1])"
+)
+"""Writes a folder's safetensors beside its `pytorch_model.bin`."""
 _MOST_DIMS, _MOST = 8, 2**48
 
 
@@ -183,7 +189,7 @@ class SafetensorsCheckpoint(Checkpoint):
         if not index.exists():
             single = self.folder / "model.safetensors"
             if not single.exists():
-                raise CheckpointError(f"{self.folder}: expected model.safetensors or {_INDEX}, got neither")
+                raise CheckpointError(f"{self.folder}: expected model.safetensors or {_INDEX}, got {self._instead()}")
             return read_safetensors(single)
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
@@ -209,6 +215,15 @@ class SafetensorsCheckpoint(Checkpoint):
                 f"without it"
             )
         return stored
+
+    def _instead(self) -> str:
+        """What a folder without safetensors has, for a message."""
+        if not any(self.folder.glob("pytorch_model*.bin")):
+            return "neither"
+        command = f"python -c {shlex.quote(_CONVERT)} {shlex.quote(str(self.folder))}"
+        return (
+            f"pytorch_model.bin, whose format runs code when it is read; convert it, if you trust it, with: {command}"
+        )
 
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._in_file)

@@ -8,6 +8,7 @@ from typing import Any
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
+    cohere2,
     gemma,
     glm4,
     glm4_moe,
@@ -17,11 +18,14 @@ from tinyllm.models.families import (
     llama,
     mistral,
     mixtral,
+    olmo,
     phi3,
     qwen2,
     qwen3,
     qwen_delta,
     qwen_moe,
+    smollm3,
+    starcoder2,
     vision,
 )
 from tinyllm.models.families.family import Family
@@ -32,6 +36,10 @@ FAMILIES = (
     mixtral.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
+    smollm3.FAMILY,
+    *olmo.FAMILIES,
+    starcoder2.FAMILY,
+    cohere2.FAMILY,
     *qwen_moe.FAMILIES,
     *qwen_delta.FAMILIES,
     *gemma.FAMILIES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,6 +91,16 @@ class Family:
     gguf: GgufForm | None = None
     skipped: tuple[str, ...] = ()
 
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Of its GGUF files."""
+        return self.gguf.architectures if self.gguf else ()
+
+    @property
+    def about(self) -> str:
+        """What it is, for listings: what `from_config` says of itself, up to its source."""
+        return " ".join((inspect.getdoc(self.from_config) or "").partition("Source:")[0].split())
+
     def rules(self, format: str) -> tuple[TensorRule, ...]:
         """The tensor rules of a checkpoint's format."""
         return self.tensors if format != "gguf" or self.gguf is None else self.gguf.tensors
@@ -118,8 +129,7 @@ def attention(
     """Heads as most families state them.
 
     rope: as the config states it; None: one for all layers, which rotates whole heads. traditional: of `RopeConfig`.
-    theta: of a config that states none.
-    settings: the rest of an `AttentionConfig`.
+    theta: that of a config that states none. settings: the rest of an `AttentionConfig`.
     """
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     kv_heads = fields.integer("num_key_value_heads", heads)
@@ -157,12 +167,13 @@ def layer_kinds(fields: ConfigFields, default: Callable[[int], str] = lambda lay
 
 
 def attention_by_kind(
-    fields: ConfigFields, attention: AttentionConfig, kinds: Sequence[str]
+    fields: ConfigFields, attention: AttentionConfig, kinds: Sequence[str], sliding: AttentionConfig | None = None
 ) -> dict[str, AttentionConfig]:
-    """The attention of each kind of layer: those that slide see `sliding_window` keys."""
+    """The attention of each kind of layer: those that slide see `sliding_window` keys. sliding: theirs, where it is not
+    the attention of the others."""
     made = {"full_attention": attention}
     if "sliding_attention" in kinds:
-        made["sliding_attention"] = replace(attention, window=fields.integer("sliding_window"))
+        made["sliding_attention"] = replace(sliding or attention, window=fields.integer("sliding_window"))
     fields.ignore("sliding_window")  # it speaks only where a layer slides
     return made
 

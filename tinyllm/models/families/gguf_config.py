@@ -10,10 +10,13 @@ from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import rope_scaling
 
 
-def config_of_gguf(fields: GgufFields, model_type: str, kv_heads: int | None = None) -> dict[str, Any]:
+def config_of_gguf(
+    fields: GgufFields, model_type: str, kv_heads: int | None = None, eps: str = "rms_norm_eps"
+) -> dict[str, Any]:
     """What families share of the `config.json` that a file's metadata and tensors amount to.
 
-    kv_heads: where the family's files do not state one number for all layers.
+    kv_heads: where the family's files do not state one number for all layers. eps: the field that has that of norms;
+    another than `rms_norm_eps` is that of layer norms.
     """
     heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden // heads)
@@ -33,7 +36,7 @@ def config_of_gguf(fields: GgufFields, model_type: str, kv_heads: int | None = N
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": fields.integer("context_length"),
-        "rms_norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
+        eps: fields.number(f"attention.layer_norm_{'rms_' if eps == 'rms_norm_eps' else ''}epsilon"),
         "rope_theta": fields.number("rope.freq_base", 10000.0),
         "rope_scaling": rope_scaling(fields, rotated),
         "tie_word_embeddings": "output.weight" not in fields.file.tensors,

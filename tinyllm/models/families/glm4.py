@@ -23,7 +23,8 @@ from tinyllm.models.families.tensor_rules import GGUF_MERGED_GATE_UP, GGUF_MERGE
 
 
 def glm(config: Mapping[str, Any]) -> DecoderConfig:
-    """The first half of each head is rotated, by neighbours. Source: transformers' `GlmConfig` and `Glm4Config`."""
+    """GLM-4: the first half of each head is rotated, by neighbours; glm4 has norms after layers as well. Source:
+    transformers' `GlmConfig` and `Glm4Config`."""
     fields = ConfigFields(config)
     model_type = fields.get("model_type")
     fields.only("hidden_act", "silu")

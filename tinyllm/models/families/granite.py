@@ -16,7 +16,7 @@ from tinyllm.models.families.tensor_rules import LAYER, TensorRule, renamed
 
 
 def granite(config: Mapping[str, Any]) -> DecoderConfig:
-    """Llama with a multiplier of embeddings, of scores, of what layers add, and a divisor of logits. Source:
+    """Granite: multipliers of embeddings, of scores and of what layers add, and a divisor of logits. Source:
     transformers' `GraniteConfig`."""
     fields = ConfigFields(config)
     return _decoder(

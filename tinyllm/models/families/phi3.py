@@ -23,8 +23,8 @@ from tinyllm.models.families.tensor_rules import GGUF_MERGED_GATE_UP, GGUF_MERGE
 
 
 def phi3(config: Mapping[str, Any]) -> DecoderConfig:
-    """Merged projections, a share of each head rotated, all layers with one window. Source: transformers'
-    `Phi3Config`."""
+    """Phi-3 to Phi-4: merged projections, a share of each head rotated, longrope, one window for all layers. Source:
+    transformers' `Phi3Config`."""
     fields = ConfigFields(config)
     fields.only("hidden_act", "silu")
     for name in ("attention_bias", "mlp_bias", "lm_head_bias"):

@@ -35,7 +35,7 @@ def smollm3(config: Mapping[str, Any]) -> DecoderConfig:
     )
     if not slides and "sliding_attention" in kinds:
         raise fail("layer_types", "full_attention alone where use_sliding_window is false", kinds)
-    by_kind = attention_by_kind(fields, attention(fields, qkv_bias=bias, o_bias=bias), kinds)
+    by_kind = attention_by_kind(fields, attention(fields, theta=2e6, qkv_bias=bias, o_bias=bias), kinds)
     layers = {
         (kind, turns): LayerConfig(attends if turns else replace(attends, rope=None), mlp)
         for kind, attends in by_kind.items()

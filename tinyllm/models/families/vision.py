@@ -45,6 +45,7 @@ def text_of(name: str, text: Family, text_type: str) -> Family:
         text_type: the `model_type` of `text_config`.
     """
     from_config = _from_config(text, text_type)
+    from_config.__doc__ = f"Its text, by the family {text.name}; the tensors for pictures are skipped."
     return Family(name, (name,), from_config, text.tensors, skipped=(*TOWERS, *text.skipped))
 
 

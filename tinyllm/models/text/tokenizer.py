@@ -9,13 +9,11 @@ from functools import cached_property
 import tokenizers
 from tokenizers import models, processors
 
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import invalid
+from tinyllm.models.text.encoder import encoder
 from tinyllm.models.text.token_ids import plain
 from tinyllm.models.text.token_text import TextStream, spelling_of
-from tinyllm.models.text.tokenizer_bounds import LONGEST_TEXT, Growth, library_errors
-
-_LONG = 4096
-"""Characters from which on a text is encoded without Python's lock."""
+from tinyllm.models.text.tokenizer_bounds import library_errors
 
 
 class Tokenizer:
@@ -38,7 +36,7 @@ class Tokenizer:
         self._backend = backend
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(eos_token_ids)
-        self._where, self._growth = where, Growth(backend, where)
+        self._encoder = encoder(backend, where)
         with library_errors(f"{where}: post_processor"):
             before, after = _put_around(backend.post_processor)
         bos, eos = [] if bos_token_id is None else [bos_token_id], list(self.eos_token_ids[:1])
@@ -58,29 +56,23 @@ class Tokenizer:
     @cached_property
     def longest_token(self) -> int:
         """Most characters of a token, and at least 16, as a text may shrink a little before it is cut into tokens."""
-        return max(16, *map(len, self._backend.get_vocab(with_added_tokens=True)))
+        return max([16, *map(len, self._backend.get_vocab(with_added_tokens=True))])
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text. Special tokens written in it (`<|im_end|>`) become themselves.
 
-        Raises `InvalidInputError` for what is no text, holds lone surrogates or is too long, and where the tokenizers
-        package fails.
+        Raises `InvalidInputError` for what is no text, holds lone surrogates, is too long or takes too long, and where
+        the tokenizers package fails.
         """
         if not isinstance(text, str):
             raise invalid("encode", "text", "a string", type(text).__name__)
         check_unicode("encode", "text", text)
-        with library_errors(f"{self._where}: this text cannot be encoded", InvalidInputError):
-            allowed = self._growth.allows(text)
-            ids: list[int] = self._ids(text) if allowed else []
-        if not allowed:
-            raise invalid("encode", "text", f"at most {LONGEST_TEXT} characters, normalized", "a longer one")
+        ids = self._encoder.encode(text)
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
-    def _ids(self, text: str) -> list[int]:
-        if len(text) < _LONG:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
-        # encode keeps Python's lock, in which a server could answer nobody; this does not
-        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+    def check_speed(self) -> None:
+        """Raises `CheckpointError` where short texts take too long."""
+        self._encoder.check()
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are no UTF-8 give U+FFFD, ids of no token nothing.

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import tokenizers
+from tokenizers import models
 
 from tinyllm.errors import CheckpointError, TinyllmError
 
@@ -18,6 +19,7 @@ LONGEST_TEXT = 1 << 22
 """Characters of a text that is encoded at once: more than a context of a million tokens holds."""
 _MOST_GROWTH = 1 << 12
 _MOST_STEPS = 32
+_LONGEST_WORD, _LONGEST_PIECE, _MOST_AROUND = 1000, 256, 1000
 _UNICODE_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 12, "ByteLevel": 4}
 """Most characters that one becomes, by Unicode's own tables."""
 _TRIALS = ("a", "The 1st cat's naïve: \n\n\t\u4e2d {x} == 12345 ", " ")
@@ -46,7 +48,7 @@ class Growth:
     def __init__(self, backend: tokenizers.Tokenizer, where: str) -> None:
         self._normalizer = backend.normalizer
         state = json.loads(self._normalizer.__getstate__()) if self._normalizer else None
-        self._most, steps = 1, _steps(state)
+        self._most, steps = 1, _steps(state, "normalizers")
         if len(steps) > _MOST_STEPS:
             raise CheckpointError(f"{where}: normalizer: expected at most {_MOST_STEPS} steps, got {len(steps)}")
         for step in steps:
@@ -71,12 +73,30 @@ class Growth:
         return True
 
 
-def check_patterns(backend: tokenizers.Tokenizer, where: str) -> None:
-    """Raises `CheckpointError` for a tokenizer whose patterns take too long for a short text: their time may go with
-    the square of a text's length, or double with each character, which shows before it takes long."""
-    parts = (part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer) if part)
-    if not any(b'"Regex"' in part for part in parts):
-        return
+def check_shape(backend: tokenizers.Tokenizer, where: str) -> None:
+    """Raises `CheckpointError` for a tokenizer that would go over a text far more often than any real one does."""
+    state = json.loads(backend.pre_tokenizer.__getstate__()) if backend.pre_tokenizer else None
+    steps = len(_steps(state, "pretokenizers"))
+    if steps > _MOST_STEPS:
+        raise CheckpointError(f"{where}: pre_tokenizer: expected at most {_MOST_STEPS} steps, got {steps}")
+    processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else None
+    for step in _steps(processor, "processors"):
+        if step["type"] == "TemplateProcessing":
+            _check_template(step, f"{where}: post_processor")
+    model = backend.model
+    if isinstance(model, models.WordPiece) and model.max_input_chars_per_word > _LONGEST_WORD:
+        got = f"expected at most {_LONGEST_WORD}, got {model.max_input_chars_per_word}"
+        raise CheckpointError(f"{where}: model.max_input_chars_per_word: {got}")
+    if isinstance(model, models.Unigram):
+        longest = max([0, *map(len, backend.get_vocab(with_added_tokens=False))])
+        if longest > _LONGEST_PIECE:
+            got = f"expected pieces of at most {_LONGEST_PIECE} characters, got one of {longest}"
+            raise CheckpointError(f"{where}: model.vocab: {got}")
+
+
+def check_speed(backend: tokenizers.Tokenizer, where: str) -> None:
+    """Raises `CheckpointError` for a tokenizer that takes too long for a short text: the time of its patterns may go
+    with the square of a text's length, or double with each character, which shows before it takes long."""
     length = 16
     while length <= _LONGEST_TRIAL:
         for trial in _TRIALS:
@@ -89,13 +109,27 @@ def check_patterns(backend: tokenizers.Tokenizer, where: str) -> None:
         length *= 2
 
 
-def _steps(state: Any) -> list[Any]:
-    """The steps of a normalizer, those of sequences in sequences included."""
+def _check_template(step: dict[str, Any], where: str) -> None:
+    texts = sum("Sequence" in piece for piece in step["single"])
+    if texts != 1:
+        raise CheckpointError(f"{where}: expected a template with one text, got {texts}")
+    tokens = step["special_tokens"]
+    around = [
+        len(tokens.get(piece["SpecialToken"]["id"], {"ids": [0]})["ids"])
+        for piece in step["single"]
+        if "SpecialToken" in piece
+    ]
+    if sum(around) > _MOST_AROUND:
+        raise CheckpointError(f"{where}: expected at most {_MOST_AROUND} tokens around a text, got {sum(around)}")
+
+
+def _steps(state: Any, field: str) -> list[Any]:
+    """The steps of a part, those of sequences in sequences included."""
     if not isinstance(state, dict):
         return []
     if state.get("type") != "Sequence":
         return [state]
-    return [inner for step in state["normalizers"] for inner in _steps(step)]
+    return [inner for step in state[field] for inner in _steps(step, field)]
 
 
 def _growth(step: dict[str, Any]) -> int:

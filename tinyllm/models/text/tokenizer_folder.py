@@ -15,7 +15,7 @@ from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
 from tinyllm.models.text.tokenizer import Tokenizer
-from tinyllm.models.text.tokenizer_bounds import check_patterns, library_errors
+from tinyllm.models.text.tokenizer_bounds import library_errors
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
@@ -44,7 +44,7 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     eos = [stop for stop in dict.fromkeys(stops) if stop is not None]
     adds_bos, adds_eos = _flag(settings, "add_bos_token", where), _flag(settings, "add_eos_token", where)
     made = Tokenizer(backend, str(path), bos, eos, adds_bos, adds_eos)
-    check_patterns(backend, str(path))
+    made.check_speed()
     return made
 
 
@@ -107,7 +107,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         backend.add_tokens([token])
         index = backend.token_to_id(token.content)
         if index != int(key):
-            raise CheckpointError(f"{field}: expected the id of {token.content!r}, which is {index}")
+            raise CheckpointError(f"{field}: expected the id of {quoted(token.content)}, which is {index}")
     fields = [(name, settings.get(name)) for name in SPECIALS]
     fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
@@ -118,7 +118,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
         if token.content in known:
             continue
         if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
-            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {token.content!r}")
+            raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {quoted(token.content)}")
         backend.add_special_tokens([token])
 
 
@@ -144,5 +144,5 @@ def _id_of(value: Any, backend: tokenizers.Tokenizer, where: str) -> int | None:
 def _flag(settings: Mapping[str, Any], key: str, where: str) -> bool | None:
     value = settings.get(key)
     if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"{where}: {key}: expected true or false, got {value!r}")
+        raise CheckpointError(f"{where}: {key}: expected true or false, got {quoted(value)}")
     return value
