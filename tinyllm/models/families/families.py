@@ -53,6 +53,24 @@ FAMILIES = (
 )
 
 
+_NOT_HERE = {
+    "kv_lora_rank": "multi-head latent attention",
+    "attention_chunk_size": "attention within chunks",
+    "state_size": "state-space layers",
+    "mamba_d_state": "state-space layers",
+    "ssm_state_size": "state-space layers",
+}
+"""Fields of models of no family here, and what stands in the way of having one."""
+
+
+def in_the_way(config: Mapping[str, Any]) -> str:
+    """Which parts of a model tinyllm has no means for, as the end of a message; empty where none is known of."""
+    inner = config.get("text_config")
+    names = {*config, *(inner if isinstance(inner, Mapping) else ())}
+    parts = [f"{field} ({part})" for field, part in _NOT_HERE.items() if field in names]
+    return f"; the decoder has no means for its {' and '.join(parts)}" if parts else ""
+
+
 def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:
     """The family that the `model_type` of a `config.json` names. Raises `CheckpointError` where there is none."""
     model_type = config.get("model_type")
@@ -61,8 +79,8 @@ def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) 
             return family
     known = ", ".join(sorted({name for family in families for name in family.model_types}))
     raise CheckpointError(
-        f"config: model_type: expected one of {known}, got {quoted(model_type)}; a plugin may add a family (hook "
-        f"tinyllm_families)"
+        f"config: model_type: expected one of {known}, got {quoted(model_type)}{in_the_way(config)}; a plugin may add "
+        f"a family (hook tinyllm_families)"
     )
 
 

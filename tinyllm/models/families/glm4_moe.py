@@ -31,8 +31,9 @@ from tinyllm.models.families.tensor_rules import LAYER, TensorRule, renamed
 
 
 def glm4_moe(config: Mapping[str, Any]) -> DecoderConfig:
-    """The first half of each head is rotated; experts by sigmoids with a bias for the choice, in groups. Source:
-    transformers' `Glm4MoeConfig`."""
+    """GLM-4.5 to 4.7: half of each head is rotated; experts by sigmoids with a bias for the choice, in groups.
+
+    Source: transformers' `Glm4MoeConfig`."""
     fields = ConfigFields({"max_position_embeddings": 131072, "rms_norm_eps": 1e-5} | dict(config))
     fields.only("hidden_act", "silu")
     fields.ignore(

@@ -33,8 +33,9 @@ _DEFAULTS = {"max_position_embeddings": 131072, "head_dim": 64, "sliding_window"
 
 
 def gpt_oss(config: Mapping[str, Any]) -> DecoderConfig:
-    """Heads with sinks, every other layer sliding, biases throughout, and experts with a clamped swiglu. Source:
-    transformers' `GptOssConfig`."""
+    """gpt-oss: heads with sinks, every other layer sliding, biases throughout, and experts with a clamped swiglu.
+
+    Source: transformers' `GptOssConfig`."""
     stated = {name for name in ("rope_parameters", "rope_scaling") if config.get(name) is not None}
     fields = ConfigFields(_DEFAULTS | dict(config) | ({} if stated else {"rope_parameters": _YARN}))
     fields.only("hidden_act", "silu")

@@ -25,8 +25,9 @@ def granite(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def granite_moe(config: Mapping[str, Any]) -> DecoderConfig:
-    """The same with experts, and perhaps one that every token goes through. Source: transformers' `GraniteMoeConfig`
-    and `GraniteMoeSharedConfig`."""
+    """Granite with experts, and perhaps one that every token goes through.
+
+    Source: transformers' `GraniteMoeConfig` and `GraniteMoeSharedConfig`."""
     fields = ConfigFields(config)
     shared = fields.get("shared_intermediate_size") and fields.integer("shared_intermediate_size")
     experts = routed_experts(

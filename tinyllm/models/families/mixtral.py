@@ -25,7 +25,7 @@ _DEFAULTS = {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_n
 
 
 def mixtral(config: Mapping[str, Any]) -> DecoderConfig:
-    """Mistral with experts, whose layers all slide or none does. Source: transformers' `MixtralConfig`."""
+    """Mixtral: Mistral with experts, whose layers all slide or none does. Source: transformers' `MixtralConfig`."""
     fields = ConfigFields(_DEFAULTS | dict(config))
     fields.only("hidden_act", "silu")
     kind = "full_attention" if fields.get("sliding_window") is None else "sliding_attention"
