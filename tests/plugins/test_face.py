@@ -89,6 +89,7 @@ NAMES = (
     "pack",
     "per_column",
     "runs",
+    "sequences",
     "unpack",
 )
 """All that a backend, a kernel, an op, a family, a command or a declaration is made of."""

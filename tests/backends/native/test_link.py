@@ -20,7 +20,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, NormConfig, RopeConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, MlpConfig, NormConfig, RopeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -54,12 +54,15 @@ DECODERS = {
     "llama": CONFIG,
     "norms of heads": layers_with(CONFIG, qk_norm="head"),
     "norms of all heads, and after": layers_with(CONFIG, qk_norm="whole", norms="after"),
-    "layer norms, one for both parts, rotated by neighbours": replace(
-        layers_with(CONFIG, rope=RopeConfig(16, traditional=True), window=4, parallel=True),
+    "layer norms, no gate": replace(
+        layers_with(CONFIG, mlp=MlpConfig(96, "gelu_tanh", bias=True, gated=False), window=4),
         norm=NormConfig(kind="layer", bias=True),
-        logit_multiplier=0.5,
+    ),
+    "one norm for both parts, rotated by neighbours": replace(
+        layers_with(CONFIG, rope=RopeConfig(16, traditional=True), parallel=True), logit_multiplier=0.5
     ),
 }
+"""A layer of each kind that families of many users have."""
 
 
 class Drawn(Tensors):

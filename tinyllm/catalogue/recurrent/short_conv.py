@@ -14,7 +14,6 @@ from tinyllm.catalogue.recurrent.states import (
     batch,
     check_sequences,
     check_values,
-    sequences,
     unread_rows,
     with_rows,
 )
@@ -24,6 +23,7 @@ from tinyllm.spec.attribute_checks import choice
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
 from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
+from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
 
 

@@ -28,6 +28,7 @@ from tinyllm.models.families import (
     starcoder2,
     vision,
 )
+from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family
 
 FAMILIES = (
@@ -93,7 +94,7 @@ def decoder_config(config: Mapping[str, Any], families: Sequence[Family] = FAMIL
     family = family_of(config, families)
     where = f"family {family.name!r}: from_config"
     with plugin_code(where, passing=(TinyllmError,)):
-        decoder = family.from_config(config)
+        decoder = family.from_config(with_defaults(config, config.get("model_type")))
     if not isinstance(decoder, DecoderConfig):
         raise PluginError(f"{where}: expected a DecoderConfig, got {decoder!r}")
     return decoder

@@ -34,7 +34,7 @@ def glm4_moe(config: Mapping[str, Any]) -> DecoderConfig:
     """GLM-4.5 to 4.7: half of each head is rotated; experts by sigmoids with a bias for the choice, in groups.
 
     Source: transformers' `Glm4MoeConfig`."""
-    fields = ConfigFields({"max_position_embeddings": 131072, "rms_norm_eps": 1e-5} | dict(config))
+    fields = ConfigFields(config)
     fields.only("hidden_act", "silu")
     fields.ignore(
         "num_nextn_predict_layers", "num_mtp_layers"

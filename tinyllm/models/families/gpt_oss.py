@@ -29,15 +29,14 @@ _YARN = {
     "truncate": False,
     "original_max_position_embeddings": 4096,
 }
-_DEFAULTS = {"max_position_embeddings": 131072, "head_dim": 64, "sliding_window": 128, "rms_norm_eps": 1e-5}
 
 
 def gpt_oss(config: Mapping[str, Any]) -> DecoderConfig:
     """gpt-oss: heads with sinks, every other layer sliding, biases throughout, and experts with a clamped swiglu.
 
     Source: transformers' `GptOssConfig`."""
-    stated = {name for name in ("rope_parameters", "rope_scaling") if config.get(name) is not None}
-    fields = ConfigFields(_DEFAULTS | dict(config) | ({} if stated else {"rope_parameters": _YARN}))
+    stated = any(config.get(name) is not None for name in ("rope_parameters", "rope_scaling"))
+    fields = ConfigFields(config if stated else {**config, "rope_parameters": _YARN})
     fields.only("hidden_act", "silu")
     fields.ignore("initial_context_length")  # OpenAI's name for the original context of the rope
     bias = fields.flag("attention_bias", True)

@@ -21,12 +21,10 @@ from tinyllm.models.families.family import (
 from tinyllm.models.families.llama import ROTATED_BY_NEIGHBOURS
 from tinyllm.models.families.tensor_rules import renamed
 
-_DEFAULTS = {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
-
 
 def mixtral(config: Mapping[str, Any]) -> DecoderConfig:
     """Mixtral: Mistral with experts, whose layers all slide or none does. Source: transformers' `MixtralConfig`."""
-    fields = ConfigFields(_DEFAULTS | dict(config))
+    fields = ConfigFields(config)
     fields.only("hidden_act", "silu")
     kind = "full_attention" if fields.get("sliding_window") is None else "sliding_attention"
     attends = attention_by_kind(fields, attention(fields, theta=1e6), [kind])[kind]

@@ -13,6 +13,7 @@ from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.pre_tokenizers import CHARACTER_LEVEL, PRE_TOKENIZERS
 from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sentencepiece
+from tinyllm.models.text.token_text import SPACE
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_bounds import library_errors
 
@@ -128,6 +129,11 @@ class _Vocabulary:
     def of_type(self, kind: int) -> list[str]:
         return [token for token, its in zip(self.tokens, self.types or (), strict=False) if its == kind]
 
+    def whole(self) -> tuple[str, ...]:
+        """Pieces taken whole that have spaces, as Gemma's runs of them: they are found once a text's spaces are what
+        pieces have for them."""
+        return tuple(token for token in self.of_type(USER_DEFINED) if SPACE in token)
+
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
         """Control and user-defined tokens are taken whole, wherever they stand in a text."""
         backend.add_special_tokens(
@@ -164,6 +170,7 @@ def _character_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
         unknown=vocabulary.special("unknown"),
         add_prefix=vocabulary.flag("add_space_prefix", False),
         merges=vocabulary.merges(),
+        whole=vocabulary.whole(),
     ).backend()
 
 
@@ -180,4 +187,5 @@ def _sentencepiece(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
         vocabulary.types or [NORMAL] * len(scores),
         unknown=vocabulary.special("unknown"),
         add_prefix=vocabulary.flag("add_space_prefix", True),
+        whole=vocabulary.whole(),
     ).backend()

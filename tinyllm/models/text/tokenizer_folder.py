@@ -1,11 +1,11 @@
-"""The tokenizer of a folder in Hugging Face form: `tokenizer.json` or `tokenizer.model`, and what
+"""The tokenizer of a folder in Hugging Face form: `tokenizer.json`, or another file with a vocabulary, and what
 `tokenizer_config.json` says besides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 
@@ -14,6 +14,8 @@ from tinyllm.models.checkpoints.files import read_file, read_json_if_there
 from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
+from tinyllm.models.text.tekken import TEKKEN_NAMES, tekken_backend
+from tinyllm.models.text.tiktoken_file import is_tiktoken, tiktoken_backend
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_bounds import library_errors
 
@@ -28,7 +30,11 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     Raises `CheckpointError` where a file is missing or not understood.
     """
     path, settings = _file(folder), tokenizer_settings(folder)
-    backend = _sentencepiece(path) if path.suffix == ".model" else _backend(path)
+    kind = _kind(path)
+    if kind == "tiktoken":
+        backend = tiktoken_backend(path, settings)
+    else:
+        backend = {"sentencepiece": _sentencepiece, "tekken": tekken_backend, "json": _backend}[kind](path)
     where = str(folder / "tokenizer_config.json")
     _add_tokens(backend, settings, where)
     bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
@@ -50,10 +56,14 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """`tokenizer_config.json`, and where it lists no added tokens the older files that did: `special_tokens_map.json`
-    and `added_tokens.json`. A `tokenizer.model` names its special tokens itself, unless these files do."""
+    and `added_tokens.json`. Sentencepiece and tekken files name their special tokens themselves, unless these do."""
     settings = read_json_if_there(folder / "tokenizer_config.json")
-    if _file(folder).suffix == ".model":
-        settings = {**read_sentencepiece(_file(folder))[1], **settings}
+    path = _file(folder)
+    kind = _kind(path)
+    if kind == "sentencepiece":
+        settings = {**read_sentencepiece(path)[1], **settings}
+    elif kind == "tekken":
+        settings = {**TEKKEN_NAMES, **settings}
     if "added_tokens_decoder" in settings:
         return settings
     settings |= read_json_if_there(folder / "special_tokens_map.json")
@@ -70,9 +80,19 @@ def special_token(value: Any, where: str) -> str | None:
 
 
 def _file(folder: Path) -> Path:
-    """The file with the vocabulary."""
-    model, whole = folder / "tokenizer.model", folder / "tokenizer.json"
-    return model if model.exists() and not whole.exists() else whole
+    """The file with the vocabulary: `tokenizer.json` wherever there is one, and the name of an error where none is."""
+    whole = folder / "tokenizer.json"
+    others = (folder / "tokenizer.model", folder / "tekken.json", *sorted(folder.glob("*.tiktoken")))
+    others += (folder / "tiktoken.model",)
+    return whole if whole.exists() else next((path for path in others if path.exists()), whole)
+
+
+def _kind(path: Path) -> Literal["json", "sentencepiece", "tekken", "tiktoken"]:
+    if path.name == "tekken.json":
+        return "tekken"
+    if path.suffix not in (".model", ".tiktoken"):
+        return "json"
+    return "tiktoken" if path.suffix == ".tiktoken" or is_tiktoken(path) else "sentencepiece"
 
 
 def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
