@@ -20,6 +20,8 @@ def pytest_configure() -> None:
     # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    # NumPy's always spin, which makes the references' products ten times as dear
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a shell's background job: what tests start would ignore Ctrl-C, too
