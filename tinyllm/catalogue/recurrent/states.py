@@ -75,3 +75,8 @@ def batch(lengths: list[tuple[int, int]], rows: list[int], count: int, *of_a_row
         "kv_len": constant([tokens for _, tokens in lengths], "int32"),
         "state_rows": constant(rows, "int32"),
     }
+
+
+def bench_prefix(lengths: list[tuple[int, int]], tier: str) -> str:
+    """What names of benchmarks begin with: whether they read a prompt, or go on by a token."""
+    return "" if tier != "bench" else "decode:" if all(new == 1 for new, _ in lengths) else "prefill:"
