@@ -41,5 +41,5 @@ def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
     family = family_of(checkpoint.config, families)
     rules = family.rules(checkpoint.format)
     tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
-    skipped = tuple(beginning.format(layers=config.num_layers) for beginning in family.skipped)
+    skipped = tuple(beginning.replace("{layers}", str(config.num_layers)) for beginning in family.skipped)
     return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, skipped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,29 @@ def test_a_gguf_file_is_the_folder(tmp_path: Path) -> None:
         "feed_forward_length": 32,
         "rope.scaling.yarn_beta_fast": 32.0,
     }
-    assert_same_logits(tmp_path, write_gguf(tmp_path, "gpt-oss", keys, _converted))
+
+    def converted(name: str, tensor: Any) -> dict[str, Any]:
+        return {f"{name}.weight": tensor} if name.endswith("sinks") else _apart(name, tensor)
+
+    assert_same_logits(tmp_path, write_gguf(tmp_path, "gpt-oss", keys, converted))
 
 
-def _converted(name: str, tensor: Any) -> Any:
-    if name.endswith("sinks"):
-        return {f"{name}.weight": tensor}
+def test_gates_and_ups_may_lie_apart(tmp_path: Path) -> None:
+    """As mlx-lm writes them."""
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    TINY.save(together)
+    apart.mkdir()
+    shutil.copy(together / "config.json", apart)
+    tensors = load_file(together / "model.safetensors")
+    made = {name: np.ascontiguousarray(part) for key in tensors for name, part in _apart(key, tensors[key]).items()}
+    save_file(made, apart / "model.safetensors")
+    assert_same_logits(together, apart)
+
+
+def _apart(name: str, tensor: Any) -> dict[str, Any]:
     stem, dot, part = name.rpartition("experts.")
     if not dot:
-        return tensor
+        return {name: tensor}
     part, ending = (part.removesuffix("_bias"), ".bias") if part.endswith("_bias") else (part, ".weight")
     tensor = tensor if ending == ".bias" else tensor.swapaxes(1, 2)
     if part == "down_proj":
