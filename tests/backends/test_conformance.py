@@ -25,4 +25,4 @@ def test_an_op_of_a_backend_holds(backend: str, op: str, record_property: Callab
         record_property(PROPERTY, result.to_json())
     failed = [f"{r.id}: {r.outcome}: {r.message}\n{r.snippet}" for r in results if r.outcome in BAD]
     assert results, f"no check of {op} on {backend}"
-    assert not failed, f"{len(failed)} of {len(results)} checks fail:\n" + "\n".join(failed)
+    assert not failed, f"{len(failed)} of {len(results)} checks fail:\n" + "\n".join(failed[:20])

@@ -94,14 +94,17 @@ def closed(streams: tuple[str, ...], *arguments: str) -> tuple[int, str, str]:
     return done.returncode, texts[0], texts[1]
 
 
-@pytest.mark.parametrize("streams", [("stdin",), ("stdout",), ("stderr",), tuple(CLOSED)], ids="+".join)
+EVERY = tuple(CLOSED)
+GENERATE = ("generate", "hello", "-n", "5", "--verbose")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    ("arguments", "code", "streams"),
     [
-        (("generate", "hello", "-n", "5", "--verbose"), 0),
-        (("generate", "-"), 2),
-        (("chat",), 0),
-        (("batch", "/no/such/file", "-o", "/no/such/other"), 2),
+        *((GENERATE, 0, streams) for streams in (*((name,) for name in CLOSED), EVERY)),
+        *((("generate", "-"), 2, streams) for streams in (("stdin",), EVERY)),
+        *((("chat",), 0, streams) for streams in (("stdin",), EVERY)),
+        *((("batch", "/no/such/file", "-o", "/no/such/other"), 2, streams) for streams in (("stderr",), EVERY)),
     ],
 )
 def test_a_stream_that_is_closed_is_no_error(arguments: tuple[str, ...], code: int, streams: tuple[str, ...]) -> None:
