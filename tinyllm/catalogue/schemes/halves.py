@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,8 @@ from tinyllm.spec.scheme import Part, QuantWeight, Scheme
 
 
 class _Halves(Scheme):
-    """`w[n, k] = q[n, k]`, exactly. arrays: `q` `[..., N, K]` of the dtype that the scheme is named after."""
+    """`w[n, k] = q[n, k]`, exactly. arrays: `q` `[..., N, K]` of the dtype that the scheme is named after, or float32
+    where a backend has no such numbers."""
 
     @property
     def block(self) -> int:
@@ -24,7 +25,10 @@ class _Halves(Scheme):
         return 16
 
     def parts(self, shape: tuple[int, ...]) -> Mapping[str, Part]:
-        return {"q": Part(shape, (self.name,))}
+        return {"q": Part(shape, (self.name, "float32"))}
+
+    def forms(self) -> Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], QuantWeight]]:
+        return {"": self.draw}
 
     def dequantize(self, xp: Any, weight: QuantWeight, dtype: Any) -> Any:
         return xp.astype(weight.arrays["q"], dtype)
