@@ -156,7 +156,9 @@ def _random(op: str) -> Recipe:
     def recipe(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
         lengths = [draws.pick(2, 1, 0, 5, 17) for _ in range(draws.pick(2, 1, 3))]
         made = _drawn(draws, op, lengths)
-        made.states = [own if length else np.zeros(made.of_a_row) for own, length in zip(made.states, lengths, strict=True)]
+        made.states = [
+            own if length else np.zeros(made.of_a_row) for own, length in zip(made.states, lengths, strict=True)
+        ]
         rows, count = _rows(draws, len(lengths))
         return made.inputs(draws, rows, count, draws.pick("int32", "int64", "uint8")), made.attributes
 
