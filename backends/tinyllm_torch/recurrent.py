@@ -108,4 +108,5 @@ def _several(s: Tensor, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, learn: 
 
 def _unit(x: Tensor) -> Tensor:
     """Each head of `[T, H, D]` divided by its length."""
-    return x / (x * x).sum(-1, keepdim=True).add(EPS).sqrt()
+    unit: Tensor = x / (x * x).sum(-1, keepdim=True).add(EPS).sqrt()
+    return unit
