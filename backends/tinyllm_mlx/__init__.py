@@ -102,7 +102,7 @@ QUANTIZED = ("affine", "int8")
 
 def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
     host = () if name == "fast" else HOST.get(op, ())
-    return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=3, **more)
+    return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=4, **more)
 
 
 @hookimpl

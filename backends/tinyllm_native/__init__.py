@@ -83,7 +83,7 @@ def tinyllm_commands() -> list[Command]:
 def _kernel(
     backend: str, op: str, path: str, taken: Supports | None = supports.floats, name: str = "native", **more: Any
 ) -> Kernel:
-    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=3, **more)
+    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=4, **more)
 
 
 def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priority: int, **more: Any) -> list[Kernel]:

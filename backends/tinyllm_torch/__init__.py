@@ -86,7 +86,7 @@ HOST = {
 
 def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
     host = HOST.get(op, ())
-    return Kernel("torch", op, name, f"tinyllm_torch.{path}", supports, priority, host=host, spec_version=3, **more)
+    return Kernel("torch", op, name, f"tinyllm_torch.{path}", supports, priority, host=host, spec_version=4, **more)
 
 
 @hookimpl

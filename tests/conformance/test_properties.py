@@ -46,6 +46,7 @@ def test_every_property_has_a_wrong_kernel() -> None:
 
 
 def test_every_op_with_leading_axes_is_tried_for_its_neighbours() -> None:
+    """Of the others the tokens of all sequences lie one after the other, or each goes where it likes."""
     assert set(CATALOGUE) - set(NEIGHBOURS) == {"kv_append", "moe_router", "moe_experts"}
 
 

@@ -201,5 +201,13 @@ WRONG: dict[tuple[str, str], Kernel] = {
         (op, "rows anywhere"): changed(op, state_rows=lambda g: np.arange(len(g["state_rows"])))
         for op in ("short_conv", "gated_delta")
     },
+    ("moe_router", "order of tokens"): changed("moe_router", logits=lambda g: np.maximum(g["logits"], g["logits"][:1])),
+    ("moe_experts", "order of tokens"): changed("moe_experts", weights=lambda g: 0 * g["weights"] + g["weights"][:1]),
+    ("moe_experts", "experts that nobody goes to"): after(
+        "moe_experts", lambda y, x, experts, weights, gate_proj, *a, **k: y + 0 * gate_proj.sum()
+    ),
+    ("moe_experts", "sum of its experts"): changed(
+        "moe_experts", weights=lambda g: g["weights"] / g["weights"].sum(axis=-1, keepdims=True)
+    ),
 }
 """By op and property; for `batch neighbours` elsewhere `beside` makes one."""

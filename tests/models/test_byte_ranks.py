@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def ranked(text: str, first: int = 0) -> list[int]:
         if cut.encode() in ranks:
             parts = [cut.encode()]
         while True:
-            made = [
-                (ranks[a + b], at) for at, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in ranks
-            ]
+            made = [(ranks[a + b], at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
             if not made:
                 break
             at = min(made)[1]

@@ -38,7 +38,7 @@ def test_the_config_is_the_one_that_the_keys_state(tmp_path: Path) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "attention.sliding_window": {"attention.sliding_window": 2.5},
-    "expert_count": {"expert_count": 8},
+    "expert_used_count": {"expert_count": 8},
     "attn_logit_softcapping": {"attn_logit_softcapping": 50.0},
     "final_logit_softcapping": {"final_logit_softcapping": 30.0},
     "attention.scale": {"attention.scale": 0.1},
@@ -97,6 +97,9 @@ def test_neutral_values_pass(tmp_path: Path, keys: dict[str, Any]) -> None:
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"general.architecture: expected one of .*llama, .*qwen2.*, got 'bert'"):
         open_checkpoint(write_gguf(tmp_path / "m.gguf", "bert"))
+    latent = write_gguf(tmp_path / "m.gguf", "deepseek2", keys={"attention.kv_lora_rank": 512})
+    with pytest.raises(CheckpointError, match=r"got 'deepseek2'; .* its kv_lora_rank \(multi-head latent attention\)"):
+        open_checkpoint(latent)
 
 
 def test_linear_and_yarn_scaling(tmp_path: Path) -> None:

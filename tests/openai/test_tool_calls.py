@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
+from tinyllm.openai.call_parts import CallDelta
+from tinyllm.openai.tool_calls import ToolCallParser
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Par}is", "deep": [{"a": "\\"}"}]}}\n</tool_call>'
 ARGUMENTS = '{"city": "Par}is", "deep": [{"a": "\\"}"}]}'

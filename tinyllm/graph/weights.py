@@ -63,17 +63,17 @@ def weight_key(name: str, bound: BoundKernel, input_name: str) -> WeightKey:
 
 
 def stored_type(graph: Graph, name: str, source: WeightSource, halves: bool = False) -> ArrayType | QuantType:
-    """The type of a weight as the checkpoint holds it, its floats and numbers in the graph's dtype.
+    """The type of a weight as the checkpoint holds it, its floats and numbers in the dtype that the graph states.
 
-    halves: floats of 16 bits stay so where the graph's are wider, by a scheme of `HALVES`.
+    halves: floats of 16 bits stay so where the graph's are float32, by a scheme of `HALVES`.
     """
     weight = graph.weights[name]
     stored = source.info(weight.tensors[0]).type
     if isinstance(stored, QuantType):
-        return QuantType(weight.shape, stored.scheme, graph.dtype)
-    if halves and graph.dtype == "float32" and stored.dtype in HALVES:
-        return QuantType(weight.shape, HALVES[stored.dtype], graph.dtype)
-    return ArrayType(weight.shape, graph.dtype)
+        return QuantType(weight.shape, stored.scheme, weight.dtype)
+    if halves and weight.dtype == "float32" and stored.dtype in HALVES:
+        return QuantType(weight.shape, HALVES[stored.dtype], weight.dtype)
+    return ArrayType(weight.shape, weight.dtype)
 
 
 def load_weights(
@@ -123,9 +123,9 @@ def _load(
         if not stored:
             tensor = merge([source.read(name) for name in weight.tensors])
             if isinstance(tensor, QuantWeight):
-                tensor = replace(tensor, dtype=graph.dtype)
+                tensor = replace(tensor, dtype=weight.dtype)
             elif isinstance(kind := users[0].bound.call.inputs[users[0].input], QuantType):
-                tensor = HALVES[kind.scheme.name].of(tensor, graph.dtype)
+                tensor = HALVES[kind.scheme.name].of(tensor, weight.dtype)
             stored.append(tensor)
             if tuple(stored[0].shape) != weight.shape:
                 wanted, got = list(weight.shape), list(stored[0].shape)

@@ -9,10 +9,15 @@ from uuid import uuid4
 
 from tinyllm.engine.sequence import Piece
 from tinyllm.models.text.tokenizer import Tokenizer
+from tinyllm.openai.call_parts import CallDelta, Thought
+from tinyllm.openai.reasoning import HarmonyReader, ReplyReader, TaggedReader
 from tinyllm.openai.requests import PreparedRequest
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
 from tinyllm.openai.token_logprobs import Columns, CompletionLogprobs, chat_logprob, extend, prompt_logprobs
-from tinyllm.openai.tool_calls import CallDelta, ToolCallParser
+from tinyllm.openai.tool_calls import ToolCallParser
+
+_THOUGHTS = ("reasoning", "reasoning_content")
+"""Names of what a model thought: clients look for the one or the other."""
 
 
 class Reply(ABC):
@@ -112,12 +117,9 @@ class ChatReply(Reply):
     ) -> None:
         super().__init__(prepared, model, fingerprint, tokenizer)
         self._with_logprobs = bool(request.logprobs)
-        most_calls = 1 if request.parallel_tool_calls is False else None
         choices = range(len(prepared.sequences))
-        self._parsers = [
-            None if prepared.tools is None else ToolCallParser(prepared.tools, most_calls, prepared.call_form)
-            for _ in choices
-        ]
+        self._calls = prepared.tools is not None
+        self._readers = [_reader(prepared, request) for _ in choices]
         self._messages: list[dict[str, Any]] = [
             {"role": "assistant", "content": None, "refusal": None} for _ in choices
         ]
@@ -133,7 +135,7 @@ class ChatReply(Reply):
             return []
         if index not in self._begun:
             self._begun.add(index)
-            empty: dict[str, Any] = {"content": "" if self._parsers[index] is None else None}
+            empty: dict[str, Any] = {"content": None if self._calls else ""}
             first = deltas.pop(0) if deltas and "content" in deltas[0] else empty
             deltas.insert(0, {"role": "assistant", **first})
         if not deltas:
@@ -154,21 +156,21 @@ class ChatReply(Reply):
 
     def _deltas(self, index: int, piece: Piece) -> list[dict[str, Any]]:
         """What a piece adds to the message of a choice, which keeps it. Ends the choice where it has all its calls."""
-        parser, message = self._parsers[index], self._messages[index]
-        if parser is None:
-            parts: list[str | CallDelta] = [piece.text] if piece.text else []
-        else:
-            parts = parser.push(piece.text, last=piece.finish_reason is not None)
-            if parser.full and index not in self.finished:
-                self.finished.add(index)
-                self.finish_reasons[index] = "stop"
-            if parser.count and self.finish_reasons.get(index) == "stop":
-                self.finish_reasons[index] = "tool_calls"
+        reader, message = self._readers[index], self._messages[index]
+        parts = reader.push(piece.text, last=piece.finish_reason is not None)
+        if reader.full and index not in self.finished:
+            self.finished.add(index)
+            self.finish_reasons[index] = "stop"
+        if reader.count and self.finish_reasons.get(index) == "stop":
+            self.finish_reasons[index] = "tool_calls"
         deltas: list[dict[str, Any]] = []
         for part in parts:
             if isinstance(part, str):
                 message["content"] = (message["content"] or "") + part
                 deltas.append({"content": part})
+            elif isinstance(part, Thought):
+                deltas.append(dict.fromkeys(_THOUGHTS, part.text))
+                message |= dict.fromkeys(_THOUGHTS, message.get(_THOUGHTS[0], "") + part.text)
             else:
                 deltas.append({"tool_calls": [_call_delta(message, part)]})
         return deltas
@@ -182,6 +184,18 @@ class ChatReply(Reply):
             reason = self.finish_reasons.get(index)
             choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
         return choices
+
+
+def _reader(prepared: PreparedRequest, request: ChatRequest) -> ReplyReader:
+    """What reads the reply of one choice."""
+    most = 1 if request.parallel_tool_calls is False else None
+    if prepared.harmony:
+        return HarmonyReader(prepared.tools or (), most)
+    schemas = {tool.function.name: tool.function.parameters for tool in request.tools or ()}
+    calls = None
+    if prepared.tools is not None:
+        calls = ToolCallParser(prepared.tools, most, prepared.call_form, schemas=schemas)
+    return TaggedReader(calls, prepared.thought_end, prepared.thinks)
 
 
 def _call_delta(message: dict[str, Any], part: CallDelta) -> dict[str, Any]:

@@ -9,17 +9,19 @@ from pydantic import ValidationError
 
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import SEEDS, Sequence
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted
 from tinyllm.llm import LLM
 from tinyllm.models.text.call_tags import TAGS
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.models.text.token_ids import checked_ids
 from tinyllm.openai.body import Body
+from tinyllm.openai.call_formats import FORMAT_TAGS
+from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError, api_error, validation_error
+from tinyllm.openai.reasoning import HARMONY_TAGS, THINK_TAGS, thought_end
 from tinyllm.openai.schema import ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
-from tinyllm.openai.tool_calls import CallForm
 
 _SAME_IN_BOTH = (
     "max_tokens",
@@ -53,6 +55,9 @@ class PreparedRequest:
         groups: for each prompt the sequences of its choices.
         tools: names of the tools that may be called; None: the reply is text alone.
         call_form: in which forms it calls them.
+        thinks: whether the reply may have thoughts, which no grammar is about.
+        thought_end: what ends the thought that the prompt begins for the model.
+        harmony: whether the reply is messages with heads.
         echoed: for each prompt the text that its replies begin with, where the request asks for that.
     """
 
@@ -60,6 +65,9 @@ class PreparedRequest:
     groups: list[list[Sequence]]
     tools: frozenset[str] | None = None
     call_form: CallForm = "any"
+    thinks: bool = False
+    thought_end: str | None = None
+    harmony: bool = False
     echoed: tuple[str, ...] = ()
 
     @property
@@ -84,7 +92,7 @@ def parse_body(kind: type[BodyType], body: Any) -> BodyType:
 def check_model(model: str, served: str) -> None:
     """Raises `ApiError` 404 where a request asks for another model than the one that is served."""
     if model != served:
-        raise ApiError(404, f"model: expected {served!r}, got {model!r:.80}", "model", "model_not_found")
+        raise ApiError(404, f"model: expected {served!r}, got {quoted(model)}", "model", "model_not_found")
 
 
 def request_constraint(request: ChatRequest | CompletionRequest) -> Constraint | None:
@@ -121,12 +129,18 @@ def prepare_chat(llm: LLM, request: ChatRequest, constraint: Constraint | None =
         settings["max_tokens"] = request.max_completion_tokens
     if request.logprobs:
         settings["logprobs"] = request.top_logprobs or 0
-    params, shown = _sampling_params(llm, settings, constraint), TAGS if tools else ()
+    params = _sampling_params(llm, settings, constraint)
+    thinks = constraint is None or (constraint.field == "tools" and not required)
+    harmony = constraint is None and {*HARMONY_TAGS} <= llm.tokenizer.special_tokens.keys()
+    shown = (TAGS if constraint is not None else (*TAGS, *FORMAT_TAGS)) if tools else ()
+    shown += (*THINK_TAGS, *THINK_TAGS.values()) if thinks else ()
+    shown += HARMONY_TAGS if harmony else ()
     group = _choices(llm, encode_text(llm, prompt), request.n or 1, params, constraint, shown)
     names = frozenset(tool.function.name for tool in required or tools)
     form = "any" if constraint is None else constraint.call_form
     _check_told([group])
-    return PreparedRequest(request, [group], names if tools else None, form)
+    end = thought_end(prompt) if thinks else None
+    return PreparedRequest(request, [group], names if tools else None, form, thinks, end, harmony)
 
 
 def prepare_completion(llm: LLM, request: CompletionRequest, constraint: Constraint | None = None) -> PreparedRequest:

@@ -3,7 +3,8 @@
 Hermes and Qwen models write `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, Llama models
 `{"name": ..., "parameters": {...}}` as the whole reply, after `<|python_tag|>` or nothing. The keys may come in any
 order and beside others, a call may be wrapped as `{"type": "function", "function": {...}}`, and several may follow one
-another, or be a list.
+another, or be a list. GLM-4 models write `name` and the arguments on lines of their own, as the whole reply. Other
+forms are those of `call_formats`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Any
 
 from tinyllm.engine.grammar.calls import PYTHON_TAG
 from tinyllm.models.text.call_tags import BEGIN, END
+from tinyllm.openai.call_formats import FORMATS, FUNCTION, GLM, CallFormat, Schemas
+from tinyllm.openai.call_parts import CallDelta, CallForm, JsonEnd, Part, new_call_id
 
 _NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
@@ -24,59 +25,6 @@ _HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=
 _KEYS = ("name", "arguments", "parameters", "type", "function", "id")
 """Of objects that may be calls. What begins with another key is none."""
 _FIRST_KEY = re.compile(r'\s*(?:\[\s*)?(?:\{\s*(?:"([^"\\]*)("?))?)?')
-
-
-@dataclass(frozen=True)
-class CallDelta:
-    """A part of call `index`: the first has its id and name, the others add to its arguments, which are JSON text."""
-
-    index: int
-    arguments: str = ""
-    id: str | None = None
-    name: str | None = None
-
-
-Part = str | CallDelta
-CallForm = Literal["any", "exact", "tagged"]
-"""Which calls a reply may have: in any form; where a grammar holds it, those between tags and untagged ones whose name
-comes first, as it is; or those between tags alone."""
-
-
-def new_call_id() -> str:
-    """An id that no other call has."""
-    return f"call_{uuid4().hex[:24]}"
-
-
-class JsonEnd:
-    """Finds where a JSON value ends that is an object or a list. Its text comes in pieces.
-
-    depth: of brackets that are open before the first piece.
-    """
-
-    def __init__(self, depth: int = 0) -> None:
-        self._depth = depth
-        self._in_string = self._escaped = False
-
-    def push(self, text: str) -> int | None:
-        """How many characters of the next piece belong to the value. None: all of them, and it goes on. A `<` that is
-        in no string ends a value that is not whole: what follows is a tag."""
-        for place, char in enumerate(text):
-            if self._escaped:
-                self._escaped = False
-            elif self._in_string:
-                self._escaped = char == "\\"
-                self._in_string = char != '"'
-            elif char == '"':
-                self._in_string = True
-            elif char == "<":
-                return place
-            elif char in "{[":
-                self._depth += 1
-            elif char in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    return place + 1
-        return None
 
 
 class ToolCallParser:
@@ -87,6 +35,7 @@ class ToolCallParser:
         most: the number of calls after which the reply is `full`; None: any number.
         form: which of what may be a call is one.
         new_id: makes the ids of calls.
+        schemas: of the tools' arguments, for the forms that write them without types.
     """
 
     def __init__(
@@ -95,7 +44,11 @@ class ToolCallParser:
         most: int | None = None,
         form: CallForm = "any",
         new_id: Callable[[], str] = new_call_id,
+        schemas: Schemas | None = None,
     ) -> None:
+        self._schemas = schemas or {}
+        self._formats = {BEGIN: None} | ({its.begin: its for its in FORMATS} if form == "any" else {})
+        self._format: CallFormat = FUNCTION  # of what is being read whole
         self._names, self._most, self._form, self._new_id = names, most, form, new_id
         self._held = ""  # text of which it is not certain yet what it belongs to
         self._lead = ""  # what precedes it, which is text if no call follows
@@ -110,7 +63,15 @@ class ToolCallParser:
     @property
     def full(self) -> bool:
         """Whether there are as many calls as wanted, and the last one is complete."""
-        return self._most is not None and self.count >= self._most and self._step != self._read_arguments
+        return (
+            self._most is not None
+            and self.count >= self._most
+            and self._step
+            not in (
+                self._read_arguments,
+                self._read_bare_arguments,
+            )
+        )
 
     def push(self, text: str, last: bool = False) -> list[Part]:
         """The texts and parts of calls that are certain once this piece is known; with `last`, all that is left."""
@@ -127,6 +88,14 @@ class ToolCallParser:
         text = self._held.lstrip()
         if not last and PYTHON_TAG.startswith(text):
             return False
+        if self._form == "any":
+            name = next((name for name in self._names if text.startswith(f"{name}\n{{")), None)
+            if name is not None:
+                parts.append(CallDelta(self._next_index(), id=self._new_id(), name=name))
+                self._held, self._end, self._step = text[len(name) + 1 :], JsonEnd(), self._read_bare_arguments
+                return True
+            if not last and any(f"{name}\n{{".startswith(text) for name in self._names):
+                return False
         if text.startswith(PYTHON_TAG):
             text = text.removeprefix(PYTHON_TAG)
         self._lead, self._held = self._held[: len(self._held) - len(text)], text
@@ -134,20 +103,56 @@ class ToolCallParser:
         return True
 
     def _read_text(self, parts: list[Part], last: bool) -> bool:
-        start = self._held.find(BEGIN)
-        if start < 0:
-            length = len(self._held) if last else _certain_length(self._held)
+        found = [(place, tag) for tag in self._formats if (place := self._held.find(tag)) >= 0]
+        if not found:
+            length = len(self._held) if last else _certain_length(self._held, self._formats)
             self._add_text(parts, self._held[:length])
             self._held = self._held[length:]
             return False
+        start, tag = min(found)
         text = self._held[:start].rstrip()
         self._add_text(parts, text)
-        self._lead, self._held = self._held[len(text) : start] + BEGIN, self._held[start + len(BEGIN) :]
-        self._tagged, self._step = True, self._read_first_key
+        self._lead, self._held = self._held[len(text) : start] + tag, self._held[start + len(tag) :]
+        its = self._formats[tag]
+        if its is None:
+            self._tagged, self._step = True, self._read_first_key
+        else:
+            self._format, self._step = its, self._read_whole
+        return True
+
+    def _read_whole(self, parts: list[Part], last: bool) -> bool:
+        """Calls in a form that is read once its end is there."""
+        end = self._format.end
+        body, found, rest = self._held.partition(end) if end else (self._held, "", "")
+        if not (found or last):
+            return False
+        try:
+            calls = self._format.read(body, self._schemas)
+            written = [(name, json.dumps(value, ensure_ascii=False)) for name, value in calls or ()]
+        except (ValueError, RecursionError):
+            written = []
+        if not written or not all(name in self._names for name, _ in written):
+            return self._leave(parts)
+        self._add_calls(parts, written)
+        if self._tagged and end == END:
+            rest = found + rest
+        self._held, self._lead, self._step = rest, "", self._read_end
         return True
 
     def _read_first_key(self, parts: list[Part], last: bool) -> bool:
         """Of what may be a call."""
+        if self._tagged and self._form == "any":
+            text = self._held.lstrip()
+            if text and not last and FUNCTION.begin.startswith(text) and text != FUNCTION.begin:
+                return False
+            if text.startswith(FUNCTION.begin):
+                self._lead, self._held = self._lead + FUNCTION.begin, text.removeprefix(FUNCTION.begin)
+                self._format, self._step = FUNCTION, self._read_whole
+                return True
+            name = re.split(r"[\s<]", text, maxsplit=1)[0]
+            if name in self._names or (name and name == text and any(n.startswith(name) for n in self._names)):
+                self._format, self._step = GLM, self._read_whole
+                return True
         match = _FIRST_KEY.match(self._held)
         if match is None or (match.end() == len(self._held) and not match[2] and not last):
             return False
@@ -180,11 +185,14 @@ class ToolCallParser:
         if not calls:
             self._lead, self._held = self._lead + self._held[:length], self._held[length:]
             return self._leave(parts)
+        self._add_calls(parts, calls)
+        self._held, self._lead, self._step = self._held[length:], "", self._read_end
+        return True
+
+    def _add_calls(self, parts: list[Part], calls: list[tuple[str, str]]) -> None:
         for name, arguments in calls[: None if self._most is None else self._most - self.count]:
             index = self._next_index()
             parts += [CallDelta(index, id=self._new_id(), name=name), CallDelta(index, arguments)]
-        self._held, self._lead, self._step = self._held[length:], "", self._read_end
-        return True
 
     def _is_exact_list(self) -> bool:
         head = _HEAD.match(self._held.removeprefix("[").lstrip()) if self._held.startswith("[") else None
@@ -197,6 +205,13 @@ class ToolCallParser:
         self._held = self._held[len(arguments) :]
         if length is not None:
             self._step = self._read_next_key
+        return True
+
+    def _read_bare_arguments(self, parts: list[Part], last: bool) -> bool:
+        """Those that stand in no object with the name."""
+        self._read_arguments(parts, last)
+        if self._step == self._read_next_key:
+            self._step = self._read_end
         return True
 
     def _read_next_key(self, parts: list[Part], last: bool) -> bool:
@@ -278,7 +293,8 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _certain_length(text: str) -> int:
+def _certain_length(text: str, tags: Collection[str]) -> int:
     """How many characters cannot belong to a tag, nor to blanks before one, whatever follows them."""
-    tag = next((n for n in range(min(len(text), len(BEGIN)), 0, -1) if text.endswith(BEGIN[:n])), 0)
-    return len(text[: len(text) - tag].rstrip())
+    longest = max(map(len, tags))
+    held = next((n for n in range(min(len(text), longest), 0, -1) if any(tag.startswith(text[-n:]) for tag in tags)), 0)
+    return len(text[: len(text) - held].rstrip())

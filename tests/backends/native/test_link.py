@@ -20,7 +20,14 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, MlpConfig, NormConfig, RopeConfig
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    MlpConfig,
+    MoeConfig,
+    NormConfig,
+    RopeConfig,
+)
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -61,6 +68,7 @@ DECODERS = {
     "one norm for both parts, rotated by neighbours": replace(
         layers_with(CONFIG, rope=RopeConfig(16, traditional=True), parallel=True), logit_multiplier=0.5
     ),
+    "mixture of experts": layers_with(CONFIG, qk_norm="head", mlp=MoeConfig(24, 5, 2)),
 }
 """A layer of each kind that families of many users have."""
 
@@ -161,6 +169,20 @@ def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
     linked, apart = both(config, Drawn(config, scheme))
     for cuts in ([], [3, 4, 9]):
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "rounded"])
+def test_a_quantized_mixture_gives_the_same_bits(fast: bool) -> None:
+    """Two sequences, so that an expert has rows of both, and of one alone."""
+    config = layers_with(WIDE, qk_norm="head", mlp=MoeConfig(256, 5, 2))
+    graph, tensors = decoder(config, registry().specs, "bfloat16"), Drawn(config, SCHEMES["q6_k"])
+    given = []
+    for asked in (registry(), _apart()):
+        runner = ModelRunner(bind(graph, asked, parse_selection("native", "test"), tensors, fast=fast), 4, 16)
+        assert bool(_runs(runner.program)) == (asked is registry())
+        rows = [step(runner, Chunk(IDS[:4], 0, [2]), Chunk(IDS[3:], 0, [1])), step(runner, Chunk(IDS[4:5], 4, [2]))]
+        given.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*given)
 
 
 def test_a_run_that_rounds_gives_the_same_bits() -> None:
@@ -343,6 +365,10 @@ def _norms(g: GraphBuilder, x: Any) -> Any:
     return g.rms_norm(g.layer_norm(both, weight), weight, eps=1e-3, offset=1.0)
 
 
+def _norms_of_a_part(g: GraphBuilder, x: Any) -> Any:
+    return _norms(g, _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of"))
+
+
 def _number_a_row(g: GraphBuilder, x: Any) -> Any:
     return g.mul(_norm(g, x), g.sigmoid(g.linear(x, g.weight("gate", (1, 8)))))
 
@@ -350,7 +376,7 @@ def _number_a_row(g: GraphBuilder, x: Any) -> Any:
 GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
     "an op without a record": (X, _unknown),
     "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
-    "a norm of heads of a part": (("T", 40), lambda g, x: _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of")),
+    "norms of heads of a part": (("T", 40), _norms_of_a_part),
     "a norm of one row": ((8,), lambda g, x: g.add(_norm(g, x), x)),
     "a norm in four axes": (("T", 2, 3, 8), lambda g, x: g.add(_norm(g, x), x)),
     "a product of one row": ((8,), lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
@@ -434,5 +460,12 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
     assert steps("a sum of rows with one") == ["rms_norm", "add"]
     assert steps("a part as an output") == ["rms_norm", "split"]
     assert steps("a number for rows of two") == ["rms_norm", "mul"]
-    for name in ("angles", "a norm of each head", "gates of heads", "norms of heads", "a number a row"):
+    for name in (
+        "angles",
+        "a norm of each head",
+        "norms of heads of a part",
+        "gates of heads",
+        "norms of heads",
+        "a number a row",
+    ):
         assert steps(name) == ["run"], name

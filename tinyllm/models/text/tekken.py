@@ -59,7 +59,7 @@ def tekken_backend(path: Path) -> tokenizers.Tokenizer:
 
 
 def _number(config: dict[str, Any], name: str, path: Path) -> int:
-    value = config.get(name)
+    value: Any = config.get(name)
     if not is_integer("token id", value) or not 0 <= value < 1 << 24:
         raise CheckpointError(f"{path}: config.{name}: expected a number of tokens, got {shortened(value)}")
     return int(value)
@@ -78,7 +78,9 @@ def _specials(content: dict[str, Any], config: dict[str, Any], count: int, path:
         listed = [{"rank": rank, "token_str": token} for rank, token in enumerate(_FIRST_SPECIALS[:count])]
     found = {index: (f"<SPECIAL_{index}>", True) for index in range(count)}
     for entry in listed if isinstance(listed, list) else [listed]:
-        rank, token = (entry.get(key) for key in ("rank", "token_str")) if isinstance(entry, dict) else (None, None)
+        entry = entry if isinstance(entry, dict) else {}
+        rank: Any = entry.get("rank")
+        token = entry.get("token_str")
         if not (is_integer("token id", rank) and 0 <= rank < count and isinstance(token, str) and token):
             raise CheckpointError(
                 f"{path}: special_tokens: expected a rank below {count} and a token_str, got {shortened(entry)}"

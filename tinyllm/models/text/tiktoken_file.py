@@ -43,8 +43,8 @@ def tiktoken_backend(path: Path, settings: Mapping[str, Any]) -> tokenizers.Toke
     where, name = path.parent / "tokenizer_config.json", settings.get("tokenizer_class")
     if not isinstance(name, str) or name not in _CLASSES:
         raise CheckpointError(
-            f"{where}: tokenizer_class: expected one of {', '.join(_CLASSES)}, as {path.name} does not say how a text is "
-            f"cut, got {quoted(name)}"
+            f"{where}: tokenizer_class: expected one of {', '.join(_CLASSES)}, as {path.name} does not say how a text "
+            f"is cut, got {quoted(name)}"
         )
     added = settings.get("added_tokens_decoder")
     if not isinstance(added, Mapping) or not added:
