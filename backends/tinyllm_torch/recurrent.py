@@ -100,7 +100,7 @@ def _several(s: Tensor, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, learn: 
     grown = since.exp().to(s.dtype).unsqueeze(-1)
     system = (k @ k.mT * between * learn).tril(-1)
     u = torch.linalg.solve_triangular(system, learn * (v - grown * (k @ s)), upper=False, unitriangular=True)
-    y = grown * (q @ s) + (q @ k.mT * between) @ u
+    y: Tensor = grown * (q @ s) + (q @ k.mT * between) @ u
     s *= grown[:, -1:]
     s.baddbmm_(k.mT * between[:, -1:], u)
     return y
@@ -108,4 +108,5 @@ def _several(s: Tensor, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, learn: 
 
 def _unit(x: Tensor) -> Tensor:
     """Each head of `[T, H, D]` divided by its length."""
-    return x / (x * x).sum(-1, keepdim=True).add(EPS).sqrt()
+    unit: Tensor = x / (x * x).sum(-1, keepdim=True).add(EPS).sqrt()
+    return unit

@@ -66,8 +66,10 @@ def _exact(draws: Draws, array: Any) -> Any:
 
 def _short_conv(draws: Draws) -> tuple[Shapes, Shapes, Shapes, tuple[int, ...]]:
     channels, width = draws.pick(3, 1, 17), draws.pick(3, 1, 2, 4)
-    optional = {"bias": (channels,)} if draws.flag() else {}
-    return {"x": (channels,)}, {"weight": (channels, width)} | optional, {}, (channels, width - 1)
+    weights: Shapes = {"weight": (channels, width)}
+    if draws.flag():
+        weights["bias"] = (channels,)
+    return {"x": (channels,)}, weights, {}, (channels, width - 1)
 
 
 def _gated_delta(draws: Draws) -> tuple[Shapes, Shapes, Shapes, tuple[int, ...]]:
