@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.catalogue.harness import backends
+from tests.catalogue.harness import backends, registry
 from tests.graph.test_program import IDS, program
+from tests.graph.tiny import CONFIG, LAYER
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.tools.times import step_times
+from tinyllm.graph.tools.weight_bytes import weight_bytes
+from tinyllm.models.decoder.config import MoeConfig
 
 
 @pytest.mark.parametrize("backend", backends())
@@ -39,3 +43,18 @@ def test_it_is_the_median_of_the_runs_that_count() -> None:
             observe(node, next(told))
 
     assert step_times(step, 3).nodes == [(node, 2.0)]
+
+
+def test_a_mixture_reads_the_experts_that_are_named() -> None:
+    """Of two tokens four of the five at most, of a table their rows, of other matrices all; norms count as none."""
+    mixture = replace(LAYER, mlp=MoeConfig(24, 5, 2))
+    bound = program("numpy", replace(CONFIG, layers=(mixture,)))
+    nodes = [node for step in bound.steps for node in (step.run.nodes if step.run else (step,))]
+    read: dict[str, int] = {}
+    for node in nodes:
+        size = weight_bytes(node, registry().specs, {"T": 2, "R": 2})
+        read[node.op] = read.get(node.op, 0) + size
+    hidden, matrices = 64, {"q": 64, "k": 32, "v": 32, "o": 64, "router": 5, "head": 61}
+    assert read["linear"] == 4 * hidden * sum(matrices.values())
+    assert 0 <= read["moe_experts"] - 4 * (4 * 3 * 24 * hidden) < 4 * 5 * hidden
+    assert 0 < read["embedding"] < 4 * 5 * hidden and not read["rms_norm"]

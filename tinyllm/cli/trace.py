@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,6 +13,13 @@ from tinyllm.errors import InvalidInputError
 if TYPE_CHECKING:
     from tinyllm.graph.tools.times import StepTimes
     from tinyllm.llm import LLM
+
+
+class _Traced(NamedTuple):
+    """A step: its times, and the bytes of the weights that each node reads."""
+
+    times: StepTimes
+    read: list[int]
 
 
 def trace(
@@ -54,7 +61,7 @@ def trace(
     if as_json:
         from tinyllm.cli.output import print_json
 
-        print_json({name: _as_json(times) for name, times in steps.items()})
+        print_json({name: _as_json(*step) for name, step in steps.items()})
     else:
         _print(steps, nodes)
 
@@ -82,12 +89,14 @@ def _record(
     )
 
 
-def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, StepTimes]:
+def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, _Traced]:
     """The step of the prompt, and that of the last of the tokens that follow it."""
     from functools import partial
 
     from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
     from tinyllm.graph.tools.times import step_times
+    from tinyllm.graph.tools.weight_bytes import weight_bytes
+    from tinyllm.registry.registry import default_registry
 
     ids = llm.encode(prompt)
     if len(ids) + max_tokens > llm.context:
@@ -103,35 +112,45 @@ def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, StepT
     for place in range(max_tokens):
         decode = make_step([Chunk([best], len(ids) + place, pages)], size)
         best = int(runner.step(decode)[-1].argmax())
-    return {
-        f"prompt of {len(ids)}": step_times(partial(runner.step, prefill), runs),
-        f"token {len(ids) + max_tokens}": step_times(partial(runner.step, decode), runs),
-    }
+    specs = default_registry().specs
+
+    def traced(batch: Any, tokens: int) -> _Traced:
+        times = step_times(partial(runner.step, batch), runs)
+        return _Traced(times, [weight_bytes(node, specs, {"T": tokens, "R": 1}) for node, _ in times.nodes])
+
+    return {f"prompt of {len(ids)}": traced(prefill, len(ids)), f"token {len(ids) + max_tokens}": traced(decode, 1)}
 
 
-def _print(steps: dict[str, StepTimes], nodes: bool) -> None:
+def _print(steps: dict[str, _Traced], nodes: bool) -> None:
     from tinyllm.cli.output import note, print_table
 
-    for name, times in steps.items():
+    for name, (times, read) in steps.items():
         total = sum(seconds for _, seconds in times.nodes)
         if nodes:
-            rows = [(node.name, node.kernel, *_cells(seconds, total)) for node, seconds in times.nodes]
-            print_table([name, "kernel", "ms", "share"], rows)
+            each = zip(times.nodes, read, strict=True)
+            rows = [(node.name, node.kernel, *_cells(seconds, total, size)) for (node, seconds), size in each]
+            print_table([name, "kernel", "ms", "share", "weights MB"], rows)
         else:
-            found = times.by_kernel().items()
+            found, sizes = times.by_kernel(), dict.fromkeys(times.by_kernel(), 0)
+            for (node, _), size in zip(times.nodes, read, strict=True):
+                sizes[node.kernel] += size
             print_table(
-                [name, "nodes", "ms", "share"],
-                [(kernel, count, *_cells(seconds, total)) for kernel, (count, seconds) in found],
+                [name, "nodes", "ms", "share", "weights MB"],
+                [(kernel, count, *_cells(seconds, total, sizes[kernel])) for kernel, (count, seconds) in found.items()],
             )
-        note(f"{name}: {total * 1e3:.2f} ms node by node; {times.whole * 1e3:.2f} ms when nobody looks")
+        note(
+            f"{name}: {total * 1e3:.2f} ms node by node; {times.whole * 1e3:.2f} ms when nobody looks; "
+            f"{sum(read) / 1e6:.1f} MB of weights"
+        )
 
 
-def _cells(seconds: float, total: float) -> tuple[str, str]:
-    return f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}" if total else ""
+def _cells(seconds: float, total: float, read: int) -> tuple[str, str, str]:
+    return f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}" if total else "", f"{read / 1e6:.2f}" if read else ""
 
 
-def _as_json(times: StepTimes) -> dict[str, Any]:
+def _as_json(times: StepTimes, read: list[int]) -> dict[str, Any]:
     nodes = [
-        {"name": node.name, "op": node.op, "kernel": node.kernel, "seconds": seconds} for node, seconds in times.nodes
+        {"name": node.name, "op": node.op, "kernel": node.kernel, "seconds": seconds, "weight_bytes": size}
+        for (node, seconds), size in zip(times.nodes, read, strict=True)
     ]
     return {"seconds": times.whole, "nodes": nodes}
