@@ -85,3 +85,12 @@ if __name__ == "__main__":
     for heavy in HEAVY:
         refusal(TEMPLATES[heavy], BASE)
     print(json.dumps([start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+
+
+@pytest.mark.parametrize("source", ["{{", "{{ raise_exception('no') }}"])
+def test_a_template_of_a_long_name_fails_in_a_line_that_still_says_why(source: str) -> None:
+    name = "one\nof " + "x" * 5000
+    made = ChatTemplate({name: source}, {}, "some.json")
+    with pytest.raises(TinyllmError, match=r"^some\.json: one of xxx.*: .*(Jinja template|no)") as caught:
+        made.render(MESSAGES, template=name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700

@@ -380,7 +380,7 @@ def schemas_of(inner: Any) -> Any:
     return names.flatmap(lambda chosen: st.fixed_dictionaries({name: keywords[name] for name in chosen}))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.recursive(st.booleans() | st.just({}), schemas_of, max_leaves=8), st.data())
 def test_a_schema_is_refused_or_held_as_it_is(grammars: Grammars, schema: Any, data: st.DataObject) -> None:
     try:

@@ -36,7 +36,7 @@ def test_slow_grammars_wait_for_one_another_and_no_quick_one_for_them() -> None:
     with trying(ENDLESS) as grammars:
         asked = [grammars.compile(Grammar.json_schema(intersections(n), check=False)) for n in range(4)]
         assert until(lambda: compilers(children=True))
-        time.sleep(1)
+        time.sleep(0.4)
         assert len(compilers(children=True)) <= 3
         assert seconds_of(grammars, Grammar.choice(["another"])) < 10 and not any(one.done() for one in asked)
     for one in asked:
