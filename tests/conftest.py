@@ -11,15 +11,18 @@ import pytest
 
 from tinyllm.settings.known import known_settings
 
+# Before a conftest of a folder imports them: the libraries' thread pools share two cores here, and threads that wait
+# must not spin against the next library's. NumPy's always do, which makes the references' products ten times as dear.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_configure() -> None:
     """Before any registry is made: no setting comes from the environment or from the user's file."""
     for spec in known_settings().values():
         os.environ.pop(spec.variable, None)
     os.environ["XDG_CONFIG_HOME"] = os.devnull
-    # the libraries' thread pools share two cores here: threads that wait must not spin against the next library's
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a shell's background job: what tests start would ignore Ctrl-C, too

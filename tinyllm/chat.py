@@ -11,7 +11,7 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.private_engine import run
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import InvalidInputError, invalid, quoted
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
 from tinyllm.models.text.chat_template import check_messages
 
@@ -118,6 +118,6 @@ class Chat:
 
 def _checked(messages: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list):
-        raise invalid("chat", "messages", "a list of messages", f"{messages!r:.80}")
+        raise invalid("chat", "messages", "a list of messages", quoted(messages))
     check_messages(messages)
     return list(messages)

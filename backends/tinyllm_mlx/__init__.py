@@ -92,6 +92,8 @@ HOST = {
     "paged_attention": ("q_start", "kv_len", "block_table"),
     "gqa": ("kv_lengths",),
     "moe_experts": ("experts",),
+    "short_conv": ("q_start", "kv_len", "state_rows"),
+    "gated_delta": ("q_start", "kv_len", "state_rows"),
 }
 """Per op the indices that its kernels read as numpy arrays."""
 QUANTIZED = ("affine", "int8")
@@ -100,7 +102,7 @@ QUANTIZED = ("affine", "int8")
 
 def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
     host = () if name == "fast" else HOST.get(op, ())
-    return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=3, **more)
+    return Kernel("mlx", op, name, f"tinyllm_mlx.{path}", supports, priority, host=host, spec_version=4, **more)
 
 
 @hookimpl
@@ -121,6 +123,7 @@ def tinyllm_kernels() -> list[Kernel]:
         *(_kernel(op, "scratch", f"{module}:{op}") for op, module in SCRATCH.items()),
         # they read host values, which a compiled run would freeze
         *(_kernel(op, "scratch", f"paged_attention:{op}", traceable=False) for op in ("kv_append", "paged_attention")),
+        *(_kernel(op, "scratch", f"recurrent:{op}", traceable=False) for op in ("short_conv", "gated_delta")),
         *(_kernel(op, "fast", f"fast:{op}", check, -10) for op, check in FAST.items()),
         _kernel("linear", "scratch", "linear:linear", prepare=prepare),
         _kernel("linear", "fast", "quantized:linear_fast", product, packed, **fast),

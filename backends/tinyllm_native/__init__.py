@@ -29,7 +29,11 @@ SCHEMES = (
     *("affine", "zero_point", "fp8", "fp4", "nf4", "int8"),
 )
 """Schemes whose weights are packed with the bits that they have."""
+HALVES = ("float16", "bfloat16")
+"""Schemes of floats that stay as they are."""
 INDICES = ("q_start", "kv_len", "block_table")
+OF_SEQUENCES = ("q_start", "kv_len", "state_rows")
+RECURRENT = ("short_conv", "gated_delta")
 LAYOUT = "tiles16-cells32-2"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
@@ -79,7 +83,7 @@ def tinyllm_commands() -> list[Command]:
 def _kernel(
     backend: str, op: str, path: str, taken: Supports | None = supports.floats, name: str = "native", **more: Any
 ) -> Kernel:
-    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=3, **more)
+    return Kernel(backend, op, name, f"tinyllm_native.{path}", taken, spec_version=4, **more)
 
 
 def _of_weights(backend: str, taken: Supports, schemes: tuple[str, ...], priority: int, **more: Any) -> list[Kernel]:
@@ -106,7 +110,7 @@ def tinyllm_kernels() -> list[Kernel]:
     shared: dict[str, Any] = {"arrays": "host", "traceable": False}
     others = ("numpy", "torch") if _is_faster() else ()
     return [
-        *_of_weights("native", supports.floats, (DENSE, *SCHEMES), 0),
+        *_of_weights("native", supports.floats, (DENSE, *HALVES, *SCHEMES), 0),
         *(k for name in others for k in _of_weights(name, supports.packed, SCHEMES, FIRST, **shared)),
         *(_attention(name, supports.on_cpu, priority=FIRST, **shared) for name in others),
         *(_kernel("native", op, f"elements:{op}") for op in ELEMENTS),
@@ -117,4 +121,5 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("native", "moe_router", "moe:moe_router"),
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
+        *(_kernel("native", op, f"recurrent:{op}", host=OF_SEQUENCES) for op in RECURRENT),
     ]

@@ -204,6 +204,29 @@ def _paged_attention(b: Linker, node: BoundNode) -> None:
     b.add("paged_attention", arrays, sizes, [dim**-0.5 if scale is None else scale, softcap or 0.0])
 
 
+def _short_conv(b: Linker, node: BoundNode) -> None:
+    names = ("x", "state", "weight", "q_start", "kv_len", "state_rows")
+    x, state, weight, q_start, kv_len, state_rows = (_need(b.source(node, name)) for name in names)
+    bias, y = b.source(node, "bias"), b.new(node)
+    sizes: list[Size] = [x.rows, x.columns, weight.columns, kv_len.rows, x.stride, y.stride]
+    sizes += [b.of_array(node, "state", "strides", 0), x.number, state.number]
+    arrays: list[Value | int | None] = [x, state, weight, q_start, kv_len, state_rows, bias, y]
+    b.add("short_conv", arrays, [*sizes, int(_attribute(node, "activation") == "silu")])
+    b.alias(node.targets[1], node.sources[node.inputs.index("state")])
+
+
+def _gated_delta(b: Linker, node: BoundNode) -> None:
+    rows = [_need(b.source(node, name)) for name in ("q", "k", "v", "a", "b")]
+    state, a_log, dt_bias = (_need(b.source(node, name)) for name in ("state", "a_log", "dt_bias"))
+    q_start, kv_len, state_rows = (_need(b.source(node, name)) for name in ("q_start", "kv_len", "state_rows"))
+    q, v, y = rows[0], rows[2], b.new(node)
+    sizes: list[Size] = [q.rows, state.columns, q.tail[0], v.tail[0], q.tail[1], v.tail[1], kv_len.rows]
+    sizes += [*(value.stride for value in rows), y.stride, b.of_array(node, "state", "strides", 0)]
+    sizes += [q.number, state.number, a_log.number, dt_bias.number]
+    b.add("gated_delta", [*rows, state, a_log, dt_bias, q_start, kv_len, state_rows, y], sizes)
+    b.alias(node.targets[1], node.sources[node.inputs.index("state")])
+
+
 BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "linear": _linear,
     "embedding": _embedding,
@@ -227,4 +250,6 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "paged_attention": _paged_attention,
     "moe_router": _moe_router,
     "moe_experts": _moe_experts,
+    "short_conv": _short_conv,
+    "gated_delta": _gated_delta,
 }

@@ -243,7 +243,7 @@ class LinkedStep:
             self._told[place].append((index, what, axis))
         self._forget()
         self._written = set(self._aliases.values())
-        self._apart = self._written | {place for place, what, _ in self._symbols if what == "strides"}
+        self._apart = {place: axis for place, what, axis in sorted(self._symbols) if what == "strides"}
         self._run, self._threads = library().tinyllm_run, thread_count()
         self._nodes, self._count = linker.nodes, len(linker.run.nodes)
         self.every.add(self)
@@ -313,7 +313,7 @@ class LinkedStep:
         array = given[place]
         if place not in self._apart:
             array = _ready(array)
-        elif array.strides[-1] != array.itemsize or (place in self._written and not array.flags.writeable):
+        elif not _are_neighbours(array, self._apart[place]) or (place in self._written and not array.flags.writeable):
             array = array.copy()
         self._seen[place] = weakref.ref(given[place]) if array is given[place] else _nothing
         given[place] = array
@@ -329,6 +329,16 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
+
+
+def _are_neighbours(array: np.ndarray, axis: int) -> bool:
+    """Whether numbers that differ in the axes after one lie one after the other; steps are told along the others."""
+    apart = array.itemsize
+    for size, stride in zip(array.shape[:axis:-1], array.strides[:axis:-1], strict=True):
+        if size > 1 and stride != apart:
+            return False
+        apart *= size
+    return True
 
 
 def _ready(array: np.ndarray) -> np.ndarray:

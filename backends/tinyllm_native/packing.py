@@ -61,21 +61,20 @@ def pack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
     expanded for products of 16-bit numbers."""
     if isinstance(weight, QuantWeight):
         return _quantized(weight)
-    rows, columns = weight.shape
-    tiles = -(-rows // LANES)
-    form = _Format(0, scaled=DTYPES[weight.dtype.name], group=max(columns, 1))
-    codes = np.zeros((tiles, columns, LANES), weight.dtype)
-    return _filled("dense", form, weight, None, None, weight.shape, numpy_dtype(call.dtype("weight")), {"codes": codes})
+    return _dense(weight, numpy_dtype(call.dtype("weight")))
 
 
 def pack_stack(weight: np.ndarray | QuantWeight, call: Call) -> dict[str, np.ndarray]:
     """A stack `[E, N, K]`, each matrix in tiles of its own, one after the other under one header."""
-    if isinstance(weight, QuantWeight):
-        return _quantized(weight)
+    return _quantized(weight) if isinstance(weight, QuantWeight) else _dense(weight, weight.dtype)
+
+
+def _dense(weight: np.ndarray, given_in: np.dtype) -> dict[str, np.ndarray]:
+    """Floats in the dtype that they have. given_in: the dtype of rows that are looked up."""
     *lead, rows, columns = weight.shape
     form = _Format(0, scaled=DTYPES[weight.dtype.name], group=max(columns, 1))
     codes = np.zeros((*lead, -(-rows // LANES), columns, LANES), weight.dtype)
-    return _filled("dense", form, weight, None, None, weight.shape, weight.dtype, {"codes": codes})
+    return _filled("dense", form, weight, None, None, weight.shape, given_in, {"codes": codes})
 
 
 def _grouped_format(scheme: Scheme, scaled: int) -> _Format:
@@ -97,6 +96,8 @@ def _grouped_format(scheme: Scheme, scaled: int) -> _Format:
 def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:
     scheme, arrays, (*lead, rows, columns) = weight.scheme, weight.arrays, weight.shape
     scales = minima = None
+    if scheme.name in DTYPES:
+        return _dense(arrays["q"], numpy_dtype(weight.dtype))
     if scheme.name in FORMATS:
         form, source, name = FORMATS[scheme.name], arrays["blocks"], scheme.name
     else:

@@ -33,6 +33,8 @@ OPS = (
     "paged_attention",
     "moe_router",
     "moe_experts",
+    "short_conv",
+    "gated_delta",
 )
 """The library's ops in the order of `source/ops.h`."""
 

@@ -24,7 +24,7 @@ def tinyllm_backends() -> list[BackendPlugin]:
 
 def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, ...] = ()) -> Kernel:
     prepare = f"tinyllm_numpy.{prepare}" if prepare else None
-    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=prepare, host=host, spec_version=3)
+    return Kernel("numpy", op, "own", f"tinyllm_numpy.{module}:{op}", prepare=prepare, host=host, spec_version=4)
 
 
 @hookimpl
@@ -39,6 +39,7 @@ def tinyllm_kernels() -> list[Kernel]:
         *(_own(op, "elements") for op in elements),
         *(_own(op, "rows") for op in rows),
         _own("moe_router", "moe"),
+        *(_own(op, "recurrent", host=("q_start", "kv_len", "state_rows")) for op in ("short_conv", "gated_delta")),
         _own("kv_append", "paged_attention", host=("slots",)),
         _own("paged_attention", "paged_attention", host=("q_start", "kv_len", "block_table")),
         Kernel(
@@ -49,7 +50,7 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("ids",),
             schemes=(ANY_SCHEME,),
-            spec_version=3,
+            spec_version=4,
         ),
         Kernel(
             EVERY_CPU,
@@ -60,7 +61,7 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("experts",),
             schemes=(DENSE, ANY_SCHEME),
-            spec_version=3,
+            spec_version=4,
         ),
         Kernel(
             EVERY_CPU,
@@ -70,6 +71,6 @@ def tinyllm_kernels() -> list[Kernel]:
             priority=-10,  # kernels of the backend come first
             arrays="host",
             schemes=(ANY_SCHEME,),
-            spec_version=3,
+            spec_version=4,
         ),
     ]

@@ -36,7 +36,7 @@ def softcap(x: np.ndarray, *, cap: float) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """`1 / (1 + exp(-x))`, `[*B]`, rounded once."""
-    y = _one_over_sigmoid(np.asarray(widen(x)))
+    y = one_over_sigmoid(np.asarray(widen(x)))
     np.divide(1, y, out=y)
     return y.astype(x.dtype, copy=False)
 
@@ -50,7 +50,7 @@ def swiglu(
         g, u = np.minimum(g, limit), np.clip(u, -limit, limit)
     if up_offset:
         u = u + up_offset
-    passed: np.ndarray = g / _one_over_sigmoid(g if alpha == 1 else g * alpha) * u
+    passed: np.ndarray = g / one_over_sigmoid(g if alpha == 1 else g * alpha) * u
     return passed.astype(gate.dtype, copy=False)
 
 
@@ -74,11 +74,11 @@ def _gelu_by_tanh(x: np.ndarray) -> np.ndarray:
         y += 1
         y *= x
     y *= 2 * math.sqrt(2 / math.pi)
-    opened: np.ndarray = x / _one_over_sigmoid(y)
+    opened: np.ndarray = x / one_over_sigmoid(y)
     return opened
 
 
-def _one_over_sigmoid(x: np.ndarray) -> np.ndarray:
+def one_over_sigmoid(x: np.ndarray) -> np.ndarray:
     """`1 + exp(-x)`. exp of a large number is inf, and what is divided by inf the 0 it should be."""
     y: np.ndarray = np.asarray(np.negative(x))
     with np.errstate(over="ignore"):

@@ -78,13 +78,15 @@ HOST = {
     "paged_attention": ("q_start", "kv_len", "block_table"),
     "gqa": ("kv_lengths",),
     "moe_experts": ("experts",),
+    "short_conv": ("q_start", "kv_len", "state_rows"),
+    "gated_delta": ("q_start", "kv_len", "state_rows"),
 }
 """Per op the indices that its kernels read as numpy arrays."""
 
 
 def _kernel(op: str, name: str, path: str, supports: Supports | None = None, priority: int = 0, **more: Any) -> Kernel:
     host = HOST.get(op, ())
-    return Kernel("torch", op, name, f"tinyllm_torch.{path}", supports, priority, host=host, spec_version=3, **more)
+    return Kernel("torch", op, name, f"tinyllm_torch.{path}", supports, priority, host=host, spec_version=4, **more)
 
 
 @hookimpl
@@ -95,6 +97,7 @@ def tinyllm_kernels() -> list[Kernel]:
     return [
         *(_kernel(op, "plain", f"{module}:{op}") for op, module in PLAIN.items()),
         *(_kernel(op, "plain", f"paged_attention:{op}") for op in ("kv_append", "paged_attention")),
+        *(_kernel(op, "plain", f"recurrent:{op}") for op in ("short_conv", "gated_delta")),
         *(_kernel(op, "fused", f"attention:{op}_fused", supports.fused, 10) for op in ("sdpa", "gqa")),
         *(_kernel(op, "scratch", f"attention:{op}_scratch") for op in ("sdpa", "gqa")),
         _kernel("linear", "float16", "linear:linear_float16", supports.float16, 20, prepare=float16, exact=False),

@@ -112,6 +112,11 @@ READ_ONLY = "tinyllm_read_only"
 """The attribute of a tensor on memory that must not be written to."""
 
 
+def own(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy of it where it lies on a read-only numpy array: what may be written to."""
+    return tensor.clone() if hasattr(tensor, READ_ONLY) else tensor
+
+
 def _marked(tensor: torch.Tensor, read_only: bool) -> torch.Tensor:
     if read_only:
         setattr(tensor, READ_ONLY, True)

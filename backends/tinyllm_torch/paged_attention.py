@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tinyllm.plugins import neighbours, runs
 from tinyllm_torch.attention import attend, causal_by_operator, visible
-from tinyllm_torch.backend import READ_ONLY
+from tinyllm_torch.backend import own
 from tinyllm_torch.widen import for_product, narrow, widen
 
 Tensor = torch.Tensor
@@ -20,7 +20,7 @@ FEW = 8
 def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.ndarray) -> tuple[Tensor, Tensor]:
     """k_pages `[P, Hkv, page, D]` and v_pages `[P, Hkv, page, Dv]` with the new rows in their slots. The tensors that
     come in are written to and given back, unless they lie on a read-only numpy array."""
-    k_pages, v_pages = _own(k_pages), _own(v_pages)
+    k_pages, v_pages = own(k_pages), own(v_pages)
     page_size = k_pages.shape[2]
     stretches = runs(slots, page_size)
     if len(stretches) > FEW:
@@ -36,11 +36,6 @@ def kv_append(k_pages: Tensor, v_pages: Tensor, k: Tensor, v: Tensor, slots: np.
                 else:
                     pages[page, :, place : place + end - first] = rows[first:end].transpose(0, 1)
     return k_pages, v_pages
-
-
-def _own(pages: Tensor) -> Tensor:
-    """The pages, or a copy of them where they lie on a read-only numpy array."""
-    return pages.clone() if hasattr(pages, READ_ONLY) else pages
 
 
 def paged_attention(

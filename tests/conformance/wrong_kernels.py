@@ -140,6 +140,11 @@ def _wide_scales(q: QuantWeight, *args: Any, **kwargs: Any) -> QuantWeight:
     return q.with_arrays({n: _scaled(a, 15 / 16) if n == "scales" else a for n, a in q.arrays.items()})
 
 
+def _as_if_new(given: dict[str, Any]) -> Any:
+    """Every sequence begins."""
+    return np.diff(given["q_start"])
+
+
 WRONG: dict[tuple[str, str], Kernel] = {
     ("softmax", "shift of a row"): _unshifted_softmax,
     ("softmax", "rows sum to 1"): after("softmax", lambda y, *a, **k: _scaled(y, 1.001)),
@@ -189,6 +194,20 @@ WRONG: dict[tuple[str, str], Kernel] = {
     ("paged_attention", "as gqa"): changed("paged_attention", window=_window(1)),
     ("paged_attention", "step by step"): changed(
         "paged_attention", kv_len=lambda g: np.maximum(g["kv_len"] - 1, np.diff(g["q_start"]))
+    ),
+    **{(op, "batch neighbours"): beside(op) for op in ("short_conv", "gated_delta")},
+    **{(op, "step by step"): changed(op, kv_len=_as_if_new) for op in ("short_conv", "gated_delta")},
+    **{
+        (op, "rows anywhere"): changed(op, state_rows=lambda g: np.arange(len(g["state_rows"])))
+        for op in ("short_conv", "gated_delta")
+    },
+    ("moe_router", "order of tokens"): changed("moe_router", logits=lambda g: np.maximum(g["logits"], g["logits"][:1])),
+    ("moe_experts", "order of tokens"): changed("moe_experts", weights=lambda g: 0 * g["weights"] + g["weights"][:1]),
+    ("moe_experts", "experts that nobody goes to"): after(
+        "moe_experts", lambda y, x, experts, weights, gate_proj, *a, **k: y + 0 * gate_proj.sum()
+    ),
+    ("moe_experts", "sum of its experts"): changed(
+        "moe_experts", weights=lambda g: g["weights"] / g["weights"].sum(axis=-1, keepdims=True)
     ),
 }
 """By op and property; for `batch neighbours` elsewhere `beside` makes one."""

@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_grow_is_given_up() -> None:
     """The next reply begins with a small one."""
 
     class Full(FakeProgram):
-        def grow(self, state: dict[str, Any], pages: int, page_size: int) -> dict[str, Any]:
+        def grow(self, state: dict[str, Any], pages: int, page_size: int, rows: int = 1) -> dict[str, Any]:
             state.pop("pages")
             raise MemoryError("no room")
 

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import Regex, models, pre_tokenizers
 
 from tests.models.conftest import write_gguf
-from tests.models.test_tokenizer_limits import split, written
+from tests.models.test_tokenizer_limits import added, replace, split, written
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.text.encoder import EncoderHere, EncoderProcess, encoder
@@ -56,6 +56,14 @@ def test_a_text_that_its_pattern_is_slow_on_is_refused_and_the_next_is_encoded(t
     del tokenizer
     gc.collect()
     assert not children()
+
+
+def test_an_added_token_that_a_normalizer_is_slow_on_is_refused_with_the_tokenizer(tmp_path: Path) -> None:
+    parts = {"normalizer": replace(SLOW_ON_ONE, "", "Regex"), "added_tokens": [added(("x" + "a" * 29 + "b") * 400)]}
+    begun = time.process_time()
+    with pytest.raises(CheckpointError, match="expected added tokens that are soon normalized, got some that take too"):
+        written(tmp_path, **parts)
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", r"(?:a?){300}a{300}b"])

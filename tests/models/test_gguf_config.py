@@ -38,7 +38,7 @@ def test_the_config_is_the_one_that_the_keys_state(tmp_path: Path) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "attention.sliding_window": {"attention.sliding_window": 2.5},
-    "expert_count": {"expert_count": 8},
+    "expert_used_count": {"expert_count": 8},
     "attn_logit_softcapping": {"attn_logit_softcapping": 50.0},
     "final_logit_softcapping": {"final_logit_softcapping": 30.0},
     "attention.scale": {"attention.scale": 0.1},
@@ -70,6 +70,15 @@ def test_what_would_change_the_output_is_refused_by_name(tmp_path: Path, key: st
         open_checkpoint(write_gguf(tmp_path / "m.gguf", keys=REFUSED[key]))
 
 
+@pytest.mark.parametrize("pattern", [None, 0, [True], [1, 0], "all"], ids=str)
+def test_a_window_of_unknown_layers_is_refused(tmp_path: Path, pattern: Any) -> None:
+    stated = {} if pattern is None else {"attention.sliding_window_pattern": pattern}
+    with pytest.raises(
+        CheckpointError, match=r"qwen2\.attention\.sliding_window_pattern: expected a number, or a flag"
+    ):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", "qwen2", keys={"attention.sliding_window": 8} | stated))
+
+
 @pytest.mark.parametrize(
     "key", ["block_count", "embedding_length", "attention.layer_norm_rms_epsilon", "context_length"]
 )
@@ -88,6 +97,9 @@ def test_neutral_values_pass(tmp_path: Path, keys: dict[str, Any]) -> None:
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"general.architecture: expected one of .*llama, .*qwen2.*, got 'bert'"):
         open_checkpoint(write_gguf(tmp_path / "m.gguf", "bert"))
+    latent = write_gguf(tmp_path / "m.gguf", "deepseek2", keys={"attention.kv_lora_rank": 512})
+    with pytest.raises(CheckpointError, match=r"got 'deepseek2'; .* its kv_lora_rank \(multi-head latent attention\)"):
+        open_checkpoint(latent)
 
 
 def test_linear_and_yarn_scaling(tmp_path: Path) -> None:
@@ -99,6 +111,8 @@ def test_linear_and_yarn_scaling(tmp_path: Path) -> None:
     )
     stronger = scaling_of(write_gguf(tmp_path / "c.gguf", keys=yarn | {"rope.scaling.attn_factor": 2.0}))
     assert stronger.attention_factor == pytest.approx(2 * (0.1 * math.log(4) + 1))
+    stated = scaling_of(write_gguf(tmp_path / "d.gguf", keys=yarn | {"rope.scaling.yarn_attn_factor": 1.0}))
+    assert stated.attention_factor == 1
 
 
 def test_llama3_divisors_become_llama3_scaling(tmp_path: Path) -> None:

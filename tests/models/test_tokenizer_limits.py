@@ -40,6 +40,11 @@ def split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
+def added(content: str, index: int = 9) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    return {"id": index, "content": content, **flags}
+
+
 DOUBLE = replace("a", "aa")
 BPE = {"type": "BPE", "vocab": {"a": 0, "b": 5}, "merges": [["a", "b"]]}
 WORDS = {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a", "continuing_subword_prefix": "##"}
@@ -58,6 +63,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"normalizer": normalizer(*[replace(".", "aa", "Regex")] * 20)}, "at most 4096 times longer"),
     ({"normalizer": normalizer(*[{"type": "Prepend", "prepend": "x" * 100}] * 3)}, "at most 4096 times longer"),
     ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Cannot parse precompiled_charsmap"),
+    ({"normalizer": normalizer(*[DOUBLE] * 30), "added_tokens": [added("a")]}, "at most 4096 times longer"),
+    (
+        {"normalizer": normalizer(*[DOUBLE] * 12), "added_tokens": [added("a" * 3000)]},
+        "added_tokens: expected at most 4194304 characters together, got 3000, and up to 12291000",
+    ),
     ({"pre_tokenizer": split("(a+)+b")}, "takes any text, got: Onig: Regex search error"),
     ({"pre_tokenizer": split("( +)+[^ ]x")}, "takes any text, got: Onig: Regex search error"),
     ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split("a")] * 33}}, "at most 32 steps, got 33"),
@@ -79,6 +89,30 @@ def test_what_expands_hangs_or_panics_is_refused_by_the_name_of_its_file(
         written(tmp_path, **parts)
     assert str(caught.value).startswith(f"{tmp_path / 'tokenizer.json'}: ")
     assert "\n" not in str(caught.value) and time.thread_time() - began < SECONDS
+
+
+def test_a_file_of_more_values_than_any_real_one_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"[" + b"[]," * 4_000_001)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: expected at most 8000000 values, got 8000003"):
+        tokenizer_from_folder(tmp_path, {}, {})
+
+
+def test_many_tokens_of_the_settings_are_added_at_once(tmp_path: Path) -> None:
+    written(tmp_path)
+    listed = {str(index): {"content": f"<{index}>"} for index in range(4, 8004)}
+    settings = {"added_tokens_decoder": listed, "additional_special_tokens": [f"<|{index}|>" for index in range(4000)]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    began = time.thread_time()
+    made = tokenizer_from_folder(tmp_path, {}, {})
+    assert time.thread_time() - began < 2 and made.encode("<8003><|0|><|3999|>") == [8003, 8004, 12_003]
+
+
+def test_an_id_of_thousands_of_digits_is_none(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"9" * 5000: "x"}}))
+    with pytest.raises(CheckpointError, match=r"added_tokens_decoder: expected a token id, got '999") as caught:
+        tokenizer_from_folder(tmp_path, {}, {})
+    assert len(str(caught.value)) < 500
 
 
 def test_a_panic_over_a_text_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ NAMES = (
     "pack",
     "per_column",
     "runs",
+    "sequences",
     "unpack",
 )
 """All that a backend, a kernel, an op, a family, a command or a declaration is made of."""
@@ -100,6 +101,7 @@ KIT = "tinyllm.conformance"
 DEEP = (
     ("backends/tinyllm_torch/oracle/answers.py", "tinyllm.conformance.example"),
     ("backends/tinyllm_torch/oracle/answers.py", "tinyllm.conformance.oracles.mapped"),
+    ("backends/tinyllm_torch/oracle/moe.py", "tinyllm.conformance.example"),
     ("backends/tinyllm_torch/oracle/rows.py", "tinyllm.conformance.example"),
 )
 """Imports of deeper modules that are still there. The aim is that this is empty: what stands here is missing from the

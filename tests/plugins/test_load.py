@@ -16,7 +16,7 @@ from tinyllm.cli.app import command
 from tinyllm.errors import BackendUnavailableError, CheckpointError, PluginError
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families.families import FAMILIES, decoder_config
-from tinyllm.models.families.family import Family
+from tinyllm.models.families.family import Family, GgufForm
 from tinyllm.models.families.llama import llama
 from tinyllm.plugins import hookspecs
 from tinyllm.plugins.command import RESERVED, Command
@@ -238,6 +238,16 @@ def test_family_of_a_taken_model_type() -> None:
 )
 def test_a_hook_that_gives_something_else(hook: str, gives: Any, words: str) -> None:
     assert words in str(_error(module("torn", **{f"tinyllm_{hook}": hookimpl(lambda: gives)})))
+
+
+def test_a_gguf_architecture_has_one_family() -> None:
+    """As a `model_type` has; and a form of another kind is named."""
+    form = GgufForm(("llama",), lambda fields: {})
+    torn = module("torn", tinyllm_families=hookimpl(lambda: [Family("mine", ("gpt",), llama, gguf=form)]))
+    assert str(_error(torn)) == "GGUF architecture 'llama' is already read by another family"
+    wrong: Any = ("gpt",)
+    torn = module("torn", tinyllm_families=hookimpl(lambda: [Family("mine", ("gpt",), llama, gguf=wrong)]))
+    assert str(_error(torn)) == "tinyllm_families: Family 'mine': gguf: expected GgufForm, got ('gpt',)"
 
 
 def test_a_familys_error_has_its_cause() -> None:

@@ -23,6 +23,7 @@ FENCE = re.compile(r"^```(\w*)(?: (file|append)=(\S+))?\n(.*?)^```$", re.MULTILI
 COMPOSED = {"mha"}
 """Ops that run by other ops: the page says what they are, and has no kernel for them."""
 LEFT = {"gelu", "geglu", "sigmoid", "softcap", "mul", "scale", "layer_norm"}
+LEFT |= {"moe_router", "moe_experts", "short_conv", "gated_delta"}
 """Ops that the page leaves to its reader, by name."""
 OTHERS = ("rows", "formula", *WITHOUT_KERNEL)
 """What runs beside the package's kernels: the numpy backend's for every CPU, and references and compositions."""

@@ -72,8 +72,9 @@ class Trial:
 
     def call(self, inputs: dict[str, Any]) -> Callable[[], Any]:
         """A call, synchronised. What the op consumes is replaced by what it gives, and held nowhere else."""
-        function, backend, consumes = self.bound.function, self.backend, self.example.spec.consumes
-        keyword, names = self.example.keyword(inputs), [i.name for i in self.example.spec.positional]
+        function, backend, spec = self.bound.function, self.backend, self.example.spec
+        consumes, outputs = spec.consumes, [output.name for output in spec.outputs]
+        keyword, names = self.example.keyword(inputs), [i.name for i in spec.positional]
 
         def once() -> Any:
             arguments = [inputs[n] for n in names]
@@ -82,7 +83,8 @@ class Trial:
             result = function(*arguments, **keyword)
             del arguments
             if consumes:
-                inputs.update(zip(consumes, result, strict=True))
+                made = dict(zip(outputs, result, strict=True))
+                inputs.update({name: made[name] for name in consumes})
             backend.synchronize(*arrays_in(result))
             return result
 

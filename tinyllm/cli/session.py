@@ -92,11 +92,12 @@ def load_model(
 ) -> LLM:
     """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
 
-    Progress is shown on a terminal's stderr; unless `quiet`, a line says how much was written to the cache folder.
-    Raises as `load` does.
+    Progress is shown on a terminal's stderr; unless `quiet`, lines say how much was written to the cache folder, and
+    that pictures are not read. Raises as `load` does.
     """
     from tinyllm.llm import load
     from tinyllm.models.download.sources import packed_folder, resolve
+    from tinyllm.models.families.vision import TOWERS
     from tinyllm.registry.registry import default_registry
 
     registry = default_registry()
@@ -109,6 +110,8 @@ def load_model(
         llm = load(path, backend, dtype=dtype, fast=fast, kv_cache_dtype=kv_cache_dtype, progress=progress)
     if (written := llm.program.report.written) and not quiet:
         note(f"packed weights: {size(written)} in {packed_folder()}; the next start reads them there")
+    if (pictures := sum(name.startswith(TOWERS) for name in llm.skipped_tensors)) and not quiet:
+        note(f"text alone: {pictures} tensors that read pictures are skipped")
     return llm
 
 

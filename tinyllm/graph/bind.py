@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from tinyllm.catalogue.schemes.halves import HALVES
 from tinyllm.errors import UnsupportedError, invalid
 from tinyllm.graph.graph import Graph, Node
 from tinyllm.graph.packed_files import PackedFiles
@@ -64,13 +65,14 @@ class _Binder:
         self, graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None
     ) -> None:
         self.graph, self.registry, self.selection, self.source, self.fast = graph, registry, selection, source, fast
+        self.readers = graph.consumers()
         self.bound: dict[str, BoundKernel] = {}
         self.report = Report()
 
     def choose_kernels(self) -> None:
         """A kernel for each node, from the symbolic types of its inputs."""
         self._check_selection()
-        readers = self.graph.consumers()
+        readers = self.readers
         for node in self.graph.nodes:
             spec = self.registry.spec(node.op)
             backend = self.registry.backend_for(node.op, self.selection)
@@ -95,7 +97,19 @@ class _Binder:
                 raise invalid(self.selection.source, name, known, "one it does not have")
 
     def _type(self, name: str) -> ArrayType | QuantType:
-        return stored_type(self.graph, name, self.source) if name in self.graph.weights else self.graph.type_of(name)
+        if name not in self.graph.weights:
+            return self.graph.type_of(name)
+        return stored_type(self.graph, name, self.source, halves=self._takes_halves(name))
+
+    def _takes_halves(self, name: str) -> bool:
+        """Whether all that read a weight have kernels for floats of 16 bits as they are."""
+        return all(self._reads_halves(node, name) for node in self.readers[name])
+
+    def _reads_halves(self, node: Node, name: str) -> bool:
+        backend = self.registry.backend_for(node.op, self.selection).name
+        kernels = (k for k in self.registry.plugins.kernels if (k.backend, k.op) == (backend, node.op))
+        kinds = {i.kind for i in self.registry.spec(node.op).inputs if node.inputs.get(i.name) == name}
+        return kinds == {"weight"} and any(HALVES.keys() <= {*kernel.schemes} for kernel in kernels)
 
     def _is_shared(self, name: str, readers: list[Node]) -> bool:
         """Whether a dense weight is read by several ops: one form should serve them all."""

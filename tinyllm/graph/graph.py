@@ -24,6 +24,7 @@ class Weight:
 
     name: str
     shape: tuple[int, ...]
+    dtype: str
     parts: tuple[str, ...] = ()
 
     @property
@@ -90,7 +91,7 @@ class Graph:
     def type_of(self, name: str) -> ArrayType:
         """The type of anything a node may read."""
         if name in self.weights:
-            return ArrayType(self.weights[name].shape, self.dtype)
+            return ArrayType(self.weights[name].shape, self.weights[name].dtype)
         if name in self.states:
             state = self.states[name]
             return ArrayType(("P", *state.page_shape), state.dtype)
@@ -138,14 +139,18 @@ class GraphBuilder:
         self._inputs[name] = ArrayType(shape, dtype)
         return Value(name, self._inputs[name])
 
-    def weight(self, name: str, shape: tuple[int, ...]) -> Value:
-        """A parameter, named as in the checkpoint. The same name again is the same weight (a tied matrix)."""
-        weight = Weight(self._name(name), shape)
-        if self._weights.setdefault(weight.name, weight) != weight:
-            raise InvalidInputError(
-                f"weight {weight.name}: declared with shapes {self._weights[weight.name].shape} and {shape}"
-            )
-        return Value(weight.name, ArrayType(shape, self.dtype))
+    def weight(self, name: str, shape: tuple[int, ...], dtype: str = "") -> Value:
+        """A parameter, named as in the checkpoint. The same name again is the same weight (a tied matrix).
+
+        dtype: empty for that of the model, which would round numbers that are finer.
+        """
+        kind = ArrayType(shape, dtype or self.dtype)
+        weight = Weight(self._name(name), shape, kind.dtype)
+        there = self._weights.setdefault(weight.name, weight)
+        if there != weight:
+            before = ArrayType(there.shape, there.dtype)
+            raise InvalidInputError(f"weight {weight.name}: declared as {before} and as {kind}")
+        return Value(weight.name, kind)
 
     def state(self, name: str, page_shape: tuple[Dim, ...], dtype: str = "") -> Value:
         """Pages that live from step to step. dtype: empty for that of the model."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tinyllm.catalogue.schemes.halves import HALVES
 from tinyllm.errors import CheckpointError, PluginError, UnsupportedError
 from tinyllm.graph.graph import Graph, Node, Weight
 from tinyllm.graph.packed_files import PackedFiles
@@ -61,13 +62,18 @@ def weight_key(name: str, bound: BoundKernel, input_name: str) -> WeightKey:
     return name, place(bound.backend), bound.form_key(input_name)
 
 
-def stored_type(graph: Graph, name: str, source: WeightSource) -> ArrayType | QuantType:
-    """The type of a weight as the checkpoint holds it, its floats and numbers in the graph's dtype."""
+def stored_type(graph: Graph, name: str, source: WeightSource, halves: bool = False) -> ArrayType | QuantType:
+    """The type of a weight as the checkpoint holds it, its floats and numbers in the dtype that the graph states.
+
+    halves: floats of 16 bits stay so where the graph's are float32, by a scheme of `HALVES`.
+    """
     weight = graph.weights[name]
     stored = source.info(weight.tensors[0]).type
     if isinstance(stored, QuantType):
-        return QuantType(weight.shape, stored.scheme, graph.dtype)
-    return ArrayType(weight.shape, graph.dtype)
+        return QuantType(weight.shape, stored.scheme, weight.dtype)
+    if halves and weight.dtype == "float32" and stored.dtype in HALVES:
+        return QuantType(weight.shape, HALVES[stored.dtype], weight.dtype)
+    return ArrayType(weight.shape, weight.dtype)
 
 
 def load_weights(
@@ -116,7 +122,11 @@ def _load(
         """The weight itself, read when it is first needed: a packed form that lies in a file needs none."""
         if not stored:
             tensor = merge([source.read(name) for name in weight.tensors])
-            stored.append(replace(tensor, dtype=graph.dtype) if isinstance(tensor, QuantWeight) else tensor)
+            if isinstance(tensor, QuantWeight):
+                tensor = replace(tensor, dtype=weight.dtype)
+            elif isinstance(kind := users[0].bound.call.inputs[users[0].input], QuantType):
+                tensor = HALVES[kind.scheme.name].of(tensor, weight.dtype)
+            stored.append(tensor)
             if tuple(stored[0].shape) != weight.shape:
                 wanted, got = list(weight.shape), list(stored[0].shape)
                 raise CheckpointError(f"weight {weight.name}: expected shape {wanted}, got {got}")

@@ -41,4 +41,5 @@ def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
     family = family_of(checkpoint.config, families)
     rules = family.rules(checkpoint.format)
     tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
-    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, family.skipped)
+    skipped = tuple(beginning.format(layers=config.num_layers) for beginning in family.skipped)
+    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, skipped)

@@ -12,7 +12,7 @@ from tinyllm.engine.grammar.compile import GrammarRefusedError
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
-from tinyllm.errors import InvalidInputError, quoted
+from tinyllm.errors import InvalidInputError, quoted, shortened
 from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
@@ -99,9 +99,8 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
     if isinstance(choice, NamedTool):
         named = [tool for tool in tools if tool.function.name == choice.function.name]
         if not named:
-            raise ApiError(
-                400, f"tool_choice: expected one of {', '.join(names)}, got {choice.function.name!r:.80}", "tool_choice"
-            )
+            got = f"expected one of {shortened(', '.join(names))}, got {quoted(choice.function.name)}"
+            raise ApiError(400, f"tool_choice: {got}", "tool_choice")
         return tools, named
     return tools, tools if choice == "required" else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from tinyllm.errors import InvalidInputError, UnsupportedError
+from tinyllm.errors import InvalidInputError, UnsupportedError, quoted
 from tinyllm.llm import LLM
 from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
@@ -87,5 +87,5 @@ def _check_calls(messages: Sequence[Message]) -> None:
         elif isinstance(message, Tool) and message.tool_call_id not in call_ids:
             raise InvalidInputError(
                 f"messages.{index}.tool_call_id: expected the id of a call in a message before it, got "
-                f"{message.tool_call_id!r:.80}"
+                f"{quoted(message.tool_call_id)}"
             )

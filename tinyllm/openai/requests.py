@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import SEEDS, Sequence
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, quoted
 from tinyllm.llm import LLM
 from tinyllm.models.text.call_tags import TAGS
 from tinyllm.models.text.chat_prompt import TemplateOptions, split_options
@@ -92,7 +92,7 @@ def parse_body(kind: type[BodyType], body: Any) -> BodyType:
 def check_model(model: str, served: str) -> None:
     """Raises `ApiError` 404 where a request asks for another model than the one that is served."""
     if model != served:
-        raise ApiError(404, f"model: expected {served!r}, got {model!r:.80}", "model", "model_not_found")
+        raise ApiError(404, f"model: expected {served!r}, got {quoted(model)}", "model", "model_not_found")
 
 
 def request_constraint(request: ChatRequest | CompletionRequest) -> Constraint | None:

@@ -41,6 +41,7 @@ from tinyllm.spec.pages import neighbours, runs
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, frequencies_by_length, growth_exponents, inverse_frequencies
 from tinyllm.spec.scheme import Part, QuantType, QuantWeight, Scheme
+from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import ArrayType, Call
 
 __all__ = [
@@ -118,5 +119,6 @@ __all__ = [
     "pack",
     "per_column",
     "runs",
+    "sequences",
     "unpack",
 ]

@@ -1,7 +1,7 @@
 """The whole plugin contract. A plugin is a module (entry-point group `tinyllm`) with any of these hooks, marked
 `hookimpl`.
 
-It may state `tinyllm_spec_version = 3`, the `tinyllm.spec.op_spec.SPEC_VERSION` it was written for, and is kept out
+It may state `tinyllm_spec_version = 4`, the `tinyllm.spec.op_spec.SPEC_VERSION` it was written for, and is kept out
 where that is another.
 """
 

@@ -160,8 +160,8 @@ def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> No
     _check_new("command", [c.name for c in commands], {*RESERVED, *plugins.commands}, "there")
     known = {t for family in (*FAMILIES, *plugins.families) for t in family.model_types}
     _check_new("model_type", [t for family in families for t in family.model_types], known, "read by another family")
-    known = _architectures((*FAMILIES, *plugins.families))
-    _check_new("GGUF architecture", _architectures(families), known, "read by another family")
+    read = _architectures((*FAMILIES, *plugins.families))
+    _check_new("GGUF architecture", _architectures(families), read, "read by another family")
     plugins.backends.update((b.name, b) for b in backends)
     plugins.ops.update((o.name, o) for o in ops)
     plugins.kernels += kernels

@@ -15,7 +15,7 @@ from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import Call
 
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 """Raised when a change to specs or kernels breaks plugins; a plugin states the version it was written for."""
 
 

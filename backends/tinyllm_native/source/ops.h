@@ -12,9 +12,11 @@ typedef struct {
 } op;
 
 op_function linear, pack, embedding, rms_norm, layer_norm, add_rows, mul_rows, scale_rows, softcap, sigmoid, silu,
-    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router, moe_experts;
-op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch, moe_experts_scratch;
-int64_t work_on_rows(const call *c);
+    gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router, moe_experts,
+    short_conv, gated_delta;
+op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch, moe_experts_scratch,
+    short_conv_scratch, gated_delta_scratch;
+int64_t work_on_rows(const call *c), work_of_delta(const call *c);
 
 static const op OPS[] = {
     {linear, linear_scratch, 0},
@@ -38,6 +40,8 @@ static const op OPS[] = {
     {paged_attention, attention_scratch, 0},
     {moe_router, moe_router_scratch, work_on_rows},
     {moe_experts, moe_experts_scratch, 0},
+    {short_conv, short_conv_scratch, work_on_rows},
+    {gated_delta, gated_delta_scratch, work_of_delta},
 };
 
 #endif

@@ -14,9 +14,9 @@ import torch
 from tinyllm.conformance.example import Example, widen
 from tinyllm.conformance.oracles.mapped import NotMappedError
 from tinyllm.plugins import Affine, Int8, QuantWeight
-from tinyllm_torch.oracle import attention, mha, moe, rows, weights
+from tinyllm_torch.oracle import attention, mha, moe, recurrent, rows, weights
 
-MODULES = (rows, attention, mha, weights, moe)
+MODULES = (rows, attention, mha, weights, moe, recurrent)
 """Each has `ANSWERS`, by op: a function of tensors like the op, on PyTorch's functions; and may have `REASONS`, by op:
 a function of an example that says why PyTorch cannot answer it, or nothing."""
 

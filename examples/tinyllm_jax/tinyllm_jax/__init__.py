@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyllm.plugins import DENSE, Backend, BackendPlugin, Kernel, Probe, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 QUANTIZED = ("affine", "int8")
 """Schemes whose weights are read as they are; many others can be held as these."""
 

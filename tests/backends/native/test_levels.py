@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 EVERY = list(levels(machine()))
 OPS = (
     *("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "layer_norm", "rope_rotate"),
-    *("swiglu", "geglu", "softcap", "sigmoid", "mul"),
+    *("swiglu", "geglu", "softcap", "sigmoid", "mul", "short_conv", "gated_delta"),
 )
 """Ops whose C differs from level to level."""
 KERNELS = ("native", "rounded")

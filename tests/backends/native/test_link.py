@@ -15,12 +15,22 @@ import pytest
 
 from tests.catalogue.harness import registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
-from tests.graph.tiny import CONFIG, Tensors, forward, tiny_config
+from tests.graph.tiny import CONFIG, LAYER, Tensors, forward, tiny_config
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
-from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, NormConfig, RopeConfig
+from tinyllm.models.decoder.config import (
+    AttentionConfig,
+    DecoderConfig,
+    GatedDeltaConfig,
+    Mixer,
+    MlpConfig,
+    MoeConfig,
+    NormConfig,
+    RopeConfig,
+    ShortConvConfig,
+)
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
 from tinyllm.registry.registry import Registry
@@ -54,12 +64,16 @@ DECODERS = {
     "llama": CONFIG,
     "norms of heads": layers_with(CONFIG, qk_norm="head"),
     "norms of all heads, and after": layers_with(CONFIG, qk_norm="whole", norms="after"),
-    "layer norms, one for both parts, rotated by neighbours": replace(
-        layers_with(CONFIG, rope=RopeConfig(16, traditional=True), window=4, parallel=True),
+    "layer norms, no gate": replace(
+        layers_with(CONFIG, mlp=MlpConfig(96, "gelu_tanh", bias=True, gated=False), window=4),
         norm=NormConfig(kind="layer", bias=True),
-        logit_multiplier=0.5,
     ),
+    "one norm for both parts, rotated by neighbours": replace(
+        layers_with(CONFIG, rope=RopeConfig(16, traditional=True), parallel=True), logit_multiplier=0.5
+    ),
+    "mixture of experts": layers_with(CONFIG, qk_norm="head", mlp=MoeConfig(24, 5, 2)),
 }
+"""A layer of each kind that families of many users have."""
 
 
 class Drawn(Tensors):
@@ -160,6 +174,20 @@ def test_a_quantized_run_gives_the_same_bits(scheme: Any, tied: bool) -> None:
         np.testing.assert_array_equal(logits(linked, IDS, cuts, 3), logits(apart, IDS, cuts, 3))
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "rounded"])
+def test_a_quantized_mixture_gives_the_same_bits(fast: bool) -> None:
+    """Two sequences, so that an expert has rows of both, and of one alone."""
+    config = layers_with(WIDE, qk_norm="head", mlp=MoeConfig(256, 5, 2))
+    graph, tensors = decoder(config, registry().specs, "bfloat16"), Drawn(config, SCHEMES["q6_k"])
+    given = []
+    for asked in (registry(), _apart()):
+        runner = ModelRunner(bind(graph, asked, parse_selection("native", "test"), tensors, fast=fast), 4, 16)
+        assert bool(_runs(runner.program)) == (asked is registry())
+        rows = [step(runner, Chunk(IDS[:4], 0, [2]), Chunk(IDS[3:], 0, [1])), step(runner, Chunk(IDS[4:5], 4, [2]))]
+        given.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*given)
+
+
 def test_a_run_that_rounds_gives_the_same_bits() -> None:
     """The records name the kernel that was chosen, and rounding is seen."""
     tensors = Drawn(WIDE, SCHEMES["q4_1"])
@@ -170,6 +198,31 @@ def test_a_run_that_rounds_gives_the_same_bits() -> None:
     given = logits(linked, IDS, [6])
     np.testing.assert_array_equal(given, logits(apart, IDS, [6]))
     assert (given != logits(both(WIDE, tensors)[0], IDS, [6])).any()
+
+
+RECURRENT = {
+    "short convolutions": ShortConvConfig(3, bias=True),
+    "the gated delta rule": GatedDeltaConfig(2, 6, 16, 8, 4),
+    "heads that no vector fits": GatedDeltaConfig(1, 3, 7, 19, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mixer", RECURRENT.values(), ids=RECURRENT)
+def test_a_run_with_states_is_one_call_and_gives_the_same_bits(mixer: Mixer, dtype: str) -> None:
+    """Beside attention; side by side with a sequence that goes on, after which another begins in its row."""
+    config = replace(CONFIG, layers=(LAYER, replace(LAYER, attention=mixer), replace(LAYER, attention=mixer)))
+    linked, apart = both(config, dtype=dtype)
+    assert [one.op for one in linked.steps] == ["run"]
+    given = []
+    for bound in (linked, apart):
+        runner = ModelRunner(bound, 8, 8, 2)
+        rows = [step(runner, Chunk(IDS[:3], 0, [4], row=1), Chunk(IDS[:1], 0, [0]))]
+        rows += [step(runner, Chunk(IDS[1:6], 1, [0]), Chunk([IDS[3]], 3, [4], row=1))]
+        rows += [step(runner, Chunk([IDS[4]], 4, [4], row=1), Chunk(IDS[5:7], 0, [0]))]
+        given.append(np.concatenate([*rows, logits(bound, IDS, [3, 4])]))
+    np.testing.assert_array_equal(given[0], given[1])
+    np.testing.assert_allclose(given[0][-len(IDS) :], logits(apart, IDS, []), atol=0.2 if dtype != "float32" else 1e-4)
 
 
 def test_a_run_is_right() -> None:
@@ -267,6 +320,32 @@ def test_arrays_in_any_layout() -> None:
             np.testing.assert_array_equal(array, written[name])
 
 
+@pytest.mark.parametrize("mixer", list(RECURRENT.values())[:2], ids=list(RECURRENT)[:2])
+def test_states_in_any_layout(mixer: Mixer) -> None:
+    """They are written as the numbers that they show; those that are read-only stay as they are."""
+    linked, apart = both(replace(CONFIG, layers=(replace(LAYER, attention=mixer),)))
+    inputs = inputs_of(Chunk(IDS, 0, [2]))
+    (wanted,), written = apart(inputs, apart.allocate(4, 16, 2))
+    for axis in range(4):
+        whole = linked.allocate(4, 16, 2)
+        axes = {name: min(axis, array.ndim - 1) for name, array in whole.items()}
+        state = {name: np.repeat(array, 2, axes[name]) for name, array in whole.items()}
+        state = {
+            name: a[tuple(slice(None, None, 1 + (n == axes[name])) for n in range(a.ndim))] for name, a in state.items()
+        }
+        given, after = linked(inputs, state)
+        np.testing.assert_array_equal(given[0], wanted)
+        for name, array in after.items():
+            np.testing.assert_array_equal(array, written[name])
+    state = linked.allocate(4, 16, 2)
+    for array in state.values():
+        array.flags.writeable = False
+    given, after = linked(inputs, {**state})
+    for name, array in state.items():
+        assert not array.any()
+        np.testing.assert_array_equal(after[name], written[name])
+
+
 @pytest.mark.parametrize("axis", range(4))
 def test_pages_that_are_read_alone(axis: int) -> None:
     """They are no state and lie as they like."""
@@ -340,6 +419,10 @@ def _norms(g: GraphBuilder, x: Any) -> Any:
     return g.rms_norm(g.layer_norm(both, weight), weight, eps=1e-3, offset=1.0)
 
 
+def _norms_of_a_part(g: GraphBuilder, x: Any) -> Any:
+    return _norms(g, _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of"))
+
+
 def _number_a_row(g: GraphBuilder, x: Any) -> Any:
     return g.mul(_norm(g, x), g.sigmoid(g.linear(x, g.weight("gate", (1, 8)))))
 
@@ -347,7 +430,7 @@ def _number_a_row(g: GraphBuilder, x: Any) -> Any:
 GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
     "an op without a record": (X, _unknown),
     "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
-    "a norm of heads of a part": (("T", 40), lambda g, x: _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of")),
+    "norms of heads of a part": (("T", 40), _norms_of_a_part),
     "a norm of one row": ((8,), lambda g, x: g.add(_norm(g, x), x)),
     "a norm in four axes": (("T", 2, 3, 8), lambda g, x: g.add(_norm(g, x), x)),
     "a product of one row": ((8,), lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
@@ -431,5 +514,12 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
     assert steps("a sum of rows with one") == ["rms_norm", "add"]
     assert steps("a part as an output") == ["rms_norm", "split"]
     assert steps("a number for rows of two") == ["rms_norm", "mul"]
-    for name in ("angles", "a norm of each head", "gates of heads", "norms of heads", "a number a row"):
+    for name in (
+        "angles",
+        "a norm of each head",
+        "norms of heads of a part",
+        "gates of heads",
+        "norms of heads",
+        "a number a row",
+    ):
         assert steps(name) == ["run"], name

@@ -19,7 +19,7 @@ pytest.importorskip("tinyllm_native.find")
 if not registry().probe("native").available:
     pytest.skip("no native library", allow_module_level=True)
 
-from tinyllm_native import elements, linear, packing, paged_attention, records, rope, rows
+from tinyllm_native import elements, linear, packing, paged_attention, records, recurrent, rope, rows
 from tinyllm_native.builder import compiler, levels
 
 from tinyllm.conformance.checks.check import Plan
@@ -31,7 +31,7 @@ from tinyllm.conformance.run import run
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 OPS = (
     *("linear", "embedding", "kv_append", "paged_attention", "softmax", "rms_norm", "layer_norm", "rope_rotate"),
-    *("add", "mul", "scale", "swiglu", "geglu", "softcap", "sigmoid"),
+    *("add", "mul", "scale", "swiglu", "geglu", "softcap", "sigmoid", "short_conv", "gated_delta"),
 )
 PROCESSORS = {"portable": "cortex-a53", "neon": "cortex-a76"}
 """By level one that has no more."""
@@ -100,7 +100,7 @@ def far(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("op", OPS)
 def test_kernels_hold_on_aarch64(op: str, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every smoke case of the op, with every scheme, against the float64 references."""
-    for module in (elements, linear, packing, paged_attention, rope, rows):
+    for module in (elements, linear, packing, paged_attention, recurrent, rope, rows):
         monkeypatch.setattr(module, "run", far.run)
     for module in (linear, packing):
         monkeypatch.setattr(module, "weight_of", far.weight_of)

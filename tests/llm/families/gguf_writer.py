@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from tests.models.conftest import write_key
 
-Change = Callable[[str, NDArray[Any]], NDArray[Any]]
+Change = Callable[[str, NDArray[Any]], NDArray[Any] | dict[str, NDArray[Any]]]
 _KEYS = {
     "max_position_embeddings": "context_length",
     "hidden_size": "embedding_length",
@@ -46,7 +46,7 @@ def write_gguf(
     Args:
         keys: under the architecture's prefix, instead of those that follow from `config.json` or beside them; None
             leaves one out.
-        change: what the converter makes of a tensor, by its name in the folder.
+        change: what the converter makes of a tensor, by its name in the folder: another, or several by name.
         extra: tensors that the folder has not, by their names in the file.
     """
     config = json.loads((folder / "config.json").read_text())
@@ -58,10 +58,12 @@ def write_gguf(
     for key, value in (_keys(config) | dict(keys or {})).items():
         if value is not None:
             write_key(writer, key if key.startswith("tokenizer.") else f"{architecture}.{key}", value)
-    for name, tensor in tensors.items():
-        written = names.get_name(name, (".weight", ".bias"))
-        assert written, f"gguf has no name for {name}"
-        writer.add_tensor(written, np.ascontiguousarray(tensor if change is None else change(name, tensor)))
+    for stored, tensor in tensors.items():
+        made = tensor if change is None else change(stored, tensor)
+        for name, each in (made if isinstance(made, dict) else {stored: made}).items():
+            written = names.get_name(name, (".weight", ".bias"))
+            assert written, f"gguf has no name for {name}"
+            writer.add_tensor(written, np.ascontiguousarray(each))
     for written, tensor in (extra or {}).items():
         writer.add_tensor(written, tensor)
     writer.write_header_to_file()

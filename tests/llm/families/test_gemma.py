@@ -11,7 +11,9 @@ import pytest
 from tests.catalogue.harness import backends
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tests.models.conftest import write_gguf as write_any_gguf
 from tinyllm.errors import CheckpointError
+from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.families.families import decoder_config
 
 WINDOWED = {"sliding_window": 11, "hidden_size": 42, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16}
@@ -86,3 +88,20 @@ def test_transformers_own_config_is_understood_whole(kind: str) -> None:
 def test_fields_out_of_range_are_named(kind: str, field: str, value: object, expected: str) -> None:
     with pytest.raises(CheckpointError, match=f"config: {field}: expected {expected}"):
         decoder_config(own_config(kind, **{field: value}))
+
+
+@pytest.mark.parametrize(("architecture", "layers"), [("gemma2", 46), ("gemma3", 62)])
+def test_gguf_files_of_27b_scale_scores_otherwise(architecture: str, layers: int, tmp_path: Path) -> None:
+    """By the root of a head's share of the hidden size, which is 16 here, and not of its own size, which is 8."""
+    keys = {"attention.key_length": 8, "attention.value_length": 8, "rope.dimension_count": 8}
+    for count, wanted in ((layers, 16), (layers - 1, 8)):
+        path = write_any_gguf(tmp_path / f"{count}.gguf", architecture, keys=keys | {"block_count": count})
+        assert open_checkpoint(path).config["query_pre_attn_scalar"] == pytest.approx(wanted)
+
+
+def test_fields_that_published_files_have_besides() -> None:
+    """They say again what others say, or are refused."""
+    besides = {"hidden_act": "gelu_pytorch_tanh", "sliding_window_size": 4096, "cache_implementation": "hybrid"}
+    assert decoder_config(own_config("Gemma2", **besides)) == decoder_config(own_config("Gemma2"))
+    with pytest.raises(CheckpointError, match="config: sliding_window: expected 2048, got 4096"):
+        decoder_config(own_config("Gemma2", sliding_window_size=2048))

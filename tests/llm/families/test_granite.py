@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.catalogue.harness import backends
 from tests.llm.families.gguf_writer import by_neighbours, write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
 from tinyllm.errors import CheckpointError
+from tinyllm.models.decoder.config import MoeConfig
 from tinyllm.models.families.families import decoder_config
 
 MULTIPLIERS = {
@@ -28,6 +31,42 @@ def test_logits_and_tokens_are_the_judges(tmp_path: Path) -> None:
         assert_is_the_judges(tmp_path, judge, backend)
     keys = dict(zip(KEYS, MULTIPLIERS.values(), strict=True))
     assert_same_logits(tmp_path, write_gguf(tmp_path, "granite", keys, by_neighbours(8)))
+
+
+MOE = MULTIPLIERS | {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 24, "num_hidden_layers": 2}
+WITH_EXPERTS = {
+    "experts": Tiny("GraniteMoe", MOE | {"tie_word_embeddings": True}),
+    "shared-bias": Tiny("GraniteMoeShared", MOE | {"shared_intermediate_size": 40, "attention_bias": True}),
+}
+
+
+@pytest.mark.parametrize("model", WITH_EXPERTS)
+def test_experts_are_the_judges(model: str, tmp_path: Path) -> None:
+    tiny = WITH_EXPERTS[model]
+    judge = tiny.save(tmp_path)
+    for backend in ["numpy"] if model == "experts" else backends():
+        assert_is_the_judges(tmp_path, judge, backend)
+
+    def apart(name: str, tensor: Any) -> Any:
+        module = "mlp.shared_experts" if "shared_mlp" in name else "mlp.experts"
+        stem = name.rpartition(".")[0].rpartition(".")[0].rpartition(".")[0]
+        if name.endswith("output_linear.weight"):
+            return {f"{stem}.{module}.down_proj.weight": tensor}
+        if name.endswith("input_linear.weight"):
+            halves = zip(("gate_proj", "up_proj"), np.split(tensor, 2, axis=-2), strict=True)
+            return {f"{stem}.{module}.{each}.weight": half for each, half in halves}
+        return by_neighbours(8)(name, tensor)
+
+    keys: dict[str, Any] = dict(zip(KEYS, MULTIPLIERS.values(), strict=True))
+    keys |= {"expert_count": 5, "expert_used_count": 2}
+    keys["expert_shared_feed_forward_length"] = tiny.config.get("shared_intermediate_size")
+    assert_same_logits(tmp_path, write_gguf(tmp_path, "granitemoe", keys, apart))
+
+
+def test_own_configs_with_experts_are_understood_whole() -> None:
+    experts = MoeConfig(11008, 8, 2, "softmax_of_chosen", normalize=False)
+    for kind in ("GraniteMoe", "GraniteMoeShared"):
+        assert decoder_config(own_config(kind)).layers[0].mlp == experts
 
 
 def test_fields_are_understood_or_named() -> None:

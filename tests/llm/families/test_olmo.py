@@ -6,20 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from tests.catalogue.harness import backends
+from tests.catalogue.harness import backends, registry
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
 from tinyllm.errors import CheckpointError
+from tinyllm.llm import load
 from tinyllm.models.families.families import decoder_config
 
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 300.0}
-ROPES = {"full_attention": YARN, "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}}
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 300.0}
+ROPES = {
+    "full_attention": YARN | {"attention_factor": 1.4},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+}
 STRETCHED = {
     "rope.scaling.type": "yarn",
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 16,
     "rope.freq_base": 300.0,
+    "rope.freq_base_swa": 100.0,
 }
 MODELS: dict[str, tuple[Tiny, dict[str, Any]]] = {
     "olmo2": (Tiny("Olmo2", {"num_hidden_layers": 2, "attention_bias": True, "tie_word_embeddings": True}), {}),
@@ -36,7 +42,7 @@ MODELS: dict[str, tuple[Tiny, dict[str, Any]]] = {
                 "rope_parameters": ROPES,
             },
         ),
-        STRETCHED,
+        STRETCHED | {"rope.scaling.yarn_attn_factor": 1.4},
     ),
 }
 
@@ -48,6 +54,14 @@ def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     for backend in backends():
         assert_is_the_judges(tmp_path, judge, backend)
     assert_same_logits(tmp_path, write_gguf(tmp_path, "olmo2", keys))
+    if "rope.scaling.yarn_attn_factor" in keys:  # older files have it under another key
+        older = STRETCHED | {"rope.scaling.attn_factor": 1.4}
+        assert_same_logits(tmp_path, write_gguf(tmp_path, "olmo2", older))
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.1.post_feedforward_layernorm.weight"
+    save_file({other: tensor for other, tensor in tensors.items() if other != name}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"missing {name}"):
+        load(tmp_path, "numpy", registry=registry())
 
 
 def test_transformers_own_configs_are_understood_whole() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.catalogue.harness import backends, registry
 from tests.llm.families.gguf_writer import write_gguf
@@ -92,3 +94,16 @@ def test_a_file_with_half_of_its_factors_is_named(tmp_path: Path) -> None:
     path = write_gguf(tmp_path, "phi3", {"rope.dimension_count": 6}, extra=factors)
     with pytest.raises(CheckpointError, match=r"rope_factors_short.weight: expected F32 \[3\], got nothing"):
         load(path, "numpy", registry=registry())
+
+
+def test_a_merged_tensor_that_is_missing_or_of_another_shape_is_named(tmp_path: Path) -> None:
+    MODELS["partial-tied"].save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.1.self_attn.qkv_proj.weight"]
+    merged = "model.layers.0.mlp.gate_up_proj.weight"
+    tensors[merged] = tensors[merged][:-1]
+    save_file(tensors, tmp_path / "model.safetensors")
+    missing = re.escape("missing model.layers.1.self_attn.qkv_proj.weight;")
+    wrong = re.escape(f"wrong shape {merged} (expected [160, 48], got [159, 48])")
+    with pytest.raises(CheckpointError, match=f"{missing} {wrong}"):
+        load(tmp_path, "numpy", registry=registry())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.catalogue.harness import backends, registry
+from tests.catalogue.harness import registry
+from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tinyllm.cli.session import load_model
 from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
 from tinyllm.models.families.families import decoder_config
@@ -64,8 +67,7 @@ def is_of_pictures(name: str) -> bool:
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     judge = MODELS[model].save(tmp_path)
-    for backend in backends():
-        assert_is_the_judges(tmp_path, judge, backend)
+    assert_is_the_judges(tmp_path, judge, "numpy")  # the decoders themselves are held on all backends
     names = load_file(tmp_path / "model.safetensors")
     skipped = load(tmp_path, "numpy", registry=registry()).skipped_tensors
     assert set(filter(is_of_pictures, names)) - set(skipped) == set()
@@ -87,6 +89,19 @@ def _assert_all_names_are_one(folder: Path, names: Mapping[str, Any]) -> None:
             renamed[name if is_of_pictures(name) else ours] = tensor
         save_file(renamed, other / "model.safetensors")
         assert_same_logits(folder, other)
+
+
+@pytest.mark.parametrize(("model", "architecture"), [("qwen2_5_vl", "qwen2vl"), ("qwen3_vl", "qwen3vl")])
+def test_a_gguf_file_has_the_decoder_alone(model: str, architecture: str, tmp_path: Path) -> None:
+    config = MODELS[model].save(tmp_path).config.to_dict()
+    names = load_file(tmp_path / "model.safetensors")
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "config.json").write_text(json.dumps(config["text_config"]))
+    of_text = {name.replace("language_model.", ""): t for name, t in names.items() if not is_of_pictures(name)}
+    save_file(of_text, text / "model.safetensors")
+    keys = {"rope.dimension_sections": [2, 2, 2, 0], "n_deepstack_layers": 1}
+    assert_same_logits(tmp_path, write_gguf(text, architecture, keys))
 
 
 def test_a_config_without_a_text_config_is_one_itself() -> None:
@@ -122,3 +137,11 @@ def test_a_tensor_that_is_there_twice_is_named(tmp_path: Path) -> None:
     save_file(names | twice, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="are the same tensor of a decoder"):
         load(tmp_path, "numpy", registry=registry())
+
+
+def test_loading_says_that_pictures_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    MODELS["qwen2_5_vl"].save(tmp_path)
+    pictures = sum(map(is_of_pictures, load_file(tmp_path / "model.safetensors")))
+    capsys.readouterr()
+    load_model(str(tmp_path), "numpy", None, None, None)
+    assert f"text alone: {pictures} tensors that read pictures are skipped" in capsys.readouterr().err

@@ -23,7 +23,7 @@ IDS = ("int32", "int64", "int8", "uint8", "uint32")
 
 def columns(scheme: Scheme, groups: int) -> int:
     """The length of a row of so many groups, or of as many times more as it takes for rows that the scheme allows."""
-    length = one = scheme.block * groups
+    length = one = scheme.block * groups * (8 if scheme.block == 1 else 1)  # one number is too short a row for most
     while scheme.check_parameters((1, length)) is not None:
         length += one
     return length

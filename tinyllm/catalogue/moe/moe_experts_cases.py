@@ -110,14 +110,14 @@ CASES = (
 
 
 def of_scheme(scheme: Scheme) -> Iterator[Case]:
-    """Experts of one token and of several."""
+    """One stack, and all three: `linear` has the cases that hold an op to the numbers of a scheme."""
     first = scheme.variants()[0]
     size = first.block
     while first.check_parameters((1, size)) is not None or size % 32:
         size += first.block
-    yield case(3, 3, 2, size, size, scheme=first)
-    yield case(1, 4, 2, size, 2 * size, scheme=first, tier="full", bias=True)
-    yield case(19, 3, 2, 2 * size, size, scheme=first, tier="full")
+    one = layer(3, 3, 2, size, 17) | {"gate_proj": _stack(first, (3, 17, size))}
+    yield Case(f"T3,E3,k2,K{size},N17,gate_proj {first}", one)
+    yield case(19, 3, 2, 2 * size, size, scheme=first, tier="full", bias=True)
 
 
 _GOOD = layer(2, 3, 2, 4, 5)

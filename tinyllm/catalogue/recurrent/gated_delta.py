@@ -12,9 +12,9 @@ from tinyllm.catalogue.recurrent.states import (
     NOTES,
     SEQUENCES,
     batch,
+    bench_prefix,
     check_sequences,
     check_values,
-    sequences,
     unread_rows,
     with_rows,
 )
@@ -22,6 +22,7 @@ from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
 from tinyllm.spec.op_spec import Input, OpSpec
 from tinyllm.spec.outputs import Output
+from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
 
 EPS = 1e-6
@@ -137,7 +138,7 @@ def _case(
         **batch(lengths, rows, max(rows, default=0) + 2, hv, dk, dv),
     }
     told = "+".join(f"{new}of{of}" for new, of in lengths) or "nobody"
-    return Case(("decode:" if tier == "bench" else "") + f"{told},H{h},Hv{hv},D{dk},Dv{dv}", inputs, tier=tier)
+    return Case(bench_prefix(lengths, tier) + f"{told},H{h},Hv{hv},D{dk},Dv{dv}", inputs, tier=tier)
 
 
 _TWO = _case([(2, 2), (1, 3)], [1, 0]).inputs
@@ -186,6 +187,7 @@ gated_delta = OpSpec(
         _case([], []),
         _case([(40, 40), (5, 70)], [0, 2], (2, 4), (16, 8), "full"),
         _case([(1, 500)], [0], (16, 32), (128, 128), "bench"),
+        _case([(256, 256)], [0], (16, 32), (128, 128), "bench"),
     ),
     bad_inputs=(
         _bad("heads do not divide", "v: expected a multiple", **_case([(2, 2), (1, 3)], [1, 0], (3, 4)).inputs),

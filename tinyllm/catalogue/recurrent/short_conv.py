@@ -12,9 +12,9 @@ from tinyllm.catalogue.recurrent.states import (
     NOTES,
     SEQUENCES,
     batch,
+    bench_prefix,
     check_sequences,
     check_values,
-    sequences,
     unread_rows,
     with_rows,
 )
@@ -24,6 +24,7 @@ from tinyllm.spec.attribute_checks import choice
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
 from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
+from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
 
 
@@ -86,7 +87,7 @@ def _case(
     inputs |= batch(lengths, rows, count, channels, width - 1) | ({"bias": normal(channels)} if bias else {})
     told = "+".join(f"{new}of{of}" for new, of in lengths) or "nobody"
     name = f"{told},C{channels},W{width}{',bias' if bias else ''}{''.join(f',{v}' for v in more.values())}"
-    return Case(("decode:" if tier == "bench" else "") + name, inputs, more, tier=tier)
+    return Case(bench_prefix(lengths, tier) + name, inputs, more, tier=tier)
 
 
 _MIXED = [(5, 5), (1, 7), (3, 9), (1, 1), (0, 4)]
@@ -134,6 +135,7 @@ short_conv = OpSpec(
         _case([(1, 9)], [0], 3, 2, bias=True),
         _case([(70, 70), (33, 100)], [0, 2], 65, 4, tier="full", activation="silu"),
         _case([(1, 500)], [0], 2048, 3, tier="bench"),
+        _case([(256, 256)], [0], 2048, 3, tier="bench"),
     ),
     bad_inputs=(
         _bad("state too long", "state: expected 2 numbers of each channel", state=normal(3, 4, 3)),

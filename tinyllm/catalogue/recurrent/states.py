@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from tinyllm.errors import invalid
 from tinyllm.spec.cases import Draw, constant, poisoned
 from tinyllm.spec.op_spec import Input
+from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
 
 SEQUENCES = (
@@ -49,14 +48,6 @@ def check_values(call: Call, values: Any, tokens: Any, count: Any) -> None:
         raise invalid(call.op, "state_rows", "no row twice", rows.tolist())
 
 
-def sequences(q_start: Any, kv_len: Any, state_rows: Any) -> Iterator[tuple[int, int, int, bool]]:
-    """First and last token, row, and whether it begins, of each sequence with new tokens."""
-    bounds = pairwise(int(n) for n in q_start)
-    for (first, last), length, row in zip(bounds, kv_len.tolist(), state_rows.tolist(), strict=True):
-        if first < last:
-            yield first, last, row, length == last - first
-
-
 def with_rows(xp: Any, state: Any, rows: list[int], new: list[Any]) -> Any:
     """The state with some rows replaced. References assign no items: each row is taken from the old or the new ones."""
     if not rows:
@@ -84,3 +75,8 @@ def batch(lengths: list[tuple[int, int]], rows: list[int], count: int, *of_a_row
         "kv_len": constant([tokens for _, tokens in lengths], "int32"),
         "state_rows": constant(rows, "int32"),
     }
+
+
+def bench_prefix(lengths: list[tuple[int, int]], tier: str) -> str:
+    """What names of benchmarks begin with: whether they read a prompt, or go on by a token."""
+    return "" if tier != "bench" else "decode:" if all(new == 1 for new, _ in lengths) else "prefill:"

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Trial
 from tinyllm.conformance.checks.values import is_native
-from tinyllm.conformance.example import arrays_in
+from tinyllm.conformance.example import arrays_in, copied
 from tinyllm.conformance.judge import Verdict, judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import UnsupportedError
@@ -36,7 +36,8 @@ def _check(trial: Trial, case: Case, arrays: str) -> Check:
         except UnsupportedError as error:
             raise DeclaredError(str(error)) from error
         subject = Subject(trial.registry, backend, spec, choice.kernel)
-        inputs = subject.native(example.inputs) if arrays == "native" else dict(example.inputs)
+        copies = {n: copied(v) for n, v in example.inputs.items()}  # what an op consumes is another afterwards
+        inputs = subject.native(example.inputs) if arrays == "native" else copies
         device = f"{backend.name}:{backend.device}"
         with np.errstate(all="ignore"):
             result = Op(spec, trial.registry)(*example.positional(inputs), **example.keyword(inputs), backend=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.conformance.properties import attention, pages, products, rope, rows
+from tinyllm.conformance.properties import attention, experts, pages, products, recurrent, rope, rows
 from tinyllm.conformance.properties.neighbours import neighbours_of
 from tinyllm.conformance.properties.search import Property
 from tinyllm.spec.op_spec import OpSpec
@@ -13,6 +13,8 @@ PROPERTIES: tuple[Property, ...] = (
     *attention.PROPERTIES,
     *products.PROPERTIES,
     *pages.PROPERTIES,
+    *recurrent.PROPERTIES,
+    *experts.PROPERTIES,
 )
 
 

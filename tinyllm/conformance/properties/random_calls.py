@@ -11,6 +11,7 @@ from tinyllm.catalogue.quantize.quantize import near_levels_case
 from tinyllm.conformance.example import rounded
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
 from tinyllm.conformance.properties.random_attention import ATTENTION
+from tinyllm.conformance.properties.recurrent import RECIPES as RECURRENT
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.spec.op_spec import OpSpec
 
@@ -89,4 +90,5 @@ RECIPES: dict[str, Recipe] = {
     "moe_router": _moe_router,
     "moe_experts": _moe_experts,
     **ATTENTION,
+    **RECURRENT,
 }

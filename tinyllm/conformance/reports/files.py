@@ -10,7 +10,7 @@ from tinyllm.conformance.reports.html import html
 from tinyllm.conformance.reports.json_file import read_document
 from tinyllm.conformance.reports.markdown import markdown
 from tinyllm.conformance.reports.report import VERSION, Report
-from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+from tinyllm.errors import InvalidInputError, TinyllmError, invalid, quoted
 
 FORMAT = "tinyllm conformance"
 SUFFIXES = (".json", ".md", ".html")
@@ -74,5 +74,5 @@ def read(path: str | Path) -> list[Report]:
     """
     reports = read_document(path, "tinyllm check", FORMAT, VERSION).get("reports")
     if not isinstance(reports, list) or not reports:
-        raise InvalidInputError(f"{path}: reports: expected a list of one or more, got {reports!r:.50}")
+        raise InvalidInputError(f"{path}: reports: expected a list of one or more, got {quoted(reports)}")
     return [Report.from_json(report, f"{path}: reports[{number}]") for number, report in enumerate(reports)]

@@ -21,6 +21,7 @@ from typing import Any
 
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.limits import GrammarLimits
+from tinyllm.engine.grammar.processor_budget import ProcessorBudget
 from tinyllm.engine.grammar.trial_child import run_child
 from tinyllm.engine.grammar.vocabulary import Vocabulary
 from tinyllm.errors import invalid
@@ -28,6 +29,7 @@ from tinyllm.errors import invalid
 QUICK_SECONDS = 0.02
 """Processor time in which nearly every grammar is done; a large schema takes half of it."""
 _LARGE_SECONDS = 0.1
+_QUICK_SHARE, _QUICK_BURST = 0.1, 1.0
 _LOWEST = 19
 """The niceness that takes from the model only what it leaves idle: a step waits for the slowest of its threads."""
 _PARENT_SECONDS = 2.0
@@ -47,12 +49,14 @@ class _Child:
     answers: Connection
     until: float
 
-    def end(self) -> int:
-        """End it, and return its exit code, which is negative for the signal that it died of."""
+    def end(self) -> tuple[int, float]:
+        """End it, and return its exit code, which is negative for the signal that it died of, and the processor time
+        that it took."""
         self.answers.close()
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, status, usage = os.wait4(self.pid, 0)
+        return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
 
 
 @dataclass
@@ -75,6 +79,7 @@ class TrialProcess:
 
     def __init__(self, parent: Connection, vocabulary: Vocabulary, limits: GrammarLimits) -> None:
         self._parent, self._vocabulary, self._limits = parent, vocabulary, limits
+        self._quick = ProcessorBudget(_QUICK_SHARE, _QUICK_BURST, time.monotonic)
         self._lanes = [_Lane(limits.seconds, _LOWEST)]
         for seconds, niceness in ((_LARGE_SECONDS, _LOWEST), (QUICK_SECONDS, 0)):
             if seconds < limits.seconds:  # slow grammars hold up no quicker one
@@ -85,9 +90,7 @@ class TrialProcess:
         parent = os.getppid()
         try:
             while os.getppid() == parent:  # a process forked from the parent holds its end, too
-                for lane in self._lanes:
-                    if lane.child is None and lane.waiting:
-                        lane.child = self._fork(lane, lane.waiting.popleft())
+                self._begin()
                 self._step()
         except (EOFError, OSError):
             pass  # nobody is there to be answered
@@ -95,6 +98,16 @@ class TrialProcess:
             for lane in self._lanes:
                 if lane.child is not None:
                     lane.child.end()
+
+    def _begin(self) -> None:
+        """Start a child in each lane that has none. Past their budget grammars leave the first lane untried."""
+        first = self._lanes[0]
+        if first.next is not None and first.child is None and first.waiting and not self._quick.left:
+            first.next.waiting += first.waiting
+            first.waiting.clear()
+        for lane in self._lanes:
+            if lane.child is None and lane.waiting:
+                lane.child = self._fork(lane, lane.waiting.popleft())
 
     def _step(self) -> None:
         """Wait until something comes, or the time of a child is over, and see to it."""
@@ -119,16 +132,15 @@ class TrialProcess:
         for lane in self._lanes:
             lane.waiting = deque(job for job in lane.waiting if job.id != message["id"])
             if lane.child is not None and lane.child.job.id == message["id"]:
-                lane.child.end()
-                lane.child = None
+                self._end(lane, lane.child)
 
     def _finish(self, lane: _Lane, child: _Child, ended: bool) -> None:
         """Hand on what a child says. One that died of its limits says nothing."""
-        lane.child, answer = None, None
+        answer = None
         if ended:
             with suppress(EOFError, OSError):
                 answer = json.loads(child.answers.recv_bytes())
-        late = child.end() == -signal.SIGPROF
+        late = self._end(lane, child) == -signal.SIGPROF
         if answer is None and (late or not ended) and lane.next is not None:
             lane.next.waiting.append(child.job)
             return
@@ -143,6 +155,14 @@ class TrialProcess:
             problem = invalid("grammar", kind, f"one that compiles within {within}", "one that takes more")
             answer = {"guilty": 0, "problem": str(problem)}
         self._parent.send_bytes(json.dumps({"id": child.job.id, **answer}).encode())
+
+    def _end(self, lane: _Lane, child: _Child) -> int:
+        """End the child of a lane, and return its exit code."""
+        code, seconds = child.end()
+        if lane is self._lanes[0]:
+            self._quick.spend(seconds)
+        lane.child = None
+        return code
 
     def _fork(self, lane: _Lane, job: _Job) -> _Child:
         answers, child_end = Pipe(duplex=False)

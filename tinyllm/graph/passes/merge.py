@@ -58,6 +58,7 @@ def _merge(graph: Graph, members: list[Node], users: list[Node]) -> Graph:
             merged = Weight(
                 "+".join(p.name for p in parts),
                 (sum(p.shape[0] for p in parts), *parts[0].shape[1:]),
+                parts[0].dtype,
                 tuple(t for p in parts for t in p.tensors),
             )
             weights[merged.name] = merged

@@ -41,7 +41,7 @@ def _activated(g: GraphBuilder, activation: Activation, gate: Value | None, up: 
 def _mixture(g: GraphBuilder, config: MoeConfig, x: Value, hidden_size: int) -> Value:
     experts, size = config.num_experts, config.size
     with g.scope("gate"):
-        correction = g.weight("e_score_correction_bias", (experts,)) if config.correction_bias else None
+        correction = g.weight("e_score_correction_bias", (experts,), "float32") if config.correction_bias else None
     logits = projection(g, "gate", x, experts, hidden_size, config.router_bias)
     chosen, weights = g.moe_router(
         logits,

@@ -35,7 +35,7 @@ def gated_delta(g: GraphBuilder, config: DecoderConfig, layer: GatedDeltaConfig,
         )
         state = g.state("delta", (value_heads, dim, value_dim), "float32")
         y, after = g.gated_delta(
-            *(q, k, v, a, b, state, g.weight("A_log", (value_heads,)), g.weight("dt_bias", (value_heads,))),
+            *(q, k, v, a, b, state, *(g.weight(name, (value_heads,), "float32") for name in ("A_log", "dt_bias"))),
             *(batch.q_start, batch.kv_len, batch.state_rows),
         )
         g.update(state, after)

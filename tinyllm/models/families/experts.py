@@ -11,6 +11,8 @@ from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Names of the number of experts; transformers 5 writes the second where it had the first."""
 
 
 def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) -> tuple[TensorRule, ...]:
@@ -46,23 +48,34 @@ GGUF_SHARED_EXPERT = tuple(
     }.items()
 )
 """Names of the shared expert in GGUF files."""
+CORRECTION_BIAS = f"{LAYER}mlp.gate.e_score_correction_bias"
+GGUF_CORRECTION_BIAS = TensorRule("blk.{layer}.exp_probs_b.bias", (CORRECTION_BIAS,))
+_BY_SIGMOID = 2
+"""llama.cpp's number for it."""
 
 
-def softmax_experts(fields: ConfigFields, normalize: bool = False, **settings: Any) -> MoeConfig:
-    """Experts whose weights are a softmax of all logits; settings: the rest of a `MoeConfig`."""
-    written = "num_experts" if fields.get("num_experts") is not None else "num_local_experts"  # since transformers 5
+def routed_experts(fields: ConfigFields, size: int, **settings: Any) -> MoeConfig:
+    """Experts of a size, some of them for each token; settings: the rest of a `MoeConfig`."""
+    written = next((name for name in _COUNTS if fields.get(name) is not None), _COUNTS[0])
     experts = fields.integer(written)
     chosen = fields.integer("num_experts_per_tok")
     if chosen > experts:
         raise fail("num_experts_per_tok", f"at most the {experts} experts", chosen)
     fields.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")  # of training
-    return MoeConfig(
-        fields.integer("moe_intermediate_size"),
-        experts,
-        chosen,
-        normalize=fields.flag("norm_topk_prob", normalize),
-        **settings,
-    )
+    return MoeConfig(size, experts, chosen, **settings)
+
+
+def softmax_experts(fields: ConfigFields, normalize: bool = False, **settings: Any) -> MoeConfig:
+    """Experts whose weights are a softmax of all logits; settings: the rest of a `MoeConfig`."""
+    settings["normalize"] = fields.flag("norm_topk_prob", normalize)
+    return routed_experts(fields, fields.integer("moe_intermediate_size"), **settings)
+
+
+def sigmoid_experts(fields: ConfigFields, **settings: Any) -> MoeConfig:
+    """Experts whose weights are the sigmoids of their logits; settings: the rest of a `MoeConfig`."""
+    settings["normalize"] = fields.flag("norm_topk_prob", True)
+    settings["scaling"] = fields.number("routed_scaling_factor", 1.0)
+    return routed_experts(fields, fields.integer("moe_intermediate_size"), score="sigmoid", **settings)
 
 
 def sparse_layers(fields: ConfigFields, dense: MlpConfig, sparse: MoeConfig) -> Callable[[int], MlpConfig | MoeConfig]:
@@ -75,10 +88,34 @@ def sparse_layers(fields: ConfigFields, dense: MlpConfig, sparse: MoeConfig) -> 
     return lambda layer: dense if layer in plain or (layer + 1) % step else sparse
 
 
+def first_dense(
+    fields: ConfigFields, field: str, default: int, dense: MlpConfig, sparse: MoeConfig
+) -> Callable[[int], MlpConfig | MoeConfig]:
+    """The feed-forward part of each layer: experts in all but the first ones, whose number is in a field."""
+    count = fields.integer(field, default)
+    return lambda layer: dense if layer < count else sparse
+
+
 def experts_of_gguf(fields: GgufFields) -> dict[str, Any]:
     """The fields of a `config.json` that say how many experts there are, and of which size."""
-    return {
-        "num_experts": fields.integer("expert_count"),
-        "num_experts_per_tok": fields.integer("expert_used_count"),
-        "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
+    return _counts_of_gguf(fields) | {"moe_intermediate_size": fields.integer("expert_feed_forward_length")}
+
+
+def experts_alone_of_gguf(fields: GgufFields) -> dict[str, Any]:
+    """The same of families that have no dense layers, whose `intermediate_size` is that of an expert."""
+    size = fields.integer("expert_feed_forward_length", fields.integer("feed_forward_length"))
+    return _counts_of_gguf(fields) | {"intermediate_size": size}
+
+
+def sigmoid_experts_of_gguf(fields: GgufFields) -> dict[str, Any]:
+    """The same of experts that are chosen by sigmoids."""
+    if (gating := fields.get("expert_gating_func", _BY_SIGMOID)) not in (0, _BY_SIGMOID):
+        raise fields.fail("expert_gating_func", f"{_BY_SIGMOID}, the sigmoid", gating)
+    return experts_of_gguf(fields) | {
+        "norm_topk_prob": fields.get("expert_weights_norm", True),
+        "routed_scaling_factor": fields.number("expert_weights_scale", 1.0),
     }
+
+
+def _counts_of_gguf(fields: GgufFields) -> dict[str, Any]:
+    return {"num_experts": fields.integer("expert_count"), "num_experts_per_tok": fields.integer("expert_used_count")}

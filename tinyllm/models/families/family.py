@@ -80,7 +80,8 @@ class Family:
     `from_config` raises `CheckpointError` for a field that would change the output and that it does not understand.
     tensors: where the graph's weights are in folders; those that no rule names are there by their own names.
     gguf: the same for GGUF files, where the family has any.
-    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower.
+    skipped: beginnings of the names of tensors that the text does without, such as those of a vision tower; `{layers}`
+        stands for the number of layers, and so for the first one after them.
     """
 
     name: str

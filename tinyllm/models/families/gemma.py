@@ -60,10 +60,7 @@ def gemma3(config: Mapping[str, Any]) -> DecoderConfig:
         for kind, theta, unscaled in ((_GLOBAL, 1e6, None), (_LOCAL, 1e4, ("rope_local_base_freq", 1e4)))
     )
     whole, windowed = (attention(fields, stated, qk_norm="head", **settings) for stated in (rope, local))
-    attentions = attention_by_kind(fields, whole, kinds)
-    if _LOCAL in attentions:
-        attentions[_LOCAL] = replace(windowed, window=attentions[_LOCAL].window)
-    return _layered("gemma3_text", fields, kinds, attentions, None)
+    return _layered("gemma3_text", fields, kinds, attention_by_kind(fields, whole, kinds, windowed), None)
 
 
 def _layered(
@@ -74,6 +71,9 @@ def _layered(
     logit_softcap: float | None,
 ) -> DecoderConfig:
     fields.ignore("cache_implementation")
+    fields.only("hidden_act", "gelu", "gelu_pytorch_tanh")  # files have it beside `hidden_activation`, which counts
+    if (size := fields.get("sliding_window_size")) is not None:  # likewise
+        fields.only("sliding_window", size)
     mlp = _mlp(fields, "hidden_activation")
     of_kind = {kind: LayerConfig(made, mlp, norms="both") for kind, made in attentions.items()}
     softcap = _softcap(fields, "final_logit_softcapping", logit_softcap)

@@ -60,7 +60,8 @@ def windows_of_gguf(fields: GgufFields, pattern: int | None = None) -> dict[str,
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         stated = [(layer + 1) % stated != 0 for layer in range(layers)]
     if not isinstance(stated, list) or len(stated) != layers or any(not isinstance(s, bool) for s in stated):
-        raise fields.fail("attention.sliding_window_pattern", f"a number, or a flag for each of {layers}", stated)
+        expected = f"a number, or a flag for each of {layers} layers"
+        raise fields.fail("attention.sliding_window_pattern", expected, "nothing" if stated is None else stated)
     return {
         "sliding_window": window,
         "layer_types": ["sliding_attention" if slides else "full_attention" for slides in stated],

@@ -41,7 +41,7 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
             raise fields.fail("rope.scaling.type", f"longrope beside {SHORT_FACTORS} and {LONG_FACTORS}", kind)
         return _longrope(fields, dims)
     factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
-    attention = fields.number("rope.scaling.attn_factor", 1.0) * fields.number("rope.scaling.yarn_attn_factor", 1.0)
+    attention = fields.number("rope.scaling.attn_factor", 1.0)
     if kind == "yarn":
         scaling = {
             "rope_type": "yarn",
@@ -50,8 +50,11 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
             "beta_fast": fields.number("rope.scaling.yarn_beta_fast", 32.0),
             "beta_slow": fields.number("rope.scaling.yarn_beta_slow", 1.0),
         }
-        # llama.cpp multiplies YaRN's own attention factor by this one, Hugging Face's key replaces it
-        return scaling if attention == 1 else scaling | {"attention_factor": attention * (0.1 * math.log(factor) + 1)}
+        # the one is Hugging Face's key, which replaces YaRN's own factor; by the other llama.cpp multiplies it
+        own = fields.number("rope.scaling.yarn_attn_factor", 0.1 * math.log(max(factor, 1)) + 1)
+        stated = attention != 1 or fields.get("rope.scaling.yarn_attn_factor") is not None
+        return scaling | {"attention_factor": attention * own} if stated else scaling
+    attention *= fields.number("rope.scaling.yarn_attn_factor", 1.0)
     if attention != 1:
         raise fields.fail("rope.scaling.attn_factor", f"1 for scaling type {kind}", attention)
     if kind == "linear" or (kind == "none" and fields.get("rope.scale_linear") is not None):

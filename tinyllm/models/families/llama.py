@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields
+from tinyllm.models.families.experts import experts_alone_of_gguf
 from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, activation, attention, decoder, full_attention
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
@@ -26,9 +27,13 @@ def llama(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _from_gguf(fields: GgufFields) -> dict[str, Any]:
-    """Mistral's files call themselves llama's."""
+    """Mistral's and Mixtral's files call themselves llama's."""
+    window = {}
     if fields.get("attention.sliding_window"):
         window = {"sliding_window": fields.integer("attention.sliding_window")}
+    if fields.get("expert_count"):
+        return config_of_gguf(fields, "mixtral") | experts_alone_of_gguf(fields) | window
+    if window:
         return config_of_gguf(fields, "mistral") | window
     return config_of_gguf(fields, "llama") | fields.biases()
 

@@ -21,7 +21,8 @@ from tinyllm.models.families.llama import ROTATED_BY_NEIGHBOURS
 
 
 def mistral(config: Mapping[str, Any]) -> DecoderConfig:
-    """Mistral, whose layers all slide or none does, and Ministral, whose `layer_types` say which do.
+    """Mistral, whose layers all slide or none does, and Ministral, whose `layer_types` say which do; their GGUF files
+    call themselves llama's.
 
     Source: transformers' `MistralConfig` and `MinistralConfig`.
     """

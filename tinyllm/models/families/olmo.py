@@ -35,8 +35,8 @@ def olmo2(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def olmo3(config: Mapping[str, Any]) -> DecoderConfig:
-    """OLMo 3: three of four layers slide, and rope is stretched in the others alone. Source: transformers'
-    `Olmo3Config`."""
+    """OLMo 3: three of four layers slide, and rope is stretched in the others alone; its GGUF files call themselves
+    olmo2's. Source: transformers' `Olmo3Config`."""
     fields = ConfigFields({"sliding_window": 4096} | _DEFAULTS | dict(config))
     kinds = layer_kinds(fields, lambda layer: "sliding_attention" if (layer + 1) % 4 else "full_attention")
     rope, local = (
@@ -64,7 +64,17 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     """OLMo 3's files call themselves those of OLMo 2, and have a window."""
     windows = windows_of_gguf(fields, pattern=4)
     config = config_of_gguf(fields, "olmo2") | {"attention_bias": fields.biases()["attention_bias"]}
-    return config if windows["sliding_window"] is None else config | windows | {"model_type": "olmo3"}
+    if windows["sliding_window"] is None:
+        return config
+    theta, scaling = config.pop("rope_theta"), config.pop("rope_scaling") or {}
+    if scaling and fields.get("rope.scaling.attn_factor") is not None:
+        # older files have Hugging Face's factor here, where other architectures have what YaRN's is multiplied by
+        scaling["attention_factor"] = fields.number("rope.scaling.attn_factor")
+    ropes = {
+        "full_attention": scaling | {"rope_theta": theta},
+        "sliding_attention": {"rope_theta": fields.number("rope.freq_base_swa", theta)},
+    }
+    return config | windows | {"model_type": "olmo3", "rope_parameters": ropes}
 
 
 _NAMES = renamed(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, shortened
 from tinyllm.models.decoder.config import RopeConfig
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 from tinyllm.spec.rope import RopeScaling
@@ -143,7 +143,7 @@ def _of_kind(fields: Fields, name: str, stated: Mapping[str, Any], kind: str | N
         kind = next(iter(stated))
     settings = stated.get(kind)
     if not isinstance(settings, Mapping):
-        raise fields.fail(f"{name}.{kind}", "an object", settings)
+        raise fields.fail(f"{name}.{shortened(kind)}", "an object", settings)
     return settings
 
 

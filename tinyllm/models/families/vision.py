@@ -9,7 +9,9 @@ from typing import Any
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import gemma, mistral, qwen2, qwen3, qwen_delta
 from tinyllm.models.families.config_fields import ConfigFields, fail
-from tinyllm.models.families.family import Family
+from tinyllm.models.families.defaults import with_defaults
+from tinyllm.models.families.family import Family, GgufForm
+from tinyllm.models.families.gguf_fields import GgufFields
 
 TOWERS = tuple(
     prefix + part
@@ -36,22 +38,33 @@ _OF_PICTURES = (
 _OF_BOTH = ("bos_token_id", "eos_token_id")
 
 
-def text_of(name: str, text: Family, text_type: str) -> Family:
+def text_of(name: str, text: Family, text_type: str, architecture: str = "") -> Family:
     """The family of a model that reads pictures, of which the decoder alone is loaded.
 
     Args:
         name: of the family, and its `model_type`.
         text: what the decoder is.
         text_type: the `model_type` of `text_config`.
+        architecture: of GGUF files, whose pictures are in another file; empty: that of the decoder.
     """
     from_config = _from_config(text, text_type)
     from_config.__doc__ = f"Its text, by the family {text.name}; the tensors for pictures are skipped."
-    return Family(name, (name,), from_config, text.tensors, skipped=(*TOWERS, *text.skipped))
+    gguf = _gguf(name, text.gguf, architecture) if text.gguf and architecture else None
+    return Family(name, (name,), from_config, text.tensors, gguf, (*TOWERS, *text.skipped))
+
+
+def _gguf(name: str, text: GgufForm, architecture: str) -> GgufForm:
+    def config(fields: GgufFields) -> dict[str, Any]:
+        fields.ignore("rope.dimension_sections", "n_deepstack_layers")  # they speak of pictures
+        return text.config(fields) | {"model_type": name}
+
+    return GgufForm((architecture,), config, text.tensors)
 
 
 def _from_config(text: Family, text_type: str) -> Callable[[Mapping[str, Any]], DecoderConfig]:
     def from_config(config: Mapping[str, Any]) -> DecoderConfig:
-        return text.from_config(_text_config(config, text_type) | {"model_type": text.model_types[0]})
+        inner = with_defaults(_text_config(config, text_type), text_type)
+        return text.from_config(inner | {"model_type": text.model_types[0]})
 
     return from_config
 
@@ -80,8 +93,8 @@ _, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
     text_of("mistral3", mistral.FAMILY, "mistral"),
-    text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text"),
-    text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text"),
+    text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text", "qwen2vl"),
+    text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text", "qwen3vl"),
     text_of("qwen3_5", _QWEN35, "qwen3_5_text"),
     text_of("qwen3_5_moe", _QWEN35_MOE, "qwen3_5_moe_text"),
 )

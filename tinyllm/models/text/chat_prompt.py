@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import InvalidInputError, invalid, quoted, shortened
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.messages import template_messages, without_calls
 
@@ -37,16 +37,16 @@ class TemplateOptions:
     def __post_init__(self) -> None:
         given = self.chat_template_kwargs
         if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-            raise InvalidInputError(f"chat_template_kwargs: expected names with values, got {given!r:.80}")
+            raise InvalidInputError(f"chat_template_kwargs: expected names with values, got {quoted(given)}")
         for name in _OWN_VARIABLES:
             if name in given:
                 raise invalid("chat_template_kwargs", name, "it as a field of its own", "it among the variables")
         effort = self.reasoning_effort
         if effort is not None and not isinstance(effort, str):
-            raise InvalidInputError(f"reasoning_effort: expected a text, got {effort!r:.80}")
+            raise InvalidInputError(f"reasoning_effort: expected a text, got {quoted(effort)}")
         for name, kinds in (("add_generation_prompt", (bool, type(None))), ("continue_final_message", (bool,))):
             if not isinstance(getattr(self, name), kinds):
-                raise InvalidInputError(f"{name}: expected true or false, got {getattr(self, name)!r:.80}")
+                raise InvalidInputError(f"{name}: expected true or false, got {quoted(getattr(self, name))}")
         if self.continue_final_message and self.add_generation_prompt:
             raise InvalidInputError(
                 "add_generation_prompt: expected false beside continue_final_message: true, got true"
@@ -102,7 +102,8 @@ def _variables(template: ChatTemplate, options: TemplateOptions) -> dict[str, An
     for name, value in variables.items():
         if value is not False and not template.uses(name):
             raise InvalidInputError(
-                f"chat_template_kwargs.{name}: this model's chat template has no such variable, got {value!r:.80}"
+                f"chat_template_kwargs.{shortened(name)}: this model's chat template has no such variable, got "
+                f"{quoted(value)}"
             )
     effort = options.reasoning_effort
     if effort is None:
@@ -112,6 +113,6 @@ def _variables(template: ChatTemplate, options: TemplateOptions) -> dict[str, An
     if effort != "none":
         known = "none (or chat_template_kwargs.enable_thinking)" if template.uses("enable_thinking") else "none"
         raise InvalidInputError(
-            f"reasoning_effort: this model's chat template has no such variable; expected {known}, got {effort!r:.80}"
+            f"reasoning_effort: this model's chat template has no such variable; expected {known}, got {quoted(effort)}"
         )
     return {"enable_thinking": False} | variables

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from tinyllm.errors import CheckpointError, InvalidInputError, invalid
+from tinyllm.errors import CheckpointError, InvalidInputError, invalid, quoted, shortened
 from tinyllm.models.checkpoints.files import MOST_JSON, read_file
 from tinyllm.models.text.template_budget import BASE
 from tinyllm.models.text.template_sandbox import TemplateSandbox
@@ -56,7 +56,7 @@ class ChatTemplate:
             variables |= {"add_generation_prompt": add_generation_prompt, **kwargs}
             return self._sandbox.render(compiled, variables, budget_base)
         except Exception as error:  # a stranger's program, on messages that it may not have been written for
-            raise InvalidInputError(f"{self._where}: {name}: {_one_line(error)}") from error
+            raise InvalidInputError(f"{self._where}: {_one_line(name)}: {_one_line(error)}") from error
 
     def uses(self, variable: str) -> bool:
         """Whether a template speaks of a variable."""
@@ -64,7 +64,9 @@ class ChatTemplate:
 
     def _template(self, name: str) -> jinja2.Template:
         if name not in self.templates:
-            raise invalid("chat template", "template", f"one of {', '.join(sorted(self.templates))}", repr(name))
+            raise invalid(
+                "chat template", "template", f"one of {shortened(', '.join(sorted(self.templates)))}", quoted(name)
+            )
         if name not in self._compiled:
             length = sum(map(len, self.templates.values()))
             if len(self.templates) > _MOST_TEMPLATES or length > _LONGEST_TEMPLATES:
@@ -76,28 +78,28 @@ class ChatTemplate:
                 self._compiled[name] = self._sandbox.template(self.templates[name])
             except Exception as error:  # jinja2 and Python's compiler raise what they like
                 raise CheckpointError(
-                    f"{self._where}: {name}: expected a Jinja template, got: {_one_line(error)}"
+                    f"{self._where}: {_one_line(name)}: expected a Jinja template, got: {_one_line(error)}"
                 ) from error
         return self._compiled[name]
 
 
 def _check(messages: Any, tools: Any) -> None:
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
-        raise invalid("chat", "messages", "a list of at least one message", f"{messages!r:.80}")
+        raise invalid("chat", "messages", "a list of at least one message", quoted(messages))
     check_messages(messages)
     if tools is not None and not (isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)):
-        raise invalid("chat", "tools", "a list of JSON schemas", f"{tools!r:.80}")
+        raise invalid("chat", "tools", "a list of JSON schemas", quoted(tools))
 
 
 def check_messages(messages: Sequence[Any]) -> None:
     """Raises `InvalidInputError` for a message that is no object or has no role."""
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise invalid("chat", f"messages[{index}]", "an object with a role", f"{message!r:.80}")
+            raise invalid("chat", f"messages[{index}]", "an object with a role", quoted(message))
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error)[: 2 * _LONGEST_MESSAGE].split())[:_LONGEST_MESSAGE] or type(error).__name__
+def _one_line(told: object) -> str:
+    return " ".join(str(told)[: 2 * _LONGEST_MESSAGE].split())[:_LONGEST_MESSAGE] or type(told).__name__
 
 
 def templates_from_folder(folder: Path) -> ChatTemplate | None:
@@ -129,5 +131,5 @@ def _stated(value: Any, where: str) -> dict[str, str]:
     entries = value if isinstance(value, list) else [value]
     for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "template")):
-            raise CheckpointError(f"{where}: expected a template or a list of named ones, got {entry!r:.80}")
+            raise CheckpointError(f"{where}: expected a template or a list of named ones, got {quoted(entry)}")
     return {entry["name"]: entry["template"] for entry in entries}

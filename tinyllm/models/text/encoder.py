@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Protocol
@@ -32,6 +33,15 @@ class Encoder(Protocol):
 
     def check(self) -> None:
         """Raises `CheckpointError` for a tokenizer that is slow at short texts."""
+        ...
+
+    def check_added(self, normalized: Sequence[str], characters: int) -> None:
+        """Raises `CheckpointError` for added tokens that are too long together, or cannot be normalized soon.
+
+        Args:
+            normalized: the texts of those that are normalized.
+            characters: of these and the others.
+        """
         ...
 
 
@@ -65,6 +75,15 @@ class EncoderHere:
         if patterns_of(self._backend):  # what else may be slow shows in the tokenizer's shape
             check_speed(self._backend, self._where)
 
+    def check_added(self, normalized: Sequence[str], characters: int) -> None:
+        """As `Encoder` says."""
+        self._growth.check_added(normalized, characters)
+        normalizer = self._backend.normalizer
+        if normalizer is not None and patterns_of(self._backend):
+            with library_errors(f"{self._where}: added_tokens: expected texts that can be normalized, got"):
+                for text in normalized:
+                    normalizer.normalize_str(text)
+
     def _ids(self, text: str) -> list[int]:
         if len(text) < _LONG:
             return list(self._backend.encode(text, add_special_tokens=False).ids)
@@ -77,7 +96,7 @@ class EncoderProcess:
     one. May be used by several threads."""
 
     def __init__(self, backend: tokenizers.Tokenizer, where: str) -> None:
-        self._backend, self._where = backend, where
+        self._backend, self._where, self._growth = backend, where, Growth(backend, where)
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._owner = 0
@@ -96,9 +115,19 @@ class EncoderProcess:
 
     def check(self) -> None:
         """As `Encoder` says."""
-        answer = self._ask(b"c")
+        self._check(b"c", "a quick tokenizer, got one that does not end")
+
+    def check_added(self, normalized: Sequence[str], characters: int) -> None:
+        """As `Encoder` says."""
+        self._growth.check_added(normalized, characters)
+        if normalized:
+            question = b"n" + json.dumps([*normalized]).encode()
+            self._check(question, "added tokens that are soon normalized, got some that take too long")
+
+    def _check(self, question: bytes, expected: str) -> None:
+        answer = self._ask(question)
         if answer is None:
-            raise CheckpointError(f"{self._where}: expected a quick tokenizer, got one that does not end")
+            raise CheckpointError(f"{self._where}: expected {expected}")
         if answer[:1] != b"i":
             raise CheckpointError(answer[1:].decode())
 

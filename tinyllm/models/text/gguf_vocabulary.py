@@ -58,7 +58,7 @@ def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
     found = {key: file.metadata[key] for key in file.metadata if key == prefix or key.startswith(f"{prefix}.")}
     for key, value in found.items():
         if not isinstance(value, str):
-            raise CheckpointError(f"{file.path}: {key}: expected a template, got {type(value).__name__}")
+            raise CheckpointError(f"{file.path}: {quoted(key)}: expected a template, got {type(value).__name__}")
     templates = {key.removeprefix(prefix).lstrip(".") or "default": value for key, value in found.items()}
     return ChatTemplate(templates, special_tokens(file), str(file.path)) if templates else None
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinyllm.errors import invalid
+from tinyllm.errors import invalid, quoted
 from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.models.text.chat_template import check_messages
 from tinyllm.models.text.json_text import check_shape
@@ -70,14 +70,14 @@ def _joined(parts: list[Any], where: str) -> str:
     for number, part in enumerate(parts):
         text = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
-            raise invalid(where, f"content.{number}", "a text, or an object with one", f"{part!r:.80}")
+            raise invalid(where, f"content.{number}", "a text, or an object with one", quoted(part))
         texts.append(text)
     return "\n".join(texts)
 
 
 def _template_call(call: Any, where: str, number: int) -> dict[str, Any]:
     if not isinstance(call, Mapping):
-        raise invalid(where, f"tool_calls.{number}", "an object", f"{call!r:.80}")
+        raise invalid(where, f"tool_calls.{number}", "an object", quoted(call))
     function = call.get("function")
     if not isinstance(function, Mapping):  # some templates read a call that has its name and arguments itself
         return dict(call)
@@ -88,9 +88,9 @@ def _template_call(call: Any, where: str, number: int) -> dict[str, Any]:
         try:
             arguments = json.loads(arguments or "{}")
         except ValueError as error:
-            raise invalid(where, field, "JSON", f"{arguments!r:.80}") from error
+            raise invalid(where, field, "JSON", quoted(arguments)) from error
     arguments = {} if arguments is None else arguments
     if not isinstance(arguments, Mapping):
-        raise invalid(where, field, "a JSON object", f"{function['arguments']!r:.80}")
+        raise invalid(where, field, "a JSON object", quoted(function["arguments"]))
     rendered = {"type": "function", "function": {"name": function.get("name"), "arguments": arguments}}
     return rendered if call.get("id") is None else {"id": call["id"], **rendered}

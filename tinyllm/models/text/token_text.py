@@ -8,7 +8,7 @@ from collections.abc import Callable, Container
 from functools import cache
 from typing import Any
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, quoted
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece writes a space so
 
@@ -63,7 +63,7 @@ def spelling_of(decoder_state: bytes, where: str) -> tuple[Callable[[str], bytes
         one_space = strip is None or (strip.get("content"), strip.get("start"), strip.get("stop")) == (" ", 1, 0)
         if one_space and swap == {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}:
             return sentencepiece if has_bytes else metaspace, strip is not None
-    raise CheckpointError(f"{where}: decoder: expected a byte-level or sentencepiece one, got {kinds}")
+    raise CheckpointError(f"{where}: decoder: expected a byte-level or sentencepiece one, got {quoted(kinds)}")
 
 
 class TextStream:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -46,7 +46,7 @@ class Growth:
     any real one does."""
 
     def __init__(self, backend: tokenizers.Tokenizer, where: str) -> None:
-        self._normalizer = backend.normalizer
+        self._normalizer, self._where = backend.normalizer, where
         state = json.loads(self._normalizer.__getstate__()) if self._normalizer else None
         self._most, steps = 1, _steps(state, "normalizers")
         if len(steps) > _MOST_STEPS:
@@ -57,6 +57,20 @@ class Growth:
                 raise CheckpointError(
                     f"{where}: normalizer: expected one that makes a text at most {_MOST_GROWTH} times longer, got more"
                 )
+
+    def check_added(self, normalized: Sequence[str], characters: int) -> None:
+        """Raises `CheckpointError` for added tokens of more characters than can be held, as the normalizer makes them.
+
+        Args:
+            normalized: the texts of those that are normalized.
+            characters: of these and the others.
+        """
+        most = characters + self._most * sum(map(len, normalized))
+        if most > LONGEST_TEXT:
+            got = f"{characters}, and up to {most} when they are normalized"
+            raise CheckpointError(
+                f"{self._where}: added_tokens: expected at most {LONGEST_TEXT} characters together, got {got}"
+            )
 
     def allows(self, text: str) -> bool:
         """Whether a text stays of a length that can be held. Measured piece by piece where it need not."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tokenizers
 
 from tinyllm.errors import CheckpointError, quoted
-from tinyllm.models.checkpoints.files import read_file, read_json_if_there
+from tinyllm.models.checkpoints.files import read_json_if_there
 from tinyllm.models.families.ranges import is_integer
 from tinyllm.models.text.sentencepiece import CONTROL, UNKNOWN
 from tinyllm.models.text.sentencepiece_file import read_sentencepiece
@@ -18,9 +18,11 @@ from tinyllm.models.text.tekken import TEKKEN_NAMES, tekken_backend
 from tinyllm.models.text.tiktoken_file import is_tiktoken, tiktoken_backend
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_bounds import library_errors
+from tinyllm.models.text.tokenizer_file import check_added, read_tokenizer
 
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_SPECIALS = ("additional_special_tokens", "extra_special_tokens")
+_DIGITS = 10
 _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -34,7 +36,7 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     if kind == "tiktoken":
         backend = tiktoken_backend(path, settings)
     else:
-        backend = {"sentencepiece": _sentencepiece, "tekken": tekken_backend, "json": _backend}[kind](path)
+        backend = {"sentencepiece": _sentencepiece, "tekken": tekken_backend, "json": read_tokenizer}[kind](path)
     where = str(folder / "tokenizer_config.json")
     _add_tokens(backend, settings, where)
     bos = _id_of(settings.get("bos_token"), backend, f"{where}: bos_token")
@@ -75,7 +77,7 @@ def special_token(value: Any, where: str) -> str | None:
     """A special token as `tokenizer_config.json` gives it: a string, an object with `content`, or null."""
     content = value.get("content") if isinstance(value, Mapping) else value
     if content is not None and not isinstance(content, str):
-        raise CheckpointError(f"{where}: expected a token, got {value!r:.80}")
+        raise CheckpointError(f"{where}: expected a token, got {quoted(value)}")
     return content
 
 
@@ -104,32 +106,24 @@ def _sentencepiece(path: Path) -> tokenizers.Tokenizer:
     return backend
 
 
-def _backend(path: Path) -> tokenizers.Tokenizer:
-    data = read_file(path)
-    with library_errors(f"{path}: expected a tokenizer of the tokenizers package, got"):
-        backend = tokenizers.Tokenizer.from_buffer(data)
-        backend.no_truncation()
-        backend.no_padding()
-    return backend
-
-
 def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], where: str) -> None:
     """Add the tokens that only the settings know, and make special those that they name as such."""
     listed = settings.get("added_tokens_decoder")
     if not isinstance(listed, Mapping) and listed is not None:
-        raise CheckpointError(f"{where}: added_tokens_decoder: expected tokens by id, got {listed!r:.80}")
-    wrong = next((key for key in listed or () if not key.isdecimal()), None)
+        raise CheckpointError(f"{where}: added_tokens_decoder: expected tokens by id, got {quoted(listed)}")
+    wrong = next((key for key in listed or () if not (key.isdecimal() and len(key) <= _DIGITS)), None)
     if wrong is not None:
-        raise CheckpointError(f"{where}: added_tokens_decoder: expected a token id, got {wrong!r:.80}")
-    for key, value in sorted((listed or {}).items(), key=lambda item: int(item[0])):
-        field = f"{where}: added_tokens_decoder: {key}"
-        token = _added_token(value, field)
-        backend.add_tokens([token])
+        raise CheckpointError(f"{where}: added_tokens_decoder: expected a token id, got {quoted(wrong)}")
+    field = f"{where}: added_tokens_decoder"
+    tokens = {key: _added_token(value, f"{field}: {key}") for key, value in (listed or {}).items()}
+    _add(backend, [tokens[key] for key in sorted(tokens, key=int)], where)
+    for key, token in tokens.items():
         index = backend.token_to_id(token.content)
         if index != int(key):
-            raise CheckpointError(f"{field}: expected the id of {quoted(token.content)}, which is {index}")
+            raise CheckpointError(f"{field}: {key}: expected the id of {quoted(token.content)}, which is {index}")
     fields = [(name, settings.get(name)) for name in SPECIALS]
     fields += [(name, value) for name in _MORE_SPECIALS for value in _several(settings.get(name))]
+    more: list[tokenizers.AddedToken] = []
     known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
     for name, value in fields:
         if value in (None, ""):
@@ -139,7 +133,15 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], wher
             continue
         if name in ("bos_token", "eos_token") and backend.token_to_id(token.content) is None:
             raise CheckpointError(f"{where}: {name}: expected a token of the vocabulary, got {quoted(token.content)}")
-        backend.add_special_tokens([token])
+        more.append(token)
+    _add(backend, more, where, special=True)
+
+
+def _add(backend: tokenizers.Tokenizer, tokens: list[tokenizers.AddedToken], where: str, special: bool = False) -> None:
+    """Add tokens, all at once, as the package goes over all that it has each time."""
+    check_added(backend, [(token.content, token.normalized) for token in tokens], where)
+    with library_errors(f"{where}: expected tokens for the tokenizers package, got"):
+        (backend.add_special_tokens if special else backend.add_tokens)(tokens)
 
 
 def _added_token(value: Any, where: str, special: bool = False) -> tokenizers.AddedToken:
@@ -147,7 +149,7 @@ def _added_token(value: Any, where: str, special: bool = False) -> tokenizers.Ad
     flags |= {name: value[name] for name in _ADDED_FLAGS if name in value} if isinstance(value, Mapping) else {}
     content = special_token(value, where)
     if not content or not all(isinstance(flag, bool) for flag in flags.values()):
-        raise CheckpointError(f"{where}: expected a token with true or false for its flags, got {value!r:.80}")
+        raise CheckpointError(f"{where}: expected a token with true or false for its flags, got {quoted(value)}")
     return tokenizers.AddedToken(content, **flags)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyllm.plugins import Backend, BackendPlugin, Kernel, Probe, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 class Careless(Backend):

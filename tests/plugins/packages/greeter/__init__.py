@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyllm.plugins import Command, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 @hookimpl

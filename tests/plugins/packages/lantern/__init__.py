@@ -3,7 +3,7 @@
 from tinyllm import plugins
 from tinyllm.plugins import ConfigFields, Family, GgufForm, TensorRule, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 LAYER = "model.layers.{layer}."
 
 

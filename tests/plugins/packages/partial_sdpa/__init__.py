@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyllm.plugins import EVERY_CPU, Kernel, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 def sdpa(

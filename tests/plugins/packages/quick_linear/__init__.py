@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyllm.plugins import Affine, Call, Kernel, QuantType, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 def supports(call: Call) -> bool | str:

@@ -21,7 +21,7 @@ from tinyllm.plugins import (
     hookimpl,
 )
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 class Stubborn(Backend):

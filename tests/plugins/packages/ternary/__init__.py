@@ -6,7 +6,7 @@ from __future__ import annotations
 from ternary.scheme import Ternary
 from tinyllm.plugins import Scheme, hookimpl
 
-tinyllm_spec_version = 3
+tinyllm_spec_version = 4
 
 
 @hookimpl

@@ -1,0 +1,56 @@
+"""What transformers' classes have where a `config.json` is silent: files are often written without it, and those of
+models that see above all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_GEMMA2 = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "sliding_window": 4096,
+}
+_GLM = {"num_key_value_heads": 2, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07}
+_QWEN_DELTA = {"head_dim": 256, "num_key_value_heads": 2, "max_position_embeddings": 32768}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma": {"head_dim": 256, "max_position_embeddings": 8192},
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2 | {"vocab_size": 262208, "max_position_embeddings": 131072},
+    "glm": _GLM,
+    "glm4": _GLM,
+    "glm4_moe": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
+    "gpt_oss": {
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "sliding_window": 128,
+    },
+    "lfm2": {"num_key_value_heads": 8},
+    "lfm2_moe": {"num_key_value_heads": 8},
+    "ministral": {"num_key_value_heads": 8},
+    "mistral": {"num_key_value_heads": 8},
+    "mixtral": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
+    "phi3": {"max_position_embeddings": 4096},
+    "qwen2_5_vl_text": {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+    "qwen3_5_text": _QWEN_DELTA | {"num_key_value_heads": 4},
+    "qwen3_5_moe_text": _QWEN_DELTA,
+    "qwen3_moe": {"num_key_value_heads": 4},
+    "qwen3_next": _QWEN_DELTA,
+    "qwen3_vl_text": {"max_position_embeddings": 128000, "rope_theta": 5e5},
+    "smollm3": {"num_key_value_heads": 4},
+    "starcoder2": {"num_key_value_heads": 2},
+}
+"""By `model_type`, where they are not those that families share. Source: transformers' configuration classes."""
+
+
+def with_defaults(config: Mapping[str, Any], model_type: object) -> dict[str, Any]:
+    """A `config.json` with what its class has besides."""
+    defaults = DEFAULTS.get(model_type, {}) if isinstance(model_type, str) else {}
+    ropes = config.get("rope_parameters")
+    if isinstance(ropes, Mapping) and "rope_theta" in ropes:  # a second one would contradict it
+        defaults = {field: value for field, value in defaults.items() if field != "rope_theta"}
+    return {**defaults, **config}
