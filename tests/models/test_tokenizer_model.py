@@ -12,7 +12,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.kinds import PLAIN, trained
+from tests.models.kinds import PLAIN, gguf, trained
 from tinyllm.errors import CheckpointError
 from tinyllm.models.text.chat_template import templates_from_folder
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -50,6 +50,34 @@ def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokeni
 @settings(max_examples=150, deadline=None)
 def test_ids_are_sentencepiece_s(both: tuple[Tokenizer, Any], words: list[str]) -> None:
     ours, theirs = both
+    assert ours.encode("".join(words)) == theirs.encode("".join(words))
+
+
+@pytest.fixture(scope="module")
+def gguf_and_theirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Any]:
+    """As Gemma's files are: no space before a text, and runs of spaces that are taken whole."""
+    runs = ["<u>", "▁▁", "▁▁▁"]
+    settings_ = {**MODELS["gemma"], "user_defined_symbols": runs}
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=trained(CORPUS, **settings_))
+    pieces = range(theirs.get_piece_size())
+    types = [
+        2 if theirs.is_unknown(n) else 3 if theirs.is_control(n) else 6 if theirs.is_byte(n) else 1 for n in pieces
+    ]
+    keys: dict[str, Any] = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [theirs.id_to_piece(n) for n in pieces],
+        "tokenizer.ggml.scores": [theirs.get_score(n) for n in pieces],
+        "tokenizer.ggml.token_type": [4 if theirs.id_to_piece(n) in runs else types[n] for n in pieces],
+        "tokenizer.ggml.unknown_token_id": theirs.unk_id(),
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    return gguf(keys)(tmp_path_factory.mktemp("gguf")), theirs
+
+
+@given(words=TEXTS)
+@settings(max_examples=150, deadline=None)
+def test_pieces_taken_whole_are_found_in_gguf_files(gguf_and_theirs: tuple[Tokenizer, Any], words: list[str]) -> None:
+    ours, theirs = gguf_and_theirs
     assert ours.encode("".join(words)) == theirs.encode("".join(words))
 
 

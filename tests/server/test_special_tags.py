@@ -20,7 +20,8 @@ from tinyllm.models.text.tokenizer import Tokenizer
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("llguidance")
-SPECIAL = {"<end>": STOP, "<tool_call>": 1, "</tool_call>": 2, "<|other|>": 3}
+SPECIAL = {"<end>": STOP, "<tool_call>": 1, "</tool_call>": 2, "<|other|>": 3, "[TOOL_CALLS]": 4, "[THINK]": 5}
+SPECIAL |= {"[/THINK]": 6}
 TOOLS: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("weather", "now")]
 STRICT = [{"type": "function", "function": {"name": name, "strict": True}} for name in ("weather", "now")]
 EMPTY = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
@@ -51,6 +52,7 @@ def load(says: dict[str, str]) -> LLM:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     texts = {name: text for name, (text, _) in REPLIES.items() if text.isascii()} | {"empty": EMPTY}
+    texts["mistral"] = "[THINK]Hm[/THINK]So.[TOOL_CALLS]now[ARGS]{}"
     texts["other"] = f"<|other|>Say <tool_call> and <|other|>. {EMPTY}<|other|>"
     says = {f"plain {name};<assistant>": text for name, text in texts.items()}
     says |= {f"special {name};<assistant>": in_special_tokens(text) for name, text in texts.items()}
@@ -98,3 +100,14 @@ def test_json_has_no_special_token_in_its_strings(client: Any) -> None:
     schema = {"const": "<tool_call>"}
     text, _ = ask(client, "special empty", False, extra_body={"guided_json": schema})
     assert json.loads(text or "") == "<tool_call>"
+
+
+@pytest.mark.parametrize("kind", ["special", "plain"])
+def test_thoughts_and_calls_of_mistral_are_read_from_special_tokens(client: Any, kind: str) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": f"{kind} mistral"}], "temperature": 0}
+    message = client.chat.completions.create(**body, tools=TOOLS).choices[0].message
+    assert (message.reasoning, message.reasoning_content, message.content) == ("Hm", "Hm", "So.")
+    assert [(call.function.name, call.function.arguments) for call in message.tool_calls] == [("now", "{}")]
+    if kind == "special":
+        message = client.chat.completions.create(**body).choices[0].message
+        assert (message.reasoning, message.content) == ("Hm", "So.now[ARGS]{}")
