@@ -12,6 +12,7 @@ import pytest
 
 from tests.catalogue.harness import backends, registry
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
+from tinyllm.catalogue.schemes.halves import HALVES
 from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.collect import collect
 from tinyllm.conformance.example import DTYPES, Example, dtypes_of, make_example
@@ -123,12 +124,14 @@ def test_every_decision_is_shown() -> None:
 @pytest.mark.parametrize("op", SPECS)
 def test_own_kernels(op: str, name: str) -> None:
     """torch and mlx compute every op themselves in every case: not by its reference, and not by handing it over. Only
-    tables of GGUF's schemes are read by numpy's kernel for every CPU; kernels that take numpy arrays are others'."""
+    tables of GGUF's schemes, and weights whose codes are floats, are read by numpy's kernel for every CPU; kernels that
+    take numpy arrays are others'."""
     plan = Plan(name, ops=(op,))
     checks = [c for c in collect(registry(), plan) if c.subject and not c.aspect]
     own = [c for c in checks if c.subject and not (c.subject.kernel and c.subject.kernel.arrays == "host")]
     left = {c.case for c in checks} - {c.case for c in own}
-    assert all(op == "embedding" and any(f",{scheme}" in case for scheme in GGUF_SCHEMES.values()) for case in left)
+    theirs = {"embedding": GGUF_SCHEMES.values(), "dequantize": ("fp8/", "nf4/", *HALVES)}.get(op, ())
+    assert all(any(f",{scheme}" in case for scheme in theirs) for case in left)
     seen = list(run(registry(), plan, own))
     assert seen
     assert {r.id: r.how for r in seen if r.how != "kernel"} == {}
