@@ -182,7 +182,7 @@ class QuantWeight:
 
     def matrix(self, number: int) -> QuantWeight:
         """One of a stack `[E, N, K]`, still quantized: its arrays are views where indexing gives such."""
-        return self.rows(lambda array: array[number], self.shape[1:-1])
+        return self.rows(lambda array: array[number, ...], self.shape[1:-1])
 
     @property
     def nbytes(self) -> int:
