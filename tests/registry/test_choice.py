@@ -13,7 +13,7 @@ from tinyllm.catalogue.schemes import SCHEMES
 from tinyllm.errors import PluginError, UnsupportedError
 from tinyllm.ops import make_ops
 from tinyllm.plugins.kernel import Kernel
-from tinyllm.registry.choice import Choice, Form
+from tinyllm.registry.choice import Choice, Form, forms
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.scheme import Scheme
 from tinyllm.spec.types import ArrayType, Call, QuantType
@@ -134,6 +134,16 @@ def test_an_expanded_weight_has_the_dtype_of_x() -> None:
     asked = registry()
     choice = asked.choose(check_call(asked.spec("linear"), types, {}), asked.backend("numpy"))
     assert (choice.form, choice.call.dtype("weight")) == (Form.EXPANDED, "float64")
+
+
+def test_affine_numbers_that_are_rounded_to_float32_serve_no_call_in_float64() -> None:
+    def offered(scheme: str, dtype: str) -> bool:
+        spec = registry().spec("linear")
+        types = {"x": ArrayType((2, 256), dtype), "weight": QuantType((4, 256), SCHEMES[scheme])}
+        return Form.AFFINE in forms(spec, check_call(spec, types, {}))
+
+    assert offered("fp4", "float32") and offered("zero_point", "float16") and offered("q8_0", "float64")
+    assert not offered("fp4", "float64") and not offered("zero_point", "float64")
 
 
 def test_all_weights_of_a_call_come_in_one_form() -> None:

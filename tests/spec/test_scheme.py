@@ -105,6 +105,19 @@ def test_a_scheme_that_affine_cannot_hold():
         weight.scheme.as_affine(weight)
 
 
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES.values() if s.affine], ids=str)
+def test_affine_numbers_are_the_very_same(scheme):
+    """Computed in float64, in every form of a weight, unless the scheme says that they are rounded to float32."""
+    kept = set()
+    for draw in scheme.forms().values():
+        weight = draw(np.random.default_rng(0), (3, 512))
+        affine = scheme.as_affine(weight)
+        exact, held = (w.scheme.dequantize(np, w, np.float64) for w in (weight, affine))
+        kept.add(np.array_equal(exact, held))
+        assert (np.abs(exact - held) <= scheme.magnitude(weight) * 2.0**-24).all()
+    assert (False in kept) == scheme.affine_rounds
+
+
 def test_random_weights_come_from_quantizing():
     """Of both signs, sizes in float16 and near those of normal numbers."""
     weight = Quantizing().draw(np.random.default_rng(0), (3, 5, 64))

@@ -60,7 +60,8 @@ def forms(spec: OpSpec, call: Call) -> dict[Form, Call]:
     found = {Form.AS_IT_IS: call}
     quantized = {name: what for name, what in call.inputs.items() if isinstance(what, QuantType)}
     affine = {n: replace(what, scheme=what.scheme.affine) for n, what in quantized.items() if what.scheme.affine}
-    if affine:
+    wide = bool(quantized) and call.dims["dtype of T"][1] == "float64"
+    if affine and not (wide and any(quantized[name].scheme.affine_rounds for name in affine)):
         found[Form.AFFINE] = replace(call, inputs={**call.inputs, **affine})
     if quantized and not any(i.kind == "quant" for i in spec.inputs):
         matrices = {name: ArrayType(what.shape, call.dims["dtype of T"][1]) for name, what in quantized.items()}

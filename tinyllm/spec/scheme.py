@@ -41,11 +41,13 @@ class Scheme(ABC):
 
     name: what errors, reports and docs call it; no two schemes share one.
     formula, source: of the numbers that a weight stands for, as docs/schemes.md shows them.
+    affine_rounds: whether `as_affine` rounds to float32, so that calls in float64 do without it.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    affine_rounds: ClassVar[bool] = False
 
     def __str__(self) -> str:
         """The name with the parameters: `affine4/32`."""
@@ -109,8 +111,8 @@ class Scheme(ABC):
         return None
 
     def as_affine(self, weight: QuantWeight) -> QuantWeight:
-        """The same numbers in the scheme `affine`, exactly; numpy arrays in, numpy arrays out. Kernels that know the
-        core's schemes alone run the weight by it."""
+        """The same numbers in the scheme `affine`, exactly unless `affine_rounds`; numpy arrays in, numpy arrays out.
+        Kernels that know the core's schemes alone run the weight by it."""
         raise UnsupportedError(f"{self.name}: cannot be held as affine numbers")
 
     def forms(self) -> Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], QuantWeight]]:

@@ -108,6 +108,7 @@ class Fp4(Scheme):
     name: ClassVar[str] = "fp4"
     formula: ClassVar[str] = "w = factor * scale * q, q of 1 sign, 2 exponent and 1 mantissa bit, scale as in fp8"
     source: ClassVar[str] = "NVIDIA 2025, arXiv:2509.25149 (NVFP4); format as MLX's mode nvfp4"
+    affine_rounds: ClassVar[bool] = True
 
     @property
     def block(self) -> int:

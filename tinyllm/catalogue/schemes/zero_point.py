@@ -31,6 +31,7 @@ class ZeroPoint(Grouped):
     name: ClassVar[str] = "zero_point"
     formula: ClassVar[str] = "w = scale * (q - zero), scale and zero those of the group"
     source: ClassVar[str] = "Frantar et al. 2022, arXiv:2210.17323 (GPTQ); Lin et al. 2023, arXiv:2306.00978 (AWQ)"
+    affine_rounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_field("zero_point", "bits", self.bits, choice(*BITS)(self.bits))
@@ -65,7 +66,7 @@ class ZeroPoint(Grouped):
         return Affine(self.bits, self.group_size)
 
     def as_affine(self, weight: QuantWeight) -> QuantWeight:
-        """`bias = -scale * zero`, which float32 holds exactly where scales have 16 bits."""
+        """`bias = -scale * zero`, which float32 holds exactly where scales have 16 bits, and rounds else."""
         stored = weight.arrays["scales"]
         zeros = weight.arrays.get("zeros", np.uint8(self.middle))
         scales = stored.astype(np.float32)
