@@ -23,7 +23,7 @@ every_backend = pytest.mark.parametrize("backend", backends())
 
 def test_ops_that_take_weights_are_known() -> None:
     """A further one needs cases for schemes, and stands here then."""
-    assert TAKE_WEIGHTS == ["linear", "embedding", "mha", "dequantize"]
+    assert TAKE_WEIGHTS == ["linear", "embedding", "moe_experts", "mha", "dequantize"]
 
 
 @every_backend

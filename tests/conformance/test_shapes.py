@@ -149,7 +149,7 @@ def _rope(scaling: Any) -> str:
         (_rope({"R": {}}), "scaling: expected one of RopeScaling, Rope, got 'R'"),
         (_rope({}), "scaling: expected one of RopeScaling, Rope with its fields, got {}"),
         (_rope({"RopeScaling": [1]}), "scaling.RopeScaling: expected an object, got [1]"),
-        (_rope({"RopeScaling": {"factr": 2}}), "scaling.RopeScaling: expected one of kind, factor"),
+        (_rope({"RopeScaling": {"factr": 2}}), "scaling.RopeScaling: expected a known one, got 'factr'"),
         (_rope({"RopeScaling": {"factor": "2"}}), "scaling.RopeScaling.factor: expected float, got 2"),
         (_rope({"RopeScaling": {"factor": 0}}), "rope: scaling.factor: expected a number above 0, got 0"),
         (

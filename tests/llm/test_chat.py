@@ -81,7 +81,7 @@ def test_nothing_is_kept_where_nothing_was_said() -> None:
     chat.send("hello", max_tokens=5)
     grow = llm.program.grow
 
-    def full(state: dict[str, Any], pages: int, page_size: int) -> Any:
+    def full(state: dict[str, Any], pages: int, page_size: int, rows: int) -> Any:
         state.clear()
         raise MemoryError("no room")
 

@@ -12,11 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.catalogue.harness import registry
+from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import read_settings
 
 PACKAGES = Path(__file__).parent / "packages"
 ROOT = Path(__file__).parents[2]
+
+
+def of_every_cpu() -> set[str]:
+    """Names of the kernels for every CPU, which run where a package has none of its own."""
+    return {kernel.name for kernel in registry().plugins.kernels if kernel.backend == EVERY_CPU}
 
 
 def write_package(name: str, site: Path) -> None:

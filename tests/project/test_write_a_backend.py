@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.conftest import environment
+from tests.plugins.conftest import environment, of_every_cpu
 from tinyllm.cli.new_backend.starter import write_backend
 from tinyllm.conformance.collect import WITHOUT_KERNEL
 
@@ -25,7 +25,7 @@ COMPOSED = {"mha"}
 LEFT = {"gelu", "geglu", "sigmoid", "softcap", "mul", "scale", "layer_norm"}
 LEFT |= {"moe_router", "moe_experts", "short_conv", "gated_delta"}
 """Ops that the page leaves to its reader, by name."""
-OTHERS = ("rows", "formula", *WITHOUT_KERNEL)
+OTHERS = (*of_every_cpu(), *WITHOUT_KERNEL)
 """What runs beside the package's kernels: the numpy backend's for every CPU, and references and compositions."""
 SCHEMES = ("affine", "int8", "q4_1", "q4_k")
 Results = list[dict[str, str]]

@@ -215,7 +215,7 @@ def test_a_keyboard_is_enough(browser: Browser, server: Asked, url: str) -> None
         return reached
 
     with opened(browser, url) as chat:
-        assert chat.focus == "prompt"
+        assert until(lambda: chat.focus == "prompt", 5)  # browsers see to `autofocus` when they first draw a page
         settings = ["Settings", "temperature", "top_p", "max_tokens", "seed", "system", "key", "Engine", "Kernels"]
         assert tab(chat, 10) == ["send", *settings]
         chat.page.locator("#prompt").focus()

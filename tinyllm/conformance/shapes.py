@@ -9,8 +9,8 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from types import NoneType
-from typing import Any, NoReturn, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -205,11 +205,17 @@ def _decoded(field: str, value: Any) -> Any:
     hints, decoded = get_type_hints(kind), {}
     for part, inner in _object(f"{field}.{name}", fields).items():
         where = f"{field}.{name}.{part}"
-        wanted = get_args(hints[_one_of(f"{field}.{name}", part, hints)]) or (hints[part],)
+        wanted = _kinds(hints[_one_of(f"{field}.{name}", part, hints)])
         decoded[part] = _decoded(where, inner)
         if type(decoded[part]) not in wanted and not (float in wanted and type(decoded[part]) is int):
             raise _wrong(where, " or ".join("null" if w is NoneType else w.__name__ for w in wanted), inner)
     return kind(**decoded)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types that a type hint allows; of tuples nothing is said of what is in them."""
+    several = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return tuple(get_origin(kind) or kind for kind in several)
 
 
 def _sized(field: str, shape: Any) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ def frequencies_by_length(
     """What `inverse_frequencies` and `attention_factor` are for each of `lengths`: frequencies `[*P, dims / 2]` and
     factors, a number or `[*P, 1]`, of a scaling that goes by length.
 
-    xp: the array library, which has `where` and `ones_like`. lengths: its array `[*P]`, of the dtype of the result.
+    xp: the array library, which has `where`. lengths: its array `[*P]`, of the dtype of the result.
     constant: makes an array of that dtype.
     """
     original = _original(scaling)
@@ -105,7 +105,7 @@ def frequencies_by_length(
         factor = xp.where(is_long, of_long, of_short) if several else factors[0]
         return xp.where(is_long, constant(long), constant(short)), factor
     growth = _growth(scaling, lengths)[..., None]
-    growth = xp.where(is_long, growth, xp.ones_like(growth))
+    growth = xp.where(is_long, growth, 0 * growth + 1)
     return constant(short) * growth ** constant(growth_exponents(dims)), 1.0
 
 

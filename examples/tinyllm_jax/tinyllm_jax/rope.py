@@ -6,19 +6,22 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from tinyllm.plugins import attention_factor, inverse_frequencies
+from tinyllm.plugins import attention_factor, frequencies_by_length, inverse_frequencies
 from tinyllm_jax.jitted import jitted
 from tinyllm_jax.layer import widen
 
 
 def angles(
-    positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, position_scale: float
+    positions: Any, inv_freq: Any, dims: Any, base: float, scaling: Any, position_scale: float, lengths: Any = None
 ) -> tuple[Any, Any]:
     """Cosines and sines, in float64: float32 angles are off by up to 0.006 in long contexts."""
-    if inv_freq is None:
-        inv_freq = inverse_frequencies(dims, base, scaling)
+    if lengths is not None:  # scalings that go by the length of the sequence
+        inv_freq, factor = frequencies_by_length(jnp, lengths.astype(jnp.float64), jnp.asarray, dims, base, scaling)
+    else:
+        factor = attention_factor(scaling)
+        if inv_freq is None:
+            inv_freq = inverse_frequencies(dims, base, scaling)
     turned = (jnp.asarray(positions, jnp.float64) * position_scale)[..., None] * inv_freq
-    factor = attention_factor(scaling)
     return jnp.cos(turned) * factor, jnp.sin(turned) * factor
 
 
@@ -27,13 +30,14 @@ def rope_angles(
     positions: Any,
     *,
     inv_freq: Any = None,
+    lengths: Any = None,
     dims: int | None = None,
     base: float = 10000.0,
     scaling: Any = None,
     position_scale: float = 1.0,
 ) -> tuple[Any, Any]:
     """The angles of all layers at once."""
-    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale)
+    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale, lengths)
     return cos.astype(jnp.float32), sin.astype(jnp.float32)
 
 

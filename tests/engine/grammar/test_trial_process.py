@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -44,9 +45,11 @@ def test_slow_grammars_wait_for_one_another_and_no_quick_one_for_them() -> None:
 
 
 def test_what_takes_long_leaves_the_processor_to_the_model() -> None:
+    """As far below this process as a niceness can be, whichever this process has."""
+    lowest = min(os.nice(0) + 19, 19)
     with trying(ENDLESS) as grammars:
         grammars.compile(Grammar.json_schema(intersections(), check=False))
-        assert until(lambda: [child.nice() for child in compilers(children=True)] == [19])
+        assert until(lambda: [child.nice() for child in compilers(children=True)] == [lowest])
 
 
 def test_a_busy_machine_is_not_the_grammar_s_fault() -> None:

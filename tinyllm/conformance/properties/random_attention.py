@@ -12,6 +12,7 @@ from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, 
 from tinyllm.conformance.properties.rope import SCALINGS, YARN
 from tinyllm.conformance.properties.search import Draws
 from tinyllm.spec.op_spec import OpSpec
+from tinyllm.spec.rope import RopeScaling
 
 INDICES = ("int32", "int64", "uint8")
 
@@ -130,7 +131,11 @@ def _rope(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
 def _rope_angles(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     frequencies, attributes = _rope_settings(draws, None)
     positions = np.asarray(draws.rng.integers(-3, draws.pick(50, 5000), lead), draws.pick("int32", "int64"))
-    return {"positions": positions} | frequencies, attributes
+    inputs: dict[str, Any] = {"positions": positions} | frequencies
+    if not frequencies and draws.flag():
+        attributes |= {"scaling": RopeScaling("dynamic", 2.0, 64), "dims": draws.pick(2, 4, 8, 64)}
+        inputs["lengths"] = np.asarray(draws.rng.integers(0, 200, lead), draws.pick("int32", "int64"))
+    return inputs, attributes
 
 
 def _rope_rotate(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyllm.catalogue.moe.moe_experts_cases import layer
-from tinyllm.catalogue.moe.moe_router_cases import apart
+from tinyllm.catalogue.moe.moe_router_cases import apart, biases
 from tinyllm.catalogue.quantize.quantize import near_levels_case
 from tinyllm.conformance.example import rounded
 from tinyllm.conformance.properties.random_arrays import Call, Recipe, generic, quant_weight, values
@@ -58,7 +58,10 @@ def _moe_router(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     experts, kept = groups * each, draws.pick(*range(1, groups + 1))
     top_k, score = draws.pick(*range(1, kept * each + 1)), draws.pick("softmax", "sigmoid", "softmax_of_chosen")
     settings = {"top_k": top_k, "score": score, "groups": groups, "groups_kept": kept}
-    inputs = {"logits": apart(tokens, experts, **settings).make(draws.rng).astype(np.float32)}
+    biased = draws.flag() and score != "softmax_of_chosen"
+    inputs = {"logits": apart(tokens, experts, bias=biased, **settings).make(draws.rng).astype(np.float32)}
+    if biased:
+        inputs["bias"] = biases(experts).astype(np.float32)
     return inputs, settings | {"normalize": draws.flag(), "scaling": draws.pick(1.0, 2.5)}
 
 

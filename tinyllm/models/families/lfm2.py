@@ -24,7 +24,7 @@ _CONV, _FULL = "conv", "full_attention"
 
 
 def lfm2(config: Mapping[str, Any]) -> DecoderConfig:
-    """LFM2. Source: transformers' `Lfm2Config`."""
+    """LFM2: short convolutions between gates, with attention in some layers. Source: transformers' `Lfm2Config`."""
     fields = ConfigFields({"max_position_embeddings": 128_000} | dict(config))
     fields.ignore("full_attn_idxs", "block_dim", "block_mlp_init_scale", "block_out_init_scale", "block_use_swiglu")
     fields.ignore("block_use_xavier_init", "block_norm_eps", "conv_dim", "conv_dim_out", "conv_use_xavier_init")

@@ -27,7 +27,8 @@ _LINEAR, _FULL = "linear_attention", "full_attention"
 
 
 def qwen3_next(config: Mapping[str, Any]) -> DecoderConfig:
-    """Qwen3-Next. Source: transformers' `Qwen3NextConfig`."""
+    """Qwen3-Next: the gated delta rule in three of four layers, gated attention in the fourth, and many experts.
+    Source: transformers' `Qwen3NextConfig`."""
     fields = ConfigFields(config)
     shared = fields.integer("shared_expert_intermediate_size")
     experts = softmax_experts(fields, normalize=True, shared_size=shared, shared_gate=True)
@@ -36,14 +37,15 @@ def qwen3_next(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def qwen3_5(config: Mapping[str, Any]) -> DecoderConfig:
-    """The text of Qwen3.5. Source: transformers' `Qwen3_5TextConfig`."""
+    """The text of Qwen3.5: the gated delta rule in three of four layers, gated attention in the fourth. Source:
+    transformers' `Qwen3_5TextConfig`."""
     fields = ConfigFields(config)
     mlp = MlpConfig(fields.integer("intermediate_size"))
     return _decoder("qwen3_5_text", fields, [mlp] * fields.integer("num_hidden_layers"))
 
 
 def qwen3_5_moe(config: Mapping[str, Any]) -> DecoderConfig:
-    """The text of Qwen3.5 with a mixture of experts. Source: transformers' `Qwen3_5MoeTextConfig`."""
+    """The text of Qwen3.5 with experts, built as Qwen3-Next is. Source: transformers' `Qwen3_5MoeTextConfig`."""
     fields = ConfigFields(config)
     shared = fields.integer("shared_expert_intermediate_size")
     experts = softmax_experts(fields, normalize=True, shared_size=shared, shared_gate=True)
