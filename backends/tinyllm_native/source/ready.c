@@ -52,7 +52,7 @@ void fill_row(const weight *w, const ready *x, int64_t row, const void *from, in
   } else {
     for (int64_t k = 0; k < w->columns; k++) numbers[k] = read_float(from, type, w->order[k]);
   }
-  for (int64_t k = w->columns; k < x->columns; k++) numbers[k] = 0; /* there is no such column where x is read as it is */
+  for (int64_t k = w->columns; k < x->columns; k++) numbers[k] = 0; /* none where x is read as it is */
 #if defined(HALVES)
   if (x->halves) to_halves(numbers, x->columns, (uint16_t *)x->halves + row * x->columns);
 #endif

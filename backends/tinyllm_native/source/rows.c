@@ -15,7 +15,8 @@ void rms_norm(const call *c, const worker *self) {
   enum { X_STRIDE = 2, Y_STRIDE, TYPE, TOGETHER };
   enum { EPS, OFFSET };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
+  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER];
+  const int64_t bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
   const char *weight = c->at[WEIGHT];
   MY_ROWS(r) {
     const char *x = row_at(c->at[X], r, c->size[X_STRIDE], together, bytes);
@@ -50,7 +51,8 @@ void layer_norm(const call *c, const worker *self) {
   enum { X_STRIDE = 2, Y_STRIDE, TYPE, TOGETHER };
   enum { EPS };
   const int type = (int)c->size[TYPE];
-  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER], bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
+  const int64_t columns = c->size[COLUMNS], together = c->size[TOGETHER];
+  const int64_t bytes = columns * (type == OF_FLOAT32 ? 4 : 2);
   const char *weight = c->at[WEIGHT], *bias = c->at[BIAS];
   MY_ROWS(r) {
     const char *x = row_at(c->at[X], r, c->size[X_STRIDE], together, bytes);

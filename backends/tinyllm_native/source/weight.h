@@ -38,8 +38,8 @@ typedef struct {
   const uint8_t *codes;   /* [tiles, cells, 64 * bits]; dense: [tiles, columns, 16] numbers */
   const void *scales;     /* [tiles, groups, 16] floats; with two levels, or of 8 bits, bytes */
   const void *minima;     /* the same; zeros are bytes */
-  const void *supers;     /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums; with scales
-                             of 8 bits, float32 [tiles, 16]: their factors */
+  const void *supers;     /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums; scales of
+                             8 bits: float32 [tiles, 16], their factors */
   const uint8_t *in_floats; /* [tiles]: 1 where weights of 0 stand so thickly that integers would not be exact */
   const int32_t *order;   /* the input of each column, or NULL */
 } weight;

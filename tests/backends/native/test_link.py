@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.catalogue.harness import registry, with_kernels
+from tests.catalogue.harness import registry
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, program
 from tests.graph.tiny import CONFIG, Tensors, forward, tiny_config
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
@@ -29,7 +28,7 @@ from tinyllm.models.decoder.config import (
     RopeConfig,
 )
 from tinyllm.models.decoder.decoder import decoder
-from tinyllm.plugins import Affine, Int8, Kernel, numpy_dtype
+from tinyllm.plugins import Affine, Int8
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import parse_selection
 from tinyllm.spec.rope import RopeScaling
@@ -85,7 +84,7 @@ class Drawn(Tensors):
 
 
 @cache
-def _apart() -> Registry:
+def node_by_node() -> Registry:
     """All that is installed, no kernel of which may be in a run."""
     plugins = registry().plugins
     kernels = [replace(k, traceable=False) for k in plugins.kernels]
@@ -95,7 +94,7 @@ def _apart() -> Registry:
 def both(config: DecoderConfig = CONFIG, tensors: Tensors | None = None, **more: Any) -> tuple[Program, Program]:
     """A program in runs, and the same one node by node."""
     tensors = tensors or Drawn(config, None)
-    made = tuple(program("native", config, tensors, asked=asked, **more) for asked in (registry(), _apart()))
+    made = tuple(program("native", config, tensors, asked=asked, **more) for asked in (registry(), node_by_node()))
     assert _runs(made[0]) and not _runs(made[1])
     return made[0], made[1]
 
@@ -108,6 +107,10 @@ def inputs_of(chunk: Chunk) -> dict[str, np.ndarray]:
     """What a program is given for a step of one sequence, in pages of 16."""
     batch = vars(make_step([chunk], 16))
     return batch | {"positions": batch["positions"][:, None]}
+
+
+def normed(g: GraphBuilder, x: Any, weight: str = "norm") -> Any:
+    return g.rms_norm(x, g.weight(weight, (x.type.shape[-1],)), eps=1e-5)
 
 
 def step(runner: ModelRunner, *chunks: Chunk) -> np.ndarray:
@@ -177,7 +180,7 @@ def test_a_quantized_mixture_gives_the_same_bits(fast: bool) -> None:
     config = layers_with(WIDE, qk_norm="head", mlp=MoeConfig(256, 5, 2))
     graph, tensors = decoder(config, registry().specs, "bfloat16"), Drawn(config, SCHEMES["q6_k"])
     given = []
-    for asked in (registry(), _apart()):
+    for asked in (registry(), node_by_node()):
         runner = ModelRunner(bind(graph, asked, parse_selection("native", "test"), tensors, fast=fast), 4, 16)
         assert bool(_runs(runner.program)) == (asked is registry())
         rows = [step(runner, Chunk(IDS[:4], 0, [2]), Chunk(IDS[3:], 0, [1])), step(runner, Chunk(IDS[4:5], 4, [2]))]
@@ -190,7 +193,7 @@ def test_a_run_that_rounds_gives_the_same_bits() -> None:
     tensors = Drawn(WIDE, SCHEMES["q4_1"])
     graph = decoder(WIDE, registry().specs)
     chosen = parse_selection("native", "test")
-    linked, apart = (bind(graph, asked, chosen, tensors, fast=True) for asked in (registry(), _apart()))
+    linked, apart = (bind(graph, asked, chosen, tensors, fast=True) for asked in (registry(), node_by_node()))
     assert any(kernel.endswith(":rounded") for kernel in linked.report.kernels.values())
     given = logits(linked, IDS, [6])
     np.testing.assert_array_equal(given, logits(apart, IDS, [6]))
@@ -296,7 +299,7 @@ def test_arrays_in_any_layout() -> None:
 def test_pages_that_are_read_alone(axis: int) -> None:
     """They are no state and lie as they like."""
     g = GraphBuilder(registry().specs, "float32")
-    q = _norm(g, g.input("q", ("T", 4, 8), "float32"))
+    q = normed(g, g.input("q", ("T", 4, 8), "float32"))
     k_pages, v_pages = (g.state(name, (2, "page", 8)) for name in ("k", "v"))
     kinds: dict[str, tuple[int | str, ...]] = {"q_start": ("B1",), "kv_len": ("B",), "block_table": ("B", "M")}
     indices = [g.input(name, shape) for name, shape in kinds.items()]
@@ -309,163 +312,7 @@ def test_pages_that_are_read_alone(axis: int) -> None:
     cut = tuple(slice(None, None, 2 if n == axis else 1) for n in range(4))
     strided = {name: np.repeat(array, 2, axis)[cut] for name, array in pages.items()}
     chosen, weights = parse_selection("native", "test"), Tensors(graph.tensors())
-    linked, apart = (bind(graph, asked, chosen, weights) for asked in (registry(), _apart()))
+    linked, apart = (bind(graph, asked, chosen, weights) for asked in (registry(), node_by_node()))
     assert _runs(linked)
     for state in (pages, strided, pages):
         np.testing.assert_array_equal(linked(given, {**state})[0][0], apart(given, {**pages})[0][0])
-
-
-X = ("T", 2, 8)
-"""Rows of two heads of eight numbers."""
-
-
-def _norm(g: GraphBuilder, x: Any, weight: str = "norm") -> Any:
-    return g.rms_norm(x, g.weight(weight, (x.type.shape[-1],)), eps=1e-5)
-
-
-def _unknown(g: GraphBuilder, x: Any) -> Any:
-    return g.add(g.softmax(_norm(g, x)), x)
-
-
-def _turned(g: GraphBuilder, x: Any, positions: tuple[int | str, ...] = ("T", 1), **more: Any) -> Any:
-    x = _norm(g, x)
-    cos, sin = g.rope_angles(g.input("positions", positions), **({"dims": 8} | more))
-    return _norm(g, g.rope_rotate(x, cos, sin))
-
-
-def _part_as_output(g: GraphBuilder, x: Any) -> Any:
-    return g.split(_norm(g, x), sizes=(3, 5))[1]
-
-
-def _table(g: GraphBuilder, x: Any) -> Any:
-    ids = g.input("ids", ("T", 3))
-    return _norm(g, g.embedding(ids, g.weight("table", (5, 8))))
-
-
-def _made_table(g: GraphBuilder, x: Any) -> Any:
-    return _norm(g, g.embedding(g.input("ids", ("T",)), _norm(g, x)))
-
-
-def _parts(g: GraphBuilder, x: Any) -> Any:
-    first, second = g.split_heads(_norm(g, x), heads=(1, 3))
-    return g.add(g.merge_heads(first), g.merge_heads(g.split(second, sizes=(1, 2), axis=-2)[0]))
-
-
-def _gates(g: GraphBuilder, x: Any) -> Any:
-    """Every op on elements, with attributes that are not their defaults."""
-    x = g.scale(_norm(g, x), factor=3.0)
-    opened = g.mul(g.sigmoid(x), g.silu(g.softcap(x, cap=1.5)))
-    gated = g.geglu(g.gelu(x, approximate="tanh"), g.swiglu(opened, x, limit=0.5, alpha=1.7, up_offset=1.0))
-    return g.add(g.geglu(gated, x, approximate="none"), g.gelu(x))
-
-
-def _norms(g: GraphBuilder, x: Any) -> Any:
-    weight, bias = g.weight("weight", (8,)), g.weight("bias", (8,))
-    both = g.layer_norm(x, weight, bias=bias, eps=1e-3)
-    return g.rms_norm(g.layer_norm(both, weight), weight, eps=1e-3, offset=1.0)
-
-
-def _norms_of_a_part(g: GraphBuilder, x: Any) -> Any:
-    return _norms(g, _norm(g, g.split_heads(_norm(g, x), heads=(2, 3))[1], "of"))
-
-
-def _number_a_row(g: GraphBuilder, x: Any) -> Any:
-    return g.mul(_norm(g, x), g.sigmoid(g.linear(x, g.weight("gate", (1, 8)))))
-
-
-GRAPHS: dict[str, tuple[tuple[int | str, ...], Callable[[GraphBuilder, Any], Any]]] = {
-    "an op without a record": (X, _unknown),
-    "a norm of each head": (X, lambda g, x: g.add(_norm(g, x), x)),
-    "norms of heads of a part": (("T", 40), _norms_of_a_part),
-    "a norm of one row": ((8,), lambda g, x: g.add(_norm(g, x), x)),
-    "a norm in four axes": (("T", 2, 3, 8), lambda g, x: g.add(_norm(g, x), x)),
-    "a product of one row": ((8,), lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
-    "a product of each head": (X, lambda g, x: g.linear(_norm(g, x), g.weight("w", (5, 8)))),
-    "a sum with one row": (X, lambda g, x: g.add(_norm(g, x), g.weight("row", (8,)))),
-    "a sum of rows with one": (X, lambda g, x: g.add(_norm(g, x), g.weight("one", (1, 2, 8)))),
-    "a gate of one head": (X, lambda g, x: g.swiglu(_norm(g, x), g.weight("one", (1, 1, 8)))),
-    "gates of heads": (X, _gates),
-    "norms of heads": (X, _norms),
-    "a number a row": (("T", 8), _number_a_row),
-    "a number a head": (X, _number_a_row),
-    "a number for all rows": (("T", 8), lambda g, x: g.mul(_norm(g, x), g.weight("one", (1, 1)))),
-    "a number for rows of two": ((2, 2, 8), lambda g, x: g.mul(_norm(g, x), g.weight("one", (2, 1)))),
-    "angles": (X, _turned),
-    "angles of several positions": (X, lambda g, x: _turned(g, x, ("T", 2))),
-    "angles of a row": (("T", 8), lambda g, x: _turned(g, x, ("T",))),
-    "angles of one position": (X, lambda g, x: _turned(g, x, (1, 1))),
-    "angles of a part of a head": (X, lambda g, x: _turned(g, x, dims=4)),
-    "ids of two axes": (X, _table),
-    "a table that is made": (("N", 8), _made_table),
-    "a part as an output": (("T", 8), _part_as_output),
-    "parts": (("T", 16), _parts),
-    "rows split": (X, lambda g, x: _norm(g, g.split(_norm(g, x), sizes=(1, 1), axis=1)[1])),
-    "heads of each row": (X, lambda g, x: g.add(*g.split_heads(_norm(g, x), heads=(2, 2)))),
-    "heads merged in four axes": (("T", 3, 2, 8), lambda g, x: _norm(g, g.merge_heads(_norm(g, x)), "of")),
-    "heads merged to one row": ((2, 8), lambda g, x: _norm(g, g.merge_heads(_norm(g, x)), "of")),
-}
-"""Calls of other shapes than a decoder has: the shape of x, and what is made of it."""
-
-
-@pytest.mark.parametrize("strided", [False, True], ids=["whole", "strided"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", GRAPHS)
-def test_other_shapes_give_the_same_bits(name: str, dtype: str, strided: bool) -> None:
-    """Whether records say them or not; where they do not, the nodes run one by one."""
-    shape, build = GRAPHS[name]
-    g = GraphBuilder(registry().specs, dtype)
-    graph = g.build(build(g, g.input("x", shape, dtype)))
-    rng, sizes = np.random.default_rng(0), {"T": 6, "N": 5}
-    inputs = {}
-    for key, kind in graph.inputs.items():
-        full = tuple(n if isinstance(n, int) else sizes[n] for n in kind.shape)
-        ids = kind.dtype == "int32"
-        array = (rng.integers(0, 5, full) if ids else rng.standard_normal(full)).astype(numpy_dtype(kind.dtype))
-        inputs[key] = np.repeat(array, 2, -1)[..., ::2] if strided else array
-    weights = Tensors(graph.tensors())
-    chosen = parse_selection("native", "test")
-    linked, apart = (bind(graph, asked, chosen, weights) for asked in (registry(), _apart()))
-    assert len(apart.steps) > 1
-    for _ in range(2):
-        np.testing.assert_array_equal(linked(inputs, {})[0][0], apart(inputs, {})[0][0])
-
-
-@pytest.mark.parametrize("backend", ["native", "*"])
-def test_a_strangers_kernel_is_called(backend: str) -> None:
-    """Also where the library has one for the op: it was chosen, so it runs."""
-
-    def doubled(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(2 * (x + y))
-
-    stranger = Kernel(backend, "add", "doubled", lambda: doubled, priority=99)
-    g = GraphBuilder(registry().specs, "float32")
-    x = _norm(g, g.input("x", ("T", 8), "float32"))
-    graph, chosen, given = g.build(g.add(x, x)), parse_selection("native", "test"), {"x": np.ones((3, 8), np.float32)}
-    weights = Tensors(graph.tensors())
-    plain, strange = (bind(graph, asked, chosen, weights) for asked in (registry(), with_kernels(stranger)))
-    assert strange.report.kernels["add"] == f"{backend}/add:doubled"
-    np.testing.assert_array_equal(strange(given, {})[0][0], 2 * plain(given, {})[0][0])
-
-
-def test_what_records_do_not_say_runs_node_by_node() -> None:
-    """An op that they lack keeps its run apart; one shape more of an op that they have does too."""
-
-    def steps(name: str) -> list[str]:
-        shape, build = GRAPHS[name]
-        g = GraphBuilder(registry().specs, "float32")
-        graph = g.build(build(g, g.input("x", shape, "float32")))
-        bound = bind(graph, registry(), parse_selection("native", "test"), Tensors(graph.tensors()))
-        return [one.op for one in bound.steps if one.op != "copy"]
-
-    assert steps("a sum of rows with one") == ["rms_norm", "add"]
-    assert steps("a part as an output") == ["rms_norm", "split"]
-    assert steps("a number for rows of two") == ["rms_norm", "mul"]
-    for name in (
-        "angles",
-        "a norm of each head",
-        "norms of heads of a part",
-        "gates of heads",
-        "norms of heads",
-        "a number a row",
-    ):
-        assert steps(name) == ["run"], name
