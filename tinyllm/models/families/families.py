@@ -10,6 +10,7 @@ from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
     cohere2,
     gemma,
+    gemma4,
     glm4,
     glm4_moe,
     gpt_oss,
@@ -44,6 +45,7 @@ FAMILIES = (
     *qwen_moe.FAMILIES,
     *qwen_delta.FAMILIES,
     *gemma.FAMILIES,
+    gemma4.FAMILY,
     *glm4.FAMILIES,
     glm4_moe.FAMILY,
     *granite.FAMILIES,

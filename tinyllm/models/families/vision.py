@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, mistral, qwen2, qwen3, qwen_delta
+from tinyllm.models.families import gemma, gemma4, mistral, qwen2, qwen3, qwen_delta
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family, GgufForm
@@ -16,11 +16,15 @@ from tinyllm.models.families.gguf_fields import GgufFields
 TOWERS = tuple(
     prefix + part
     for prefix in ("", "model.")
-    for part in ("visual.", "vision_tower.", "vision_model.", "multi_modal_projector.")
+    for part in (
+        *("visual.", "vision_tower.", "vision_model.", "vision_embedder.", "multi_modal_projector.", "embed_vision."),
+        *("audio_tower.", "embed_audio."),
+    )
 )
-# How pictures become embeddings, and the tokens in whose places these stand.
+# How pictures and sounds become embeddings, and the tokens in whose places these stand.
 _OF_PICTURES = (
     "vision_config",
+    "audio_config",
     "image_token_id",
     "image_token_index",
     "video_token_id",
@@ -30,6 +34,12 @@ _OF_PICTURES = (
     "vision_feature_layer",
     "boi_token_index",
     "eoi_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "boa_token_id",
+    "eoa_token_id",
+    "eoa_token_index",
+    "audio_token_id",
     "mm_tokens_per_image",
     "projector_hidden_act",
     "multimodal_projector_bias",
@@ -92,6 +102,8 @@ _GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_tex
 _, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
+    text_of("gemma4", gemma4.FAMILY, "gemma4_text"),
+    text_of("gemma4_unified", gemma4.FAMILY, "gemma4_unified_text"),
     text_of("mistral3", mistral.FAMILY, "mistral"),
     text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text", "qwen2vl"),
     text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text", "qwen3vl"),
