@@ -30,7 +30,8 @@ def moe_router(
     groups_kept: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `top_k` best experts of each token, int32 `[T, top_k]`, and their weights, float32."""
-    logits, *given = (None if array is None else contiguous(array) for array in (logits, bias, expert_scale))
+    logits = contiguous(logits)
+    given = [None if array is None else contiguous(array) for array in (bias, expert_scale)]
     tokens, count = logits.shape
     experts, weights = np.empty((tokens, top_k), np.int32), np.empty((tokens, top_k), np.float32)
     sizes = [tokens, count, count * logits.itemsize, of_dtype(logits)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file, save_file
 
 from tests.catalogue.harness import backends, registry
@@ -15,7 +17,7 @@ from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_l
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
-from tinyllm.models.decoder.config import AttentionConfig, MlpConfig
+from tinyllm.models.decoder.config import MlpConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.families.families import decoder_config
 from tinyllm.models.open_model import open_model
@@ -43,14 +45,11 @@ SHARED: dict[str, Any] = {
     "use_double_wide_mlp": True,
     "final_logit_softcapping": 3.0,
 }
-EXPERTS: dict[str, Any] = {
+MANY: dict[str, Any] = {"enable_moe_block": True, "num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 24}
+EXPERTS: dict[str, Any] = MANY | {
     "layer_types": [LOCAL, LOCAL, GLOBAL],
     "attention_k_eq_v": True,
     "num_global_key_value_heads": 2,
-    "enable_moe_block": True,
-    "num_experts": 5,
-    "top_k_experts": 2,
-    "moe_intermediate_size": 24,
 }
 MODELS = {
     "shared": Tiny("Gemma4", SIZES | INPUTS | SHARED, "Gemma4TextConfig"),
@@ -103,8 +102,8 @@ def gguf_keys(config: Any) -> dict[str, Any]:
 
 def as_the_converter_names_it(name: str, tensor: Any) -> dict[str, Any]:
     """Scales are told from weights by their endings, which some tensors lack in folders."""
-    for theirs, ending in {"router.scale": "router.proj.scale", "router.per_expert_scale": "experts.down_proj.scale"}.items():
-        name = name.replace(theirs, ending)
+    name = name.replace("router.scale", "router.proj.scale")
+    name = name.replace("router.per_expert_scale", "experts.down_proj.scale")
     return {name if name.endswith((".weight", ".bias", ".scale")) else f"{name}.weight": tensor}
 
 
@@ -122,3 +121,87 @@ def write_ours(folder: Path, config: Any, **keys: Any) -> Path:
 def test_a_gguf_file_is_the_folder(model: str, tmp_path: Path) -> None:
     config = MODELS[model].save(tmp_path).config
     assert_same_logits(tmp_path, write_ours(tmp_path, config))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"rope.dimension_count": 12}, "rope.dimension_count: expected the head size 14, got 12"),
+        ({"rope.dimension_count_swa": 8}, "rope.dimension_count_swa: expected the head size 10, got 8"),
+        ({"attention.value_length_swa": 14}, "attention.value_length_swa: expected the head size 10, got 14"),
+        ({"rope.freq_base_swa": None}, "rope.freq_base_swa: expected a number above 0"),
+        ({"feed_forward_length": [80, 80, 80, 80, 160]}, "feed_forward_length: expected 80 or"),
+        ({"feed_forward_length": [80]}, "feed_forward_length: expected a positive integer for each of 5 layers"),
+        ({"attention.shared_kv_layers": 1.5}, "attention.shared_kv_layers: expected an integer"),
+        ({"altup.num_inputs": 4}, "altup.num_inputs: tinyllm does not know this key"),
+    ],
+    ids=str,
+)
+def test_keys_that_do_not_fit_are_named(keys: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    config = MODELS["shared"].save(tmp_path).config
+    with pytest.raises(CheckpointError, match=re.escape(f"gemma4.{expected}")):
+        open_model(write_ours(tmp_path, config, **keys))
+
+
+def test_layers_that_read_the_keys_and_values_of_others_have_no_cache() -> None:
+    made = decoder_config(MODELS["shared"].theirs.to_dict())
+    assert [layer.attention.kv_layer for layer in made.layers] == [None, None, None, 2, 1]
+    states = decoder(made, CATALOGUE).states
+    assert {*states} == {f"model.layers.{number}.self_attn.{name}" for number in range(3) for name in "kv"}
+    assert [layer.mlp.size for layer in made.layers] == [80] * 3 + [160] * 2
+
+
+def test_keys_and_values_that_nothing_reads_are_skipped(tmp_path: Path) -> None:
+    """Files may have them for all layers."""
+    MODELS["shared"].save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    names = [f"model.layers.3.self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm")]
+    of_layer_2 = [tensors[name.replace("layers.3", "layers.2")].copy() for name in names]
+    save_file(tensors | dict(zip(names, of_layer_2, strict=True)), tmp_path / "model.safetensors")
+    assert {*names} <= {*load(tmp_path, "numpy", registry=registry()).skipped_tensors}
+
+
+def test_transformers_own_config_is_understood_whole() -> None:
+    made = decoder_config(own_config("Gemma4Text"))
+    local, last = made.layers[0].attention, made.layers[-1].attention
+    assert (local.head_dim, local.window, last.head_dim, last.window) == (256, 512, 512, None)
+    assert made.layer_input is not None and made.layer_input.size == 256
+    assert made.tie_word_embeddings and made.layers[0].mlp == MlpConfig(9216, "gelu_tanh")
+
+
+def test_sizes_of_heads_are_stated_by_field_or_by_layer() -> None:
+    """Published files have the fields; transformers writes what they amount to."""
+    fields = {"attention_k_eq_v": True, "num_global_key_value_heads": 2, "global_head_dim": 64}
+    stated = own_config("Gemma4Text") | fields
+    del stated["per_layer_config"]
+    written = transformers.Gemma4TextConfig(**fields).to_dict()
+    assert written["per_layer_config"]["29"] == {"head_dim": 64, "num_key_value_heads": 2}
+    assert decoder_config(stated) == decoder_config(written)
+    alone = decoder_config(stated | {"attention_k_eq_v": False})  # then the number of heads is that of all layers
+    assert {layer.attention.num_kv_heads for layer in alone.layers} == {4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention: expected 'vision', got 'all'"),
+        ({"layer_types": [LOCAL] * 30}, "layer_types: expected full_attention for the last layer"),
+        ({"per_layer_config": {"30": {"head_dim": 8}}}, "per_layer_config: expected head_dim and num_key_value_heads"),
+        ({"per_layer_config": {"29": {"sliding_window": 8}}}, "per_layer_config: expected head_dim and"),
+        ({"per_layer_config": {"29": {"head_dim": 8}}}, "per_layer_config: expected the same for all layers of full_"),
+        ({"per_layer_config": None, "global_head_dim": 0}, "global_head_dim: expected a positive integer"),
+        ({"num_kv_shared_layers": 25}, "num_kv_shared_layers: expected a layer of each kind"),
+        ({"num_kv_shared_layers": -1}, "num_kv_shared_layers: expected an integer from 0"),
+        ({"hidden_size_per_layer_input": -1}, "hidden_size_per_layer_input: expected an integer from 0"),
+        ({"vocab_size_per_layer_input": 5}, "vocab_size_per_layer_input: expected 262144, got 5"),
+        ({"final_logit_softcapping": -1.0}, "final_logit_softcapping: expected a number above 0"),
+        (MANY | {"top_k_experts": 6}, "top_k_experts: expected at most the 5 experts, got 6"),
+        (MANY | {"hidden_activation": "gelu"}, "hidden_activation: expected gelu_pytorch_tanh or silu for experts"),
+        ({"enable_moe_block": "yes"}, "enable_moe_block: expected true or false"),
+        ({"laurel_rank": 64}, "laurel_rank: tinyllm does not know this field"),
+    ],
+    ids=str,
+)
+def test_what_is_not_understood_is_named(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(CheckpointError, match=f"config: {expected}"):
+        decoder_config(own_config("Gemma4Text", **changes))

@@ -20,12 +20,26 @@ from tinyllm.models.families.families import decoder_config
 
 _QWEN = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
 _TOWER = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+_GEMMA4 = {"head_dim": 10, "global_head_dim": 14, "sliding_window": 11, "num_kv_shared_layers": 1}
+_GEMMA4["layer_types"] = ["sliding_attention", "full_attention", "full_attention"]
 MODELS = {
     "gemma3": Tiny(
         "Gemma3",
         {"head_dim": 16, "sliding_window": 11, "num_hidden_layers": 2, "sliding_window_pattern": 2},
         vision=_TOWER | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
         whole={"mm_tokens_per_image": 4},
+    ),
+    "gemma4": Tiny(
+        "Gemma4",
+        _GEMMA4 | {"hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 97},
+        vision=_TOWER | {"num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 16},
+        whole={"audio_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}},
+    ),
+    "gemma4_unified": Tiny(
+        "Gemma4Unified",
+        _GEMMA4,
+        vision={"mm_embed_dim": 16, "mm_posemb_size": 16, "output_proj_dims": 48},
+        whole={"audio_config": {"audio_embed_dim": 16}},
     ),
     "mistral3": Tiny(
         "Mistral3",
@@ -61,7 +75,7 @@ MODELS = {
 
 def is_of_pictures(name: str) -> bool:
     """Whether a tensor belongs to the tower or to what leads from it."""
-    return "visual" in name or "vision" in name or "projector" in name
+    return any(part in name for part in ("visual", "vision", "projector", "audio"))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -111,7 +125,7 @@ def test_a_config_without_a_text_config_is_one_itself() -> None:
     assert decoder_config(new["text_config"] | old) == decoder_config(new)
 
 
-@pytest.mark.parametrize("kind", ["Gemma3", "Mistral3", "Qwen2_5_VL", "Qwen3VL"])
+@pytest.mark.parametrize("kind", ["Gemma3", "Gemma4", "Mistral3", "Qwen2_5_VL", "Qwen3VL"])
 def test_transformers_own_config_is_understood_whole(kind: str) -> None:
     config = own_config(kind)
     assert decoder_config(config).hidden_size == config["text_config"]["hidden_size"]
@@ -144,4 +158,4 @@ def test_loading_says_that_pictures_are_skipped(tmp_path: Path, capsys: pytest.C
     pictures = sum(map(is_of_pictures, load_file(tmp_path / "model.safetensors")))
     capsys.readouterr()
     load_model(str(tmp_path), "numpy", None, None, None)
-    assert f"text alone: {pictures} tensors that read pictures are skipped" in capsys.readouterr().err
+    assert f"text alone: {pictures} tensors that read pictures or sounds are skipped" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinyllm.graph.graph import GraphBuilder, Value
 from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, RopeConfig
@@ -16,8 +16,8 @@ Pages = tuple[Value, Value]
 class Batch:
     """The step's inputs that layers use; the token axis `T` is flat, only attention knows sequences.
 
-    angles: cosines and sines by rope. pages: of the layers so far that have their own, by number. state_rows: None where no layer has a
-    recurrent state.
+    angles: cosines and sines by rope. state_rows: None where no layer has a recurrent state. pages: of the layers so
+    far that have their own, by number.
     """
 
     slots: Value
@@ -25,9 +25,9 @@ class Batch:
     kv_len: Value
     block_table: Value
     angles: dict[RopeConfig, tuple[Value, Value]]
-    pages: dict[int, Pages]
     kv_cache_dtype: str
     state_rows: Value | None = None
+    pages: dict[int, Pages] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def _heads(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, name:
     return split
 
 
-def _placed(
-    g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, name: str, y: Value, batch: Batch
-) -> Value:
+def _placed(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, name: str, y: Value, batch: Batch) -> Value:
     """Queries or keys, normed by head and rotated."""
     if layer.qk_norm == "head":
         y = normed(g, config.norm, f"{name}_norm", y, layer.head_dim)

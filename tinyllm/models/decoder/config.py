@@ -138,8 +138,8 @@ class LayerConfig:
     before, after or both.
 
     parallel: both read the same normed input, and both are added to the residual. residual_multiplier: of what is
-    added. experts: beside the `mlp`, with norms before their router, before and after themselves; the `mlp` has one more
-    after it, and the two are added. scaled: the layer's output is multiplied by a weight of one number.
+    added. experts: beside the `mlp`, with norms before their router, before and after themselves; the `mlp` has one
+    more after it, and the two are added. scaled: the layer's output is multiplied by a weight of one number.
     """
 
     attention: Mixer

@@ -47,7 +47,6 @@ def decoder(
         g.input("kv_len", ("B",)),
         g.input("block_table", ("B", "M")),
         _angles(g, config, positions),
-        {},
         kv_cache_dtype,
         g.input("state_rows", ("B",)) if recurrent else None,
     )

@@ -25,7 +25,7 @@ step by step, in chunks and beside other prompts, and the tokens of a greedy rep
 """
 TAIL = """
 Of models that read pictures (those with a `text_config`) the decoder is loaded, under whichever name its tensors have.
-The tensors of the vision tower are skipped, which `--verbose` tells; a message with a picture is refused.
+The tensors for pictures and sounds are skipped, which `--verbose` tells; a message with a picture is refused.
 
 ## How one is added
 

@@ -14,7 +14,6 @@ from tinyllm.models.decoder.config import (
     LayerInputConfig,
     MlpConfig,
     MoeConfig,
-    NormConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.experts import experts_of_gguf, routed_experts
@@ -117,7 +116,7 @@ def _sizes(fields: ConfigFields, kinds: list[str]) -> dict[str, dict[str, Any]]:
         return {_GLOBAL: of_global, _LOCAL: {}}
     fields.ignore("global_head_dim", "num_global_key_value_heads")
     if not isinstance(by_number, Mapping) or not all(
-        str(number).isdecimal() and int(number) < len(kinds) and isinstance(sizes, Mapping) and _SIZES >= sizes.keys()
+        str(number).isdecimal() and int(number) < len(kinds) and isinstance(sizes, Mapping) and sizes.keys() <= _SIZES
         for number, sizes in by_number.items()
     ):
         raise fail("per_layer_config", f"{' and '.join(sorted(_SIZES))} by the numbers of layers", by_number)
@@ -173,12 +172,12 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     kv_heads, inner = (_by_layer(fields, key, layers) for key in ("attention.head_count_kv", "feed_forward_length"))
     if inner not in ([inner[0]] * layers, wide := [inner[0]] * (layers - shared) + [2 * inner[0]] * shared):
         raise fields.fail("feed_forward_length", f"{inner[0]} or {wide}", inner)
-    config = config_of_gguf(fields, "gemma4_text", kv_heads=kv_heads[0], inner_size=inner[0])
-    del config["hidden_act"]
-    head_dims = {_GLOBAL: config["head_dim"], _LOCAL: fields.integer("attention.key_length_swa", config["head_dim"])}
+    head_dims = {kind: fields.integer(f"attention.key_length{end}") for kind, end in ((_GLOBAL, ""), (_LOCAL, "_swa"))}
     for key, kind in _OF_HEADS.items():
         if (stated := fields.integer(key, head_dims[kind])) != head_dims[kind]:
             raise fields.fail(key, f"the head size {head_dims[kind]}", stated)
+    config = config_of_gguf(fields, "gemma4_text", kv_heads=kv_heads[0], inner_size=inner[0])
+    del config["hidden_act"]
     scaling, theta = config.pop("rope_scaling") or {"rope_type": "default"}, config.pop("rope_theta")
     if scaling["rope_type"] not in ("default", "proportional"):
         raise fields.fail("rope.scaling.type", "none", scaling["rope_type"])

@@ -19,8 +19,8 @@ def config_of_gguf(
 ) -> dict[str, Any]:
     """What families share of the `config.json` that a file's metadata and tensors amount to.
 
-    kv_heads, inner_size: where the family's files do not state one number for all layers. eps: the field that has that of norms;
-    another than `rms_norm_eps` is that of layer norms.
+    kv_heads, inner_size: where the family's files do not state one number for all layers. eps: the field that has that
+    of norms; another than `rms_norm_eps` is that of layer norms.
     """
     heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden // heads)
