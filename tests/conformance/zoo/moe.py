@@ -31,7 +31,7 @@ def moe_router(
     rank = values if not biased and groups == 1 and mistake != "scores compared" else scores
     rank = rank + bias if biased else rank
     if groups > 1:
-        grouped = rank.reshape(len(rank), groups, -1)
+        grouped = rank.reshape(len(rank), groups, rank.shape[-1] // groups)
         counted = 1 if mistake == "groups by their best" else 2
         totals = np.sort(grouped, axis=-1)[..., -counted:].sum(axis=-1)
         kept = np.argsort(-totals, axis=-1, kind="stable")[:, :groups_kept]

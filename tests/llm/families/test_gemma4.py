@@ -188,6 +188,7 @@ def test_sizes_of_heads_are_stated_by_field_or_by_layer() -> None:
         ({"layer_types": [LOCAL] * 30}, "layer_types: expected full_attention for the last layer"),
         ({"per_layer_config": {"30": {"head_dim": 8}}}, "per_layer_config: expected head_dim and num_key_value_heads"),
         ({"per_layer_config": {"29": {"sliding_window": 8}}}, "per_layer_config: expected head_dim and"),
+        ({"per_layer_config": {"29": 8}}, "per_layer_config: expected objects by the numbers of layers, got 8"),
         ({"per_layer_config": {"29": {"head_dim": 8}}}, "per_layer_config: expected the same for all layers of full_"),
         ({"per_layer_config": None, "global_head_dim": 0}, "global_head_dim: expected a positive integer"),
         ({"num_kv_shared_layers": 25}, "num_kv_shared_layers: expected a layer of each kind"),

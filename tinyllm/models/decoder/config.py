@@ -153,9 +153,9 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class LayerInputConfig:
-    """What each layer is given beside the residual: `size` numbers for each token, half of them from an embedding of
-    their own, half projected from the model's. What passes a gate that reads the residual is projected, normed and
-    added to it.
+    """What each layer is given beside the residual: `size` numbers for each token, an embedding of its own and a normed
+    projection of the model's, added and divided by the root of 2. Times a gate that reads the residual they are
+    projected, normed and added to it.
 
     activation: of the gate. multiplier: of the embedding. projection_multiplier: of the projection, before its norm.
     """

@@ -67,7 +67,7 @@ def gemma4(config: Mapping[str, Any]) -> DecoderConfig:
     }
     softcap = None if fields.get("final_logit_softcapping") is None else fields.number("final_logit_softcapping")
     return decoder(
-        "gemma4",
+        "gemma4_text",
         fields,
         tuple(made[place] for place in places),
         embedding_multiplier=hidden**0.5,
@@ -115,17 +115,21 @@ def _sizes(fields: ConfigFields, kinds: list[str]) -> dict[str, dict[str, Any]]:
             of_global["num_key_value_heads"] = fields.integer("num_global_key_value_heads")
         return {_GLOBAL: of_global, _LOCAL: {}}
     fields.ignore("global_head_dim", "num_global_key_value_heads")
-    if not isinstance(by_number, Mapping) or not all(
-        str(number).isdecimal() and int(number) < len(kinds) and isinstance(sizes, Mapping) and sizes.keys() <= _SIZES
-        for number, sizes in by_number.items()
-    ):
+    stated = {str(number).lstrip("0") or "0": sizes for number, sizes in _mapping(by_number).items()}
+    if not stated.keys() <= {*map(str, range(len(kinds)))} or any(_mapping(s).keys() - _SIZES for s in stated.values()):
         raise fail("per_layer_config", f"{' and '.join(sorted(_SIZES))} by the numbers of layers", by_number)
-    numbered = {int(number): dict(sizes) for number, sizes in by_number.items()}
     found: dict[str, dict[str, Any]] = {}
     for number, kind in enumerate(kinds):
-        if found.setdefault(kind, numbered.get(number, {})) != numbered.get(number, {}):
+        sizes = dict(stated.get(str(number), {}))
+        if found.setdefault(kind, sizes) != sizes:
             raise fail("per_layer_config", f"the same for all layers of {kind}", by_number)
     return found
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise fail("per_layer_config", "objects by the numbers of layers", value)
+    return value
 
 
 def _kv_layers(fields: ConfigFields, kinds: list[str]) -> list[int | None]:
@@ -223,14 +227,14 @@ _OF_HEADS = {
     "rope.dimension_count_swa": _LOCAL,
 }
 _SCALE = f"{LAYER}mlp.gate.per_expert_scale"
-_GATE_UP, _DOWN = tuple(f"{LAYER}mlp.experts.{name}_proj.weight" for name in ("gate", "up")), "mlp.experts.down_proj"
+_GATE, _UP, _DOWN = (f"{LAYER}mlp.experts.{name}_proj.weight" for name in ("gate", "up", "down"))
 _IN_FOLDERS = (
     *POST_NORMS,
     *renamed({"mlp.gate": "router.proj"}),
     TensorRule(f"{LAYER}router.scale", (f"{LAYER}router_norm.weight",)),
     TensorRule(f"{LAYER}router.per_expert_scale", (_SCALE,)),
-    TensorRule(f"{LAYER}experts.gate_up_proj", _GATE_UP),
-    TensorRule(f"{LAYER}experts.down_proj", (f"{LAYER}{_DOWN}.weight",)),
+    TensorRule(f"{LAYER}experts.gate_up_proj", (_GATE, _UP)),
+    TensorRule(f"{LAYER}experts.down_proj", (_DOWN,)),
 )
 _IN_GGUF = (
     TensorRule("per_layer_token_embd", ("model.embed_tokens_per_layer",)),
@@ -239,7 +243,7 @@ _IN_GGUF = (
     TensorRule("blk.{layer}.layer_output_scale.weight", (f"{LAYER}layer_scalar",)),
     TensorRule("blk.{layer}.ffn_gate_inp.scale", (f"{LAYER}router_norm.weight",)),
     TensorRule("blk.{layer}.ffn_down_exps.scale", (_SCALE,)),
-    TensorRule("blk.{layer}.ffn_gate_up_exps.weight", _GATE_UP),
+    TensorRule("blk.{layer}.ffn_gate_up_exps.weight", (_GATE, _UP)),
     *(
         TensorRule(f"blk.{{layer}}.{theirs}", (LAYER + ours,))
         for theirs, ours in {
