@@ -116,7 +116,9 @@ def _rope_angles(b: Linker, node: BoundNode) -> None:
         raise NotLinked("rope_angles: several positions a row")
     others = None if turns.others is None else b.constant(turns.others)
     arrays: list[Value | int | None] = [positions, b.constant(turns.frequencies), cos, sin, lengths, others]
-    b.add("rope_angles", arrays, [positions.rows, len(turns.frequencies), turns.limit], turns.numbers)
+    log_scale, log_period = (_attribute(node, name) for name in ("log_scale", "log_period"))
+    sizes: list[Size] = [positions.rows, len(turns.frequencies), turns.limit, log_period or 1]
+    b.add("rope_angles", arrays, sizes, [*turns.numbers, log_scale])
 
 
 def _rope_rotate(b: Linker, node: BoundNode) -> None:

@@ -33,6 +33,31 @@ MODELS = {
         vision=_TOWER | {"model_type": "pixtral", "head_dim": 8},
         whole={"tie_word_embeddings": False},
     ),
+    "ministral3": Tiny(
+        "Mistral3",
+        {
+            "model_type": "ministral3",
+            "head_dim": 10,
+            "num_hidden_layers": 2,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 500.0,
+                "factor": 16.0,
+                "original_max_position_embeddings": 16,
+                "llama_4_scaling_beta": 0.4,
+            },
+        },
+        vision=_TOWER | {"model_type": "pixtral", "head_dim": 8},
+        whole={"tie_word_embeddings": False},
+    ),
+    "qwen2_vl": Tiny(
+        "Qwen2VL",
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [1, 1, 2]},
+            "num_hidden_layers": 2,
+        },
+        vision={"depth": 1, "embed_dim": 16, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 2},
+    ),
     "qwen2_5_vl": Tiny(
         "Qwen2_5_VL",
         {
@@ -55,6 +80,19 @@ MODELS = {
         },
         vision=_QWEN | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
         whole={"tie_word_embeddings": True},
+    ),
+    "qwen3_vl_moe": Tiny(
+        "Qwen3VLMoe",
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [2, 2, 2]},
+            "head_dim": 12,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "mlp_only_layers": [1],
+        },
+        vision=_QWEN | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+        whole={"tie_word_embeddings": False},
     ),
 }
 
@@ -111,7 +149,7 @@ def test_a_config_without_a_text_config_is_one_itself() -> None:
     assert decoder_config(new["text_config"] | old) == decoder_config(new)
 
 
-@pytest.mark.parametrize("kind", ["Gemma3", "Mistral3", "Qwen2_5_VL", "Qwen3VL"])
+@pytest.mark.parametrize("kind", ["Gemma3", "Mistral3", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3VLMoe"])
 def test_transformers_own_config_is_understood_whole(kind: str) -> None:
     config = own_config(kind)
     assert decoder_config(config).hidden_size == config["text_config"]["hidden_size"]

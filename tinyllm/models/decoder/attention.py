@@ -54,7 +54,8 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             q, k = normed(g, config.norm, "q_norm", q, dim), normed(g, config.norm, "k_norm", k, dim)
         if layer.rope is not None:
             turns = {"traditional": True} if layer.rope.traditional else {}
-            q, k = (g.rope_rotate(y, *batch.angles[layer.rope], **turns) for y in (q, k))
+            q = g.rope_rotate(q, *batch.angles[layer.rope], **turns)
+            k = g.rope_rotate(k, *batch.angles[layer.rope.of_keys], **turns)
         k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
         k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
         g.update(k_state, k_pages)

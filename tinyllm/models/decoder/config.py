@@ -5,7 +5,7 @@ Sizes are counts of elements. Equal layers share one object, and layers with equ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tinyllm.spec.rope import RopeScaling
@@ -16,12 +16,22 @@ Places = Literal["before", "after", "both"]
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """How queries and keys are rotated. dims: how many of a head's. traditional: pairs are (2i, 2i + 1)."""
+    """How queries and keys are rotated. dims: how many of a head's. traditional: pairs are (2i, 2i + 1).
+
+    query_log_scale, query_log_period: the `log_scale` and `log_period` of the op `rope_angles`, of queries alone.
+    """
 
     dims: int
     theta: float = 10000.0
     scaling: RopeScaling = field(default_factory=RopeScaling)
     traditional: bool = False
+    query_log_scale: float = 0.0
+    query_log_period: int | None = None
+
+    @property
+    def of_keys(self) -> RopeConfig:
+        """The same without what is of queries alone."""
+        return replace(self, query_log_scale=0.0, query_log_period=None)
 
 
 @dataclass(frozen=True)

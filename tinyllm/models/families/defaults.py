@@ -15,6 +15,7 @@ _GEMMA2 = {
 }
 _GLM = {"num_key_value_heads": 2, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07}
 _QWEN_DELTA = {"head_dim": 256, "num_key_value_heads": 2, "max_position_embeddings": 32768}
+_QWEN2_VL = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 256, "max_position_embeddings": 8192},
     "gemma2": _GEMMA2,
@@ -32,15 +33,29 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "lfm2": {"num_key_value_heads": 8},
     "lfm2_moe": {"num_key_value_heads": 8},
     "ministral": {"num_key_value_heads": 8},
+    "ministral3": {
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-5,
+    },
     "mistral": {"num_key_value_heads": 8},
     "mixtral": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
     "phi3": {"max_position_embeddings": 4096},
-    "qwen2_5_vl_text": {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+    "qwen2_5_vl_text": _QWEN2_VL,
+    "qwen2_vl_text": _QWEN2_VL,
     "qwen3_5_text": _QWEN_DELTA | {"num_key_value_heads": 4},
     "qwen3_5_moe_text": _QWEN_DELTA,
     "qwen3_moe": {"num_key_value_heads": 4},
     "qwen3_next": _QWEN_DELTA,
     "qwen3_vl_text": {"max_position_embeddings": 128000, "rope_theta": 5e5},
+    "qwen3_vl_moe_text": {
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 128000,
+        "rope_theta": 5e5,
+        "norm_topk_prob": True,
+        "tie_word_embeddings": True,
+    },
     "smollm3": {"num_key_value_heads": 4},
     "starcoder2": {"num_key_value_heads": 2},
 }

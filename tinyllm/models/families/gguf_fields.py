@@ -32,6 +32,8 @@ _FIELDS = {
     "rope.scaling.yarn_attn_factor": "attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_log_multiplier": "mscale_all_dim",
+    "attention.temperature_scale": "llama_4_scaling_beta",
 }
 # They tell where numbers came from, and what the file was made for.
 _HARMLESS = {"tensor_data_layout", "rope.scaling.finetuned"}
