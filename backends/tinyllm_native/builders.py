@@ -77,6 +77,8 @@ def _elements(
     def build(b: Linker, node: BoundNode) -> None:
         sources = [_need(b.source(node, name)) for name in names]
         y = b.new(node)
+        if node.op == "mul" and len(y.tail) > 1 and sources[1].tail == (*y.tail[:-1], 1):
+            y, sources = _by_last_axis(y), [_by_last_axis(source) for source in sources]
         one_a_row = node.op == "mul" and len(y.tail) == 1 and sources[1].tail == (1,) != y.tail
         columns = [y.columns, 1 if one_a_row else y.columns]
         if any((v.rows, v.columns) != (y.rows, n) for v, n in zip(sources, columns, strict=False)):

@@ -56,11 +56,8 @@ class ModelWeights:
         """The tensors that the weights are made of, with the shapes that the file must have."""
         wanted: dict[str, tuple[int, ...]] = {}
         for weight, place in self._places.items():
-            shape = list(self._shapes[weight])
-            axis = self._row_axis(weight)
-            if len(place.rule.weights) > 1:
-                shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
-            if place.rule.transposed and len(shape) > 1:
+            shape = self._whole(weight, place)
+            if self._is_transposed(weight, place):
                 shape[-2:] = shape[:-3:-1]
             if place.rule.squeezed:
                 shape.insert(-1, 1)
@@ -88,6 +85,21 @@ class ModelWeights:
         """Let go of the file's pages in memory."""
         self._checkpoint.release()
 
+    def _whole(self, weight: str, place: Place) -> list[int]:
+        """The shape of all weights of a rule together."""
+        shape, axis = list(self._shapes[weight]), self._row_axis(weight)
+        if len(place.rule.weights) > 1:
+            shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
+        return shape
+
+    def _is_transposed(self, weight: str, place: Place) -> bool:
+        whole, name = self._whole(weight, place), place.tensor()
+        if len(whole) < 2 or place.rule.transposed is not None:
+            return len(whole) > 1 and bool(place.rule.transposed)
+        if name not in self._checkpoint.tensor_names():
+            return False
+        return list(self._checkpoint.info(name).type.shape) == [*whole[:-2], whole[-1], whole[-2]] != whole
+
     def _row_axis(self, weight: str) -> int:
         return -1 if weight.endswith("bias") or len(self._shapes[weight]) == 1 else -2
 
@@ -97,7 +109,7 @@ class ModelWeights:
 
     def _cut(self, name: str, place: Place, tensor: Tensor) -> Tensor:
         rule, axis = place.rule, self._row_axis(name)
-        if rule.transposed and len(tensor.shape) > 1:
+        if self._is_transposed(name, place):
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: a quantized tensor cannot be transposed")
             tensor = np.swapaxes(tensor, -1, -2)

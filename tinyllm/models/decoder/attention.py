@@ -67,9 +67,13 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             window=layer.window,
             softcap=layer.softcap,
         )
-        merged: Value = g.merge_heads(attended)
         size = layer.num_heads * dim
-        if layer.gated:
+        if layer.gated == "head":
+            gate = projection(g, "gate_proj", x, layer.num_heads, config.hidden_size)
+            (gate,) = g.split_heads(g.sigmoid(gate), heads=(layer.num_heads,))
+            attended = g.mul(attended, gate)
+        merged: Value = g.merge_heads(attended)
+        if layer.gated == "whole":
             gate = projection(g, "q_gate_proj", x, size, config.hidden_size, layer.qkv_bias)
             merged = g.mul(merged, g.sigmoid(gate))
         return Mixed(merged, "self_attn.o_proj", size, layer.o_bias)

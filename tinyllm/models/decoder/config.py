@@ -51,7 +51,8 @@ class AttentionConfig:
     qk_norm: queries and keys are normed by head, each head of `head_dim`, or whole, all heads in one row; empty: not.
     rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
     None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
-    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own.
+    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own, which has a number
+    for each head, or one for each of its own, the whole; empty: not.
     """
 
     num_heads: int
@@ -65,7 +66,7 @@ class AttentionConfig:
     scale: float | None = None
     softcap: float | None = None
     sinks: bool = False
-    gated: bool = False
+    gated: Literal["", "head", "whole"] = ""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def decoder(
 def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[RopeConfig, tuple[Value, Value]]:
     """Cosines and sines for each rope that queries or keys of some layer have."""
     attending = [layer.attention for layer in config.layers if isinstance(layer.attention, AttentionConfig)]
-    ropes = dict.fromkeys(rope for each in attending if each.rope is not None for rope in (each.rope, each.rope.of_keys))
+    ropes = dict.fromkeys(
+        rope for each in attending if each.rope is not None for rope in (each.rope, each.rope.of_keys)
+    )
     by_length = any(rope.scaling.by_length for rope in ropes)
     lengths = {"lengths": g.input("lengths", ("T", 1))} if by_length else {}
     return {

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "lfm2": {"num_key_value_heads": 8},
     "lfm2_moe": {"num_key_value_heads": 8},
+    "lfm3": {"num_key_value_heads": 4, "head_dim": 128, "max_position_embeddings": 128000},
     "ministral": {"num_key_value_heads": 8},
     "ministral3": {
         "num_key_value_heads": 8,

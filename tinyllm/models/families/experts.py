@@ -15,13 +15,15 @@ _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """Names of the number of experts; transformers 5 writes the second where it had the first."""
 
 
-def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) -> tuple[TensorRule, ...]:
+def experts_in(
+    module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS, transposed: bool | None = False
+) -> tuple[TensorRule, ...]:
     """Rules for the experts of folders.
 
     Each has tensors of its own, `MODULE.experts.3.gate_proj`; or all lie in one, gates and ups together as
     transformers has them in memory, or apart as mlx-lm has them.
 
-    names: of gate, up and down in tensors of single experts.
+    names: of gate, up and down in tensors of single experts. transposed: of the tensors of all, see `TensorRule`.
     """
     ours = tuple(f"{LAYER}mlp.experts.{name}" for name in _PROJECTIONS)
     return (
@@ -29,8 +31,12 @@ def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) 
             TensorRule(f"{LAYER}{module}.experts.{{expert}}.{theirs}", (weight,))
             for theirs, weight in zip(names, ours, strict=True)
         ),
-        TensorRule(f"{LAYER}{module}.experts.gate_up_proj", tuple(f"{name}.weight" for name in ours[:2])),
-        TensorRule(f"{LAYER}{module}.experts.down_proj", (f"{ours[2]}.weight",)),
+        *(
+            TensorRule(
+                f"{LAYER}{module}.experts.{merged}", tuple(f"{name}.weight" for name in which), False, transposed
+            )
+            for merged, which in (("gate_up_proj", ours[:2]), ("down_proj", ours[2:]))
+        ),
         *(
             TensorRule(f"{LAYER}{module}.switch_mlp.{name}", (weight,))
             for name, weight in zip(_PROJECTIONS, ours, strict=True)

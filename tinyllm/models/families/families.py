@@ -15,6 +15,7 @@ from tinyllm.models.families import (
     gpt_oss,
     granite,
     lfm2,
+    lfm3,
     llama,
     mistral,
     mixtral,
@@ -30,6 +31,7 @@ from tinyllm.models.families import (
 )
 from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family
+from tinyllm.models.families.nearest import nearest_of_config
 
 FAMILIES = (
     llama.FAMILY,
@@ -50,26 +52,9 @@ FAMILIES = (
     gpt_oss.FAMILY,
     phi3.FAMILY,
     *lfm2.FAMILIES,
+    lfm3.FAMILY,
     *vision.FAMILIES,
 )
-
-
-_NOT_HERE = {
-    "kv_lora_rank": "multi-head latent attention",
-    "attention_chunk_size": "attention within chunks",
-    "state_size": "state-space layers",
-    "mamba_d_state": "state-space layers",
-    "ssm_state_size": "state-space layers",
-}
-"""Fields of models of no family here, and what stands in the way of having one."""
-
-
-def in_the_way(config: Mapping[str, Any]) -> str:
-    """Which parts of a model tinyllm has no means for, as the end of a message; empty where none is known of."""
-    inner = config.get("text_config")
-    names = {*config, *(inner if isinstance(inner, Mapping) else ())}
-    parts = [f"{field} ({part})" for field, part in _NOT_HERE.items() if field in names]
-    return f"; the decoder has no means for its {' and '.join(parts)}" if parts else ""
 
 
 def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:
@@ -80,8 +65,7 @@ def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) 
             return family
     known = ", ".join(sorted({name for family in families for name in family.model_types}))
     raise CheckpointError(
-        f"config: model_type: expected one of {known}, got {quoted(model_type)}{in_the_way(config)}; a plugin may add "
-        f"a family (hook tinyllm_families)"
+        f"config: model_type: expected one of {known}, got {quoted(model_type)}{nearest_of_config(config, families)}"
     )
 
 

@@ -4,12 +4,14 @@ have tensors besides, which are skipped. Pictures themselves are refused where m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, mistral, qwen2, qwen3, qwen_delta, qwen_moe
+from tinyllm.models.families import gemma, lfm2, lfm3, mistral, qwen2, qwen3, qwen_delta, qwen_moe
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.defaults import with_defaults
+from tinyllm.models.families.experts import experts_in
 from tinyllm.models.families.family import Family, GgufForm
 from tinyllm.models.families.gguf_fields import GgufFields
 
@@ -34,6 +36,10 @@ _OF_PICTURES = (
     "projector_hidden_act",
     "multimodal_projector_bias",
     "spatial_merge_size",
+    "downsample_factor",
+    "projector_hidden_size",
+    "projector_bias",
+    "projector_use_layernorm",
 )
 _OF_BOTH = ("bos_token_id", "eos_token_id")
 
@@ -92,7 +98,7 @@ def _text_config(config: Mapping[str, Any], text_types: tuple[str, ...]) -> tupl
 
 _GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_text")
 _, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
-_QWEN3_MOE, _ = qwen_moe.FAMILIES
+_QWEN3_MOE = replace(qwen_moe.FAMILIES[0], tensors=experts_in(transposed=None))
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
     text_of("mistral3", mistral.FAMILY, "mistral", "ministral3"),
@@ -100,6 +106,8 @@ FAMILIES = (
     text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text", architecture="qwen2vl"),
     text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text", architecture="qwen3vl"),
     text_of("qwen3_vl_moe", _QWEN3_MOE, "qwen3_vl_moe_text", architecture="qwen3vlmoe"),
+    text_of("lfm2_vl", lfm2.FAMILIES[0], "lfm2"),
+    text_of("lfm3_vl", lfm3.FAMILY, "lfm3"),
     text_of("qwen3_5", _QWEN35, "qwen3_5_text"),
     text_of("qwen3_5_moe", _QWEN35_MOE, "qwen3_5_moe_text"),
 )
