@@ -56,6 +56,8 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             turns = {"traditional": True} if layer.rope.traditional else {}
             q = g.rope_rotate(q, *batch.angles[layer.rope], **turns)
             k = g.rope_rotate(k, *batch.angles[layer.rope.of_keys], **turns)
+        if layer.qk_norm == "rotated":
+            q, k = normed(g, config.norm, "q_norm", q, dim), normed(g, config.norm, "k_norm", k, dim)
         k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
         k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
         g.update(k_state, k_pages)

@@ -48,11 +48,12 @@ class NormConfig:
 class AttentionConfig:
     """Grouped-query attention.
 
-    qk_norm: queries and keys are normed by head, each head of `head_dim`, or whole, all heads in one row; empty: not.
+    qk_norm: queries and keys are normed by head, each head of `head_dim`, rotated or before they are, or whole, all
+    heads in one row; empty: not.
     rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
     None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
-    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own, which has a number
-    for each head, or one for each of its own, the whole; empty: not.
+    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own, which has a
+    number for each head, or for each number of the whole; empty: not.
     """
 
     num_heads: int
@@ -61,7 +62,7 @@ class AttentionConfig:
     rope: RopeConfig | None
     qkv_bias: bool = False
     o_bias: bool = False
-    qk_norm: Literal["", "head", "whole"] = ""
+    qk_norm: Literal["", "head", "rotated", "whole"] = ""
     window: int | None = None
     scale: float | None = None
     softcap: float | None = None

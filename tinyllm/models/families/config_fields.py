@@ -188,7 +188,7 @@ class ConfigFields:
         if unread:
             raise FieldError(
                 f"config: {shortened(unread[0])}: tinyllm does not know this field (got "
-                f"{quoted(self._config[unread[0]])}) and it may change the model's output; set it to null where it does "
-                f"not",
+                f"{quoted(self._config[unread[0]])}) and it may change the model's output; set it to null where it "
+                f"does not",
                 *unread,
             )

@@ -16,7 +16,16 @@ _GEMMA2 = {
 _GLM = {"num_key_value_heads": 2, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07}
 _QWEN_DELTA = {"head_dim": 256, "num_key_value_heads": 2, "max_position_embeddings": 32768}
 _QWEN2_VL = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6}
+_ERNIE = {"max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "dots1": {"num_key_value_heads": 32},
+    "ernie4_5": _ERNIE | {"num_key_value_heads": 2, "head_dim": 128},
+    "ernie4_5_moe": _ERNIE | {"num_key_value_heads": 4},
+    "exaone4": {"num_key_value_heads": 32, "rms_norm_eps": 1e-5},
+    "hunyuan_v1_dense": {"rms_norm_eps": 1e-5},
+    "minimax_m2": {"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 196608},
+    "stablelm": {"num_key_value_heads": 32, "max_position_embeddings": 4096},
+    "seed_oss": {"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288},
     "gemma": {"head_dim": 256, "max_position_embeddings": 8192},
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2 | {"vocab_size": 262208, "max_position_embeddings": 131072},

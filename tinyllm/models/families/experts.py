@@ -8,7 +8,7 @@ from typing import Any
 from tinyllm.models.decoder.config import MlpConfig, MoeConfig
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_fields import GgufFields
-from tinyllm.models.families.tensor_rules import LAYER, TensorRule
+from tinyllm.models.families.tensor_rules import LAYER, TensorRule, renamed
 
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -44,6 +44,8 @@ def experts_in(
     )
 
 
+SHARED_EXPERTS = renamed({f"mlp.shared_expert.{name}": f"mlp.shared_experts.{name}" for name in _PROJECTIONS})
+"""The shared expert as folders have it that call it several."""
 GGUF_SHARED_EXPERT = tuple(
     TensorRule(f"blk.{{layer}}.{theirs}", (f"{LAYER}mlp.{ours}",))
     for theirs, ours in {
@@ -92,6 +94,17 @@ def sparse_layers(fields: ConfigFields, dense: MlpConfig, sparse: MoeConfig) -> 
     if not isinstance(plain, list) or any(type(layer) is not int for layer in plain):
         raise fail("mlp_only_layers", "a list of layers", plain)
     return lambda layer: dense if layer in plain or (layer + 1) % step else sparse
+
+
+def expert_groups(fields: ConfigFields) -> dict[str, int]:
+    """The groups of experts, some of which are kept for each token."""
+    experts, chosen = fields.integer("n_routed_experts"), fields.integer("num_experts_per_tok")
+    groups, kept = fields.integer("n_group", 1), fields.integer("topk_group", 1)
+    if experts % groups or (groups > 1 and experts // groups < 2):
+        raise fail("n_group", f"a divisor of the {experts} experts, with 2 or more each", groups)
+    if kept > groups or experts // groups * kept < chosen:
+        raise fail("topk_group", f"a part of the {groups} groups with {chosen} experts or more", kept)
+    return {"groups": groups, "groups_kept": kept}
 
 
 def first_dense(

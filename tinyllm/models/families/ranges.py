@@ -38,6 +38,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "llama_4_scaling_beta": (0, 1e6),
     "short_mscale": _SCALE,
     "long_mscale": _SCALE,
+    "alpha": _SCALE,
     "embedding_multiplier": _SCALE,
     "residual_multiplier": _SCALE,
     "attention_multiplier": _SCALE,
