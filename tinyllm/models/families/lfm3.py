@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, Mixer, MlpConfig, NormConfig, ShortConvConfig
+from tinyllm.models.decoder.config import (
+    DecoderConfig,
+    LayerConfig,
+    Mixer,
+    MlpConfig,
+    NormConfig,
+    Places,
+    ShortConvConfig,
+)
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.family import Family, attention, decoder, max_position
 from tinyllm.models.families.lfm2 import OF_ALL
@@ -30,7 +38,7 @@ def lfm3(config: Mapping[str, Any]) -> DecoderConfig:
     fields.ignore("rope_parameters", "sliding_window", "attention_bias", "use_attention_gate", "conv_L_cache")
     fields.ignore("num_attention_heads", "num_key_value_heads", "head_dim", "conv_bias")  # where no layer has them
     mlp = MlpConfig(fields.integer("intermediate_size"))
-    norms = "both" if fields.flag("use_sandwich_norm", True) else "before"
+    norms: Places = "both" if fields.flag("use_sandwich_norm", True) else "before"
     layers = {kind: LayerConfig(mixer, mlp, norms) for kind, mixer in of_kind.items()}
     norm = NormConfig(fields.number("norm_eps", 1e-5))
     return decoder("lfm3", fields, tuple(layers[kind] for kind in kinds), norm, tie_word_embeddings=True)

@@ -49,10 +49,11 @@ def mistral(config: Mapping[str, Any]) -> DecoderConfig:
 def _ministral3(config: Mapping[str, Any]) -> DecoderConfig:
     """Its rope states what queries grow by, from the original context on."""
     stated = [config[name] for name in ("rope_parameters", "rope_scaling") if config.get(name) is not None]
-    rope = stated[0] if stated else _ROPE_OF_MINISTRAL3
+    rope: Any = stated[0] if stated else _ROPE_OF_MINISTRAL3
     if not isinstance(rope, Mapping):
         raise fail("rope_parameters", "an object", rope)
-    if not is_number(_BETA, beta := rope.get(_BETA)):
+    beta = rope.get(_BETA)
+    if not is_number(_BETA, beta):
         raise fail(f"rope_parameters.{_BETA}", number_expected(_BETA), beta)
     of_all = {name: value for name, value in rope.items() if name not in (_BETA, "max_position_embeddings")}
     fields = ConfigFields({**config, "rope_parameters": of_all, "rope_scaling": None})

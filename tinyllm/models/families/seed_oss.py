@@ -20,9 +20,9 @@ def seed_oss(config: Mapping[str, Any]) -> DecoderConfig:
     fields.only("pretraining_tp", 1)
     fields.only("hidden_act", "silu")
     fields.ignore("residual_dropout")  # of training
-    biases = {"qkv_bias": fields.flag("attention_bias", True), "o_bias": fields.flag("attention_out_bias", False)}
+    bias, out_bias = fields.flag("attention_bias", True), fields.flag("attention_out_bias", False)
     mlp = MlpConfig(fields.integer("intermediate_size"), bias=fields.flag("mlp_bias", False))
-    layer = LayerConfig(attention(fields, **biases), mlp)
+    layer = LayerConfig(attention(fields, qkv_bias=bias, o_bias=out_bias), mlp)
     return decoder("seed_oss", fields, (layer,) * full_attention(fields))
 
 
