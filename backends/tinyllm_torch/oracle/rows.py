@@ -36,7 +36,7 @@ def rope_angles(
     """Real and imaginary part of torch.polar."""
     turns = _turns(positions, inv_freq, dims, base, position_scale)
     if log_period is not None:
-        turns = turns * (1 + log_scale * torch.log1p(torch.relu(positions // log_period).double()))[..., None]
+        turns = turns * (1 + log_scale * torch.log1p(torch.relu(positions.long() // log_period).double()))[..., None]
     return turns.real.contiguous(), turns.imag.contiguous()
 
 

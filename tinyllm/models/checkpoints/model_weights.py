@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,24 @@ class ModelWeights:
         place = self._places[name]
         tensors = [self._cut(name, place, self._checkpoint.read(tensor)) for tensor in self._tensors_of(place)]
         return _stacked(name, tensors) if place.of_experts else tensors[0]
+
+    def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The tensors of a file in which the rules find weights: what `read` undoes. read: gives a weight by its name."""
+        wholes: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes.setdefault(place.tensor(), np.empty(self._whole(weight, place), np.float32))
+            axis = self._row_axis(weight)
+            rows = self._rows(weight, place, axis)
+            where = ... if rows is None else (..., rows, slice(None)) if axis == -2 else (..., rows)
+            whole[where] = read(weight) - np.float32(place.rule.offset)
+        made: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes[place.tensor()]
+            whole = whole.swapaxes(-1, -2) if self._is_transposed(weight, place) else whole
+            whole = np.expand_dims(whole, -2) if place.rule.squeezed else whole
+            parts = list(whole) if place.of_experts else [whole]
+            made |= dict(zip(self._tensors_of(place), parts, strict=True))
+        return made
 
     def release(self) -> None:
         """Let go of the file's pages in memory."""
