@@ -55,8 +55,9 @@ def test_the_folder_is_the_file_to_us_and_to_mlx_lm(model: str, tmp_path: Path) 
         pytest.skip("mlx cannot run here")
     registry().backend("mlx")  # loads MKL before mlx is imported
     mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
-    theirs = np.array(utils.load_model(folder)[0](mx.array([PROMPT]))[0])
-    ours = load(path, "numpy", registry=registry()).logits(PROMPT)
+    short = PROMPT[:9]  # its Gemma 2 has no window
+    theirs = np.array(utils.load_model(folder)[0](mx.array([short]))[0])
+    ours = load(path, "numpy", registry=registry()).logits(short)
     np.testing.assert_allclose(theirs, ours, atol=1e-3 * np.abs(ours).max(), rtol=0)
 
 
@@ -79,11 +80,12 @@ def test_what_mlx_lm_cannot_load_is_refused_in_a_line(tmp_path: Path) -> None:
         MlxLm(folder, mkl=False)
 
 
-def test_a_form_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_floats_in_place_of_blocks_are_refused(tmp_path: Path) -> None:
     """gpt-oss has its experts in blocks of four bits, which hold no other numbers."""
     replace(gpt_oss.TINY, config=gpt_oss.TINY.config | {"swiglu_limit": 7.0}).save(tmp_path)
     keys = {"expert_count": 5, "expert_used_count": 2, "expert_feed_forward_length": 32, "feed_forward_length": 32}
     path, folder = write_gguf(tmp_path, "gpt-oss", keys, gpt_oss.converted), tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(UnsupportedError, match="cannot be written as a folder of gpt_oss"):
-        write_folder(path, folder)
+    write_folder(path, folder)
+    with pytest.raises(UnsupportedError, match=r"^mlx-lm: cannot load this model: .*experts"):
+        MlxLm(folder, mkl=False)

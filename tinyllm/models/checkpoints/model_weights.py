@@ -82,7 +82,7 @@ class ModelWeights:
         return _stacked(name, tensors) if place.of_experts else tensors[0]
 
     def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """The tensors of a file in which the rules find weights: what `read` undoes. read: gives a weight by its name."""
+        """The tensors of a file in which the rules find weights, which `read` gives by name."""
         wholes: dict[str, NDArray[np.float32]] = {}
         for weight, place in self._places.items():
             whole = wholes.setdefault(place.tensor(), np.empty(self._whole(weight, place), np.float32))
