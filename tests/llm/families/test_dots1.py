@@ -78,3 +78,12 @@ def test_transformers_own_config_is_understood_whole() -> None:
 def test_what_is_not_understood_is_refused_by_name(changes: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=f"config: {next(iter(changes))}"):
         decoder_config(own_config("Dots1", **EXPERTS | changes))
+
+
+@pytest.mark.parametrize(
+    "field", ["norm_topk_prob", "sliding_window", "max_window_layers", "n_group", "routed_scaling_factor"]
+)
+def test_a_field_that_is_left_out_is_as_transformers_has_it(field: str) -> None:
+    whole = own_config("Dots1", n_routed_experts=128, n_shared_experts=2, num_experts_per_tok=6, num_hidden_layers=64)
+    whole["layer_types"] = None
+    assert decoder_config({name: value for name, value in whole.items() if name != field}) == decoder_config(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_granite_4_that_attends_throughout_is_the_judges(model: str, tmp_path: P
     config = judge.config.to_dict()
     published = config | {"layer_types": None, "layers_block_type": ["attention"] * 2}
     assert decoder_config(published) == decoder_config(config)
+
+
+def test_a_field_that_granite_4_leaves_out_is_as_transformers_has_it() -> None:
+    whole = own_config("GraniteMoeHybrid", layer_types=["full_attention"] * 32)
+    for field in set(whole) - {"model_type", "layer_types", "bos_token_id", "eos_token_id"}:
+        with contextlib.suppress(CheckpointError):  # asked for
+            assert decoder_config({name: whole[name] for name in whole if name != field}) == decoder_config(whole)
 
 
 def test_state_space_layers_are_refused() -> None:
