@@ -102,6 +102,36 @@ MODELS = {
         vision=_TOWER | {"model_type": "siglip2_vision_model", "patch_size": 4, "num_patches": 16},
         whole={"projector_hidden_size": 16, "tie_word_embeddings": True},
     ),
+    "glm4v": Tiny(
+        "Glm4v",
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 500.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [1, 1],
+            },
+            "num_hidden_layers": 2,
+        },
+        vision=_QWEN | {"image_size": 28, "patch_size": 14},
+    ),
+    "glm4v_moe": Tiny(
+        "Glm4vMoe",
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 500.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [1, 1],
+            },
+            "num_hidden_layers": 2,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "routed_scaling_factor": 1.7,
+        },
+        vision=_QWEN | {"image_size": 28, "patch_size": 14},
+    ),
     "lfm3_vl": Tiny(
         "Lfm3Vl",
         {
@@ -198,7 +228,8 @@ def test_a_config_without_a_text_config_is_one_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["Gemma3", "Mistral3", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3VLMoe", "Lfm2Vl", "Lfm3Vl"]
+    "kind",
+    ["Gemma3", "Mistral3", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3VLMoe", "Glm4v", "Lfm2Vl", "Lfm3Vl"],
 )
 def test_transformers_own_config_is_understood_whole(kind: str) -> None:
     config = own_config(kind)

@@ -32,6 +32,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "glm": _GLM,
     "glm4": _GLM,
     "glm4_moe": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
+    "glm4v_text": _GLM | {"max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+    "glm4v_moe_text": {
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 65536,
+        "rms_norm_eps": 1e-5,
+        "attention_bias": True,
+    },
     "gpt_oss": {
         "num_key_value_heads": 8,
         "head_dim": 64,
@@ -76,6 +83,7 @@ def with_defaults(config: Mapping[str, Any], model_type: object) -> dict[str, An
     """A `config.json` with what its class has besides."""
     defaults = DEFAULTS.get(model_type, {}) if isinstance(model_type, str) else {}
     ropes = config.get("rope_parameters")
-    if isinstance(ropes, Mapping) and "rope_theta" in ropes:  # a second one would contradict it
-        defaults = {field: value for field, value in defaults.items() if field != "rope_theta"}
+    if isinstance(ropes, Mapping):  # a second theta or share would contradict one there
+        again = {"rope_theta", "partial_rotary_factor"} & ropes.keys()
+        defaults = {field: value for field, value in defaults.items() if field not in again}
     return {**defaults, **config}

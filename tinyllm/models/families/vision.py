@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, lfm2, lfm3, mistral, qwen2, qwen3, qwen_delta, qwen_moe
+from tinyllm.models.families import gemma, glm4, glm4_moe, lfm2, lfm3, mistral, qwen2, qwen3, qwen_delta, qwen_moe
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.experts import experts_in
@@ -29,6 +29,10 @@ _OF_PICTURES = (
     "vision_token_id",
     "vision_start_token_id",
     "vision_end_token_id",
+    "image_start_token_id",
+    "image_end_token_id",
+    "video_start_token_id",
+    "video_end_token_id",
     "vision_feature_layer",
     "boi_token_index",
     "eoi_token_index",
@@ -106,6 +110,8 @@ FAMILIES = (
     text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text", architecture="qwen2vl"),
     text_of("qwen3_vl", qwen3.FAMILY, "qwen3_vl_text", architecture="qwen3vl"),
     text_of("qwen3_vl_moe", _QWEN3_MOE, "qwen3_vl_moe_text", architecture="qwen3vlmoe"),
+    text_of("glm4v", glm4.FAMILIES[1], "glm4v_text"),
+    text_of("glm4v_moe", glm4_moe.FAMILY, "glm4v_moe_text"),
     text_of("lfm2_vl", lfm2.FAMILIES[0], "lfm2"),
     text_of("lfm3_vl", lfm3.FAMILY, "lfm3"),
     text_of("qwen3_5", _QWEN35, "qwen3_5_text"),
