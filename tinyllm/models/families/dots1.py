@@ -13,6 +13,7 @@ from tinyllm.models.families.experts import (
     SHARED_EXPERTS,
     expert_groups,
     experts_in,
+    first_dense,
     sigmoid_experts,
     sigmoid_experts_of_gguf,
 )
@@ -49,10 +50,8 @@ def dots1(config: Mapping[str, Any]) -> DecoderConfig:
         shared_size=fields.integer("n_shared_experts") * fields.integer("moe_intermediate_size"),
         **expert_groups(fields),
     )
-    dense, last = MlpConfig(fields.integer("intermediate_size")), fields.get("first_k_dense_replace", 0)
-    dense_layers = fields.integer("first_k_dense_replace", 0) if last else 0
-    fed = [dense if layer < dense_layers else experts for layer in range(len(kinds))]
-    return decoder("dots1", fields, tuple(map(LayerConfig, (by_kind[kind] for kind in kinds), fed)))
+    fed = first_dense(fields, "first_k_dense_replace", 0, MlpConfig(fields.integer("intermediate_size")), experts)
+    return decoder("dots1", fields, tuple(LayerConfig(by_kind[kind], fed(layer)) for layer, kind in enumerate(kinds)))
 
 
 def _from_gguf(fields: GgufFields) -> dict[str, Any]:

@@ -50,9 +50,10 @@ def minimax_m2(config: Mapping[str, Any]) -> DecoderConfig:
     if not isinstance(kinds, list) or any(kind != 1 for kind in kinds):
         raise fail("attn_type_list", "1 for each layer", kinds)
     head_dim = fields.integer("head_dim", 128)
-    share = fields.integer("rotary_dim", head_dim) / head_dim
+    if (rotated := fields.integer("rotary_dim", head_dim)) > head_dim:
+        raise fail("rotary_dim", f"at most the head size {head_dim}", rotated)
     experts = routed_experts(fields, fields.integer("intermediate_size"), score="sigmoid", correction_bias=True)
-    rope = rope_fields(fields, max_position(fields), theta=5e6, share=share)
+    rope = rope_fields(fields, max_position(fields), theta=5e6, share=rotated / head_dim)
     layer = LayerConfig(attention(fields, rope, qk_norm="whole"), experts)
     return decoder("minimax_m2", fields, (layer,) * full_attention(fields))
 

@@ -102,6 +102,7 @@ def _text_config(config: Mapping[str, Any], text_types: tuple[str, ...]) -> tupl
 
 _GEMMA3 = next(family for family in gemma.FAMILIES if family.name == "gemma3_text")
 _, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
+# the published files have all experts in one tensor, transposed; those that transformers writes have not
 _QWEN3_MOE = replace(qwen_moe.FAMILIES[0], tensors=experts_in(transposed=None))
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
