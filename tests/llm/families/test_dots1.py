@@ -28,7 +28,7 @@ MODELS = {
     "slides-groups": Tiny(
         "Dots1",
         EXPERTS
-        | {"sliding_window": 9, "max_window_layers": 1, "norm_topk_prob": True, "n_group": 3, "topk_group": 2}
+        | {"sliding_window": 9, "max_window_layers": 1, "norm_topk_prob": True, "n_group": 3, "topk_group": 1}
         | {"first_k_dense_replace": 0, "attention_bias": True, "num_hidden_layers": 2},
     ),
 }

@@ -62,6 +62,7 @@ def test_transformers_own_config_is_understood_whole() -> None:
     "changes",
     [
         {"scoring_func": "softmax"},
+        {"rotary_dim": 129},
         {"attn_type_list": [1, 0]},
         {"num_local_experts": 0},
         {"shared_intermediate_size": 8},
