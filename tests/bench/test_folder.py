@@ -17,8 +17,11 @@ from tests.llm.families.gguf_writer import by_neighbours, write_gguf
 from tests.llm.families.harness import PROMPT, Tiny, assert_same_logits
 from tinyllm.bench.contenders import MlxLm
 from tinyllm.bench.folder import write_folder
+from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import UnsupportedError
 from tinyllm.llm import load
+from tinyllm.models.decoder.decoder import decoder
+from tinyllm.models.open_model import open_model
 
 SMALL: dict[str, Any] = {"num_hidden_layers": 2}
 EXPERTS: dict[str, Any] = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -59,6 +62,19 @@ def test_the_folder_is_the_file_to_us_and_to_mlx_lm(model: str, tmp_path: Path) 
     theirs = np.array(utils.load_model(folder)[0](mx.array([short]))[0])
     ours = load(path, "numpy", registry=registry()).logits(short)
     np.testing.assert_allclose(theirs, ours, atol=1e-3 * np.abs(ours).max(), rtol=0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_laid_out_by_a_files_own_rules_is_the_file(model: str, tmp_path: Path) -> None:
+    tiny, architecture, keys, change = MODELS[model]
+    tiny.save(tmp_path)
+    for path in (write_gguf(tmp_path, architecture, keys, change), tmp_path):
+        opened = open_model(path)
+        weights = opened.weights(decoder(opened.config, CATALOGUE).tensors())
+        made = weights.laid_out(lambda name, read=weights.read: np.asarray(read(name)))
+        assert made.keys() == weights.tensors().keys()
+        for name, tensor in made.items():
+            np.testing.assert_allclose(tensor, np.asarray(opened.checkpoint.read(name)), atol=1e-6, rtol=0)
 
 
 def test_what_mlx_lm_cannot_load_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -132,6 +132,25 @@ MODELS = {
         },
         vision=_QWEN | {"image_size": 28, "patch_size": 14},
     ),
+    "internvl": Tiny(
+        "InternVL",
+        {"model_type": "qwen3", "head_dim": 12, "num_hidden_layers": 2},
+        vision=_TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
+        whole={"tie_word_embeddings": False},
+    ),
+    "internvl-experts": Tiny(
+        "InternVL",
+        {
+            "model_type": "qwen3_moe",
+            "head_dim": 12,
+            "num_hidden_layers": 2,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 20,
+        },
+        vision=_TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
+        whole={"tie_word_embeddings": False},
+    ),
     "lfm3_vl": Tiny(
         "Lfm3Vl",
         {
@@ -229,7 +248,18 @@ def test_a_config_without_a_text_config_is_one_itself() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["Gemma3", "Mistral3", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3VLMoe", "Glm4v", "Lfm2Vl", "Lfm3Vl"],
+    [
+        "Gemma3",
+        "Mistral3",
+        "Qwen2VL",
+        "Qwen2_5_VL",
+        "Qwen3VL",
+        "Qwen3VLMoe",
+        "Glm4v",
+        "InternVL",
+        "Lfm2Vl",
+        "Lfm3Vl",
+    ],
 )
 def test_transformers_own_config_is_understood_whole(kind: str) -> None:
     config = own_config(kind)

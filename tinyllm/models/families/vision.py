@@ -8,7 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.families import gemma, glm4, glm4_moe, lfm2, lfm3, mistral, qwen2, qwen3, qwen_delta, qwen_moe
+from tinyllm.models.families import (
+    gemma,
+    glm4,
+    glm4_moe,
+    lfm2,
+    lfm3,
+    mistral,
+    qwen2,
+    qwen3,
+    qwen_delta,
+    qwen_moe,
+)
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.experts import experts_in
@@ -34,6 +45,9 @@ _OF_PICTURES = (
     "video_start_token_id",
     "video_end_token_id",
     "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "image_seq_length",
+    "downsample_ratio",
     "boi_token_index",
     "eoi_token_index",
     "mm_tokens_per_image",
@@ -61,6 +75,14 @@ def text_of(name: str, text: Family, *text_types: str, architecture: str = "") -
     from_config.__doc__ = f"Its text, by the family {text.name}; the tensors for pictures are skipped."
     gguf = _gguf(name, text.gguf, architecture) if text.gguf and architecture else None
     return Family(name, (name,), from_config, text.tensors, gguf, (*TOWERS, *text.skipped))
+
+
+def _any_of(*families: Family) -> Family:
+    """What the `model_type` of a `text_config` says, one of these."""
+    by_type = {model_type: family for family in families for model_type in family.model_types}
+    rules = tuple(dict.fromkeys(rule for family in families for rule in family.tensors))
+    name = " or ".join(family.name for family in families)
+    return Family(name, tuple(by_type), lambda config: by_type[config["model_type"]].from_config(config), rules)
 
 
 def _gguf(name: str, text: GgufForm, architecture: str) -> GgufForm:
@@ -113,6 +135,7 @@ FAMILIES = (
     text_of("qwen3_vl_moe", _QWEN3_MOE, "qwen3_vl_moe_text", architecture="qwen3vlmoe"),
     text_of("glm4v", glm4.FAMILIES[1], "glm4v_text"),
     text_of("glm4v_moe", glm4_moe.FAMILY, "glm4v_moe_text"),
+    text_of("internvl", _any_of(qwen2.FAMILY, qwen3.FAMILY, _QWEN3_MOE), "qwen2", "qwen3", "qwen3_moe"),
     text_of("lfm2_vl", lfm2.FAMILIES[0], "lfm2"),
     text_of("lfm3_vl", lfm3.FAMILY, "lfm3"),
     text_of("qwen3_5", _QWEN35, "qwen3_5_text"),
