@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from tests.catalogue.harness import backends, registry
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tests.llm.families.test_vision import TOWER, assert_text_is_the_judges
 from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
@@ -61,6 +62,20 @@ MODELS = {
         "Gemma4UnifiedTextConfig",
     ),
 }
+VISION = {
+    "gemma4": Tiny(
+        "Gemma4",
+        SIZES | INPUTS | SHARED,
+        vision=TOWER | {"num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 16},
+        whole={"audio_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}},
+    ),
+    "gemma4_unified": Tiny(
+        "Gemma4Unified",
+        SIZES,
+        vision={"mm_embed_dim": 16, "mm_posemb_size": 16, "output_proj_dims": 44},
+        whole={"audio_config": {"audio_embed_dim": 16}},
+    ),
+}
 EVERYWHERE = ("shared", "experts")
 """Those whose features are all there are, held on every backend."""
 
@@ -70,6 +85,11 @@ def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
     judge = MODELS[model].save(tmp_path)
     for backend in backends() if model in EVERYWHERE else ["numpy"]:
         assert_is_the_judges(tmp_path, judge, backend)
+
+
+@pytest.mark.parametrize("model", VISION)
+def test_the_text_of_what_sees_and_hears_is_the_judges(model: str, tmp_path: Path) -> None:
+    assert_text_is_the_judges(VISION[model], tmp_path)
 
 
 def gguf_keys(config: Any) -> dict[str, Any]:

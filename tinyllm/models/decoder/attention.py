@@ -57,9 +57,13 @@ def attention(
             window=layer.window,
             softcap=layer.softcap,
         )
-        merged: Value = g.merge_heads(attended)
         size = layer.num_heads * layer.head_dim
-        if layer.gated:
+        if layer.gated == "head":
+            gate = projection(g, "gate_proj", x, layer.num_heads, config.hidden_size)
+            (gate,) = g.split_heads(g.sigmoid(gate), heads=(layer.num_heads,))
+            attended = g.mul(attended, gate)
+        merged: Value = g.merge_heads(attended)
+        if layer.gated == "whole":
             gate = projection(g, "q_gate_proj", x, size, config.hidden_size, layer.qkv_bias)
             merged = g.mul(merged, g.sigmoid(gate))
         return Mixed(merged, "self_attn.o_proj", size, layer.o_bias)
@@ -82,7 +86,9 @@ def _placed(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, name
         y = normed(g, config.norm, f"{name}_norm", y, layer.head_dim)
     if layer.rope is not None:
         turns = {"traditional": True} if layer.rope.traditional else {}
-        y = g.rope_rotate(y, *batch.angles[layer.rope], **turns)
+        y = g.rope_rotate(y, *batch.angles[layer.rope if name == "q" else layer.rope.of_keys], **turns)
+    if layer.qk_norm == "rotated":
+        y = normed(g, config.norm, f"{name}_norm", y, layer.head_dim)
     return y
 
 
