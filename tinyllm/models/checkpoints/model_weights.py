@@ -106,11 +106,11 @@ class ModelWeights:
         rows = self._rows(name, place, axis)
         if rows is not None:
             tensor = take_rows(tensor, rows) if axis == -2 else tensor[..., rows]  # type: ignore[index]
-        if rule.offset:
+        if rule.offset or rule.convert:
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: expected floats, got {tensor.scheme}")
             tensor = tensor.astype(np.float32) + np.float32(rule.offset)
-        return tensor
+        return rule.convert(tensor) if rule.convert and isinstance(tensor, np.ndarray) else tensor
 
     def _rows(self, name: str, place: Place, axis: int) -> slice | NDArray[np.intp] | None:
         """Which rows of a tensor are the weight's; None: all as they are."""
