@@ -135,6 +135,16 @@ def test_qwen3_next_s_first_files_have_the_projection_as_it_lies_in_folders(tmp_
     assert_same_logits(tmp_path, write_gguf(tmp_path, "qwen3next", KEYS | EXPERT_KEYS, converted))
 
 
+def test_gates_and_ups_of_experts_may_lie_in_one_tensor(tmp_path: Path) -> None:
+    write_converted("3.5-moe", tmp_path)
+
+    def fused(name: str, tensor: Any) -> dict[str, Any]:
+        return {name: tensor} if name.endswith("gate_up_proj") else by_turns(name, tensor)
+
+    keys = KEYS | EXPERT_KEYS
+    assert_same_logits(tmp_path, write_gguf(tmp_path, "qwen35moe", keys, fused))
+
+
 def test_layers_that_draft_are_counted_and_skipped(tmp_path: Path) -> None:
     write_converted("3.5-moe", tmp_path)
     drafting = {"blk.2.nextn.eh_proj.weight": np.ones((48, 96), np.float32)}
