@@ -19,7 +19,7 @@ _GAUGES = {  # by the attribute of the engine's `Stats`
     "cache_bytes": ("cache_bytes", "Bytes of all pages of the KV cache, which are touched as they are used."),
     "state_bytes": (
         "state_bytes",
-        "Bytes of the rows of recurrent states, one for each of the most replies at a time.",
+        "Bytes of the rows of recurrent states, one for each reply at a time.",
     ),
 }
 _COUNTERS = {
