@@ -47,9 +47,10 @@ class ToolCallParser:
         schemas: Schemas | None = None,
     ) -> None:
         self._schemas = schemas or {}
-        begun = {its.begin: its for its in FORMATS}
-        tags: dict[str, CallFormat | None] = {BEGIN: None}
-        self._formats = tags | begun if form == "any" else {form: begun[form]} if form in begun else tags
+        own = {its.begin: its for its in FORMATS if form in ("any", its.begin)}
+        self._formats: dict[str, CallFormat | None] = {**own}
+        if form == "any" or not own:
+            self._formats[BEGIN] = None
         self._format: CallFormat = FUNCTION  # of what is being read whole
         self._names, self._most, self._form, self._new_id = names, most, form, new_id
         self._held = ""  # text of which it is not certain yet what it belongs to
