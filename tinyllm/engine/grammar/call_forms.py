@@ -21,8 +21,8 @@ class HeldForm:
     """A form of calls.
 
     shows: texts that all stand in the chat template of a model that writes it. begin: what precedes a call, or the list
-    of all calls. end: what follows. call: a call, with `{name}` and `{arguments}` of a function; several: between the
-    brackets of a list, and not one by one. keys: how arguments are written that have no quotes.
+    of all calls. end: what follows. call: a call, with `{name}` and `{arguments}` of a function. listed: whether calls
+    stand in a list, which `opens` begins, and not one by one. keys: how arguments are written that have no quotes.
     """
 
     shows: tuple[str, ...]

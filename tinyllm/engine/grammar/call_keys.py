@@ -87,7 +87,8 @@ def _value(schema: Any, form: KeyForm, term: Callable[[Any], str]) -> str | None
         return None
     kinds = argument_kinds(schema)
     if values := _choices(schema):
-        if any(set(value) & {"<", "\n"} for value in values) or kinds - {"string", "null"}:
+        told_apart = not kinds or ("string" in kinds and kinds <= {"string", "null"})
+        if any(set(value) & {"<", "\n"} for value in values) or not told_apart:
             return None
         return f"({' | '.join(map(_quoted, values))}) {_quoted(form.end)}"
     if "string" in kinds:
@@ -106,11 +107,16 @@ def _choices(schema: dict[str, Any]) -> list[str]:
         stated = branch.get("enum", [branch["const"]] if "const" in branch else ()) if isinstance(branch, dict) else ()
         if keys_of(branch) == {"type"} and branch["type"] == "null":
             values.append("null")
-        elif not stated or keys_of(branch) - {"type", "enum", "const"} or any(type(v) is not str for v in stated):
+        elif not stated or keys_of(branch) - {"type", "enum", "const"} or not all(map(_is_no_null, stated)):
             return []
         else:
             values += stated
     return values if len({*values}) == len(values) else []
+
+
+def _is_no_null(value: Any) -> bool:
+    """Whether it is a text, and one that is not read as null."""
+    return isinstance(value, str) and value.strip() != "null"
 
 
 def _tagless(schema: Any) -> dict[str, Any] | None:
