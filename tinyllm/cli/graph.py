@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -13,15 +13,11 @@ from tinyllm.errors import InvalidInputError, TinyllmError, invalid
 
 if TYPE_CHECKING:
     from tinyllm.graph.graph import Graph
-    from tinyllm.graph.tools.drawing.cards import Card, Facts
-    from tinyllm.graph.tools.drawing.fold import Folded
+    from tinyllm.graph.tools.cards import Card, Facts
+    from tinyllm.graph.tools.fold import Folded
 
 
-COLUMNS = ("part", "node", "op", "reads", "gives", "kernel", "with", "attributes", "share", "ms")
-"""Of the table; those that are empty are left out."""
-
-
-class StepName(str, Enum):
+class StepName(StrEnum):
     """The steps that a trace has."""
 
     PREFILL = "prefill"
@@ -71,9 +67,9 @@ def graph(
     """
     from tinyllm.cli.output import print_json
     from tinyllm.cli.session import model_name
-    from tinyllm.graph.tools.drawing.cards import cards
-    from tinyllm.graph.tools.drawing.data import as_data
-    from tinyllm.graph.tools.drawing.fold import fold
+    from tinyllm.graph.tools.cards import cards
+    from tinyllm.graph.tools.fold import fold
+    from tinyllm.graph.tools.graph_data import as_data
     from tinyllm.registry.registry import default_registry
 
     for option, path, suffix in (("--svg", svg, ".svg"), ("--html", html, ".html")):
@@ -94,7 +90,7 @@ def graph(
 def _open(name: str, backend: str | None, dtype: str | None, fast: bool | None, kv_cache_dtype: str | None) -> _Opened:
     from tinyllm.cli.output import download_bar, note
     from tinyllm.graph.bind import choose
-    from tinyllm.graph.tools.drawing.cards import Facts
+    from tinyllm.graph.tools.cards import Facts
     from tinyllm.models.download.sources import resolve
     from tinyllm.models.families.families import FAMILIES
     from tinyllm.models.model_graph import model_graph
@@ -132,7 +128,7 @@ def _stored(kind: Any) -> str:
 def _traced(opened: _Opened, path: Path, step: StepName) -> Facts:
     from dataclasses import replace
 
-    from tinyllm.graph.tools.drawing.trace_file import read_trace
+    from tinyllm.graph.tools.trace_file import read_trace
 
     if not opened.facts.kernels:
         raise InvalidInputError("--trace: expected a model with its weights, got a config.json alone")
@@ -153,19 +149,20 @@ def _draw(
     folded: Folded, shown: dict[str, Card], title: str, about: str, step: str, svg: Path | None, html: Path | None
 ) -> None:
     from tinyllm.cli.output import note
-    from tinyllm.graph.tools.drawing import page
-    from tinyllm.graph.tools.drawing.data import rows
-    from tinyllm.graph.tools.drawing.picture import picture
-    from tinyllm.graph.tools.drawing.svg import Caption
-    from tinyllm.graph.tools.drawing.svg import svg as drawn
+    from tinyllm.graph.tools import picture_page
+    from tinyllm.graph.tools.graph_data import rows
+    from tinyllm.graph.tools.picture import picture
+    from tinyllm.graph.tools.picture_svg import Caption
+    from tinyllm.graph.tools.picture_svg import svg as drawn
 
     caption = Caption(title, about, step)
     text = drawn(picture(folded, shown), caption)
-    for path, make in ((svg, lambda: text), (html, lambda: page.html(text, caption, rows(folded, shown)))):
-        if path is None:
-            continue
+    files = {svg: text} if svg is not None else {}
+    if html is not None:
+        files[html] = picture_page.html(text, caption, rows(folded, shown))
+    for path, content in files.items():
         try:
-            path.write_text(make(), encoding="utf-8")
+            path.write_text(content, encoding="utf-8")
         except OSError as error:
             raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
         note(f"wrote {path}")
@@ -176,7 +173,7 @@ def _print(folded: Folded, shown: dict[str, Card], title: str, about: str) -> No
     import sys
 
     from tinyllm.cli.output import note, print_table
-    from tinyllm.graph.tools.drawing.data import rows
+    from tinyllm.graph.tools.graph_data import COLUMNS, rows
 
     found = rows(folded, shown)
     if sys.stdout.isatty():

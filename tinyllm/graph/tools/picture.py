@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
 
-from tinyllm.graph.tools.drawing.cards import Card
-from tinyllm.graph.tools.drawing.fold import Folded, Part
-from tinyllm.graph.tools.drawing.layered import Point
-from tinyllm.graph.tools.drawing.passages import Passage, passages
-from tinyllm.graph.tools.drawing.section import Box, Label, Line, Section, section
+from tinyllm.graph.tools.cards import Card
+from tinyllm.graph.tools.fold import Folded, Part
+from tinyllm.graph.tools.layered import Point
+from tinyllm.graph.tools.passages import Passage, passages
+from tinyllm.graph.tools.section import Box, Label, Line, Section, section
 
 BETWEEN = 48.0
 """The height between two parts."""
 MARGIN, PADDING, TITLE = 24.0, 18.0, 26.0
-_TURN = 12.0
+_TURN = 14.0
 """Between edges side by side, where they go around parts."""
 
 
@@ -77,7 +77,7 @@ def title_of(part: Part) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """`0-4, 6, 8-9`; where every so many are there, `0, 2, .. 10`."""
+    """`0-4, 6, 8-9`; of many only the ends, `0, 2, 4 .. 30`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -85,7 +85,7 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     told = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-    if len(told) > 4:
+    if len(told) > 8:
         told = [*told[:3], "..", told[-1]]
     return ", ".join(told).replace(", ..,", " ..")
 
@@ -123,25 +123,23 @@ def _between(found: Sequence[Passage], placed: Sequence[_Placed]) -> list[Line]:
     """Edges between parts: straight down to the next one, at the right from a block back to its like, and at the left
     all others."""
     lines: list[Line] = []
-    left, right = min(each.sides[0] for each in placed), max(each.sides[1] for each in placed)
-    lanes: dict[Literal["left", "right"], int] = {"left": 0, "right": 0}
+    beside = Counter[int]()  # edges at the right of each part; of -1, at the left of all
     for each in found:
-        source, target = placed[each.source].section, placed[each.target].section
-        start, end = source.outs[each.value], target.ins[each.into]
-        name = (source.ids[each.value], target.ids[each.into])
+        source, target = placed[each.source], placed[each.target]
+        start, end = source.section.outs[each.value], target.section.ins[each.into]
+        ends = source.section.ids[each.value], target.section.ids[each.into], each.value
         if each.target == each.source + 1:
-            lines.append(Line(*name, each.value, (start, (start[0], start[1] + 20), (end[0], end[1] - 20), end), "next"))
+            points = (start, (start[0], start[1] + 20), (end[0], end[1] - 20), end)
+            lines.append(Line(*ends, points, "next"))
             continue
-        side: Literal["left", "right"] = "right" if each.source == each.target else "left"
-        lanes[side] += side == "left"
-        if side == "left":
-            x = left - 10 - _TURN * lanes[side]
-        else:
-            x = min(right, placed[each.source].sides[1]) + _TURN + 4
-        down = placed[each.source].bottom + 12 + 6 * (lanes["left"] % 3) * (side == "left")
-        up = placed[each.target].top - 12 - 6 * (lanes["left"] % 3) * (side == "left")
-        points = (start, (start[0], down), (x, down), (x, up), (end[0], up), end)
-        lines.append(Line(*name, each.value, points, "back", f"{each.times}×" if each.times > 1 else ""))
+        own = each.source == each.target
+        side = each.source if own else -1
+        beside[side] += 1
+        away, step = _TURN * beside[side], 12 + 6 * ((beside[side] - own) % 3)
+        x = source.sides[1] + away if own else min(each.sides[0] for each in placed) - away
+        down, up = source.bottom + step, target.top - step
+        around = (start, (start[0], down), (x, down), (x, up), (end[0], up), end)
+        lines.append(Line(*ends, around, "back", f"{each.times}×" if each.times > 1 else ""))
     return lines
 
 

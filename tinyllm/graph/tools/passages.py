@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from tinyllm.graph.tools.drawing.fold import Folded, Part
+from tinyllm.graph.tools.fold import Folded, Part
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from tinyllm.graph.tools.drawing.svg import Caption
+from tinyllm.graph.tools.graph_data import COLUMNS
+from tinyllm.graph.tools.picture_svg import Caption
 
-TEMPLATE = "graph.html.jinja"
+TEMPLATE = "picture_page.html.jinja"
 
 
 def html(picture: str, caption: Caption, rows: list[dict[str, Any]]) -> str:
@@ -16,5 +17,5 @@ def html(picture: str, caption: Caption, rows: list[dict[str, Any]]) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    columns = [name for name in rows[0] if name != "id" and any(row[name] for row in rows)] if rows else []
+    columns = [name for name in COLUMNS if any(row[name] for row in rows)]
     return page.render(picture=picture, caption=caption, rows=rows, columns=columns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
-from tinyllm.graph.tools.drawing.layered import Point
-from tinyllm.graph.tools.drawing.picture import MARGIN, Picture
-from tinyllm.graph.tools.drawing.section import HEADER, LINE, PAD, Box, Label, Line
+from tinyllm.graph.tools.layered import Point
+from tinyllm.graph.tools.picture import MARGIN, Picture
+from tinyllm.graph.tools.section import HEADER, LINE, PAD, Box, Label, Line
 
 HEATS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 """From which share of the time a node has the next colour."""
@@ -65,8 +66,8 @@ def svg(picture: Picture, caption: Caption) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">\n<title>{_text(caption.title)}</title>\n'
         f"<style>{_style()}</style>\n"
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path class="tip" d="M0 0.5 L8 4 L0 7.5 Z"/></marker></defs>\n'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" '
+        'markerUnits="userSpaceOnUse" orient="auto"><path class="tip" d="M0 0.5 L8 4 L0 7.5 Z"/></marker></defs>\n'
         f'<rect class="back" width="100%" height="100%"/>\n{head}'
         f'<g transform="translate({_number(shift)} {_number(top)})">\n{body}</g>\n</svg>\n'
     )
@@ -83,8 +84,8 @@ def _style() -> str:
         ".title{font:600 17px system-ui,'DejaVu Sans',sans-serif}.about{font:12px system-ui,'DejaVu Sans',sans-serif}",
         ".op{font:600 13px ui-monospace,'DejaVu Sans Mono',monospace}.of{font-weight:600;font-size:12px}",
         ".e{fill:none;stroke-width:1.4}.m{text-anchor:middle}.r{text-anchor:end}.s{paint-order:stroke;stroke-width:4}",
-        ".f{fill-opacity:.045;stroke-opacity:.6;stroke-width:1.2}.k{stroke-dasharray:5 4}.dim{opacity:.15}",
-        ".n:hover .c,.n.on .c{stroke-width:2.5}",
+        ".f{fill-opacity:.045;stroke-opacity:.6;stroke-width:1.2}.k{stroke-dasharray:5 4}",
+        ".n:hover .c,.n.on .c{stroke-width:2.5}.n .o{fill:none}",
     ]
     return "".join(rules) + _colours(_LIGHT) + f"@media(prefers-color-scheme:dark){{{_colours(_DARK)}}}"
 
@@ -112,7 +113,7 @@ def _head(picture: Picture, caption: Caption) -> Iterable[str]:
     x, y = MARGIN, 70.0
     if caption.time:
         names = [f"under {HEATS[1]:.1%}", *(f"{least:.1%} on".replace(".0%", "%") for least in HEATS[1:])]
-        legend = [*((f"h{number}", name) for number, name in enumerate(names)), ("", f"of the time of {caption.time}")]
+        legend = [*((f"h{number}", name) for number, name in enumerate(names)), ("", f"of the time ({caption.time})")]
     else:
         legend = list(_KINDS.items())
     for name, text in legend:
@@ -125,7 +126,8 @@ def _head(picture: Picture, caption: Caption) -> Iterable[str]:
         y += 22
         room = max(picture.width, 560.0) - 2 * MARGIN - 90
         step = min(_SQUARE + 3, room / len(blocks))
-        yield f'<text class="about faint" x="{MARGIN:.0f}" y="{y:.0f}">{_text(scope.rpartition(".")[2] or "blocks")}</text>'
+        name = _text(scope.rpartition(".")[2] or "blocks")
+        yield f'<text class="about faint" x="{MARGIN:.0f}" y="{y:.0f}">{name}</text>'
         for place, (number, kind) in enumerate(blocks):
             yield (
                 f'<rect class="p{kind % 6}" x="{_number(MARGIN + 60 + place * step)}" y="{y - 10:.0f}" '
@@ -155,7 +157,7 @@ def _line(line: Line, tip: bool) -> str:
 def _smooth(points: tuple[Point, ...]) -> str:
     """Straight and bent stretches by turns; a bend begins and ends upright."""
     path = [f"M{_number(points[0][0])} {_number(points[0][1])}"]
-    for number, ((x, y), (to_x, to_y)) in enumerate(zip(points, points[1:], strict=False)):
+    for number, ((x, y), (to_x, to_y)) in enumerate(pairwise(points)):
         if number % 2 == 0 or abs(x - to_x) < 0.5:
             path.append(f"L{_number(to_x)} {_number(to_y)}")
         else:
@@ -186,29 +188,23 @@ def _label(label: Label) -> str:
 
 
 def _box(box: Box) -> str:
-    x, y, width, height = (_number(v) for v in (box.x, box.y, box.width, box.height))
+    place = " ".join(f'{k}="{_number(getattr(box, k))}"' for k in ("x", "y", "width", "height"))
     if box.card is None:
+        tone, middle = "t-input" if box.role == "input" else "faint", box.x + box.width / 2
         return (
-            f'<g data-node="{_text(box.id)}"><rect class="pill" x="{x}" y="{y}" width="{width}" height="{height}" rx="11"/>'
-            f'<text class="m {"t-input" if box.role == "input" else "faint"}" x="{_number(box.x + box.width / 2)}" '
-            f'y="{_number(box.y + 15)}">{_text(box.text)}</text></g>\n'
+            f'<g data-node="{_text(box.id)}"><rect class="pill" {place} rx="11"/>'
+            f'<text class="m {tone}" x="{_number(middle)}" y="{_number(box.y + 15)}">{_text(box.text)}</text></g>\n'
         )
     card = box.card
-    colour = card.kind if card.share is None else f"h{heat(card.share)}"
+    colour = f"h-{card.kind}" if card.share is None else f"h-h{heat(card.share)}"
     soft = ' class="faint"' if card.share is None else ""
     left, right = box.x + PAD, box.x + box.width - PAD
-    lower = "" if not box.lines else f"V{_number(box.y + HEADER)}H{x}"
-    header = (
-        f"M{x} {_number(box.y + 7)}q0 -7 7 -7h{_number(box.width - 14)}q7 0 7 7{lower}Z"
-        if lower
-        else f"M{x} {_number(box.y + 7)}q0 -7 7 -7h{_number(box.width - 14)}q7 0 7 7v{_number(box.height - 14)}"
-        f"q0 7 -7 7h-{_number(box.width - 14)}q-7 0 -7 -7Z"
-    )
+    rise, across = _number(HEADER - 7), _number(box.width - 14)
+    top = f"M{_number(box.x)} {_number(box.y + HEADER)}v-{rise}q0 -7 7 -7h{across}q7 0 7 7v{rise}Z"
+    header = f'<path d="{top}"' if box.lines else f'<rect {place} rx="7"'
     parts = [
         f'<g class="n" data-node="{_text(box.id)}">',
-        f'<rect class="c" x="{x}" y="{y}" width="{width}" height="{height}" rx="7"/>',
-        f'<path class="h-{colour}" d="{header}"/>',
-        f'<rect class="c" x="{x}" y="{y}" width="{width}" height="{height}" rx="7" style="fill:none"/>',
+        f'<rect class="c" {place} rx="7"/>{header} class="{colour}"/><rect class="c o" {place} rx="7"/>',
         f'<text class="op" x="{_number(left)}" y="{_number(box.y + 17)}">{_text(card.node.op)}</text>',
         f'<text{soft} x="{_number(left)}" y="{_number(box.y + 32)}">{_text(card.name)}</text>',
     ]

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tinyllm.graph.tools.drawing.cards import Card, type_text
-from tinyllm.graph.tools.drawing.fold import Folded
-from tinyllm.graph.tools.drawing.layered import Edge, Layout, Point, Size, layered
+from tinyllm.graph.tools.cards import Card, type_text
+from tinyllm.graph.tools.fold import Folded
+from tinyllm.graph.tools.layered import Edge, Layout, Point, Size, layered
 
 CHARACTER, LINE = 6.7, 16.0
 """Of the small monospaced text, 11 pixels high."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tinyllm.graph.tools.drawing.cards import Card, counted
-from tinyllm.graph.tools.drawing.fold import Folded
-from tinyllm.graph.tools.drawing.picture import title_of
+from tinyllm.graph.tools.cards import Card, counted
+from tinyllm.graph.tools.fold import Folded
+from tinyllm.graph.tools.picture import title_of
 from tinyllm.spec.types import ArrayType
+
+COLUMNS = ("part", "node", "op", "reads", "gives", "kernel", "with", "attributes", "share", "ms")
+"""What a row says; beside its `id`, the node's name in the whole graph."""
 
 
 def as_data(folded: Folded, cards: Mapping[str, Card]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _BETWEEN = ("copy",)
 
 
 def read_trace(path: Path, step: StepName, graph: Graph, kernels: Mapping[str, str]) -> tuple[str, dict[str, float]]:
-    """What the file calls the step, and per node of the graph its seconds.
+    """What the file calls the step, and per node of the graph its seconds; those of copies are beside them.
 
     kernels: those of the graph's nodes, which must be those that were traced.
 
@@ -32,6 +32,7 @@ def read_trace(path: Path, step: StepName, graph: Graph, kernels: Mapping[str, s
     for number, node in enumerate(nodes):
         if not isinstance(node, dict) or not isinstance(node.get("name"), str) or not _is_time(node.get("seconds")):
             raise _no_trace(path, f"{quoted(node)} as node {number} of {name!r}")
+        seconds[node["name"]] = seconds.get(node["name"], 0.0) + node["seconds"]
         if node.get("op") in _BETWEEN:
             continue
         if node["name"] not in kernels:
@@ -41,7 +42,6 @@ def read_trace(path: Path, step: StepName, graph: Graph, kernels: Mapping[str, s
                 f"{path}: node {quoted(node['name'])}: expected the kernel that runs it here, {kernels[node['name']]}, "
                 f"got {quoted(traced)}; the backend, dtype and --fast must be those of the trace"
             )
-        seconds[node["name"]] = seconds.get(node["name"], 0.0) + node["seconds"]
     if lost := next((node.name for node in graph.nodes if node.name not in seconds), None):
         raise InvalidInputError(f"{path}: {name}: node {quoted(lost)} of this graph is not in it")
     return name, seconds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 GAP = 18.0
 """Between neighbours of a row."""
@@ -68,16 +69,19 @@ def layered(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
     rows_of = _rows(sizes, edges)
     items = {name: _Item(name, size.width, rows_of[name]) for name, size in sizes.items()}
     chains: list[list[_Item]] = []
-    for number, edge in enumerate(edges):
+    for edge in edges:
         chain = [items[edge.source]]
         for row in range(rows_of[edge.source] + 1, rows_of[edge.target]):
-            lane = items[f"{number}/{row}"] = _Item(f"{number}/{row}", LANE, row, is_lane=True)
-            chain.append(lane)
+            chain.append(_Item("", LANE, row, is_lane=True))
         chains.append([*chain, items[edge.target]])
     rows: list[list[_Item]] = [[] for _ in range(1 + max(rows_of.values(), default=0))]
-    for item in items.values():
+    for item in (*items.values(), *(lane for chain in chains for lane in chain[1:-1])):
         rows[item.row].append(item)
-    links = [(chain[i], chain[i + 1], edges[n], i == 0) for n, chain in enumerate(chains) for i in range(len(chain) - 1)]
+    links = [
+        (upper, lower, edge, upper is chain[0])
+        for edge, chain in zip(edges, chains, strict=True)
+        for upper, lower in pairwise(chain)
+    ]
     _order(rows, links)
     _place(rows, links)
     _straighten(rows, chains)
@@ -97,7 +101,7 @@ def _rows(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> dict[str, int]:
         below[edge.source].append(edge.target)
     for name in sizes:
         rows[name] = max((rows[source] + 1 for source in above[name]), default=0)
-    for name in reversed(sizes):  # nearer to what reads it, where that makes edges shorter
+    for name in reversed(list(sizes)):  # nearer to what reads it, where that makes edges shorter
         if len(below[name]) > len(above[name]) and not sizes[name].pinned:
             rows[name] = min(rows[target] for target in below[name]) - 1
         elif not below[name] and sizes[name].pinned and above[name]:
@@ -221,9 +225,7 @@ def _drawn(
     for height in heights:
         tops.append(y)
         y += height + STUB + BEND
-    boxes = {
-        item.name: (item.x - item.width / 2, tops[item.row]) for row in rows for item in row if not item.is_lane
-    }
+    boxes = {item.name: (item.x - item.width / 2, tops[item.row]) for row in rows for item in row if not item.is_lane}
     ends = _ends(edges, chains)
     routes = []
     for number, (edge, chain) in enumerate(zip(edges, chains, strict=True)):

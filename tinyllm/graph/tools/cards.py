@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from tinyllm.graph.graph import Graph, Node
-from tinyllm.graph.tools.drawing.fold import Folded, Part
+from tinyllm.graph.tools.fold import Folded, Part
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.types import ArrayType, Dim
 
@@ -21,7 +21,7 @@ class Facts:
     """What is known beside the graph, by name.
 
     kernels: of nodes, their ids. stored: of weights, the dtype or scheme that the file has. seconds: of nodes, at the
-    step that was traced, which the file calls `step`.
+    step that was traced, which the file calls `step`; of copies between backends, too, which are part of it.
     """
 
     kernels: Mapping[str, str] = field(default_factory=dict)
