@@ -72,7 +72,7 @@ def cards(folded: Folded, specs: Mapping[str, OpSpec], facts: Facts) -> dict[str
     found: dict[str, Card] = {}
     for part in folded.parts:
         for node in part.nodes:
-            nodes = part.all(node.name)
+            nodes = part.each(node.name)
             seconds = sum(facts.seconds[name] for name in nodes) if facts.seconds else None
             found[node.name] = Card(
                 node,
@@ -156,7 +156,7 @@ def _differs(value: Any, of: Any) -> bool:
 def _marks(node: Node, part: Part, graph: Graph, facts: Facts) -> Iterable[Mark]:
     for name, source in node.inputs.items():
         if source in graph.weights:
-            stored = Counter(facts.stored[weight] for weight in part.all(source)) if facts.stored else {}
+            stored = Counter(facts.stored[weight] for weight in part.each(source)) if facts.stored else {}
             text = " ".join([shape_text(graph.weights[source].shape), counted(stored)]).strip()
             yield Mark("weight", name, source, text, stored)
         elif source in graph.states:

@@ -31,7 +31,7 @@ class Part:
     numbers: tuple[int, ...] = ()
     names: tuple[Mapping[str, str], ...] = ({},)
 
-    def all(self, name: str) -> list[str]:
+    def each(self, name: str) -> list[str]:
         """What a name of the first block is called in each."""
         return [names.get(name, name) for names in self.names]
 
@@ -170,7 +170,7 @@ class _Structure:
             return "own" if own else "shared", numbers.setdefault(name, len(numbers)) if own else name, kind, parts
         if self.home[name] == block:
             return "inside", numbers[name]
-        if len(self.readers[name]) > 1:
+        if len(self.readers[name] - {None}) > 1:
             return "shared", name
         source = self.home[name]
         if source is not None:  # the block before's, mostly: told by how far it is and which of its values this is
@@ -185,4 +185,5 @@ class _Structure:
         graph = self.graph
         state = self.updated.get(value)
         place = graph.outputs.index(value) if value in graph.outputs else None
-        return str(graph.types[value]), numbers.get(state, state) if state else None, bool(self.readers[value]), place
+        read = None in self.readers[value], bool(self.readers[value] - {None})
+        return str(graph.types[value]), numbers.get(state, state) if state else None, read, place

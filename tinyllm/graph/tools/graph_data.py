@@ -48,8 +48,8 @@ def as_data(folded: Folded, cards: Mapping[str, Card]) -> dict[str, Any]:
 
 
 def rows(folded: Folded, cards: Mapping[str, Card]) -> list[dict[str, Any]]:
-    """A row for each node that is shown, as texts. reads: names of nodes of its block, of those that all blocks know,
-    and `in` for what comes from the block before."""
+    """A row for each node that is shown, as texts. reads: nodes by their names in the block, those outside by their
+    whole names, and `in` for what comes from the block before."""
     makers = {value: node.name for node in folded.graph.nodes for value in node.outputs}
     found = []
     for part in folded.parts:
@@ -57,7 +57,8 @@ def rows(folded: Folded, cards: Mapping[str, Card]) -> list[dict[str, Any]]:
         for node in part.nodes:
             card = cards[node.name]
             read = dict.fromkeys(value for value in node.inputs.values() if value in makers)
-            sources = [names.get(v) or (makers[v] if folded.is_named(part, v) else "in") for v in read]
+            far = {v: "in" if part.numbers and not folded.is_named(part, v) else makers[v] for v in read}
+            sources = [names.get(value, far[value]) for value in read]
             found.append(
                 {
                     "id": node.name,

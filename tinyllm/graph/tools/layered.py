@@ -26,7 +26,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Size:
-    """Of a box. pinned: it stays in its row however far below its readers are."""
+    """Of a box. pinned: it stays in the first row however far below its readers are, or without any in the last."""
 
     width: float
     height: float
@@ -53,9 +53,9 @@ class Layout:
     height: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Item:
-    """A box, or the lane of an edge in a row that it passes by."""
+    """A box, or the lane of an edge in a row that it passes by; each is only itself."""
 
     name: str
     width: float
@@ -111,22 +111,22 @@ def _rows(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> dict[str, int]:
 
 def _order(rows: list[list[_Item]], links: Sequence[_Link]) -> None:
     """Orders the items of each row so that few edges cross."""
-    above: dict[int, list[_Item]] = {}
-    below: dict[int, list[_Item]] = {}
+    above: dict[_Item, list[_Item]] = {}
+    below: dict[_Item, list[_Item]] = {}
     for upper, lower, _, _ in links:
-        below.setdefault(id(upper), []).append(lower)
-        above.setdefault(id(lower), []).append(upper)
+        below.setdefault(upper, []).append(lower)
+        above.setdefault(lower, []).append(upper)
 
-    def sweep(order: Iterable[list[_Item]], neighbours: dict[int, list[_Item]]) -> None:
+    def sweep(order: Iterable[list[_Item]], neighbours: dict[_Item, list[_Item]]) -> None:
         for row in order:
-            places = {id(item): number for row_ in rows for number, item in enumerate(row_)}
+            places = {item: number for row_ in rows for number, item in enumerate(row_)}
             centre = {
-                id(item): sum(places[id(n)] / len(rows[n.row]) for n in near) / len(near)
-                if (near := neighbours.get(id(item), []))
-                else places[id(item)] / len(row)
+                item: sum(places[n] / len(rows[n.row]) for n in near) / len(near)
+                if (near := neighbours.get(item, []))
+                else places[item] / len(row)
                 for item in row
             }
-            row.sort(key=lambda item: centre[id(item)])
+            row.sort(key=lambda item: centre[item])
 
     best, fewest = [list(row) for row in rows], _crossings(rows, links)
     for number in range(_SWEEPS):
@@ -138,10 +138,10 @@ def _order(rows: list[list[_Item]], links: Sequence[_Link]) -> None:
 
 
 def _crossings(rows: list[list[_Item]], links: Sequence[_Link]) -> int:
-    places = {id(item): number for row in rows for number, item in enumerate(row)}
+    places = {item: number for row in rows for number, item in enumerate(row)}
     spans: dict[int, list[tuple[int, float, int]]] = {}
     for upper, lower, edge, first in links:
-        spans.setdefault(upper.row, []).append((places[id(upper)], edge.start if first else 0.0, places[id(lower)]))
+        spans.setdefault(upper.row, []).append((places[upper], edge.start if first else 0.0, places[lower]))
     return sum(
         (a[:2] < b[:2] and a[2] > b[2]) or (a[:2] > b[:2] and a[2] < b[2])
         for found in spans.values()
@@ -152,12 +152,12 @@ def _crossings(rows: list[list[_Item]], links: Sequence[_Link]) -> int:
 
 def _place(rows: list[list[_Item]], links: Sequence[_Link]) -> None:
     """Centres of all items: near to those they are linked with, lanes straightest of all."""
-    pulls: dict[int, list[tuple[_Item, float, float]]] = {}
+    pulls: dict[_Item, list[tuple[_Item, float, float]]] = {}
     for upper, lower, edge, first in links:
         offset = edge.start - upper.width / 2 if first else 0.0
         weight = (1.0, 2.0, 40.0)[upper.is_lane + lower.is_lane]
-        pulls.setdefault(id(lower), []).append((upper, offset, weight))
-        pulls.setdefault(id(upper), []).append((lower, -offset, weight))
+        pulls.setdefault(lower, []).append((upper, offset, weight))
+        pulls.setdefault(upper, []).append((lower, -offset, weight))
     for row in rows:
         _spread(row, {})
     for number in range(_PULLS):
@@ -196,7 +196,7 @@ def _room(row: list[_Item], item: _Item) -> tuple[float, float]:
     return min(least, item.x), max(most, item.x)
 
 
-def _spread(row: list[_Item], pulls: Mapping[int, list[tuple[_Item, float, float]]]) -> None:
+def _spread(row: list[_Item], pulls: Mapping[_Item, list[tuple[_Item, float, float]]]) -> None:
     """Least squares to the wanted centres, with neighbours apart: pool adjacent violators, of the centres less what
     stands left of them."""
     start, offsets = 0.0, []
@@ -205,7 +205,7 @@ def _spread(row: list[_Item], pulls: Mapping[int, list[tuple[_Item, float, float
         start += item.width + GAP
     pools: list[list[float]] = []  # wanted, weight, items
     for item, offset in zip(row, offsets, strict=True):
-        found = pulls.get(id(item), [])
+        found = pulls.get(item, [])
         weight = sum(w for _, _, w in found)
         wanted = sum((n.x + d) * w for n, d, w in found) / weight if weight else item.x
         pools.append([wanted - offset, weight or 0.01, 1])

@@ -25,11 +25,11 @@ def passages(folded: Folded) -> list[Passage]:
     for number, part in enumerate(folded.parts):
         for node in part.nodes:
             for value in node.outputs:
-                home |= dict.fromkeys(part.all(value), (number, value))
+                home |= dict.fromkeys(part.each(value), (number, value))
     found: Counter[Passage] = Counter()
     for number, part in enumerate(folded.parts):
         for value in _entering(folded, part):
-            for actual in part.all(value):
+            for actual in part.each(value):
                 source, shown = home[actual]
                 found[Passage(source, shown, number, value)] += 1
     return [replace(each, times=times) for each, times in found.items()]

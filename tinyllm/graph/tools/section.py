@@ -80,8 +80,8 @@ class Section:
         """With its left top corner there."""
         x, y = x - self.x, y - self.y
 
-        def points(all: Mapping[str, Point]) -> dict[str, Point]:
-            return {name: (a + x, b + y) for name, (a, b) in all.items()}
+        def points(of: Mapping[str, Point]) -> dict[str, Point]:
+            return {name: (a + x, b + y) for name, (a, b) in of.items()}
 
         return replace(
             self,
