@@ -80,7 +80,12 @@ def _changed(graph: Graph, name: str, change: Callable[[Node], Node]) -> Graph:
     return replace(graph, nodes=tuple(change(node) if node.name == name else node for node in graph.nodes))
 
 
+def _reading(node: Node, **inputs: str) -> Node:
+    return replace(node, inputs={**node.inputs, **inputs})
+
+
 def _plain() -> Graph:
+    """Of six equal layers."""
     config = tiny_config()
     return decoder(replace(config, layers=config.layers[:1] * 6), registry().specs)
 
@@ -90,16 +95,15 @@ def _plain() -> Graph:
     [
         ("rms_norm", lambda node: replace(node, attributes=node.attributes | {"eps": 0.5})),
         ("mlp.swiglu", lambda node: replace(node, op="geglu")),
-        ("add", lambda node: replace(node, inputs={"x": node.inputs["y"], "y": node.inputs["x"]})),
-        ("rms_norm", lambda node: replace(node, inputs=node.inputs | {"x": "embedding"})),
-        ("self_attn.kv_append", lambda node: replace(node, inputs=node.inputs | {"slots": "tokens"})),
-        (
-            "mlp.up_proj.linear",
-            lambda n: replace(n, inputs=n.inputs | {"weight": "model.layers.2.mlp.gate_proj.weight"}),
-        ),
-        ("mlp.up_proj.linear", lambda n: replace(n, inputs=n.inputs | {"weight": "model.layers.1.mlp.up_proj.weight"})),
+        ("add", lambda node: _reading(node, x=node.inputs["y"], y=node.inputs["x"])),
+        ("rms_norm", lambda node: _reading(node, x="embedding")),
+        ("self_attn.kv_append", lambda node: _reading(node, slots="tokens")),
+        ("mlp.up_proj.linear", lambda node: _reading(node, weight="model.layers.2.mlp.gate_proj.weight")),
+        ("mlp.up_proj.linear", lambda node: _reading(node, weight="model.layers.1.mlp.up_proj.weight")),
+        ("mlp.down_proj.linear", lambda node: _reading(node, x="model.layers.2.mlp.gate_proj.linear")),
+        ("self_attn.rope_rotate", lambda node: _reading(node, cos="rope_angles:1", sin="rope_angles:0")),
     ],
-    ids=["attribute", "op", "order", "source", "input", "same-weight", "other-weight"],
+    ids=["attribute", "op", "order", "source", "input", "same-weight", "other-weight", "inside", "shared"],
 )
 def test_a_layer_that_differs_is_kept_apart(name: str, change: Callable[[Node], Node]) -> None:
     assert [part.numbers for part in fold(_plain()).parts if part.numbers] == [(0, 1, 2, 3, 4), (5,)]
@@ -109,14 +113,17 @@ def test_a_layer_that_differs_is_kept_apart(name: str, change: Callable[[Node], 
     assert {node.name: node for node in unfold(fold(odd))} == {node.name: node for node in odd.nodes}
 
 
-def test_a_state_or_a_shape_that_differs_stands_alone() -> None:
+def test_a_layer_whose_state_type_or_readers_differ_stands_alone() -> None:
     graph = _plain()
     state = graph.states["model.layers.2.self_attn.k"]
     other = replace(graph, states={**graph.states, state.name: replace(state, dtype="float16")})
     weight = graph.weights["model.layers.2.input_layernorm.weight"]
     wider = replace(graph, weights={**graph.weights, weight.name: replace(weight, dtype="float64")})
     swapped = replace(graph, updates={**graph.updates, state.name: "model.layers.2.self_attn.kv_append:1"})
-    for odd in (other, wider, swapped):
+    inner = "model.layers.2.mlp.swiglu"
+    typed = replace(graph, types={**graph.types, inner: replace(graph.types[inner], dtype="float16")})
+    read = _changed(graph, "rms_norm", lambda node: _reading(node, x=inner))
+    for odd in (other, wider, swapped, typed, read):
         assert (2,) in [part.numbers for part in fold(odd).parts]
 
 

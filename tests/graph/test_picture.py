@@ -61,6 +61,7 @@ def test_boxes_lie_apart_and_edges_join_them(name: str) -> None:
     assert all(x >= 0 and y >= 0 and x + w <= drawn.width and y + h <= drawn.height for x, y, w, h in places)
     frames = [(f.x, f.y, f.width, f.height) for f in drawn.frames]
     assert not any(_overlap(a, b) for a, b in combinations(frames, 2))
+    assert len({(line.source, line.target, line.points[0]) for line in drawn.lines}) == len(drawn.lines)
     for line in drawn.lines:
         source, target = boxes[line.source], boxes[line.target]
         (x, y), (to_x, to_y) = line.points[0], line.points[-1]
