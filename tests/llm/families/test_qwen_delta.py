@@ -57,7 +57,7 @@ def test_transformers_own_configs_are_understood_whole() -> None:
     assert made.layers[0].attention == GatedDeltaConfig(16, 32, 128, 128, 4)
     assert made.layers[0].mlp == MoeConfig(512, 512, 10, shared_size=512, shared_gate=True)
     attention = made.layers[3].attention
-    assert isinstance(attention, AttentionConfig) and attention.rope is not None and attention.gated
+    assert isinstance(attention, AttentionConfig) and attention.rope is not None and attention.gated == "whole"
     assert (attention.rope.dims, attention.head_dim) == (64, 256)
     for kind in (transformers.Qwen3_5TextConfig, transformers.Qwen3_5MoeTextConfig):
         assert decoder_config(kind().to_dict()).norm.offset == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,8 @@ class ModelWeights:
         """The tensors that the weights are made of, with the shapes that the file must have."""
         wanted: dict[str, tuple[int, ...]] = {}
         for weight, place in self._places.items():
-            shape = list(self._shapes[weight])
-            axis = self._row_axis(weight)
-            if len(place.rule.weights) > 1:
-                shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
-            if place.rule.transposed and len(shape) > 1:
+            shape = self._whole(weight, place)
+            if self._is_transposed(weight, place):
                 shape[-2:] = shape[:-3:-1]
             if place.rule.squeezed:
                 shape.insert(-1, 1)
@@ -84,9 +81,42 @@ class ModelWeights:
         tensors = [self._cut(name, place, self._checkpoint.read(tensor)) for tensor in self._tensors_of(place)]
         return _stacked(name, tensors) if place.of_experts else tensors[0]
 
+    def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The tensors of a file in which the rules find weights, which `read` gives by name."""
+        wholes: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes.setdefault(place.tensor(), np.empty(self._whole(weight, place), np.float32))
+            axis = self._row_axis(weight)
+            rows = self._rows(weight, place, axis)
+            where = ... if rows is None else (..., rows, slice(None)) if axis == -2 else (..., rows)
+            whole[where] = read(weight) - np.float32(place.rule.offset)
+        made: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes[place.tensor()]
+            whole = whole.swapaxes(-1, -2) if self._is_transposed(weight, place) else whole
+            whole = np.expand_dims(whole, -2) if place.rule.squeezed else whole
+            parts = list(whole) if place.of_experts else [whole]
+            made |= dict(zip(self._tensors_of(place), parts, strict=True))
+        return made
+
     def release(self) -> None:
         """Let go of the file's pages in memory."""
         self._checkpoint.release()
+
+    def _whole(self, weight: str, place: Place) -> list[int]:
+        """The shape of all weights of a rule together."""
+        shape, axis = list(self._shapes[weight]), self._row_axis(weight)
+        if len(place.rule.weights) > 1:
+            shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
+        return shape
+
+    def _is_transposed(self, weight: str, place: Place) -> bool:
+        whole, name = self._whole(weight, place), place.tensor()
+        if len(whole) < 2 or place.rule.transposed is not None:
+            return len(whole) > 1 and bool(place.rule.transposed)
+        if name not in self._checkpoint.tensor_names():
+            return False
+        return list(self._checkpoint.info(name).type.shape) == [*whole[:-2], whole[-1], whole[-2]] != whole
 
     def _row_axis(self, weight: str) -> int:
         return -1 if weight.endswith("bias") or len(self._shapes[weight]) == 1 else -2
@@ -97,7 +127,7 @@ class ModelWeights:
 
     def _cut(self, name: str, place: Place, tensor: Tensor) -> Tensor:
         rule, axis = place.rule, self._row_axis(name)
-        if rule.transposed and len(tensor.shape) > 1:
+        if self._is_transposed(name, place):
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: a quantized tensor cannot be transposed")
             tensor = np.swapaxes(tensor, -1, -2)

@@ -59,7 +59,7 @@ def _decoder(name: str, fields: ConfigFields, fed: list[Any]) -> DecoderConfig:
     fields.only("attn_output_gate", True)
     bias = fields.flag("attention_bias", False)
     rope = rope_fields(fields, max_position(fields), share=0.25)
-    attends = attention(fields, rope, qk_norm="head", qkv_bias=bias, o_bias=bias, gated=True)
+    attends = attention(fields, rope, qk_norm="head", qkv_bias=bias, o_bias=bias, gated="whole")
     key_heads, value_heads = fields.integer("linear_num_key_heads"), fields.integer("linear_num_value_heads")
     if value_heads % key_heads:
         raise fail("linear_num_value_heads", f"a multiple of the {key_heads} of keys", value_heads)
