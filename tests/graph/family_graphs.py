@@ -20,7 +20,7 @@ from tinyllm.models.families.families import decoder_config
 
 pytest.importorskip("transformers")
 families = importlib.import_module("tests.llm.families")
-MORE = {"smollm3": "SmolLM3", "mistral": "Mistral", "ministral": "Ministral"}
+MORE = ("SmolLM3", "Mistral", "Ministral", "Olmoe")
 """transformers' names of families whose tiny models are made within their tests."""
 
 
@@ -37,10 +37,10 @@ def _tiny(value: Any) -> Iterator[Any]:
 
 @cache
 def configs() -> dict[str, DecoderConfig]:
-    """A config for each tiny model, by its family and a number."""
+    """A config for each tiny model, by its family and a number within that."""
     from tests.llm.families.harness import Tiny
 
-    found: list[Any] = [Tiny(name) for name in MORE.values()]
+    found: list[Any] = [Tiny(name) for name in MORE]
     for module in pkgutil.iter_modules(families.__path__, "tests.llm.families."):
         names = vars(importlib.import_module(module.name))
         found += [tiny for name, value in names.items() if name.isupper() for tiny in _tiny(value)]
@@ -48,7 +48,8 @@ def configs() -> dict[str, DecoderConfig]:
     for tiny in found:
         layers = {"num_hidden_layers": len(tiny.config["layer_types"])} if "layer_types" in tiny.config else {}
         config = decoder_config(replace(tiny, config=layers | tiny.config).theirs.to_dict())
-        made[f"{config.family}-{len(made)}"] = replace(config, layers=3 * config.layers)
+        number = sum(other.family == config.family for other in made.values())
+        made[f"{config.family}-{number}"] = replace(config, layers=3 * config.layers)
     return made
 
 

@@ -90,7 +90,7 @@ def test_every_edge_of_the_graph_is_drawn(name: str) -> None:
                     assert any(target == f"{number} in {value}" for _, target in lines)
 
 
-@pytest.mark.parametrize("name", ["qwen3_next-31", "gemma3_text-7-merged"])
+@pytest.mark.parametrize("name", ["qwen3_next-0", "gemma3_text-0-merged"])
 def test_all_blocks_are_drawn_where_nothing_is_folded(name: str) -> None:
     folded, _, drawn = _drawn(GRAPHS[name], equal=False)
     assert {box.id for box in drawn.boxes if box.role == "node"} == {node.name for node in GRAPHS[name].nodes}
