@@ -226,7 +226,7 @@ def _gated_delta(b: Linker, node: BoundNode) -> None:
     q, v, y = rows[0], rows[2], b.new(node)
     sizes: list[Size] = [q.rows, state.columns, q.tail[0], v.tail[0], q.tail[1], v.tail[1], kv_len.rows]
     sizes += [*(value.stride for value in rows), y.stride, b.of_array(node, "state", "strides", 0)]
-    sizes += [q.number, state.number, a_log.number, dt_bias.number]
+    sizes += [q.number, state.number, a_log.number, dt_bias.number, int(bool(_attribute(node, "tiled")))]
     b.add("gated_delta", [*rows, state, a_log, dt_bias, q_start, kv_len, state_rows, y], sizes)
     b.alias(node.targets[1], node.sources[node.inputs.index("state")])
 

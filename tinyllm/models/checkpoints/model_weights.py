@@ -12,7 +12,7 @@ from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, check_tensors
 from tinyllm.models.decoder.config import DecoderConfig, MoeConfig
 from tinyllm.models.families.tensor_rules import Place, TensorRule, place_of
-from tinyllm.spec.quantized import take_rows
+from tinyllm.spec.quantized import dense, take_rows
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
 
@@ -69,6 +69,8 @@ class ModelWeights:
         """The type of a weight, and the bytes of its share of the file."""
         infos = [self._checkpoint.info(tensor) for tensor in self._tensors_of(self._places[name])]
         shape, kind = self._shapes[name], infos[0].type
+        if len({info.dtype for info in infos}) > 1:
+            kind = ArrayType(shape, "float32")  # as `read` gives them
         shared = len(self._places[name].rule.weights)
         nbytes = sum(info.nbytes for info in infos) // shared
         if isinstance(kind, QuantType):
@@ -136,11 +138,11 @@ class ModelWeights:
         rows = self._rows(name, place, axis)
         if rows is not None:
             tensor = take_rows(tensor, rows) if axis == -2 else tensor[..., rows]  # type: ignore[index]
-        if rule.offset:
+        if rule.offset or rule.convert:
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: expected floats, got {tensor.scheme}")
             tensor = tensor.astype(np.float32) + np.float32(rule.offset)
-        return tensor
+        return rule.convert(tensor) if rule.convert and isinstance(tensor, np.ndarray) else tensor
 
     def _rows(self, name: str, place: Place, axis: int) -> slice | NDArray[np.intp] | None:
         """Which rows of a tensor are the weight's; None: all as they are."""
@@ -157,11 +159,16 @@ class ModelWeights:
 
 
 def _stacked(name: str, tensors: list[Tensor]) -> Tensor:
-    """Tensors of one form as a stack along a new first axis."""
-    first, *others = tensors
+    """Tensors as a stack along a new first axis; those of several forms, as old GGUF files of mixtures of experts have
+    them, as floats."""
+    forms = {str(t.scheme) if isinstance(t, QuantWeight) else t.dtype.name for t in tensors}
+    if len(forms) > 1:
+        stack = np.empty((len(tensors), *tensors[0].shape), np.float32)
+        for place, tensor in zip(stack, tensors, strict=True):
+            place[...] = dense(np, tensor, np.float32)
+        return stack
+    first = tensors[0]
     if not isinstance(first, QuantWeight):
-        if any(isinstance(tensor, QuantWeight) for tensor in others):
-            raise CheckpointError(f"{name}: expected all experts as floats, got some quantized")
         return np.stack(tensors)  # type: ignore[arg-type]
     shape = (len(tensors), *first.shape)
     parts = first.scheme.parts(shape)

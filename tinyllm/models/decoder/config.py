@@ -83,7 +83,8 @@ class ShortConvConfig:
 class GatedDeltaConfig:
     """The gated delta rule after a causal convolution of `width` tokens: see the op `gated_delta`.
 
-    num_heads, head_dim: of queries and keys. num_value_heads, value_head_dim: of values.
+    num_heads, head_dim: of queries and keys. num_value_heads, value_head_dim: of values. tiled: whether heads of
+    queries and keys serve those of values by turns, and not each some neighbours.
     """
 
     num_heads: int
@@ -91,6 +92,7 @@ class GatedDeltaConfig:
     head_dim: int
     value_head_dim: int
     width: int
+    tiled: bool = False
 
 
 Mixer = AttentionConfig | ShortConvConfig | GatedDeltaConfig

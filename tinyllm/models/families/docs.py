@@ -19,7 +19,8 @@ by its fields, and which of them stand in the way.
 
 Each is held to transformers by small random models that have all of its features: the logits of a prompt in one piece,
 step by step, in chunks and beside other prompts, and the tokens of a greedy reply, on each backend
-(`tests/llm/families/`). Where it has GGUF files, the same model written as one has the same logits.
+(`tests/llm/families/`). Where it has GGUF files, the same model written as one has the same logits. A family without an
+architecture of its own has files that call themselves by that of the family that its row names.
 
 | family | `model_type` | GGUF architecture | what it is |
 |---|---|---|---|

@@ -56,6 +56,11 @@ GGUF_SHARED_EXPERT = tuple(
     }.items()
 )
 """Names of the shared expert in GGUF files."""
+GGUF_SINGLE_EXPERTS = tuple(
+    TensorRule(f"blk.{{layer}}.ffn_{name}.{{expert}}", (f"{LAYER}mlp.experts.{name}_proj",))
+    for name in ("gate", "up", "down")
+)
+"""Names of the first GGUF files with experts, of Mixtral, where each has tensors of its own."""
 CORRECTION_BIAS = f"{LAYER}mlp.gate.e_score_correction_bias"
 GGUF_CORRECTION_BIAS = TensorRule("blk.{layer}.exp_probs_b.bias", (CORRECTION_BIAS,))
 _BY_SIGMOID = 2
