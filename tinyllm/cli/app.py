@@ -18,6 +18,7 @@ from tinyllm.cli.check import check
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.generate import generate
+from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
@@ -57,6 +58,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check mybackend --op gqa --timeout 10",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    graph: (
+        "tinyllm graph smollm2 --html graph.html",
+        "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
+    ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",
         'tinyllm trace "Hello" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl',
