@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from tinyllm.definitions.definition import Definition
+from tinyllm.errors import InvalidInputError
 from tinyllm.spec.types import Call
+
+KINDS = {"I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+"""Integers of the schema, as safetensors names them and as numpy does."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,32 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A safetensors file of integers: the length of the header, the header, the numbers one after the other."""
     header, at = {}, 0
     for name, array in arrays.items():
-        kind = f"{'U' if array.dtype.kind == 'u' else 'I'}{8 * array.itemsize}"
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        header[name] = {"dtype": f"I{8 * array.itemsize}", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
         at += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     data = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The integers of such a file.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is none of integers.
+    """
+    try:
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        found = {}
+        for name, about in header.items():
+            if name != "__metadata__":
+                first, last = about["data_offsets"]
+                part = data[8 + size + first : 8 + size + last]
+                found[name] = np.frombuffer(part, KINDS[about["dtype"]]).reshape(about["shape"])
+    except OSError as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"{path}: expected safetensors of integers, got {error}") from error
+    return found

@@ -1,0 +1,84 @@
+"""A kernel that somebody else wrote, on trial as one of a backend's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.definitions.cases import cases_of
+from tinyllm.definitions.definition import Definition
+from tinyllm.definitions.read import read_definition, read_workloads
+from tinyllm.definitions.solution import KERNEL, adapted, load, read_solution
+from tinyllm.errors import InvalidInputError
+from tinyllm.plugins.kernel import Kernel
+from tinyllm.registry.registry import Registry
+from tinyllm.spec.cases import Case
+from tinyllm.spec.types import Call
+
+if TYPE_CHECKING:
+    from tinyllm.conformance.checks.check import Plan
+
+
+def planned(registry: Registry, solution: str, definitions: str, op: str) -> tuple[str, str]:
+    """The op that a solution is for and the folder of its definition, empty for plain Python.
+
+    Nothing of the file is run.
+
+    Args:
+        definitions: the folder; empty: the nearest above the file that has definitions.
+        op: the one that was asked for; plain Python has to be told.
+
+    Raises:
+        InvalidInputError, UnknownNameError, UnsupportedError: the file, its definition or its op is not one that can be
+            judged.
+    """
+    path = Path(solution)
+    found = read_solution(path)
+    if not found.definition:
+        if not op:
+            raise InvalidInputError(f"{path}: expected --op, the op that its run computes")
+        registry.spec(op)
+        return op, ""
+    folder = Path(definitions) if definitions else _nearest(path)
+    own = read_definition(folder, found.definition, registry.specs).spec.name
+    if op and op != own:
+        raise InvalidInputError(f"{path}: --op: expected {own}, the op of its definition, got {op}")
+    return own, str(folder)
+
+
+def _nearest(path: Path) -> Path:
+    """The folder above a file that has definitions."""
+    for folder in path.absolute().parents:
+        if (folder / "definitions").is_dir():
+            return folder
+    raise InvalidInputError(f"{path}: no folder above it has definitions; name one with --definitions")
+
+
+def add_solution(registry: Registry, plan: Plan) -> None:
+    """Put the solution of a plan to the kernels of its backend; its code runs when the kernel is first used."""
+    solution, backend = read_solution(Path(plan.solution)), registry.backend(plan.backend)
+    (op,) = plan.ops
+    definition = _definition(registry, plan) if plan.definitions else None
+
+    @cache
+    def function() -> Callable[..., Any]:
+        loaded = load(solution, Path(tempfile.mkdtemp(prefix="tinyllm-solution-")))
+        return loaded if definition is None else adapted(solution, loaded, definition, backend)
+
+    def supports(call: Call) -> bool | str:
+        return True if definition is None else definition.declines(call) or True
+
+    registry.plugins.kernels.append(Kernel(backend.name, op, KERNEL, function, supports, priority=2**31))
+
+
+def solution_cases(registry: Registry, plan: Plan) -> list[Case]:
+    """The calls of the solution's definition."""
+    definition = _definition(registry, plan)
+    return cases_of(definition, read_workloads(Path(plan.definitions), definition))
+
+
+def _definition(registry: Registry, plan: Plan) -> Definition:
+    return read_definition(Path(plan.definitions), read_solution(Path(plan.solution)).definition, registry.specs)
