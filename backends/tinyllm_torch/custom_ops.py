@@ -1,4 +1,4 @@
-"""The specs as custom ops of PyTorch, `torch.ops.tinyllm.rms_norm`: a model that is compiled calls any backend's kernels.
+"""The specs as custom ops of PyTorch, `torch.ops.tinyllm.rms_norm`: compiled models call any backend's kernels.
 
 What PyTorch traces it must know by a schema: tensors, numbers, booleans, words, lists of integers. So an op fits whose
 outputs have a fixed number, or come as one list, and are arrays of their own. `fits` says why one does not.
@@ -40,7 +40,7 @@ class CustomOps:
 
     def close(self) -> None:
         """Take the ops out of PyTorch. What was compiled with them must not be called any more."""
-        self.library._destroy()
+        self.library._destroy()  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> CustomOps:
         return self
@@ -70,7 +70,7 @@ def register_custom_ops(
     left_out = {name: why for name, spec in registry.specs.items() if (why := fits(spec))}
     names = tuple(name for name in registry.specs if name not in left_out)
     without = {name: gone for name in names if (gone := _without_type(registry.specs[name]))}
-    library = torch.library.Library(namespace, "DEF")
+    library = torch.library.Library(namespace, "DEF")  # type: ignore[no-untyped-call]
     for name in names:
         _register(library, registry, registry.specs[name], f"{loaded.name}:{loaded.device}")
     return CustomOps(namespace, backend, names, left_out, without, library)

@@ -1,4 +1,4 @@
-"""The specs as custom ops of PyTorch: clean by its own judge, traced whole, and run by the kernels that were asked for."""
+"""The specs as custom ops of PyTorch: clean by its own judge, traced whole, run by the kernels that were asked for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import tinyllm_torch
 import torch
 from tinyllm_numpy.rows import rms_norm as numpy_rms_norm
 from tinyllm_torch.backend import TorchBackend
 from tinyllm_torch.custom_ops import CustomOps, fits, register_custom_ops, schema
 
-import tinyllm_torch
 from tests.registry.fakes import module, registry
 from tinyllm.conformance.example import Example, make_example
 from tinyllm.conformance.judge import judge

@@ -18,7 +18,6 @@ from tinyllm.definitions.collect import Collection, of_calls
 from tinyllm.definitions.definition import Definition
 from tinyllm.definitions.export import document, write
 from tinyllm.errors import InvalidInputError, UnsupportedError
-
 from tinyllm.registry.registry import default_registry
 from tinyllm.spec.scheme import QuantWeight
 
@@ -140,7 +139,9 @@ def test_what_is_written_can_be_read_by_the_schema_of_flashinfer_bench(tmp_path:
     assert len(by_name) == len(documents) == len(written)
     for one in documents:
         assert not {*one["inputs"]} & {*one["outputs"]}
-        assert {a for t in (*one["inputs"].values(), *one["outputs"].values()) for a in t["shape"] or ()} <= {*one["axes"]}
+        assert {a for t in (*one["inputs"].values(), *one["outputs"].values()) for a in t["shape"] or ()} <= {
+            *one["axes"]
+        }
         told = {axis for tensor in one["inputs"].values() for axis in tensor["shape"] or ()}
         assert {axis for axis, kind in one["axes"].items() if kind["type"] == "var"} <= told
         compile(one["reference"], one["name"], "exec")

@@ -114,8 +114,8 @@ def check(
     if solution:
         if len(ops) > 1 or kernels or shapes:
             raise InvalidInputError("check: --solution is one kernel of one op: leave out --kernel and --shapes")
-        own, definitions = planned(registry, solution, definitions, ops[0] if ops else "")
-        ops, kernels, backend, timeout = (own,), (KERNEL,), backend or "torch", timeout or SOLUTION_TIMEOUT
+        judged, definitions = planned(registry, solution, definitions, ops[0] if ops else "")
+        ops, kernels, backend, timeout = (judged,), (KERNEL,), backend or "torch", timeout or SOLUTION_TIMEOUT
     elif definitions:
         raise InvalidInputError("check: --definitions goes with --solution")
     name = backend or _selected()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tinyllm.definitions.collect import Collection
 
 
-
 def export_definitions(
     model: options.KnownModelName = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="A new or empty folder.")] = Path(
@@ -56,22 +55,14 @@ def export_definitions(
 
 
 def _of_ops(dtype: str) -> Collection:
-    from tinyllm.bench.ops import bench_cases
-    from tinyllm.conformance.example import make_example
-    from tinyllm.definitions.collect import of_calls
+    from tinyllm.definitions.collect import of_cases
+    from tinyllm.definitions.definition import FLOATS
     from tinyllm.errors import InvalidInputError
     from tinyllm.registry.registry import default_registry
-    from tinyllm.definitions.definition import DTYPES
 
-    floats = [name for name in DTYPES if "float" in name]
-    if dtype not in floats:
-        raise InvalidInputError(f"export-definitions: --dtype: expected one of {', '.join(floats)}, got {dtype!r}")
-    specs = default_registry().specs.values()
-    examples = [make_example(spec, case, dtype) for spec in specs for case in bench_cases(spec)]
-    examples.sort(key=lambda e: -sum(value.nbytes for value in e.inputs.values()))
-    found = of_calls((e.spec, e.call, e.inputs) for e in examples)
-    found.left_out |= {spec.name: "it has no case that is timed" for spec in specs if not bench_cases(spec)}
-    return found
+    if dtype not in FLOATS:
+        raise InvalidInputError(f"export-definitions: --dtype: expected one of {', '.join(FLOATS)}, got {dtype!r}")
+    return of_cases(default_registry().specs.values(), dtype)
 
 
 def _of_model(model: str | None, backend: str | None, dtype: str | None, prompt: str, max_tokens: int) -> Collection:

@@ -61,7 +61,7 @@ def add_solution(registry: Registry, plan: Plan) -> None:
     """Put the solution of a plan to the kernels of its backend; its code runs when the kernel is first used."""
     solution, backend = read_solution(Path(plan.solution)), registry.backend(plan.backend)
     (op,) = plan.ops
-    definition = _definition(registry, plan) if plan.definitions else None
+    definition = definition_of(registry, plan) if plan.definitions else None
 
     @cache
     def function() -> Callable[..., Any]:
@@ -76,9 +76,10 @@ def add_solution(registry: Registry, plan: Plan) -> None:
 
 def solution_cases(registry: Registry, plan: Plan) -> list[Case]:
     """The calls of the solution's definition."""
-    definition = _definition(registry, plan)
+    definition = definition_of(registry, plan)
     return cases_of(definition, read_workloads(Path(plan.definitions), definition))
 
 
-def _definition(registry: Registry, plan: Plan) -> Definition:
+def definition_of(registry: Registry, plan: Plan) -> Definition:
+    """The definition that the solution of a plan names."""
     return read_definition(Path(plan.definitions), read_solution(Path(plan.solution)).definition, registry.specs)

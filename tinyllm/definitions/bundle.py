@@ -44,18 +44,8 @@ def _add(name: str, value: Any, found: dict[str, tuple[Any, str]], instead: Mapp
     if isinstance(value, FunctionType) and value in instead:
         found[name] = value, instead[value]
         return
-    if isinstance(value, ModuleType):
-        if value.__name__.partition(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
-            raise UnsupportedError(f"its formula uses the module {value.__name__}")
-        found[name] = value, f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
-        return
-    module = getattr(value, "__module__", "") if callable(value) else ""
-    if callable(value) and module.partition(".")[0] != PACKAGE:
-        if getattr(sys.modules[module], value.__name__, None) is not value:
-            raise UnsupportedError(f"its formula uses {name}, which cannot be imported")
-        found[name] = value, f"from {module} import {value.__name__}" + (
-            f" as {name}" if name != value.__name__ else ""
-        )
+    if text := _imported(name, value):
+        found[name] = value, text
         return
     if callable(value):
         tree = _tree(value)
@@ -63,13 +53,28 @@ def _add(name: str, value: Any, found: dict[str, tuple[Any, str]], instead: Mapp
         for used in _names(tree):
             if (known := _global(value, used)) is not _ABSENT:
                 _add(used, known, found, instead)
-        found[name] = found.pop(name)[0], ast.unparse(tree)  # after what it uses
-        if value.__name__ != name:
-            found[f"{name} ="] = value, f"{name} = {value.__name__}"
+        del found[name]
+        found[name] = value, ast.unparse(tree)  # after what it uses
+        if (own := getattr(tree, "name", name)) != name:
+            found[f"{name} ="] = value, f"{name} = {own}"
         return
     if not _plain(value):
         raise UnsupportedError(f"its formula uses {name}, a {type(value).__name__}")
     found[name] = value, f"{name} = {value!r}"
+
+
+def _imported(name: str, value: Any) -> str:
+    """The import of a module, or of something that another package has; empty for what is this package's own."""
+    if isinstance(value, ModuleType):
+        if value.__name__.partition(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
+            raise UnsupportedError(f"its formula uses the module {value.__name__}")
+        return f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
+    module, own = (str(getattr(value, attribute, "")) for attribute in ("__module__", "__name__"))
+    if not callable(value) or module.partition(".")[0] == PACKAGE:
+        return ""
+    if getattr(sys.modules.get(module), own, None) is not value:
+        raise UnsupportedError(f"its formula uses {name}, which cannot be imported")
+    return f"from {module} import {own}" + (f" as {name}" if name != own else "")
 
 
 _ABSENT = object()

@@ -12,6 +12,8 @@ from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal
 from tinyllm.spec.types import INTEGERS, ArrayType
 from tinyllm.spec.validation import check_call
 
+WORKLOAD = "workload "
+"""Begins the id of a case that is one."""
 SIZES = (1, 3, 17)
 """Of every axis that varies, one after the other."""
 
@@ -22,7 +24,7 @@ def cases_of(definition: Definition, workloads: Sequence[Workload]) -> list[Case
     Raises:
         InvalidInputError: a workload whose integers are none that the op takes.
     """
-    made = [_case(f"workload {w.uuid[:8]}", definition, w) for w in workloads]
+    made = [_case(f"{WORKLOAD}{w.uuid[:8]}", definition, w) for w in workloads]
     varying = [axis for axis, size in definition.axes.items() if isinstance(size, str)]
     if varying and not any(t.shape is not None and t.dtype in INTEGERS for t in definition.inputs.values()):
         scalars = workloads[0].scalars if workloads else dict.fromkeys(definition.scalars, 1.5)
@@ -45,7 +47,7 @@ def _case(name: str, definition: Definition, workload: Workload) -> Case:
 def _steering(definition: Definition, workload: Workload) -> Mapping[str, Any]:
     for name, tensor in definition.inputs.items():
         if tensor.dtype in INTEGERS and name not in workload.values:
-            raise InvalidInputError(f"{definition.name}: {name}: expected the integers that steer the op, got random ones")
+            raise InvalidInputError(f"{definition.name}: {name}: expected integers of a file, got random ones")
     return workload.values
 
 
@@ -54,10 +56,7 @@ def _draw(name: str, definition: Definition, workload: Workload) -> Draw:
     tensor = definition.inputs[name]
     if name in workload.values:
         return constant(workload.values[name], tensor.dtype)
-    sizes = (definition.axes[axis] for axis in tensor.shape or ())
-    shape = tuple(
-        size if isinstance(size, int) else workload.axes[axis] for axis, size in zip(tensor.shape or (), sizes, strict=True)
-    )
+    shape = definition.shape(tensor, workload.axes)
     if tensor.dtype == "bool":
         return booleans(*shape)
     if tensor.dtype in INTEGERS:

@@ -13,6 +13,7 @@ from tinyllm.definitions.workload import Workload, workload_of
 from tinyllm.errors import InvalidInputError, UnsupportedError
 from tinyllm.graph.tools.trace import Recorder
 from tinyllm.plugins.backend import Backend
+from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import INTEGERS, ArrayType, Call
@@ -24,7 +25,7 @@ VARYING = frozenset({"L", "S", "T", "P", "M", "B", "B1"})
 
 @dataclass
 class Collection:
-    """Definitions by name with their workloads, and why something is none. notes: what is said otherwise than it ran."""
+    """Definitions by name with their workloads, and why an op is not among them."""
 
     definitions: dict[str, Definition] = field(default_factory=dict)
     workloads: dict[str, dict[str, Workload]] = field(default_factory=dict)
@@ -72,6 +73,36 @@ def of_calls(calls: Iterable[tuple[OpSpec, Call, Mapping[str, Any]]]) -> Collect
     for spec, call, inputs in calls:
         found.add(spec, _varying(spec, call), call, _integers(inputs))
     return found
+
+
+def of_cases(specs: Iterable[OpSpec], dtype: str) -> Collection:
+    """Ops at the shapes that `bench ops` times them at, the largest first; no floats are drawn."""
+    stated = list(specs)
+    cases = [(spec, case) for spec in stated for case in spec.cases if case.tier == "bench"]
+    cases = [(spec, case) for spec, case in cases if not any(i.kind == "quant" for i in spec.inputs)]
+    found = of_calls(_drawn(spec, case, dtype) for spec, case in sorted(cases, key=lambda pair: -pair[1].size))
+    for spec in stated:
+        if any(i.kind == "quant" for i in spec.inputs):
+            found.left_out[spec.name] = "it takes a quantized weight, which is no tensor"
+        elif all(spec is not other for other, _ in cases):
+            found.left_out[spec.name] = "it has no case that is timed"
+    return found
+
+
+def _drawn(spec: OpSpec, case: Case, dtype: str) -> tuple[OpSpec, Call, dict[str, np.ndarray]]:
+    """The call of a case, with the integers that steer it; weights are dense."""
+    rng = np.random.default_rng(0)
+    types: dict[str, ArrayType] = {}
+    values: dict[str, np.ndarray] = {}
+    for i in (i for i in spec.inputs if i.name in case.inputs):
+        draw = case.inputs[i.name]
+        kept = draw.dtype or ("float32" if i.kind == "float" else dtype)
+        if i.kind in ("int", "bool", "mask"):
+            drawn = np.asarray(draw.make(rng))
+            kept = dtype if drawn.dtype.kind == "f" else str(drawn.dtype)
+            values |= {i.name: drawn} if i.kind == "int" else {}
+        types[i.name] = ArrayType(tuple(draw.shape), kept)
+    return spec, check_call(spec, types, case.attributes), values
 
 
 def _integers(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -19,7 +19,8 @@ from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import QuantType
 from tinyllm.spec.types import ArrayType, Call, Dim
 
-DTYPES = ("float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "bool")
+FLOATS = ("float32", "float16", "bfloat16")
+DTYPES = (*FLOATS, "int64", "int32", "int16", "int8", "bool")
 """Dtypes of the schema that arrays of ours have."""
 ATTRIBUTE = "attribute:"
 """Begins the tag of an attribute."""
@@ -58,7 +59,9 @@ class Definition:
         """Those that are part of it, the defaults among them left out."""
         parameters = self.spec.signature.parameters
         return {
-            n: v for n, v in self.call.attributes.items() if n not in self.scalars and not _same(v, parameters[n].default)
+            n: v
+            for n, v in self.call.attributes.items()
+            if n not in self.scalars and not _same(v, parameters[n].default)
         }
 
     @cached_property
@@ -70,7 +73,7 @@ class Definition:
 
     def declines(self, call: Call) -> str:
         """Why a call is not one of those that it defines; nothing where it is. Touches no data."""
-        sizes: dict[str, int] = {}
+        sizes: dict[str, Dim] = {}
         for name, own in self.call.inputs.items():
             given = call.inputs.get(name)
             if own is None or given is None:
@@ -79,7 +82,10 @@ class Definition:
                 continue
             if isinstance(given, QuantType) or not isinstance(own, ArrayType):
                 return f"{self.name}: {name}: a quantized weight, where an array is defined"
-            wanted = [n if isinstance(n, int) else sizes.setdefault(n, s) for n, s in zip(own.shape, given.shape, strict=False)]
+            wanted = [
+                n if isinstance(n, int) else sizes.setdefault(n, s)
+                for n, s in zip(own.shape, given.shape, strict=False)
+            ]
             if len(own.shape) != len(given.shape) or wanted != list(given.shape) or given.dtype != own.dtype:
                 return f"{self.name}: {name}: {own} is defined, not {given}"
         for name, value in call.attributes.items():
@@ -99,6 +105,11 @@ class Definition:
         )
         return {axis: int(size) for axis, size in named if isinstance(self.axes[axis], str)}
 
+    def shape(self, tensor: Tensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape of an input or output, given the size of each axis that varies."""
+        pairs = ((axis, self.axes[axis]) for axis in tensor.shape or ())
+        return tuple(sizes[axis] if isinstance(size, str) else size for axis, size in pairs)
+
 
 def _same(a: Any, b: Any) -> bool:
     """Equal and of one kind: True is not 1."""
@@ -114,10 +125,8 @@ def define(spec: OpSpec, call: Call) -> Definition:
     axes: dict[str, Dim] = {}
     inputs = {i.name: _input(i.name, i.shape, call, axes) for i in spec.inputs if call.inputs.get(i.name) is not None}
     _check_values(spec, call)
-    known = {f"attribute {a.name}": a.default for a in spec.attributes}
-    scalars = tuple(
-        n for n, v in call.attributes.items() if isinstance(v, float) and not _same(v, known[f"attribute {n}"])
-    )
+    known = spec.signature.parameters
+    scalars = tuple(n for n, v in call.attributes.items() if isinstance(v, float) and not _same(v, known[n].default))
     inputs |= {name: Tensor(None, "float32") for name in scalars}
     outputs = _outputs(spec, call, axes)
     for name, tensor in (inputs | outputs).items():
@@ -179,7 +188,10 @@ def _output_axes(name: str, output: Output, shape: tuple[Dim, ...], axes: dict[s
     plain = "" if output.shape.startswith(("?", ".")) else output.shape
     names = _axes(name, plain or " ".join(f"{name}_{n}" for n in range(len(shape))), shape, known)
     told = {size: axis for axis, size in reversed(axes.items()) if isinstance(size, str)}
-    found = tuple(told.get(size, axis) if isinstance(size, str) and axis not in axes else axis for axis, size in zip(names, shape, strict=True))
+    found = tuple(
+        told.get(size, axis) if isinstance(size, str) and axis not in axes else axis
+        for axis, size in zip(names, shape, strict=True)
+    )
     for axis in found:
         if axis not in axes:
             if isinstance(known[axis], str):

@@ -23,7 +23,9 @@ def document(definition: Definition, about: str = "") -> dict[str, Any]:
         UnsupportedError: its reference cannot stand alone.
     """
     spec = definition.spec
-    axes = {n: {"type": "const", "value": s} if isinstance(s, int) else {"type": "var"} for n, s in definition.axes.items()}
+    axes = {
+        n: {"type": "const", "value": s} if isinstance(s, int) else {"type": "var"} for n, s in definition.axes.items()
+    }
     return {
         "name": definition.name,
         "op_type": spec.name,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.definitions.definition import ATTRIBUTE, Definition, define
+from tinyllm.definitions.definition import ATTRIBUTE, Definition, Tensor, define
 from tinyllm.definitions.schema import DefinitionFile, TraceFile, WorkloadFile, inside, parsed, read, text_of
 from tinyllm.definitions.workload import Workload, read_arrays
 from tinyllm.errors import InvalidInputError, UnknownNameError, UnsupportedError, suggest
@@ -44,13 +44,13 @@ def _defined(given: DefinitionFile, spec: OpSpec) -> Definition:
     sizes = {axis: kind.value if kind.type == "const" else axis for axis, kind in given.axes.items()}
     sizes |= {b: sizes.get(a) for a, _, b in (text.partition(" == ") for text in given.constraints) if b in sizes}
     attributes, types = _attributes(given.tags), {}
-    inputs = [i.name for i in spec.inputs]
+    taken = [i.name for i in spec.inputs]
     for name, tensor in given.inputs.items():
         if tensor.shape is None:
             attributes[name] = _some_float(name, spec)
             continue
-        if name not in inputs:
-            raise InvalidInputError(f"inputs: {spec.name} has no input {name!r}.{suggest(name, inputs)}")
+        if name not in taken:
+            raise InvalidInputError(f"inputs: {spec.name} has no input {name!r}.{suggest(name, taken)}")
         shape = tuple(sizes.get(axis) for axis in tensor.shape)
         if None in shape:
             raise InvalidInputError(f"inputs: {name}: shape: expected axes with sizes, got {tensor.shape}")
@@ -63,11 +63,18 @@ def _defined(given: DefinitionFile, spec: OpSpec) -> Definition:
     if missing:
         raise InvalidInputError(f"inputs: {missing[0]} is missing")
     made = define(spec, check_call(spec, types, attributes))
-    outputs = [tensor.dtype for tensor in given.outputs.values()]
-    if outputs != [tensor.dtype for tensor in made.outputs.values()]:
-        own = ", ".join(f"{n} of {t.dtype}" for n, t in made.outputs.items())
+    outputs = {name: Tensor(_axes(t.shape), t.dtype) for name, t in given.outputs.items()}
+    wanted = [(tuple(made.axes[a] for a in t.shape or ()), t.dtype) for t in made.outputs.values()]
+    if [(tuple(sizes.get(a) for a in t.shape or ()), t.dtype) for t in outputs.values()] != wanted:
+        own = ", ".join(f"{n} {ArrayType(*kind)}" for n, kind in zip(made.outputs, wanted, strict=True))
         raise InvalidInputError(f"outputs: expected {own}, got {', '.join(outputs) or 'none'}")
-    return Definition(given.name, spec, made.call, made.axes, _ordered(made, given), made.outputs, made.scalars)
+    inputs = {name: Tensor(_axes(t.shape), t.dtype) for name, t in given.inputs.items()}
+    axes = {axis: size for axis, size in sizes.items() if size is not None}
+    return Definition(given.name, spec, made.call, axes, inputs, outputs, made.scalars)
+
+
+def _axes(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _some_float(name: str, spec: OpSpec) -> float:
@@ -80,11 +87,6 @@ def _some_float(name: str, spec: OpSpec) -> float:
     if (value := next(fine, None)) is None:
         raise InvalidInputError(f"inputs: {name}: {attribute.check(0.5)} is no scalar input")
     return value
-
-
-def _ordered(made: Definition, given: DefinitionFile) -> dict[str, Any]:
-    """The inputs in the order of the file, which is that of the arguments of `run`."""
-    return {name: made.inputs[name] for name in given.inputs if name in made.inputs}
 
 
 def _attributes(tags: list[str]) -> dict[str, Any]:
@@ -122,7 +124,9 @@ def _workload(given: WorkloadFile, definition: Definition, folder: Path, where: 
     if axes - {*given.axes}:
         raise InvalidInputError(f"{where}: axes: {min(axes - {*given.axes})} is missing")
     if {*given.inputs} != {*definition.inputs}:
-        raise InvalidInputError(f"{where}: inputs: expected {', '.join(definition.inputs)}, got {', '.join(given.inputs)}")
+        raise InvalidInputError(
+            f"{where}: inputs: expected {', '.join(definition.inputs)}, got {', '.join(given.inputs)}"
+        )
     scalars, values = {}, {}
     for name, one in given.inputs.items():
         if name in definition.scalars:

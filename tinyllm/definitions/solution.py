@@ -137,9 +137,7 @@ def poisoned(definition: Definition, shapes: Mapping[str, tuple[int, ...]], back
     sizes = definition.sizes(shapes)
     made = []
     for tensor in definition.outputs.values():
-        axes = tensor.shape or ()
-        shape = [size if isinstance(size := definition.axes[axis], int) else sizes[axis] for axis in axes]
         dtype = numpy_dtype(tensor.dtype)
         wrong: Any = np.iinfo(dtype).min if tensor.dtype in INTEGERS else np.nan
-        made.append(backend.from_numpy(np.full(shape, wrong, dtype)))
+        made.append(backend.from_numpy(np.full(definition.shape(tensor, sizes), wrong, dtype)))
     return tuple(made)

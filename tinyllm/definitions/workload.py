@@ -46,7 +46,7 @@ class Workload:
 
 def workload_of(definition: Definition, call: Call, values: Mapping[str, np.ndarray]) -> Workload:
     """A call that the definition takes, as a workload."""
-    shapes = {name: tuple(kind.shape) for name, kind in call.inputs.items() if kind is not None}
+    shapes = {name: tuple(map(int, kind.shape)) for name, kind in call.inputs.items() if kind is not None}
     return Workload(definition.sizes(shapes), {n: float(call.attributes[n]) for n in definition.scalars}, dict(values))
 
 
@@ -54,7 +54,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A safetensors file of integers: the length of the header, the header, the numbers one after the other."""
     header, at = {}, 0
     for name, array in arrays.items():
-        header[name] = {"dtype": f"I{8 * array.itemsize}", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        header[name] = {
+            "dtype": f"I{8 * array.itemsize}",
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
         at += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
