@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -144,8 +145,7 @@ def _kernel(registry: Registry, spec: OpSpec, backend: str) -> Callable[..., Any
     def run(*args: Any, **kwargs: Any) -> Any:
         given = _arguments(spec, args, kwargs)
         tensors = {name: given[name].detach() for name in inputs if name in given}
-        device = next(iter(tensors.values())).device.type
-        here = TorchBackend(device)
+        here = _library(next(iter(tensors.values())).device.type)
         arrays = tensors if own else {name: here.to_numpy(tensor) for name, tensor in tensors.items()}
         named = {n: arrays.get(n, value) for n, value in given.items()}
         positional = tuple(named.pop(i.name) for i in spec.positional)
@@ -156,6 +156,12 @@ def _kernel(registry: Registry, spec: OpSpec, backend: str) -> Callable[..., Any
         return _of_its_own(here, result, tensors)
 
     return run
+
+
+@cache
+def _library(device: str) -> TorchBackend:
+    """What makes numpy arrays of tensors of a device, and tensors there of numpy arrays."""
+    return TorchBackend(device)
 
 
 def _of_its_own(backend: TorchBackend, output: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

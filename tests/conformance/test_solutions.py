@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Cli, cli
@@ -19,6 +21,7 @@ from tinyllm.conformance.solution import planned
 from tinyllm.definitions.collect import of_calls
 from tinyllm.definitions.export import write
 from tinyllm.definitions.solution import KERNEL
+from tinyllm.definitions.workload import write_arrays
 from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, UnsupportedError
 from tinyllm.registry.registry import default_registry
 
@@ -226,6 +229,21 @@ def test_a_definition_that_is_none_of_an_op_is_refused(
     assert words in str(told.value)
 
 
+def test_a_workload_that_is_none_is_refused(make: Make, folder: Path, tmp_path: Path) -> None:
+    """Token ids past the table are told by the op's own words, before anything runs."""
+    path = make("", "embedding")
+    name = json.loads(path.read_text())["definition"]
+    copytree(folder, tmp_path / "set")
+    lines = tmp_path / "set" / "workloads" / "embedding" / f"{name}.jsonl"
+    (blob,) = (tmp_path / "set" / "blob" / "workloads" / "embedding" / name).iterdir()
+    write_arrays(blob, {"ids": np.full((2, 3), 99, np.int32)})
+    with pytest.raises(InvalidInputError, match="embedding: ids: expected"):
+        planned(default_registry(), str(path), str(tmp_path / "set"), "")
+    lines.write_text("{}\n")
+    with pytest.raises(InvalidInputError, match="line 1: workload: Field required"):
+        planned(default_registry(), str(path), str(tmp_path / "set"), "")
+
+
 def test_the_command_asks_for_what_it_needs(cli: Cli, make: Make, tmp_path: Path) -> None:
     """One line and exit code 2, and nothing is run."""
     plain = tmp_path / "kernel.py"
@@ -247,4 +265,4 @@ def test_the_command_judges_and_reports(cli: Cli, make: Make) -> None:
     ran = cli("check", "numpy", "--solution", str(make(f"def run(x, weight, eps):\n    return {NORM}\n")), "--json")
     report = json.loads(ran.out)
     assert ran.code == 0 and {r["op"] for r in report["results"]} == {"rms_norm"}
-    assert report["plan"]["kernels"] == [KERNEL]
+    assert report["plan"]["kernels"] == [KERNEL] and report["plan"]["solution"] == "mine.json"

@@ -53,9 +53,9 @@ def guarded_times(
     cold: list[float] = []
     hot: list[float] = []
     given: list[tuple[str, Any, list[bytes]]] = []
+    _, warm = prepare(example(1))
     for number in range(2 * rounds):
         times, what = (hot, "warm") if number % 2 else (cold, "cold")
-        _, warm = prepare(example(1))
         now = example(number + 2)
         inputs, call = prepare(now)
         _poison(backend, now)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyllm.bench.ops import DTYPE, Subjects, bench_cases
-from tinyllm.conformance.checks.check import Plan
 from tinyllm.conformance.solution import add_solution, definition_of, planned, solution_cases
 from tinyllm.definitions.cases import WORKLOAD
 from tinyllm.definitions.solution import KERNEL
@@ -23,12 +22,12 @@ def of_solution(path: Path, definitions: str, ops: list[str], backend: str) -> t
         raise InvalidInputError(f"bench ops: --solution is one kernel of one op, got {len(ops)} in --ops")
     registry = Registry()
     op, folder = planned(registry, str(path), definitions, ops[0] if ops else "")
-    plan = Plan(backend, ops=(op,), solution=str(path), definitions=folder)
-    add_solution(registry, plan)
-    registry.pins[registry.backend(backend).name, op] = KERNEL
+    loaded = registry.backend(backend)
+    add_solution(registry, loaded, op, str(path), folder)
+    registry.pins[loaded.name, op] = KERNEL
     if not folder:
         return registry, [op], Subjects(bench_cases, DTYPE, backend)
-    tried = solution_cases(registry, plan)
+    tried = solution_cases(registry, str(path), folder)
     cases = [case for case in tried if case.id.startswith(WORKLOAD)] or tried
-    typed = definition_of(registry, plan).call.dims.get("dtype of T")
+    typed = definition_of(registry, str(path), folder).call.dims.get("dtype of T")
     return registry, [op], Subjects(lambda spec: cases, typed[1] if typed else DTYPE, backend)

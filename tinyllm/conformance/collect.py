@@ -61,7 +61,7 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
     """
     backend = registry.backend(plan.backend)
     if plan.solution and not any(k.id == f"{backend.name}/{plan.ops[0]}:{KERNEL}" for k in registry.plugins.kernels):
-        add_solution(registry, plan)
+        add_solution(registry, backend, plan.ops[0], plan.solution, plan.definitions)
     for kind, names, known in (
         ("tier", plan.tiers, TIERS),
         ("dtype", plan.dtypes, DTYPES),

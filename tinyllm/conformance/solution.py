@@ -6,20 +6,18 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyllm.definitions.cases import cases_of
 from tinyllm.definitions.definition import Definition
 from tinyllm.definitions.read import read_definition, read_workloads
 from tinyllm.definitions.solution import KERNEL, adapted, load, read_solution
 from tinyllm.errors import InvalidInputError
+from tinyllm.plugins.backend import Backend
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.cases import Case
 from tinyllm.spec.types import Call
-
-if TYPE_CHECKING:
-    from tinyllm.conformance.checks.check import Plan
 
 
 def planned(registry: Registry, solution: str, definitions: str, op: str) -> tuple[str, str]:
@@ -43,7 +41,9 @@ def planned(registry: Registry, solution: str, definitions: str, op: str) -> tup
         registry.spec(op)
         return op, ""
     folder = Path(definitions) if definitions else _nearest(path)
-    own = read_definition(folder, found.definition, registry.specs).spec.name
+    definition = read_definition(folder, found.definition, registry.specs)
+    cases_of(definition, read_workloads(folder, definition))  # what is wrong with them is told now
+    own = definition.spec.name
     if op and op != own:
         raise InvalidInputError(f"{path}: --op: expected {own}, the op of its definition, got {op}")
     return own, str(folder)
@@ -57,11 +57,11 @@ def _nearest(path: Path) -> Path:
     raise InvalidInputError(f"{path}: no folder above it has definitions; name one with --definitions")
 
 
-def add_solution(registry: Registry, plan: Plan) -> None:
-    """Put the solution of a plan to the kernels of its backend; its code runs when the kernel is first used."""
-    solution, backend = read_solution(Path(plan.solution)), registry.backend(plan.backend)
-    (op,) = plan.ops
-    definition = definition_of(registry, plan) if plan.definitions else None
+def add_solution(registry: Registry, backend: Backend, op: str, path: str, definitions: str) -> None:
+    """Put a solution to the kernels of a backend; its code runs when the kernel is first used. `definitions`: empty for
+    plain Python."""
+    solution = read_solution(Path(path))
+    definition = definition_of(registry, path, definitions) if definitions else None
 
     @cache
     def function() -> Callable[..., Any]:
@@ -74,12 +74,12 @@ def add_solution(registry: Registry, plan: Plan) -> None:
     registry.plugins.kernels.append(Kernel(backend.name, op, KERNEL, function, supports, priority=2**31))
 
 
-def solution_cases(registry: Registry, plan: Plan) -> list[Case]:
-    """The calls of the solution's definition."""
-    definition = definition_of(registry, plan)
-    return cases_of(definition, read_workloads(Path(plan.definitions), definition))
+def solution_cases(registry: Registry, path: str, definitions: str) -> list[Case]:
+    """The calls of the definition that a solution names."""
+    definition = definition_of(registry, path, definitions)
+    return cases_of(definition, read_workloads(Path(definitions), definition))
 
 
-def definition_of(registry: Registry, plan: Plan) -> Definition:
-    """The definition that the solution of a plan names."""
-    return read_definition(Path(plan.definitions), read_solution(Path(plan.solution)).definition, registry.specs)
+def definition_of(registry: Registry, path: str, definitions: str) -> Definition:
+    """The definition that a solution names."""
+    return read_definition(Path(definitions), read_solution(Path(path)).definition, registry.specs)

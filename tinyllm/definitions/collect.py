@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,9 @@ class Collection:
             except UnsupportedError as error:
                 self.left_out.setdefault(spec.name, str(error))
                 return
-            while found.name in self.definitions:
-                found = replace(found, name=f"{found.name}_2")
+            names = (f"{found.name}_{number}" for number in count(2))
+            if found.name in self.definitions:
+                found = replace(found, name=next(name for name in names if name not in self.definitions))
             self.definitions[found.name] = found
         if scheme:
             self.dense[found.name] = scheme

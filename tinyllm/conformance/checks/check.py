@@ -134,15 +134,16 @@ class Trial:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """Those of the tiers asked for, or those recorded from a model's run."""
-        if self.plan.shapes:
-            recorded = read_shapes(self.plan.shapes, self.registry.specs, self.registry.plugins.schemes)
+        """Those of the tiers asked for, or those recorded from a model's run; of a solution its definition's too."""
+        plan = self.plan
+        if plan.shapes:
+            recorded = read_shapes(plan.shapes, self.registry.specs, self.registry.plugins.schemes)
             return list(recorded.get(self.spec.name, ()))
-        wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
+        wanted = {*plan.tiers, *(("smoke",) if "full" in plan.tiers else ())}
         stated = self.spec.all_cases if wanted - {"smoke"} else self.spec.cases
         cases = [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
-        cases += solution_cases(self.registry, self.plan) if self.plan.definitions else []
-        inner = self.plan.case.partition("[")[2].partition("]")[0]
+        cases += solution_cases(self.registry, plan.solution, plan.definitions) if plan.definitions else []
+        inner = plan.case.partition("[")[2].partition("]")[0]
         return [case for case in cases if f"{inner},".startswith(f"{case.id},")] or cases
 
     @cached_property
