@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from tinyllm.definitions.cases import cases_of
@@ -65,7 +67,9 @@ def add_solution(registry: Registry, backend: Backend, op: str, path: str, defin
 
     @cache
     def function() -> Callable[..., Any]:
-        loaded = load(solution, Path(tempfile.mkdtemp(prefix="tinyllm-solution-")))
+        folder = Path(tempfile.mkdtemp(prefix="tinyllm-solution-"))
+        atexit.register(rmtree, folder, ignore_errors=True)
+        loaded = load(solution, folder)
         return loaded if definition is None else adapted(solution, loaded, definition, backend)
 
     def supports(call: Call) -> bool | str:

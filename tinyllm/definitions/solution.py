@@ -75,6 +75,8 @@ def load(solution: Solution, folder: Path) -> Callable[..., Any]:
     for name, text in solution.sources.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text, encoding="utf-8")
+    for old in [module for module in sys.modules if f"{module}.".startswith(f"{PACKAGE}.")]:
+        del sys.modules[old]  # an earlier one's
     sys.modules[PACKAGE] = package = ModuleType(PACKAGE)
     package.__path__ = [str(place)]
     name = f"{PACKAGE}.{solution.entry.removesuffix('.py').replace('/', '.')}"
