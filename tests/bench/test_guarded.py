@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.bench.conftest import FakeGauge, silu, with_kernel
+from tests.bench.conftest import Cli, FakeGauge, silu, with_kernel
 from tinyllm.bench.guarded import PAST_ROOF, too_fast
 from tinyllm.bench.limits import Limits
 from tinyllm.bench.op_result import OpReport, Status
@@ -156,3 +158,18 @@ def test_what_is_faster_than_its_bytes_is_suspect(small_machine: None, monkeypat
     assert {r.status for r in bench(silu, guarded=False).results} == {Status.TIMED}
     assert not too_fast(1000, 1e-6, 1.0) and not too_fast(int(1000 * PAST_ROOF), 1e-6, 1.0)
     assert "1600 bytes in 1.0 us are 2 GB/s" in too_fast(1600, 1e-6, 1.0)
+
+
+def test_the_command_times_a_file_beside_a_backend(cli: Cli, small_machine: None, tmp_path: Path) -> None:
+    """The file's kernel on the first backend, under guard; a cheat ends with code 1."""
+    path = tmp_path / "kernel.py"
+    call = ("bench", "ops", "--solution", str(path), "--ops", "silu", "--rounds", "1", "--json")
+    path.write_text("import numpy as np\ndef run(x):\n    return x / (1 + np.exp(-x))\n")
+    ran = cli(*call, "--backends", "numpy,torch")
+    assert ran.code == 0, ran.err
+    found = {(r["kernel"], r["guarded"]) for r in json.loads(ran.out)["results"]}
+    assert found == {("numpy/silu:solution", True), ("torch/silu:plain", False)}
+    path.write_text("import numpy as np\nY = {}\ndef run(x):\n    return Y.setdefault(x.shape, x / (1 + np.exp(-x)))\n")
+    assert cli(*call, "--backends", "numpy").code == 1
+    two = cli("bench", "ops", "--solution", str(path), "--ops", "silu,gelu")
+    assert (two.code, two.err) == (2, "error: bench ops: --solution is one kernel of one op, got 2 in --ops\n")
