@@ -20,7 +20,6 @@ from tinyllm.definitions.definition import Definition
 from tinyllm.definitions.schema import SolutionFile, inside, read, text_of
 from tinyllm.errors import InvalidInputError, PluginError, UnsupportedError, plugin_code
 from tinyllm.plugins.backend import Backend
-from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.types import INTEGERS
 
 KERNEL = "solution"
@@ -139,7 +138,7 @@ def poisoned(definition: Definition, shapes: Mapping[str, tuple[int, ...]], back
     sizes = definition.sizes(shapes)
     made = []
     for tensor in definition.outputs.values():
-        dtype = numpy_dtype(tensor.dtype)
-        wrong: Any = np.iinfo(dtype).min if tensor.dtype in INTEGERS else np.nan
-        made.append(backend.from_numpy(np.full(definition.shape(tensor, sizes), wrong, dtype)))
+        array = backend.zeros(definition.shape(tensor, sizes), tensor.dtype)
+        array[...] = int(np.iinfo(tensor.dtype).min) if tensor.dtype in INTEGERS else np.nan
+        made.append(array)
     return tuple(made)
