@@ -17,6 +17,7 @@ from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
+from tinyllm.cli.export_definitions import export_definitions
 from tinyllm.cli.generate import generate
 from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
@@ -56,6 +57,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check mybackend --tier full --report report.html",
         "tinyllm check torch --case 'sdpa[L3,S5,D4,f32]'",
         "tinyllm check mybackend --op gqa --timeout 10",
+    ),
+    export_definitions: (
+        "tinyllm export-definitions --out smollm2-definitions",
+        "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
     graph: (
