@@ -36,9 +36,8 @@ from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.turn_ends import turn_ends
+from tinyllm.registry.cache_dtype import cache_dtype
 from tinyllm.registry.registry import Registry, default_registry
-from tinyllm.registry.selection import Selection
-from tinyllm.settings.general import KV_CACHE_DTYPES
 
 CACHE_TOKENS = 16384
 """Tokens whose keys and values the cache of a crowd's engine holds, unless another number is given."""
@@ -86,7 +85,7 @@ def load(
     if dtype not in main.dtypes:
         expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
         raise invalid("load", "dtype", expected, repr(dtype))
-    graph = decoder(config, registry.specs, dtype, _kv_cache_dtype(kv_cache_dtype, fast, selection, registry))
+    graph = decoder(config, registry.specs, dtype, cache_dtype("load", kv_cache_dtype, fast, selection, registry))
     weights = opened.weights(graph.tensors())
     skipped = weights.check()
     defaults = model_defaults(checkpoint, config.max_position)
@@ -95,18 +94,6 @@ def load(
     with np.errstate(all="ignore"):  # a weight out of its dtype's range shows in the logits, which are looked at
         program = bind(graph, registry, selection, weights, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry, defaults)
-
-
-def _kv_cache_dtype(given: str | None, fast: bool | None, selection: Selection, registry: Registry) -> str:
-    """The dtype of the cache; empty for that of the model."""
-    setting = registry.settings["kv_cache_dtype"]
-    dtype = setting.value if given is None else given
-    if dtype not in KV_CACHE_DTYPES:
-        raise invalid("load", "kv_cache_dtype", f"one of {', '.join(KV_CACHE_DTYPES)}", repr(dtype))
-    if dtype != "auto":
-        return str(dtype)
-    rounds = registry.settings["fast"].value if fast is None else fast
-    return registry.backend_for("paged_attention", selection).fast_kv_cache_dtype if rounds else ""
 
 
 class LLM:

@@ -21,6 +21,7 @@ from tinyllm.cli.generate import generate
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
+from tinyllm.cli.plan import plan
 from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report
@@ -57,6 +58,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check mybackend --op gqa --timeout 10",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    plan: (
+        "tinyllm plan config.json --context 8192 --batch 8 --memory 16GB --quantize 4",
+        "tinyllm plan HuggingFaceTB/SmolLM2-360M-Instruct --json",
+    ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",
         'tinyllm trace "Hello" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl',

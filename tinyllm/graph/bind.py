@@ -69,9 +69,7 @@ def choose(
     return binder.graph, binder.bound
 
 
-def _chosen(
-    graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None
-) -> _Binder:
+def _chosen(graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> _Binder:
     binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
     binder.choose_kernels()
     return binder
