@@ -14,7 +14,8 @@ from tinyllm.graph.graph import Graph
 from tinyllm.models.checkpoints.checkpoint import DTYPES
 from tinyllm.models.checkpoints.files import read_json
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.download.sources import DownloadError, config_from_hub, resolve
+from tinyllm.models.download.sources import config_from_hub, resolve
+from tinyllm.models.download.wheel_download import DownloadError
 from tinyllm.models.families.families import FAMILIES, decoder_config
 from tinyllm.models.families.family import Family
 from tinyllm.models.open_model import OpenModel, open_model

@@ -110,7 +110,7 @@ def held_weights(graph: Graph, bound: Mapping[str, BoundKernel]) -> dict[str, He
     for kind in forms.values():
         name = str(kind.scheme) if isinstance(kind, QuantType) else kind.dtype
         before = found.get(name, Held())
-        found[name] = Held(before.numbers + prod(kind.shape), before.bytes + type_bytes(kind))  # type: ignore[arg-type]
+        found[name] = Held(before.numbers + _numbers(kind), before.bytes + type_bytes(kind))
     return dict(sorted(found.items(), key=lambda item: -item[1].bytes))
 
 
@@ -182,7 +182,11 @@ def call_bytes(spec: OpSpec, call: Call) -> int:
 def type_bytes(kind: Typed) -> int:
     """Bytes of an array or a quantized weight whose sizes are known."""
     bits = kind.scheme.bits_per_weight if isinstance(kind, QuantType) else 8 * numpy_dtype(kind.dtype).itemsize
-    return int(prod(int(size) for size in kind.shape) * bits / 8)
+    return int(_numbers(kind) * bits / 8)
+
+
+def _numbers(kind: Typed) -> int:
+    return prod(int(size) for size in kind.shape)
 
 
 def value_bytes(graph: Graph, specs: Mapping[str, OpSpec], sizes: Mapping[str, int]) -> int:
@@ -219,10 +223,10 @@ def _outputs(spec: OpSpec, node: Node) -> list[bool]:
 
 def _rows(call: Call) -> int:
     if call.op == "linear":
-        return prod(call.shape("x")[:-1])
+        return int(prod(call.shape("x")[:-1]))
     if call.op == "moe_experts":
-        named = prod(call.shape("experts"))
-        return -(-named // max(1, min(named, call.shape("gate_proj")[0])))
+        named = int(prod(call.shape("experts")))
+        return -(-named // max(1, min(named, int(call.shape("gate_proj")[0]))))
     return 0
 
 
