@@ -125,7 +125,7 @@ def _by_op(costs: list[NodeCost], speeds: Speeds) -> dict[str, tuple[int, int, i
 def _print(name: str, plan: Plan, speeds: Speeds, limit: int | None) -> None:
     from tinyllm.cli.output import print_table
 
-    print_table([f"{name} on {plan.backend}", "numbers", "bytes"], _memory(plan, limit))
+    print_table([f"on {plan.backend}", "numbers", "bytes"], _memory(name, plan, limit))
     steps = {
         f"prompt of {plan.prompt_tokens}": (plan.prefill, plan.prompt_tokens, 1),
         f"a token for {plan.need.batch}": (plan.decode, plan.need.batch, plan.need.batch),
@@ -139,12 +139,12 @@ def _print(name: str, plan: Plan, speeds: Speeds, limit: int | None) -> None:
         print_table([step, "nodes", "GFLOP", "MB", "ms", "tok/s"], lines)
 
 
-def _memory(plan: Plan, limit: int | None) -> list[tuple[str, str, str]]:
+def _memory(name: str, plan: Plan, limit: int | None) -> list[tuple[str, str, str]]:
     """What takes memory, a line each."""
     from tinyllm.cli.output import size
 
     config, need, numbers = plan.config, plan.need, plan.parameters
-    rows = [(f"{config.family}: parameters", _count(numbers.total), "")]
+    rows = [(f"parameters of {name} ({config.family})", _count(numbers.total), "")]
     if numbers.active != numbers.total:
         rows.append(("parameters for each token", _count(numbers.active), ""))
     rows += [(f"weights, {kind}", _count(held.numbers), size(held.bytes)) for kind, held in plan.weights.items()]
