@@ -23,6 +23,7 @@ from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
+from tinyllm.cli.plan import plan
 from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
 from tinyllm.cli.report import app as report
@@ -66,6 +67,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     graph: (
         "tinyllm graph smollm2 --html graph.html",
         "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
+    ),
+    plan: (
+        "tinyllm plan config.json --context 8192 --batch 8 --memory 16GB --quantize 4",
+        "tinyllm plan HuggingFaceTB/SmolLM2-360M-Instruct --json",
     ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",

@@ -4,7 +4,7 @@ call, where their backend gains by it."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -107,7 +107,7 @@ class Program:
     def page_size(self) -> int:
         """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they
         are gathered."""
-        return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
+        return page_size(a.backend for a in self._allocations.values())
 
     @property
     def cache_dtypes(self) -> tuple[str, ...]:
@@ -218,6 +218,11 @@ class Program:
             return _timed_node(step.backend, observe, step, arrays)
 
         return [(partial(timed, step), *rest) for step, (_, *rest) in zip(self.steps, self._calls, strict=True)]
+
+
+def page_size(backends: Iterable[Backend]) -> int:
+    """Tokens of a page that suits the backends of all states."""
+    return 64 if all(backend.heads_first for backend in backends) else 256
 
 
 def _scalings(steps: list[Step]) -> tuple[RopeScaling, ...]:
