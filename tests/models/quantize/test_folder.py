@@ -21,7 +21,8 @@ from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint
 from tinyllm.models.quantize.run import affine, quantize
 
 FORM = affine(4, 32)
-READ_BY_MLX_LM = ("llama", "qwen3", "qwen3_moe", "mixtral", "phi3", "gpt_oss")
+READ_BY_MLX_LM = ("llama", "qwen3", "qwen3_moe", "mixtral", "phi3")
+"""Of gpt-oss it reads no floats that transformers wrote, and of granitemoe no quantized experts."""
 
 
 def mlx_lm_logits(folder: Path) -> np.ndarray:
@@ -43,7 +44,9 @@ def test_every_weight_is_the_original_within_half_a_step(model: str, tmp_path: P
     assert done == [(n, len(done)) for n in range(1, len(done) + 1)] and len(done) == written.quantized + written.kept
     quantized = assert_near(out, source)
     assert {"model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"} <= quantized
-    assert any(".experts." in name for name in quantized) == (model in ("qwen3_moe", "mixtral", "gpt_oss", "granitemoe"))
+    assert any(".experts." in name for name in quantized) == (
+        model in ("qwen3_moe", "mixtral", "gpt_oss", "granitemoe")
+    )
     assert written.bytes_after == (out / "model.safetensors").stat().st_size < 0.5 * written.bytes_before
 
 

@@ -136,7 +136,12 @@ def test_the_writer_fills_tensors_in_any_order_of_pieces(tmp_path: Path) -> None
     path = tmp_path / "x.safetensors"
     with path.open("wb") as file:
         writer = SafetensorsWriter(file, {name: (array.dtype, array.shape) for name, array in tensors.items()})
-        for name, piece in (("half", slice(0, 2)), ("float", slice(0, 4)), ("word", slice(None)), ("half", slice(2, 3))):
+        for name, piece in (
+            ("half", slice(0, 2)),
+            ("float", slice(0, 4)),
+            ("word", slice(None)),
+            ("half", slice(2, 3)),
+        ):
             writer.write(name, tensors[name][piece])
         writer.write("float", tensors["float"][4:])
     for name, array in load_file(path).items():

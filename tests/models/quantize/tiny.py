@@ -31,12 +31,7 @@ MODELS = {
     "qwen3_moe": Tiny("Qwen3Moe", SIZES | _EXPERTS | {"mlp_only_layers": [1]}),
     "mixtral": Tiny("Mixtral", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "phi3": Tiny("Phi3", SIZES | {"pad_token_id": 0}),
-    "gpt_oss": Tiny(
-        "GptOss",
-        SIZES
-        | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
-        | {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-    ),
+    "gpt_oss": Tiny("GptOss", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}),
     "granitemoe": Tiny("GraniteMoe", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 
