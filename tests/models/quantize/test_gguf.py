@@ -12,7 +12,7 @@ import pytest
 from tests.llm.families.gguf_writer import by_neighbours
 from tests.llm.families.gguf_writer import write_gguf as gguf_of
 from tests.models.conftest import write_gguf
-from tests.models.quantize.tiny import MODELS, assert_near
+from tests.models.quantize.tiny import MODELS, assert_near, weights
 from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint
 from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint
 from tinyllm.models.families.families import FAMILIES
@@ -118,3 +118,12 @@ def test_smollm2_becomes_a_folder_and_comes_back(smollm2_path: Path, tmp_path: P
     made = SafetensorsCheckpoint(out).read("model.layers.3.mlp.down_proj.weight")
     wanted, found = (np.asarray(dense(np, w, np.float32)) for w in (original, made))
     np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+def test_kept_matrices_of_a_gguf_file_become_floats(tmp_path: Path) -> None:
+    """Those that folders merge, too: nothing in a folder has GGUF's blocks."""
+    MODELS["phi3"].save(tmp_path)
+    quantize(gguf_of(tmp_path, "phi3"), four := tmp_path / "four.gguf", "Q4_0")
+    quantize(four, kept := tmp_path / "kept", affine(4, 32), kept=["*"])
+    for (name, _, found), (_, _, wanted) in zip(weights(kept), weights(four), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6, err_msg=name)

@@ -20,7 +20,7 @@ from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.gguf_checkpoint import GgufCheckpoint
 from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint
 from tinyllm.models.open_model import OpenModel
-from tinyllm.models.quantize.plan import Output
+from tinyllm.models.quantize.plan import Output, float_rows
 from tinyllm.models.quantize.safetensors_writer import SafetensorsWriter
 from tinyllm.models.text.gguf_vocabulary import special_tokens
 from tinyllm.spec.dtypes import numpy_dtype
@@ -82,7 +82,7 @@ def _write(writer: SafetensorsWriter, output: Output, scheme: Affine) -> None:
                 writer.write(_part(output, theirs), arrays[ours])
         return
     for part in output.parts():
-        blocks = output.rows() if isinstance(part, QuantWeight) else [part]
+        blocks = float_rows(part) if isinstance(part, QuantWeight) else [part]
         for block in blocks:
             writer.write(output.name, block.astype(dtype, copy=False))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +33,22 @@ def write_gguf(
         progress: called with (tensors written, tensors in all).
     """
     file, made = checkpoint.file, {each.name: each for each in outputs if each.quantized}
-    writer = gguf.GGUFWriter(path, str(file.metadata["general.architecture"]))
-    _copy_metadata(file.path, writer)
-    writer.add_file_type(TYPES[kind])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for name, tensor in file.tensors.items():
-        scheme = GGUF_SCHEMES[kind] if name in made else None
-        nbytes = int(np.prod(tensor.shape)) // scheme.block * scheme.block_bytes if scheme else tensor.nbytes
-        raw = gguf.GGMLQuantizationType[kind if scheme else tensor.kind]
-        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), nbytes, raw)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for done, (name, tensor) in enumerate(file.tensors.items(), 1):
-        writer.write_tensor_data(_blocks(made[name], kind) if name in made else _bytes(tensor))
-        checkpoint.release()
-        progress(done, len(file.tensors))
-    writer.close()
+    with closing(gguf.GGUFWriter(path, str(file.metadata["general.architecture"]))) as writer:
+        _copy_metadata(file.path, writer)
+        writer.add_file_type(TYPES[kind])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for name, tensor in file.tensors.items():
+            scheme = GGUF_SCHEMES[kind] if name in made else None
+            nbytes = prod(tensor.shape) // scheme.block * scheme.block_bytes if scheme else tensor.nbytes
+            raw = gguf.GGMLQuantizationType[kind if scheme else tensor.kind]
+            writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), nbytes, raw)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for done, (name, tensor) in enumerate(file.tensors.items(), 1):
+            writer.write_tensor_data(_blocks(made[name], kind) if name in made else _bytes(tensor))
+            checkpoint.release()
+            progress(done, len(file.tensors))
 
 
 def _copy_metadata(path: Path, writer: gguf.GGUFWriter) -> None:

@@ -48,7 +48,7 @@ class Output:
     def rows(self) -> Iterator[NDArray[np.float32]]:
         """Its numbers as float32 `[R, K]`, some rows at a time."""
         for part in self.parts():
-            yield from _rows(part)
+            yield from float_rows(part)
 
 
 class Plan:
@@ -194,11 +194,12 @@ def _matrix(tensor: Tensor, number: int) -> Tensor:
     return tensor.matrix(number) if isinstance(tensor, QuantWeight) else tensor[number]
 
 
-def _rows(tensor: Tensor) -> Iterator[NDArray[np.float32]]:
+def float_rows(tensor: Tensor) -> Iterator[NDArray[np.float32]]:
+    """The numbers of a matrix or a stack as float32 `[R, K]`, some rows at a time."""
     count, columns = tensor.shape[-2:]
     if len(tensor.shape) > 2:
         for number in range(tensor.shape[0]):
-            yield from _rows(_matrix(tensor, number))
+            yield from float_rows(_matrix(tensor, number))
         return
     step = max(1, _BLOCK // columns)
     for start in range(0, count, step):
