@@ -105,7 +105,8 @@ class Plan:
     def _merged(self, name: str, place: Place) -> Output:
         """Weights that a folder has below one another in a tensor."""
         rule, weights = place.rule, place.weights()
-        if place.of_experts or rule.interleaved or rule.transposed or rule.order or rule.offset:
+        moved = place.of_experts or rule.interleaved or rule.transposed is not False or rule.order is not None
+        if moved or rule.offset or rule.convert is not None:
             raise CheckpointError(
                 f"{self.checkpoint.path}: {weights[0]}: folders of this family have it in a form that is not written; "
                 f"--format gguf keeps it as it is"
@@ -122,7 +123,7 @@ class Plan:
 
     def _is_stacked(self, weight: str) -> bool:
         place = self.weights.place(weight)
-        odd = place.of_experts or place.rule.transposed or not has_ending(place.tensor())
+        odd = place.of_experts or place.rule.transposed is not False or not has_ending(place.tensor())
         return _EXPERTS in weight and odd
 
     def _stack(self, weight: str) -> str:
