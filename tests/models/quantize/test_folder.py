@@ -22,7 +22,7 @@ from tinyllm.models.quantize.run import affine, quantize
 
 FORM = affine(4, 32)
 READ_BY_MLX_LM = ("llama", "qwen3", "qwen3_moe", "mixtral", "phi3")
-"""Of gpt-oss it reads no floats that transformers wrote, and of granitemoe no quantized experts."""
+"""Of granitemoe it reads no quantized experts, and gpt-oss has other logits there, with floats as well."""
 
 
 def mlx_lm_logits(folder: Path) -> np.ndarray:
