@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.llm.families.harness import Tiny
 from tinyllm.catalogue import CATALOGUE
+from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.open_model import open_model
 from tinyllm.spec.quantized import dense
@@ -76,6 +77,9 @@ def assert_near(made: Path, original: Path, kept: tuple[str, ...] = (), steps: f
         quantized.add(name)
         groups = wanted.reshape(*wanted.shape[:-1], -1, weight.scheme.block)
         scales = np.abs(_scales(weight))[..., None]
+        if isinstance(weight.scheme, Affine):  # no scale is wider than the numbers of its group are apart
+            apart = np.ptp(groups, axis=-1, keepdims=True)
+            assert (scales * (2**weight.scheme.bits - 1) <= apart * 1.01).all(), name
         rounding = 2**-9 * np.abs(groups).max(axis=-1, keepdims=True)  # of scales and biases in 16 bits
         error = np.abs(found.reshape(groups.shape) - groups)
         assert (error <= steps * scales * 1.01 + rounding).all(), name
