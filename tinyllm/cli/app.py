@@ -18,7 +18,9 @@ from tinyllm.cli.check import check
 from tinyllm.cli.compare import compare
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
+from tinyllm.cli.export_definitions import export_definitions
 from tinyllm.cli.generate import generate
+from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
@@ -59,6 +61,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check torch --case 'sdpa[L3,S5,D4,f32]'",
         "tinyllm check mybackend --op gqa --timeout 10",
     ),
+    export_definitions: (
+        "tinyllm export-definitions --out smollm2-definitions",
+        "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",
+    ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
     perplexity: (
         "tinyllm perplexity smollm2 text.txt",
@@ -71,6 +77,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     quantize: (
         "tinyllm quantize model/ model-4bit/ --bits 4 --group-size 64 --keep lm_head.weight",
         "tinyllm quantize model-f16.gguf model-q8.gguf --type Q8_0 --text text.txt",
+    ),
+    graph: (
+        "tinyllm graph smollm2 --html graph.html",
+        "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
     ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",
