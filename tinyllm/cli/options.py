@@ -208,7 +208,9 @@ KvCacheDtype = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", autocompletion=_models, help="Folder, .gguf file, hub id or known name (smollm2)."),
+    typer.Argument(
+        metavar="MODEL", autocompletion=model_names, help="Folder, .gguf file, hub id or known name (smollm2)."
+    ),
 ]
 TextFile = Annotated[str, typer.Argument(metavar="FILE", help="A text, UTF-8; - reads it from stdin.")]
 Context = Annotated[
