@@ -16,7 +16,8 @@ from tinyllm.conformance.collect import collect
 from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import run
 from tinyllm.conformance.shapes import ShapesFileError, read_shapes, to_line, write_shapes
-from tinyllm.graph.tools.trace import Recorded, Recorder
+from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+from tinyllm.graph.tools.recorder import Recorded, Recorder
 from tinyllm.llm import load
 from tinyllm.spec.rope import Rope, RopeScaling
 from tinyllm.spec.scheme import QuantType
@@ -35,9 +36,11 @@ def _with_x(dtype: str, *shape: int) -> str:
 
 @pytest.fixture(scope="module")
 def recorded(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recorder, Path]:
-    """What SmolLM2 calls for a prompt and two tokens, on numpy."""
-    recorder = Recorder(registry().plugins, registry().settings)
-    load(smollm2_path, backend="numpy", registry=recorder).generate("Hi", max_tokens=2)
+    """What SmolLM2 calls for a prompt and two tokens after it, on numpy."""
+    recorder = Recorder(registry().specs)
+    runner = ModelRunner(load(smollm2_path, backend="numpy", registry=registry()).program, 1, 16)
+    for ids, cached in (([1, 2, 3], 0), ([4], 3), ([5], 4)):
+        runner.step(make_step([Chunk(ids, cached, [0])], 16), recorder, values_told=True)
     path = tmp_path_factory.mktemp("shapes") / "smollm2.jsonl"
     write_shapes(path, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     return recorder, path
@@ -49,7 +52,7 @@ def test_every_call_is_recorded_once(recorded: tuple[Recorder, Path]) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == len(recorder.calls) < 60
     attention = [line for line in lines if line["op"] == "paged_attention"]
-    assert [line["count"] for line in attention] == [30] * len(attention) and len(attention) == 2
+    assert [line["count"] for line in attention] == [30, 60]
     assert attention[1]["inputs"]["q_start"]["values"] == [0, 1]
     weights = [line["inputs"]["weight"] for line in lines if line["op"] == "linear"]
     assert {w["scheme"] for w in weights if w["shape"][0] == 49152} == {"q8_0"}

@@ -11,6 +11,8 @@ from tinyllm.cli import options
 from tinyllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from tinyllm.engine.model_runner import ModelRunner, StepBatch
+    from tinyllm.graph.observe import Observe
     from tinyllm.graph.tools.times import StepTimes
     from tinyllm.llm import LLM
 
@@ -52,11 +54,14 @@ def trace(
     """
     from tinyllm.cli.session import load_model
 
-    settings = {"dtype": dtype, "fast": fast, "kv_cache_dtype": kv_cache_dtype}
     if shapes is not None:
-        _record(prompt, shapes, model, backend, settings, max_tokens)
-        return
+        from tinyllm.conformance.shapes import check_writable
+
+        check_writable(shapes)
     llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
+    if shapes is not None:
+        _record(llm, prompt, max_tokens, shapes)
+        return
     steps = _times(llm, prompt, max_tokens, runs)
     if as_json:
         from tinyllm.cli.output import print_json
@@ -66,21 +71,13 @@ def trace(
         _print(steps, nodes)
 
 
-def _record(
-    prompt: str, shapes: Path, model: str | None, backend: str | None, settings: dict[str, Any], max_tokens: int
-) -> None:
-    from tinyllm.cli.output import loading_line, note
-    from tinyllm.conformance.shapes import check_writable, write_shapes
-    from tinyllm.graph.tools.trace import Recorder
-    from tinyllm.llm import load
-    from tinyllm.registry.registry import default_registry
+def _record(llm: LLM, prompt: str, max_tokens: int, shapes: Path) -> None:
+    from tinyllm.cli.output import note
+    from tinyllm.conformance.shapes import write_shapes
+    from tinyllm.graph.tools.recorder import Recorder
 
-    check_writable(shapes)
-    registry = default_registry()
-    recorder = Recorder(registry.plugins, registry.settings)
-    with loading_line("loading") as progress:
-        llm = load(model, backend=backend, registry=recorder, progress=progress, **settings)
-    llm.generate(prompt, max_tokens=max_tokens, temperature=0.0)
+    recorder = Recorder(llm.registry.specs)
+    _run(llm, prompt, max_tokens, recorder)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
     note(
@@ -89,14 +86,14 @@ def _record(
     )
 
 
-def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, _Traced]:
-    """The step of the prompt, and that of the last of the tokens that follow it."""
-    from functools import partial
+def _run(
+    llm: LLM, prompt: str, max_tokens: int, observe: Observe | None = None
+) -> tuple[ModelRunner, StepBatch, StepBatch]:
+    """Run the step of the prompt and those of the tokens that follow it; gives the first and the last of them.
 
+    observe: told of all values.
+    """
     from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
-    from tinyllm.graph.tools.times import step_times
-    from tinyllm.graph.tools.weight_bytes import weight_bytes
-    from tinyllm.registry.registry import default_registry
 
     ids = llm.encode(prompt)
     if len(ids) + max_tokens > llm.context:
@@ -107,18 +104,30 @@ def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, _Trac
     size = llm.program.page_size
     pages = list(range(-(-(len(ids) + max_tokens) // size)))
     runner = ModelRunner(llm.program, len(pages), size)
-    prefill = make_step([Chunk(ids, 0, pages)], size)
-    best = int(runner.step(prefill)[-1].argmax())
-    for place in range(max_tokens):
-        decode = make_step([Chunk([best], len(ids) + place, pages)], size)
-        best = int(runner.step(decode)[-1].argmax())
-    specs = default_registry().specs
+    steps = [make_step([Chunk(ids, 0, pages)], size)]
+    for place in range(len(ids), len(ids) + max_tokens):
+        best = int(runner.step(steps[-1], observe, observe is not None)[-1].argmax())
+        steps.append(make_step([Chunk([best], place, pages)], size))
+    runner.step(steps[-1], observe, observe is not None)
+    return runner, steps[0], steps[-1]
+
+
+def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, _Traced]:
+    """The step of the prompt, and that of the last of the tokens that follow it."""
+    from functools import partial
+
+    from tinyllm.graph.tools.times import step_times
+    from tinyllm.graph.tools.weight_bytes import weight_bytes
+
+    runner, prefill, decode = _run(llm, prompt, max_tokens)
+    specs = llm.registry.specs
+    tokens = len(prefill.tokens)
 
     def traced(batch: Any, tokens: int) -> _Traced:
         times = step_times(partial(runner.step, batch), runs)
         return _Traced(times, [weight_bytes(node, specs, {"T": tokens, "R": 1}) for node, _ in times.nodes])
 
-    return {f"prompt of {len(ids)}": traced(prefill, len(ids)), f"token {len(ids) + max_tokens}": traced(decode, 1)}
+    return {f"prompt of {tokens}": traced(prefill, tokens), f"token {tokens + max_tokens}": traced(decode, 1)}
 
 
 def _print(steps: dict[str, _Traced], nodes: bool) -> None:

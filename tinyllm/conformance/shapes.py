@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import numpy as np
 
 from tinyllm.errors import TinyllmError, suggest
-from tinyllm.graph.tools.trace import Recorded
+from tinyllm.graph.tools.recorder import Recorded
 from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal, quantized
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec

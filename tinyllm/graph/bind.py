@@ -21,8 +21,8 @@ from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import Selection
 from tinyllm.spec.scheme import QuantType
-from tinyllm.spec.types import ArrayType
-from tinyllm.spec.validation import check_call
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import check_call, output_names
 
 HOST = "host"
 
@@ -67,6 +67,7 @@ class _Binder:
         self.graph, self.registry, self.selection, self.source, self.fast = graph, registry, selection, source, fast
         self.readers = graph.consumers()
         self.bound: dict[str, BoundKernel] = {}
+        self.asked: dict[str, Call] = {}
         self.report = Report()
 
     def choose_kernels(self) -> None:
@@ -85,7 +86,7 @@ class _Binder:
                 shared=any(self._is_shared(name, readers[name]) for name in weights if name in self.graph.weights),
             )
             choice = self.registry.choose(call, backend, fast=self.fast)
-            self.bound[node.name] = self.registry.bind(choice)
+            self.bound[node.name], self.asked[node.name] = self.registry.bind(choice), call
             self.report.kernels[node.name] = choice.id
         self._check_states()
 
@@ -149,7 +150,7 @@ class _Binder:
                     slot = slots[name, needed]
                     if home[name] != needed and slot not in copied:
                         copied.add(slot)
-                        steps.append(_copy(name, home[name], needed, backends, slots))
+                        steps.append(_copy(name, self.graph.type_of(name), home[name], needed, backends, slots))
                 sources[input_name] = slot
             for output in node.outputs:
                 home[output] = here
@@ -171,15 +172,17 @@ class _Binder:
             node.op,
             node.name,
             bound.choice.id,
+            bound.backend,
             function,
             tuple(sources[name] for name in names),
             targets,
-            len(node.outputs) > 1 or spec.gives_many,
-            bound.call,
-            names,
-            tuple(self.graph.type_of(output) for output in node.outputs),
-            bound.backend,
-            bool(kernel and kernel.traceable),
+            several=len(node.outputs) > 1 or spec.gives_many,
+            call=bound.call,
+            asked=self.asked[node.name],
+            inputs=names,
+            outputs=output_names(spec, bound.call),
+            types=tuple(self.graph.type_of(output) for output in node.outputs),
+            traceable=bool(kernel and kernel.traceable),
         )
 
     def _program(
@@ -217,7 +220,7 @@ def _by_name(function: Callable[..., Any], positional: int, names: tuple[str, ..
     return lambda *args: function(*args[:positional], **dict(zip(names, args[positional:], strict=True)))
 
 
-def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], slots: Slots) -> Step:
+def _copy(name: str, kind: ArrayType, home: str, needed: str, backends: Mapping[str, Backend], slots: Slots) -> Step:
     """An explicit move of a value between host and backends."""
     backend = backends[home if needed == HOST else needed]
 
@@ -227,4 +230,4 @@ def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], sl
 
     what = f"{name} {home}->{needed}"
     ends = (slots[name, home],), (slots[name, needed],)
-    return Step("copy", what, "copy", move, *ends, False, None, (), (), backend, False)
+    return Step("copy", what, "copy", backend, move, *ends, outputs=("value",), types=(kind,))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from tinyllm.graph.program import Observe
+from tinyllm.graph.observe import Observe, Ran
 from tinyllm.plugins.backend import BoundNode
 
 
@@ -36,14 +36,14 @@ def step_times(step: Callable[[Observe | None], object], runs: int) -> StepTimes
         runs: of either kind; the first two steps count for neither.
     """
     step(None)
-    step(lambda node, seconds: None)
+    step(lambda ran: None)
     whole, observed = [], []
     for _ in range(runs):
         start = time.perf_counter()
         step(None)
         whole.append(time.perf_counter() - start)
-        told: list[tuple[BoundNode, float]] = []
-        step(lambda node, seconds, told=told: told.append((node, seconds)))  # type: ignore[misc]
+        told: list[Ran] = []
+        step(told.append)
         observed.append(told)
-    nodes = [(same[0][0], median(seconds for _, seconds in same)) for same in zip(*observed, strict=True)]
+    nodes = [(same[0].node, median(ran.seconds for ran in same)) for same in zip(*observed, strict=True)]
     return StepTimes(nodes, median(whole))
