@@ -123,12 +123,12 @@ def bench_ops(
                 devices.setdefault(backend.device, []).append(limits[name])
             else:
                 notes.append(f"{name}: its limits could not be measured: {gauge}")
-    notes += add_others(registry, limits, devices, on_step)
+    notes += _add_others(registry, limits, devices, on_step)
     roofs = {device: highest(found) for device, found in devices.items()}
     return OpReport(placed(results, roofs), limits, roofs, tuple(notes))
 
 
-def add_others(
+def _add_others(
     registry: Registry, measured: Iterable[str], devices: dict[str, list[Limits]], on_step: Callable[[str], None]
 ) -> list[str]:
     """Add the limits that the other available backends reach on these devices: a roof is the machine's, whichever
