@@ -19,7 +19,7 @@ from tinyllm.graph.weights import WeightKey, WeightSource, load_weights, place, 
 from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.registry import Registry
-from tinyllm.registry.selection import Selection
+from tinyllm.registry.selection import Selection, fits, nearest
 from tinyllm.spec.scheme import QuantType
 from tinyllm.spec.types import ArrayType, Call
 from tinyllm.spec.validation import check_call, output_names
@@ -49,9 +49,9 @@ def bind(
         progress: told (weights bound, weights in all).
 
     Raises:
-        UnsupportedError: no kernel for a node, or `kv_append` and its attention on two backends.
+        UnsupportedError: no kernel for a node, or nodes of one state on two backends.
         CheckpointError: a weight that does not fit its node.
-        InvalidInputError: a backend was named for an op that the graph does not have.
+        InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
     merged = merge_calls(graph, source)
     binder = _Binder(merged, registry, selection, source, fast)
@@ -76,7 +76,7 @@ class _Binder:
         readers = self.readers
         for node in self.graph.nodes:
             spec = self.registry.spec(node.op)
-            backend = self.registry.backend_for(node.op, self.selection)
+            backend = self.registry.backend_for(node.op, self.selection, node.name)
             types = {i: self._type(name) for i, name in node.inputs.items()}
             weights = [node.inputs[i.name] for i in spec.inputs if i.kind == "weight" and i.name in node.inputs]
             call = check_call(spec, types, node.attributes, backend.device)
@@ -91,11 +91,16 @@ class _Binder:
         self._check_states()
 
     def _check_selection(self) -> None:
-        ops = {node.op for node in self.graph.nodes}
-        for name, _ in self.selection.per_op:
-            if name not in ops:
+        """Every choice is of something that this model has."""
+        ops, names = {node.op for node in self.graph.nodes}, [node.name for node in self.graph.nodes]
+        for op, _ in self.selection.per_op:
+            if op not in ops:
                 known = f"an op of this model ({', '.join(sorted(ops))})"
-                raise invalid(self.selection.source, name, known, "one it does not have")
+                raise invalid(self.selection.source, op, known, "one it does not have")
+        for pattern, _ in self.selection.per_node:
+            if not any(fits(pattern, name) for name in names):
+                known = f"nodes of this model (the nearest are {', '.join(nearest(pattern, names))})"
+                raise invalid(self.selection.source, pattern, known, "a pattern that fits none")
 
     def _type(self, name: str) -> ArrayType | QuantType:
         if name not in self.graph.weights:
@@ -107,7 +112,7 @@ class _Binder:
         return all(self._reads_halves(node, name) for node in self.readers[name])
 
     def _reads_halves(self, node: Node, name: str) -> bool:
-        backend = self.registry.backend_for(node.op, self.selection).name
+        backend = self.registry.backend_for(node.op, self.selection, node.name).name
         kernels = (k for k in self.registry.plugins.kernels if (k.backend, k.op) == (backend, node.op))
         kinds = {i.kind for i in self.registry.spec(node.op).inputs if node.inputs.get(i.name) == name}
         return kinds == {"weight"} and any(HALVES.keys() <= {*kernel.schemes} for kernel in kernels)
@@ -123,8 +128,8 @@ class _Binder:
             users = [n for n in self.graph.nodes if name in {origin.get(v, v) for v in n.inputs.values()}]
             backends = {place(self.bound[n.name].backend) for n in users}
             if len(backends) > 1:
-                ops = ", ".join(f"{n.op} on {place(self.bound[n.name].backend)}" for n in users)
-                raise UnsupportedError(f"state {name}: kv_append and its attention must share a backend, got {ops}")
+                nodes = ", ".join(f"{n.name} on {place(self.bound[n.name].backend)}" for n in users)
+                raise UnsupportedError(f"state {name}: all that read or write it must share a backend, got {nodes}")
 
     def lay_out(self, weights: Mapping[WeightKey, Any]) -> Program:
         """The flat list of calls, with copies between backends made explicit and values freed after their last use."""
