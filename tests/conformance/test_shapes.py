@@ -231,36 +231,8 @@ def test_the_command_writes_and_says_what(smollm2_path: Path, tmp_path: Path, ca
     assert path.read_text().count("\n") > 10
 
 
-@pytest.mark.parametrize(
-    ("target", "words"), [("gone/out.jsonl", "folder that exists, got none"), (".", "got a folder")]
-)
-def test_a_file_that_cannot_be_written_is_told_before_the_model_runs(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, target: str, words: str
-) -> None:
-    from tinyllm.cli.main import main
-
-    monkeypatch.setattr("tinyllm.llm.load", lambda *_, **__: pytest.fail("the model was loaded"))
-    assert main(["trace", "Hi", "--shapes", str(tmp_path / target)]) == 2
-    err = capsys.readouterr().err
-    assert words in err and err.count("\n") == 1 and "bug" not in err
-
-
 def test_the_help_says_that_the_file_holds_the_prompt(capsys: Any) -> None:
     from tinyllm.cli.main import main
 
     assert main(["trace", "--help"]) == 0
     assert "token ids of the prompt and of the answer" in " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.slow
-def test_without_a_file_the_command_tells_the_times(smollm2_path: Path, capsys: Any) -> None:
-    """Of the prompt's step and of a token's, node by node."""
-    from tinyllm.cli.main import main
-
-    command = ["trace", "Hi", "--model", str(smollm2_path), "-b", "numpy", "-n", "2", "--runs", "1", "--json"]
-    assert main(command) == 0
-    steps = json.loads(capsys.readouterr().out)
-    assert [name.split(" ")[0] for name in steps] == ["prompt", "token"]
-    for times in steps.values():
-        assert times["seconds"] > 0 and sum(node["seconds"] > 0 for node in times["nodes"]) > 300
-        assert {"linear", "paged_attention"} < {node["op"] for node in times["nodes"]}

@@ -235,4 +235,4 @@ def _copy(name: str, kind: ArrayType, home: str, needed: str, backends: Mapping[
 
     what = f"{name} {home}->{needed}"
     ends = (slots[name, home],), (slots[name, needed],)
-    return Step("copy", what, "copy", backend, move, *ends, outputs=("value",), types=(kind,))
+    return Step("copy", what, f"copy {home}->{needed}", backend, move, *ends, outputs=("value",), types=(kind,))

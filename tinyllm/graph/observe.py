@@ -41,10 +41,11 @@ def observed(
     """
 
     def one(node: BoundNode, arrays: Sequence[Any]) -> Any:
+        run_node, wait = node.function, node.backend.synchronize
         start = time.perf_counter()
-        result = node.function(*arrays)
+        result = run_node(*arrays)
         parts = result if node.several else (result,)
-        node.backend.synchronize(*(part for part in parts if is_array(part)))
+        wait(*parts)
         seconds = time.perf_counter() - start
         given = dict(zip(node.inputs, arrays, strict=True)) if values and node.inputs else {}
         observe(Ran(node, seconds, given, dict(zip(node.outputs, parts, strict=True)) if values else {}))

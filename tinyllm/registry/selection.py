@@ -72,11 +72,11 @@ def parse_selection(text: str, source: str) -> Selection:
             raise wrong
         chosen[what] = backend
     default = chosen.pop("*", None)
-    per_op = sorted(item for item in chosen.items() if not _is_pattern(item[0]))
-    return Selection(default, tuple(per_op), source, tuple(i for i in chosen.items() if _is_pattern(i[0])))
+    per_op = sorted(item for item in chosen.items() if not is_pattern(item[0]))
+    return Selection(default, tuple(per_op), source, tuple(i for i in chosen.items() if is_pattern(i[0])))
 
 
-def _is_pattern(what: str) -> bool:
+def is_pattern(what: str) -> bool:
     """Whether nodes are named, and not an op."""
     return any(character in what for character in ".*?[")
 
