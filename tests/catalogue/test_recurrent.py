@@ -45,18 +45,20 @@ def test_a_convolution_is_transformers(activation: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends())
-def test_the_delta_rule_is_transformers(backend: str) -> None:
+@pytest.mark.parametrize("tiled", [False, True])
+def test_the_delta_rule_is_transformers(tiled: bool, backend: str) -> None:
     q, k, v = _numbers(0, 74, 2, 16), _numbers(1, 74, 2, 16), _numbers(2, 74, 6, 24)
     a, b, state = _numbers(3, 74, 6), _numbers(4, 74, 6), _numbers(5, 5, 6, 16, 24)
     a_log, dt_bias = _numbers(6, 6), _numbers(7, 6)
     forgets = -a_log.exp() * torch.nn.functional.softplus(a + dt_bias)
     wanted, after = torch.zeros_like(v), state.clone()
     for tokens, row, begins in _sequences():
-        five = (each[None, tokens] for each in (q, k, v, forgets, b.sigmoid()))
+        keys = ((each.repeat(1, 3, 1) if tiled else each.repeat_interleave(3, 1)) for each in (q, k))
+        five = (each[None, tokens] for each in (*keys, v, forgets, b.sigmoid()))
         own = None if begins else state[row][None]
         y, s = judge.torch_recurrent_gated_delta_rule(*five, own, True, use_qk_l2norm_in_kernel=True)
         wanted[tokens], after[row] = y[0], s[0]
     arrays = [each.numpy().copy() for each in (q, k, v, a, b, state, a_log, dt_bias)]
-    given = ops.gated_delta(*arrays, *INDICES, backend=backend)
+    given = ops.gated_delta(*arrays, *INDICES, tiled=tiled, backend=backend)
     for got, right in zip(given, (wanted, after), strict=True):
         np.testing.assert_allclose(got, right.numpy(), rtol=1e-4, atol=2e-5)

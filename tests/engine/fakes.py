@@ -72,6 +72,9 @@ class FakeProgram:
     def allocate(self, pages: int, page_size: int, rows: int = 1) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}
 
+    def pool_bytes(self, pages: int, page_size: int, rows: int = 1) -> tuple[int, int]:
+        return 8 * pages * page_size, 0
+
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         return 0
 

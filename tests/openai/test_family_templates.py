@@ -11,7 +11,11 @@ import tokenizers
 from tokenizers import decoders, models
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from tests.engine.grammar.replies import accepts, tokenizer
 from tests.openai.test_reasoning import read
+from tinyllm.engine.grammar.call_forms import form_of
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.messages import template_messages
@@ -197,3 +201,25 @@ def test_a_reply_is_read_back_as_the_template_writes_it(name: str, reply: dict[s
     assert thought == (reply["reasoning_content"] if its.thinks else "")
     assert text.strip() == (reply["content"] or "")
     assert calls == ([("weather", ARGUMENTS)] if "tool_calls" in reply else [])
+
+
+HELD = {"qwen3": "", "qwen3.5": "qwen_xml", "mistral": "mistral", "llama": "", "phi4": "phi", "granite": "granite"}
+HELD |= {"glm4": "glm", "cohere2": "cohere"}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_grammar_takes_calls_as_the_template_writes_them(name: str) -> None:
+    pytest.importorskip("llguidance")
+    its = FAMILIES[name]
+    form = form_of([its.template])
+    assert form == HELD[name]
+    prompt = chat_prompt(template_of(its), [ASKS], TemplateOptions(), TOOLS)
+    grammar = Grammar.calls({"weather": Grammar.arguments(PARAMETERS)}, False, False, form)
+    grammars = Grammars(tokenizer())
+    for days, right in ((3, True), ("3 d", False)):
+        function = {"name": "weather", "arguments": ARGUMENTS | {"days": days}}
+        reply = CALLS | {"reasoning_content": None, "tool_calls": [{"type": "function", "function": function}]}
+        whole = chat_prompt(template_of(its), [ASKS, reply], TemplateOptions(add_generation_prompt=False), TOOLS)
+        written = whole[len(prompt) :].strip()
+        written = next((written.removesuffix(end) for end in its.ends if written.endswith(end)), written)
+        assert accepts(grammars, grammar, written) == right, written

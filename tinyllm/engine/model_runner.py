@@ -103,6 +103,10 @@ class ModelRunner:
             return
         self.pages, self.page_size, self.rows = pages, page_size, rows
 
+    def pool_bytes(self) -> tuple[int, int]:
+        """What the pool takes: its pages, and its rows of recurrent states."""
+        return self.program.pool_bytes(self.pages, self.page_size, self.rows)
+
     def gathered_bytes(self, batch: StepBatch) -> int:
         """How many bytes kernels have to copy together before they can read them, because a sequence's pages do not lie
         in one piece."""

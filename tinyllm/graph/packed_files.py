@@ -52,6 +52,8 @@ class PackedFiles:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 mapped = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+                if hasattr(mmap, "MADV_HUGEPAGE"):  # of small pages each is looked up anew when a weight is read
+                    mapped.madvise(mmap.MADV_HUGEPAGE)
             finally:
                 os.close(handle)
             found = read(mapped, [checkpoint, weight, form, layout])

@@ -138,6 +138,13 @@ class Program:
                 found[name] = a.backend.zeros(shape, a.state.dtype)
         return found
 
+    def pool_bytes(self, pages: int, page_size: int, rows: int = 1) -> tuple[int, int]:
+        """What `allocate` takes for pages, and for rows of the states that have one for each sequence."""
+        sizes = [0, 0]
+        for a in self._allocations.values():
+            sizes[a.state.by_sequence] += (rows if a.state.by_sequence else pages) * a.page_bytes(page_size)
+        return sizes[0], sizes[1]
+
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend
         reads those."""

@@ -165,9 +165,11 @@ void moe_experts(const call *c, const worker *self) {
   for (int64_t at = take_near(self, pieces); at >= 0; at = take_near(self, pieces))
     gate_and_up(c, &r.segments[at / each], at % each * PAIR, &x, &x_of_up, y, hidden, scratch);
   meet(self);
+  share_anew(self);
   const ready rows = ready_in(of_ready, of_down, pairs);
   fill_rows(c, self, &r, of_down, &rows, (const char *)hidden, 0, width_of(gate) * 4, OF_FLOAT32);
   meet(self);
-  for (int64_t tile = PAIR * (int64_t)take(self); tile < tiles_of(of_down); tile = PAIR * (int64_t)take(self))
-    down(c, &r, tile, &rows, y, total, scratch);
+  const int64_t pairs_of_tiles = count_of(tiles_of(of_down), PAIR);
+  for (int64_t at = take_near(self, pairs_of_tiles); at >= 0; at = take_near(self, pairs_of_tiles))
+    down(c, &r, at * PAIR, &rows, y, total, scratch);
 }

@@ -2,8 +2,10 @@
 #include "products.h"
 
 #if defined(INTEGERS)
-/* Bytes that codes are asked for before they are read: processors look ahead within a page only. */
-#define AHEAD 4096
+/* Bytes that codes are asked for before they are read, as processors look ahead within a page only: far ahead into the
+   outer cache, whose misses may be many at a time, and from there into the inner one. */
+#define AHEAD 2048
+#define FAR_AHEAD 8192
 
 /* Sums of products of codes with the integers of some quads, as floats: rounded once, or twice where they are split. */
 INLINE floats dot(int bits, int table, const bytes quads[8], int from, int count, const cell_of_x *x, int zero,
@@ -52,7 +54,10 @@ INLINE floats tile_times_row(int bits, int table, const weight *w, int64_t tile,
   int columns = 0; /* of the group that are behind */
   for (int64_t c = 0; c < cells; c++, at++, codes += 64 * bits) {
     bytes quads[8];
-    for (int i = 0; i < bits; i++) __builtin_prefetch(codes + AHEAD + 64 * i);
+    for (int i = 0; i < bits; i++) {
+      __builtin_prefetch(codes + FAR_AHEAD + 64 * i, 0, 2);
+      __builtin_prefetch(codes + AHEAD + 64 * i);
+    }
     read_cell(bits, table, codes, quads);
     if (w->group >= CELL) {
       floats scale = scales_at(w, tile, group);

@@ -40,4 +40,9 @@ static inline int64_t take_near(const worker *self, int64_t pieces) {
   return -1;
 }
 
+/* Let shares be taken once more: called by all threads between two meetings. */
+static inline void share_anew(const worker *self) {
+  atomic_store_explicit(&self->next[1 + self->index], 0, memory_order_relaxed);
+}
+
 #endif

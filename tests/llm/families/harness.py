@@ -123,7 +123,7 @@ def assert_is_the_judges(folder: Path, judge: Any, backend: str, ids: list[int] 
     assert found == reply[0].tolist()
 
 
-def assert_same_logits(folder: Path, gguf: Path) -> None:
+def assert_same_logits(folder: Path, gguf: Path, backend: str = "numpy") -> None:
     """A checkpoint in two forms computes the same."""
-    ours, theirs = (load(path, "numpy", registry=registry()).logits(PROMPT) for path in (gguf, folder))
+    ours, theirs = (load(path, backend, registry=registry()).logits(PROMPT) for path in (gguf, folder))
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)

@@ -54,7 +54,10 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             q, k = normed(g, config.norm, "q_norm", q, dim), normed(g, config.norm, "k_norm", k, dim)
         if layer.rope is not None:
             turns = {"traditional": True} if layer.rope.traditional else {}
-            q, k = (g.rope_rotate(y, *batch.angles[layer.rope], **turns) for y in (q, k))
+            q = g.rope_rotate(q, *batch.angles[layer.rope], **turns)
+            k = g.rope_rotate(k, *batch.angles[layer.rope.of_keys], **turns)
+        if layer.qk_norm == "rotated":
+            q, k = normed(g, config.norm, "q_norm", q, dim), normed(g, config.norm, "k_norm", k, dim)
         k_state, v_state = (g.state(name, (kv_heads, "page", dim), batch.kv_cache_dtype) for name in ("k", "v"))
         k_pages, v_pages = g.kv_append(k_state, v_state, k, v, batch.slots)
         g.update(k_state, k_pages)
@@ -66,9 +69,13 @@ def attention(g: GraphBuilder, config: DecoderConfig, layer: AttentionConfig, x:
             window=layer.window,
             softcap=layer.softcap,
         )
-        merged: Value = g.merge_heads(attended)
         size = layer.num_heads * dim
-        if layer.gated:
+        if layer.gated == "head":
+            gate = projection(g, "gate_proj", x, layer.num_heads, config.hidden_size)
+            (gate,) = g.split_heads(g.sigmoid(gate), heads=(layer.num_heads,))
+            attended = g.mul(attended, gate)
+        merged: Value = g.merge_heads(attended)
+        if layer.gated == "whole":
             gate = projection(g, "q_gate_proj", x, size, config.hidden_size, layer.qkv_bias)
             merged = g.mul(merged, g.sigmoid(gate))
         return Mixed(merged, "self_attn.o_proj", size, layer.o_bias)

@@ -5,7 +5,7 @@ Sizes are counts of elements. Equal layers share one object, and layers with equ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tinyllm.spec.rope import RopeScaling
@@ -16,12 +16,22 @@ Places = Literal["before", "after", "both"]
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """How queries and keys are rotated. dims: how many of a head's. traditional: pairs are (2i, 2i + 1)."""
+    """How queries and keys are rotated. dims: how many of a head's. traditional: pairs are (2i, 2i + 1).
+
+    query_log_scale, query_log_period: the `log_scale` and `log_period` of the op `rope_angles`, of queries alone.
+    """
 
     dims: int
     theta: float = 10000.0
     scaling: RopeScaling = field(default_factory=RopeScaling)
     traditional: bool = False
+    query_log_scale: float = 0.0
+    query_log_period: int | None = None
+
+    @property
+    def of_keys(self) -> RopeConfig:
+        """The same without what is of queries alone."""
+        return replace(self, query_log_scale=0.0, query_log_period=None)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,12 @@ class NormConfig:
 class AttentionConfig:
     """Grouped-query attention.
 
-    qk_norm: queries and keys are normed by head, each head of `head_dim`, or whole, all heads in one row; empty: not.
+    qk_norm: queries and keys are normed by head, each head of `head_dim`, rotated or before they are, or whole, all
+    heads in one row; empty: not.
     rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
     None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
-    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own.
+    share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own, which has a
+    number for each head, or for each number of the whole; empty: not.
     """
 
     num_heads: int
@@ -50,12 +62,12 @@ class AttentionConfig:
     rope: RopeConfig | None
     qkv_bias: bool = False
     o_bias: bool = False
-    qk_norm: Literal["", "head", "whole"] = ""
+    qk_norm: Literal["", "head", "rotated", "whole"] = ""
     window: int | None = None
     scale: float | None = None
     softcap: float | None = None
     sinks: bool = False
-    gated: bool = False
+    gated: Literal["", "head", "whole"] = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,8 @@ class ShortConvConfig:
 class GatedDeltaConfig:
     """The gated delta rule after a causal convolution of `width` tokens: see the op `gated_delta`.
 
-    num_heads, head_dim: of queries and keys. num_value_heads, value_head_dim: of values.
+    num_heads, head_dim: of queries and keys. num_value_heads, value_head_dim: of values. tiled: whether heads of
+    queries and keys serve those of values by turns, and not each some neighbours.
     """
 
     num_heads: int
@@ -79,6 +92,7 @@ class GatedDeltaConfig:
     head_dim: int
     value_head_dim: int
     width: int
+    tiled: bool = False
 
 
 Mixer = AttentionConfig | ShortConvConfig | GatedDeltaConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tinyllm.graph.graph import Graph, GraphBuilder, Value
 from tinyllm.models.decoder.attention import Batch, Mixed, attention
@@ -61,9 +62,11 @@ def decoder(
 
 
 def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[RopeConfig, tuple[Value, Value]]:
-    """Cosines and sines for each rope that some layer has."""
+    """Cosines and sines for each rope that queries or keys of some layer have."""
     attending = [layer.attention for layer in config.layers if isinstance(layer.attention, AttentionConfig)]
-    ropes = dict.fromkeys(each.rope for each in attending if each.rope is not None)
+    ropes = dict.fromkeys(
+        rope for each in attending if each.rope is not None for rope in (each.rope, each.rope.of_keys)
+    )
     by_length = any(rope.scaling.by_length for rope in ropes)
     lengths = {"lengths": g.input("lengths", ("T", 1))} if by_length else {}
     return {
@@ -72,10 +75,17 @@ def _angles(g: GraphBuilder, config: DecoderConfig, positions: Value) -> dict[Ro
             dims=rope.dims,
             base=rope.theta,
             scaling=rope.scaling,
-            **lengths if rope.scaling.by_length else {},
+            **(lengths if rope.scaling.by_length else {}),
+            **_growth(rope),
         )
         for rope in ropes
     }
+
+
+def _growth(rope: RopeConfig) -> dict[str, Any]:
+    if rope.query_log_period is None:
+        return {}
+    return {"log_scale": rope.query_log_scale, "log_period": rope.query_log_period}
 
 
 def _logits(g: GraphBuilder, config: DecoderConfig, x: Value, embed_tokens: Value) -> Value:

@@ -27,19 +27,20 @@ class TensorRule:
     weights: the graph's names. Several: they lie one below another in the tensor's rows. Where both names lack an
         ending, the rule holds for `.weight` and `.bias` alike.
     interleaved: rows of several weights take turns.
-    transposed: the last two axes of the file's tensor are the other way round.
+    transposed: the last two axes of the file's tensor are the other way round; None: they are where its shape says so.
     squeezed: the file's tensor has an axis of size 1 before its last one.
     order: the order in which to take rows, of the layer's attention and their count; for several weights one for each.
-    offset: added to the numbers.
+    offset: added to the numbers. convert: what the weight's numbers are made of the file's by.
     """
 
     tensor: str
     weights: tuple[str, ...]
     interleaved: bool = False
-    transposed: bool = False
+    transposed: bool | None = False
     squeezed: bool = False
     order: RowOrder | tuple[RowOrder, ...] | None = None
     offset: float = 0.0
+    convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
