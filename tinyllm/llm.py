@@ -161,7 +161,7 @@ class LLM:
     @property
     def backend_name(self) -> str:
         """The backend with its device, such as `torch:cpu`; several with commas where nodes are spread over them."""
-        return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
+        return ", ".join(dict.fromkeys(f"{n.backend.name}:{n.backend.device}" for n in self.program.nodes))
 
     @overload
     def generate(self, prompt: Prompt, *, raw: bool = False, **options: Any) -> Completion: ...

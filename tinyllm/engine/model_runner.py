@@ -6,6 +6,7 @@ A step has one form, for one sequence as for a crowd: prefill, decode and chunks
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,8 @@ class ModelRunner:
             "logit_rows": batch.logit_rows,
             "state_rows": batch.state_rows,
         }
+        run = self.program if observe is None else partial(self.program, observe=observe, values_told=values_told)
         state, self._state = self._state, None
         with np.errstate(all="ignore"):  # logits that are not finite are an error of their own: no warnings before it
-            (logits,), self._state = self.program(inputs, state or {}, observe, values_told)
+            (logits,), self._state = run(inputs, {} if state is None else state)
         return np.asarray(logits, np.float32)
