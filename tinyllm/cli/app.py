@@ -17,7 +17,9 @@ from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
+from tinyllm.cli.export_definitions import export_definitions
 from tinyllm.cli.generate import generate
+from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
@@ -56,7 +58,15 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check torch --case 'sdpa[L3,S5,D4,f32]'",
         "tinyllm check mybackend --op gqa --timeout 10",
     ),
+    export_definitions: (
+        "tinyllm export-definitions --out smollm2-definitions",
+        "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",
+    ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    graph: (
+        "tinyllm graph smollm2 --html graph.html",
+        "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
+    ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",
         'tinyllm trace "Hello" -b torch -n 2 && tinyllm check mlx --shapes shapes.jsonl',

@@ -23,7 +23,8 @@ def _backends() -> list[str]:
     return sorted(default_registry().plugins.backends)
 
 
-def _models() -> list[str]:
+def model_names() -> list[str]:
+    """The names of known models, which shells complete."""
     from tinyllm.models.download import sources
 
     return sorted(sources.KNOWN)
@@ -101,7 +102,7 @@ ModelName = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        autocompletion=_models,
+        autocompletion=model_names,
         show_default="smollm2",
         help="Folder, .gguf file, hub id or known name.",
     ),
@@ -119,7 +120,7 @@ BackendName = Annotated[
 ]
 KnownModelName = Annotated[
     str | None,
-    typer.Argument(metavar="NAME", autocompletion=_models, show_default="smollm2", help="Known name or hub id."),
+    typer.Argument(metavar="NAME", autocompletion=model_names, show_default="smollm2", help="Known name or hub id."),
 ]
 OpName = Annotated[str, typer.Argument(metavar="OP", autocompletion=op_names, help="The op, such as sdpa.")]
 MaxTokens = Annotated[

@@ -111,7 +111,7 @@ def load_model(
     if (written := llm.program.report.written) and not quiet:
         note(f"packed weights: {size(written)} in {packed_folder()}; the next start reads them there")
     if (pictures := sum(name.startswith(TOWERS) for name in llm.skipped_tensors)) and not quiet:
-        note(f"text alone: {pictures} tensors that read pictures are skipped")
+        note(f"text alone: {pictures} tensors that read pictures or sounds are skipped")
     return llm
 
 

@@ -53,11 +53,20 @@ def bind(
         CheckpointError: a weight that does not fit its node.
         InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
-    merged = merge_calls(graph, source)
-    binder = _Binder(merged, registry, selection, source, fast)
+    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
     binder.choose_kernels()
-    weights = load_weights(merged, source, binder.bound, files, binder.report, progress or (lambda done, total: None))
-    return binder.lay_out(weights)
+    told = progress or (lambda done, total: None)
+    return binder.lay_out(load_weights(binder.graph, source, binder.bound, files, binder.report, told))
+
+
+def choose(
+    graph: Graph, registry: Registry, selection: Selection, source: WeightSource, *, fast: bool | None = None
+) -> tuple[Graph, dict[str, str]]:
+    """What `bind` does before it reads a weight: the graph with what can be one call merged, and per node the id of its
+    kernel. Arguments and errors are those of `bind`."""
+    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
+    binder.choose_kernels()
+    return binder.graph, binder.report.kernels
 
 
 class _Binder:
