@@ -19,6 +19,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.scoring import TextLogprobs, score, settled_windows
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.graph.bind import bind
@@ -234,6 +235,30 @@ class LLM:
         ids = checked_ids(token_ids, self.config.vocab_size, self.context, self.context)
         runner = ModelRunner(self.program, 1, len(ids))
         return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
+
+    def logprobs(
+        self,
+        text: str | TokenIds,
+        context: int | None = None,
+        stride: int | None = None,
+        progress: Progress | None = None,
+    ) -> TextLogprobs:
+        """Log probabilities of the tokens of a text of any length, and so its perplexity, in windows of `context`
+        tokens, one beginning `stride` after the other.
+
+        Args:
+            text: as it is, without the chat template.
+            context: None: 1,024, or all that the model can read. stride: None: 512, or `context`.
+            progress: called with (tokens scored so far, tokens of the text).
+
+        Raises:
+            InvalidInputError: a text of fewer than two tokens, or windows that the model cannot have.
+            TinyllmError: the model's logits are not finite.
+        """
+        ids = self.encode(text, raw=True) if isinstance(text, str) else plain(text)
+        ids = checked_ids(ids, self.config.vocab_size, len(ids), self.context)
+        windows = settled_windows("logprobs", len(ids), self.context, context, stride)
+        return score(self.program, self.config.vocab_size, ids, windows, progress)
 
     def encode(self, prompt: Prompt, raw: bool = False, template: TemplateOptions | None = None) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""

@@ -36,11 +36,14 @@ class FakeTokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
+
     def showing(self, texts: Collection[str]) -> FakeTokenizer:
         return self
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
-        return TextStream(lambda token: bytes([token]))
+        return TextStream(self.token_bytes)
 
 
 @dataclass

@@ -207,4 +207,26 @@ KvCacheDtype = Annotated[
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", autocompletion=model_names, help="Folder, .gguf file, hub id or known name (smollm2)."
+    ),
+]
+TextFile = Annotated[str, typer.Argument(metavar="FILE", help="A text, UTF-8; - reads it from stdin.")]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context", metavar="N", show_default="1024, or all that the model reads", help="Tokens of a window."
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride",
+        metavar="N",
+        show_default="512, or the context",
+        help="Tokens from one window to the next; a window's others are what the model has seen by then.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -53,20 +53,26 @@ def bind(
         CheckpointError: a weight that does not fit its node.
         InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
-    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
-    binder.choose_kernels()
+    binder = _chosen(graph, registry, selection, source, fast)
     told = progress or (lambda done, total: None)
     return binder.lay_out(load_weights(binder.graph, source, binder.bound, files, binder.report, told))
 
 
 def choose(
     graph: Graph, registry: Registry, selection: Selection, source: WeightSource, *, fast: bool | None = None
-) -> tuple[Graph, dict[str, str]]:
-    """What `bind` does before it reads a weight: the graph with what can be one call merged, and per node the id of its
-    kernel. Arguments and errors are those of `bind`."""
+) -> tuple[Graph, Mapping[str, BoundKernel]]:
+    """What `bind` would run, the graph as it is merged and the kernel of each of its nodes; no weight is read.
+
+    Raises as `bind` does, but for weights.
+    """
+    binder = _chosen(graph, registry, selection, source, fast)
+    return binder.graph, binder.bound
+
+
+def _chosen(graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> _Binder:
     binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
     binder.choose_kernels()
-    return binder.graph, binder.report.kernels
+    return binder
 
 
 class _Binder:

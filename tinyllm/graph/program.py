@@ -3,7 +3,7 @@ call, where their backend gains by it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
@@ -108,7 +108,7 @@ class Program:
     def page_size(self) -> int:
         """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they
         are gathered."""
-        return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
+        return page_size(a.backend for a in self._allocations.values())
 
     @property
     def cache_dtypes(self) -> tuple[str, ...]:
@@ -211,6 +211,11 @@ class Program:
             (observed(step, function, step.run, observe, values), *rest)
             for step, (function, *rest) in zip(self.steps, self._calls, strict=True)
         ]
+
+
+def page_size(backends: Iterable[Backend]) -> int:
+    """Tokens of a page that suits the backends of all states."""
+    return 64 if all(backend.heads_first for backend in backends) else 256
 
 
 def _scalings(nodes: tuple[BoundNode, ...]) -> tuple[RopeScaling, ...]:
