@@ -37,7 +37,7 @@ from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType
 
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -126,8 +126,8 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where}: expected an object, got {quoted(entry)}")
     kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(_DTYPES)}, got {quoted(kind)}")
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {quoted(kind)}")
     if not isinstance(shape, list) or len(shape) > _MOST_DIMS or not _counts(shape):
         raise CheckpointError(
             f"{where}: shape: expected a list of counts, at most {_MOST_DIMS} and none above {_MOST}, got "
@@ -135,7 +135,7 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
         )
     if not isinstance(offsets, list) or len(offsets) != 2 or not _counts(offsets):
         raise CheckpointError(f"{where}: data_offsets: expected two counts, got {quoted(offsets)}")
-    return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
+    return tuple(shape), DTYPES[kind], offsets[0], offsets[1]
 
 
 def _whole_names(names: list[str], where: Path) -> dict[str, str]:
