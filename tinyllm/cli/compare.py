@@ -1,4 +1,4 @@
-"""What `tinyllm diff` and `tinyllm bisect` share: options, the model, and the token ids that both programs are given."""
+"""What `tinyllm diff` and `tinyllm bisect` share: options, the model, and the token ids that both are given."""
 
 from __future__ import annotations
 

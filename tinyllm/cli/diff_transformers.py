@@ -36,7 +36,7 @@ def show_transformers(
         note(f"no state of {len(ids)} tokens departs from transformers' by more than {DEPARTS:g}")
         return False
     print(
-        f"first that departs: {first.what} ({first.node}), by {first.difference:.2e} at token {first.token}; its number "
-        f"{first.place} is {first.ours:.6g} here and {first.theirs:.6g} there"
+        f"first that departs: {first.what} ({first.node}), by {first.difference:.2e} at token {first.token}; its "
+        f"number {first.place} is {first.ours:.6g} here and {first.theirs:.6g} there"
     )
     return True

@@ -29,13 +29,16 @@ nothing to find."""
 Group = tuple[str, ...]
 
 
+PLAIN = Selection(None)
+
+
 @dataclass(frozen=True)
 class Mixed(Selection):
     """Nodes of these names as one selection says, the others as another."""
 
     nodes: frozenset[str] = frozenset()
-    ours: Selection = Selection(None)
-    theirs: Selection = Selection(None)
+    ours: Selection = PLAIN
+    theirs: Selection = PLAIN
 
     def for_node(self, name: str, op: str) -> str | None:
         """The backend asked for, for this node."""
@@ -152,7 +155,7 @@ class Bisection:
         runner = runner_of(program, self.steps)
         self.programs += 1
         for number, step in enumerate(self.steps):
-            runner.step(step, lambda ran, number=number: judge(number, ran), True)  # type: ignore[misc]
+            runner.step(step, judge.observer(number), True)
         guilty = {found.node.name for found in judge.guilty}
         return tuple(name for name in nodes if name in guilty) or nodes
 

@@ -12,24 +12,22 @@ import numpy as np
 
 from tinyllm.conformance.array_file import read_arrays, write_arrays
 from tinyllm.conformance.compared_model import ComparedModel, make_steps, runner_of
-from tinyllm.conformance.node_judge import Guilty, NodeJudge
+from tinyllm.conformance.node_judge import Guilty, Key, NodeJudge
 from tinyllm.engine.model_runner import ModelRunner, StepBatch
 from tinyllm.errors import InvalidInputError
-from tinyllm.graph.observe import Ran
 from tinyllm.graph.program import Program
 from tinyllm.plugins.backend import BoundNode
 
 KIND = "tinyllm_reference"
 MAKER = "tinyllm diff --save"
 
-Values = dict[tuple[int, str, str], np.ndarray]
-"""By step, node and the op's name for the output."""
+Values = dict[Key, np.ndarray]
 
 
 @dataclass(frozen=True)
 class NodeDifference:
-    """How far two programs are apart at a node: the greatest difference of an element, relative to the largest number of
-    the other program's output; that of the step where it is greatest."""
+    """How far two programs are apart at a node: the greatest difference of an element, relative to the largest number
+    of the other program's output, at the step where it is greatest."""
 
     node: str
     op: str
@@ -104,12 +102,7 @@ class _Side:
     def step(self, number: int, batch: StepBatch) -> Values:
         """Run a step; gives the outputs of its nodes."""
         values: Values = {}
-
-        def observe(ran: Ran) -> None:
-            for name, output in self.judge(number, ran).items():
-                values[number, ran.node.name, name] = output
-
-        self.runner.step(batch, observe, True)
+        self.runner.step(batch, self.judge.observer(number, values), True)
         return values
 
 

@@ -3,7 +3,7 @@ it had, within the bounds of the kit. What went wrong before a node is not its f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,15 @@ from tinyllm.conformance.judge import judge
 from tinyllm.conformance.node_case import NodeCase
 from tinyllm.conformance.run import admitted_factor
 from tinyllm.conformance.subject import Subject
-from tinyllm.graph.observe import Ran
+from tinyllm.graph.observe import Observe, Ran
 from tinyllm.graph.weights import place
 from tinyllm.plugins.backend import BoundNode, on_host
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.types import Call
 
 Outputs = Mapping[str, np.ndarray]
+Key = tuple[int, str, str]
+"""Of an output: the number of the step, the node, and the op's name for it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ class NodeJudge:
         for name in self.model.registry.spec(node.op).consumes:
             self._states[node.name, name] = outputs[name]
         return outputs
+
+    def observer(self, step: int, values: MutableMapping[Key, np.ndarray] | None = None) -> Observe:
+        """What judges the nodes of a step, and keeps copies of their outputs in `values`."""
+
+        def observe(ran: Ran) -> None:
+            for name, output in self(step, ran).items():
+                if values is not None:
+                    values[step, ran.node.name, name] = output
+
+        return observe
 
     def _example(self, ran: Ran, asked: Call) -> Example:
         """The node's call with its inputs as they were: weights as the checkpoint holds them, and of what the op has

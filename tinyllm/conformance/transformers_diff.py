@@ -111,7 +111,8 @@ def their_states(path: Path, ids: Sequence[int]) -> list[NDArray[np.float64]]:
         config = transformers.AutoConfig.from_pretrained(**source)
         sees = getattr(config, "vision_config", None) is not None
         kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-        theirs = kind.from_pretrained(**source, dtype=torch.float32).eval()
+        theirs: Any = kind.from_pretrained(**source, dtype=torch.float32)
+        theirs.eval()
         with torch.inference_mode():
             result = theirs(torch.tensor([list(ids)]), output_hidden_states=True, use_cache=False)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
