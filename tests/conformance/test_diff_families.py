@@ -18,7 +18,6 @@ from tinyllm.conformance.model_diff import diff_programs
 from tinyllm.conformance.transformers_diff import DEPARTS, diff_with_transformers
 from tinyllm.models.families.families import FAMILIES
 
-
 FOUR = {"num_hidden_layers": 4}
 LLAMA = Tiny("Llama", {"attention_bias": True})
 OTHERS = (
@@ -52,7 +51,9 @@ def test_there_is_a_model_of_each_family() -> None:
     """But of those whose text is another's, and which see besides."""
     known = {kind: family for family in FAMILIES for kind in family.model_types}
     configs = [model.theirs for model in MODELS.values()]
-    kinds = {kind for config in configs for kind in (config.model_type, getattr(config, "text_config", config).model_type)}
+    kinds = {
+        kind for config in configs for kind in (config.model_type, getattr(config, "text_config", config).model_type)
+    }
     assert {known[kind].name for kind in kinds & known.keys()} == {f.name for f in FAMILIES if f.name not in SEE}
 
 

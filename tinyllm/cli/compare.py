@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import CheckpointError, InvalidInputError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,11 @@ def token_ids(
         ids = [int(number) for number in np.random.default_rng(0).integers(0, vocabulary, most)]
     else:
         text = prompt or (Path(__file__).parents[1] / "bench" / "text.txt").read_text(encoding="utf-8")
-        ids = model.opened.checkpoint.tokenizer().encode(text, add_special_tokens=True)
+        try:
+            tokenizer = model.opened.checkpoint.tokenizer()
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; --random does without a tokenizer") from error
+        ids = tokenizer.encode(text, add_special_tokens=True)
         if prompt is not None and tokens is None and len(ids) > model.context:
             raise InvalidInputError(f"{command}: --prompt: expected at most {model.context} tokens, got {len(ids)}")
         ids = ids[:most] if prompt is None or tokens is not None else ids

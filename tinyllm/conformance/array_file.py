@@ -59,6 +59,6 @@ def read_arrays(where: str, path: Path, kind: str, maker: str) -> tuple[dict[str
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         about = json.loads(header["__metadata__"][kind])
     except (OSError, CheckpointError, ValueError, LookupError, TypeError) as error:
-        told = str(error) if isinstance(error, (OSError, CheckpointError)) else "a file of another kind"
+        told = "a file of another kind" if path.is_file() else "none"
         raise InvalidInputError(f"{where}: {path}: expected a file that {maker} wrote, got {told}") from error
     return about, {name: tensor.read() for name, tensor in stored.items()}

@@ -104,6 +104,8 @@ def their_states(path: Path, ids: Sequence[int]) -> list[NDArray[np.float64]]:
         raise TinyllmError(
             f"diff: --against transformers: {error.name} is not installed; pip install 'tinyllm[bench]'"
         ) from error
+    log: Any = transformers.utils.logging
+    log.disable_progress_bar()
     source: dict[str, Any] = {"pretrained_model_name_or_path": path if path.is_dir() else path.parent}
     if path.suffix == ".gguf":
         source["gguf_file"] = path.name
