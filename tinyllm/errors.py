@@ -115,6 +115,14 @@ class CheckpointError(TinyllmError):
     """A checkpoint file that is truncated, corrupt, inconsistent or of a kind not understood."""
 
 
+class FieldError(CheckpointError):
+    """Fields of a checkpoint's config, or keys of its metadata, that are not understood. fields: their names."""
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
 def invalid(where: str, argument: str, expected: str, got: object) -> InvalidInputError:
     """The one wording for bad input: `<op or field>: <argument>: expected <expected>, got <got>`."""
     return InvalidInputError(f"{where}: {argument}: expected {expected}, got {shortened(got)}")

@@ -53,12 +53,17 @@ def gated_delta(
     q_start: np.ndarray,
     kv_len: np.ndarray,
     state_rows: np.ndarray,
+    *,
+    tiled: bool = False,
 ) -> tuple[mx.array, mx.array]:
     """The gated delta rule `[T, Hv, Dv]`, token by token, and the state `[P, Hv, Dk, Dv]`, which is written to."""
     if 0 in (*q.shape, *v.shape):
         return mx.zeros(v.shape, v.dtype), state
     groups = v.shape[1] // q.shape[1]
-    q, k = (mx.repeat(_unit(widen(each)), groups, axis=1)[:, :, None, :] for each in (q, k))
+    q, k = (_unit(widen(each)) for each in (q, k))
+    q, k = (
+        (mx.tile(each, (1, groups, 1)) if tiled else mx.repeat(each, groups, axis=1))[:, :, None, :] for each in (q, k)
+    )
     q, values = q * q.shape[-1] ** -0.5, widen(v)[:, :, None, :]
     wide = widen(a) + widen(dt_bias)
     steps = mx.maximum(wide, 0) + mx.log1p(exp(-mx.abs(wide)))

@@ -20,9 +20,11 @@ def rope_angles(
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention
-    factor."""
+    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention factor,
+    and what grows with the logarithm of the position."""
     factor: Any = attention_factor(scaling) if lengths is None else None
     if lengths is not None and scaling is not None:
         inv_freq, factor = frequencies_by_length(mx, lengths.astype(mx.float32), _constant, dims or 0, base, scaling)
@@ -30,6 +32,10 @@ def rope_angles(
         inv_freq = _constant(inverse_frequencies(dims or 0, base, scaling))
     angles = (positions.astype(mx.float32) * position_scale)[..., None] * inv_freq.astype(mx.float32)
     cos, sin = mx.cos(angles), mx.sin(angles)
+    if log_period is not None:
+        periods = mx.maximum(positions.astype(mx.int64) // log_period, 0)
+        grown = 1 + log_scale * mx.log1p(periods.astype(mx.float32))[..., None]
+        cos, sin = cos * grown, sin * grown
     return (cos, sin) if isinstance(factor, float) and factor == 1 else (cos * factor, sin * factor)
 
 

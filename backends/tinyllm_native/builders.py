@@ -77,6 +77,8 @@ def _elements(
     def build(b: Linker, node: BoundNode) -> None:
         sources = [_need(b.source(node, name)) for name in names]
         y = b.new(node)
+        if node.op == "mul" and len(y.tail) > 1 and sources[1].tail == (*y.tail[:-1], 1):
+            y, sources = _by_last_axis(y), [_by_last_axis(source) for source in sources]
         one_a_row = node.op == "mul" and len(y.tail) == 1 and sources[1].tail == (1,) != y.tail
         columns = [y.columns, 1 if one_a_row else y.columns]
         if any((v.rows, v.columns) != (y.rows, n) for v, n in zip(sources, columns, strict=False)):
@@ -116,7 +118,9 @@ def _rope_angles(b: Linker, node: BoundNode) -> None:
         raise NotLinked("rope_angles: several positions a row")
     others = None if turns.others is None else b.constant(turns.others)
     arrays: list[Value | int | None] = [positions, b.constant(turns.frequencies), cos, sin, lengths, others]
-    b.add("rope_angles", arrays, [positions.rows, len(turns.frequencies), turns.limit], turns.numbers)
+    log_scale, log_period = (_attribute(node, name) for name in ("log_scale", "log_period"))
+    sizes: list[Size] = [positions.rows, len(turns.frequencies), turns.limit, log_period or 1]
+    b.add("rope_angles", arrays, sizes, [*turns.numbers, log_scale])
 
 
 def _rope_rotate(b: Linker, node: BoundNode) -> None:
@@ -152,13 +156,14 @@ def _merge_heads(b: Linker, node: BoundNode) -> None:
 
 
 def _moe_router(b: Linker, node: BoundNode) -> None:
-    logits, bias = _of_axes(b.source(node, "logits"), 1), b.source(node, "bias")
+    logits, given = _of_axes(b.source(node, "logits"), 1), [b.source(node, name) for name in ("bias", "expert_scale")]
     experts, weights = b.new(node, 0), b.new(node, 1)
     numbers = [_attribute(node, name) for name in ("top_k", "score", "normalize", "groups", "groups_kept")]
     top_k, score, normalize, groups, kept = numbers
-    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number, bias.number if bias else 0]
+    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number]
+    sizes += [value.number if value else 0 for value in given]
     sizes += [top_k, SCORES.index(score), int(normalize), groups, kept]
-    b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
+    b.add("moe_router", [logits, *given, experts, weights], sizes, [_attribute(node, "scaling")])
 
 
 def _moe_experts(b: Linker, node: BoundNode) -> None:
@@ -222,7 +227,7 @@ def _gated_delta(b: Linker, node: BoundNode) -> None:
     q, v, y = rows[0], rows[2], b.new(node)
     sizes: list[Size] = [q.rows, state.columns, q.tail[0], v.tail[0], q.tail[1], v.tail[1], kv_len.rows]
     sizes += [*(value.stride for value in rows), y.stride, b.of_array(node, "state", "strides", 0)]
-    sizes += [q.number, state.number, a_log.number, dt_bias.number]
+    sizes += [q.number, state.number, a_log.number, dt_bias.number, int(bool(_attribute(node, "tiled")))]
     b.add("gated_delta", [*rows, state, a_log, dt_bias, q_start, kv_len, state_rows, y], sizes)
     b.alias(node.targets[1], node.sources[node.inputs.index("state")])
 

@@ -49,6 +49,8 @@ def gated_delta(
     q_start: np.ndarray,
     kv_len: np.ndarray,
     state_rows: np.ndarray,
+    *,
+    tiled: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gated delta rule `[T, Hv, Dv]`, token by token, and the state `[P, Hv, Dk, Dv]`, which is written to unless
     it is read-only."""
@@ -57,6 +59,6 @@ def gated_delta(
     of_a_row = prod(state.shape[1:])
     sizes = [len(q), of_a_row, q.shape[1], v.shape[1], q.shape[2], v.shape[2], len(kv_len)]
     sizes += [each.itemsize * prod(each.shape[1:]) for each in (*rows, y)]
-    sizes += [state.itemsize * of_a_row, *(of_dtype(each) for each in (y, state, *of_heads))]
+    sizes += [state.itemsize * of_a_row, *(of_dtype(each) for each in (y, state, *of_heads)), int(tiled)]
     run("gated_delta", [*rows, state, *of_heads, *(int32(each) for each in (q_start, kv_len, state_rows)), y], sizes)
     return y, state

@@ -58,15 +58,17 @@ def rope_angles(
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention factor.
-    Angles are float64."""
+    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention factor,
+    and what grows with the logarithm of the position. Angles are float64."""
     turns = frequencies(inv_freq, dims, base, scaling, position_scale)
     pairs = len(turns.frequencies)
     cos, sin = (np.empty((*positions.shape, pairs), np.float32) for _ in range(2))
     lengths = None if lengths is None else int32(lengths)
     arrays = [int32(positions), turns.frequencies, cos, sin, lengths, turns.others]
-    run("rope_angles", arrays, [positions.size, pairs, turns.limit], turns.numbers)
+    run("rope_angles", arrays, [positions.size, pairs, turns.limit, log_period or 1], [*turns.numbers, log_scale])
     return cos, sin
 
 

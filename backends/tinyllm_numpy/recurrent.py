@@ -56,12 +56,15 @@ def gated_delta(
     q_start: np.ndarray,
     kv_len: np.ndarray,
     state_rows: np.ndarray,
+    *,
+    tiled: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gated delta rule `[T, Hv, Dv]`, token by token, and the state `[P, Hv, Dk, Dv]`, which is written to unless
     it is read-only."""
     state = state if state.flags.writeable else state.copy()
-    groups, dim = v.shape[1] // q.shape[1], q.shape[2]
-    q, k = (np.repeat(_unit(widen(each)), groups, axis=1) for each in (q, k))
+    heads, value_heads, dim = q.shape[1], v.shape[1], q.shape[2]
+    of_value = np.arange(value_heads) % heads if tiled else np.arange(value_heads) // (value_heads // heads)
+    q, k = (_unit(widen(each))[:, of_value] for each in (q, k))
     q *= 1 / sqrt(max(dim, 1))
     keep = np.exp(-np.exp(widen(a_log)) * np.logaddexp(0, widen(a) + widen(dt_bias)))[:, :, None, None]
     learn = (1 / one_over_sigmoid(widen(b)))[:, :, None, None]

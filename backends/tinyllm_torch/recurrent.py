@@ -64,12 +64,17 @@ def gated_delta(
     q_start: np.ndarray,
     kv_len: np.ndarray,
     state_rows: np.ndarray,
+    *,
+    tiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The gated delta rule `[T, Hv, Dv]`, and the state `[P, Hv, Dk, Dv]`, which is written to unless it lies on a
     read-only numpy array."""
     state, y, groups = own(state), torch.empty_like(v), v.shape[1] // q.shape[1]
     # head by head: [Hv, T, D]
-    q, k = (_unit(widen(each)).repeat_interleave(groups, 1).transpose(0, 1) for each in (q, k))
+    q, k = (_unit(widen(each)) for each in (q, k))
+    q, k = (
+        (each.repeat(1, groups, 1) if tiled else each.repeat_interleave(groups, 1)).transpose(0, 1) for each in (q, k)
+    )
     q = q * max(q.shape[2], 1) ** -0.5
     steps = F.softplus(widen(a) + widen(dt_bias), threshold=50)
     forget = (-widen(a_log).exp() * steps).t().double().clamp(min=LEAST)

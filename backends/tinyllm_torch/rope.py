@@ -48,10 +48,17 @@ def rope_angles(
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention
-    factor."""
-    return angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32, lengths)
+    """cos and sin `[*P, R]` in float32 of `position * position_scale * inv_freq` radians, times the attention factor,
+    and what grows with the logarithm of the position."""
+    cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale, torch.float32, lengths)
+    if log_period is None:
+        return cos, sin
+    periods = torch.div(positions.long(), log_period, rounding_mode="floor").clamp(min=0)
+    factor = (1 + log_scale * torch.log1p(periods.float())).unsqueeze(-1)
+    return cos * factor, sin * factor
 
 
 def angles(

@@ -82,6 +82,17 @@ def test_every_cache_gives_the_same(backend: str) -> None:
 RECURRENT = ShortConvConfig(3), GatedDeltaConfig(2, 4, 8, 4, 4)
 
 
+def test_the_bytes_of_a_pool_are_those_of_its_arrays() -> None:
+    program = tiny("numpy", *RECURRENT)
+    pages, rows = program.pool_bytes(5, 4, 3)
+    assert pages + rows == sum(array.nbytes for array in program.allocate(5, 4, 3).values())
+    assert program.pool_bytes(10, 2, 6) == (pages, 2 * rows) and tiny("numpy").pool_bytes(5, 4, 3) == (pages, 0)
+    engine = Engine(ModelRunner(program), pages=40, page_size=4)
+    assert (engine.stats.cache_bytes, engine.stats.state_bytes) == (8 * pages, rows // 3)
+    replies(engine, PROMPTS)
+    assert (engine.stats.cache_bytes, engine.stats.state_bytes) == (8 * pages, rows // 3 * 4)
+
+
 @pytest.mark.parametrize("backend", backends())
 def test_recurrent_states_are_those_of_their_sequences(backend: str) -> None:
     """In chunks, beside others, where sequences are put off for want of pages and begin anew, and in a page that is

@@ -33,7 +33,7 @@ def test_every_node_is_told_in_order(selection: str, values_told: bool) -> None:
     got, told = watched(bound, values_told)
     assert [ran.node for ran in told] == list(bound.nodes)
     assert {n.name: n.kernel for n in bound.nodes if n.call} == bound.report.kernels
-    assert {n.kernel.partition("/")[0] for n in bound.nodes if n.call} == {n.backend.name for n in bound.nodes}
+    assert all(n.kernel.startswith((f"{n.backend.name}/", "*/")) for n in bound.nodes if n.call)
     assert all(ran.seconds >= 0 for ran in told) and sum(ran.seconds for ran in told) > 0
     assert all(bool(ran.outputs) == values_told for ran in told)
     plain = ModelRunner(bound, 2, 8).step(make_step([Chunk(IDS, 0, [0, 1], len(IDS))], 8))

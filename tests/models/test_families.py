@@ -218,22 +218,6 @@ def test_an_unknown_model_type_is_told_what_there_is_and_a_third_family_is_a_few
     assert decoder_config(base(model_type="third"), (*FAMILIES, third)) == decoder_config(base())
 
 
-@pytest.mark.parametrize(
-    ("kind", "part"),
-    [
-        ("DeepseekV3", r"kv_lora_rank \(multi-head latent attention\)"),
-        ("Llama4", r"attention_chunk_size \(attention within chunks\)"),
-        ("Mamba2", r"state_size \(state-space layers\)"),
-    ],
-)
-def test_parts_that_there_are_no_means_for_are_named(kind: str, part: str) -> None:
-    config = getattr(transformers, f"{kind}Config")().to_dict()
-    with pytest.raises(
-        CheckpointError, match=f"got '{config['model_type']}'; the decoder has no means for its {part};"
-    ):
-        decoder_config(config)
-
-
 def test_missing_surplus_and_misshapen_tensors_are_named(tiny_folder: Callable[..., Path]) -> None:
     checkpoint = open_checkpoint(tiny_folder("llama", tie_word_embeddings=False))
     expected = {name: checkpoint.info(name).shape for name in checkpoint.tensor_names()}

@@ -11,7 +11,11 @@ import tokenizers
 from tokenizers import decoders, models
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from tests.engine.grammar.replies import accepts, tokenizer
 from tests.openai.test_reasoning import read
+from tinyllm.engine.grammar.call_forms import form_of
+from tinyllm.engine.grammar.grammar import Grammar
+from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.messages import template_messages
@@ -126,6 +130,16 @@ COHERE = (
     "<|END_OF_TURN_TOKEN|>{% endfor %}"
     "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|ASSISTANT_TOKEN|>{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% for t in tools or [] %}<|turn>system\n<|tool>declaration:{{ t.function.name }}<tool|><turn|>\n"
+    "{% endfor %}{% for m in messages %}{% if m.role == 'tool' %}<|tool_response>{{ m.content }}<tool_response|>"
+    "{% else %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{% if m.reasoning_content %}"
+    "<|channel>thought\n{{ m.reasoning_content }}\n<channel|>{% endif %}{{ m.content }}{% for c in m.tool_calls %}"
+    "<|tool_call>call:{{ c.function.name }}{ {%- for k, v in c.function.arguments.items() -%}{{ k }}:"
+    '{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}{% if not loop.last %},{% endif %}'
+    "{% endfor %}}<tool_call|>{% endfor %}<turn|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
 IM = "<|endoftext|> <|im_start|> <|im_end|>"
 FAMILIES = {
     "qwen3": family(CHATML.replace("CALL", HERMES), IM, "<|im_end|> <|endoftext|>"),
@@ -141,6 +155,7 @@ FAMILIES = {
     "phi4": family(PHI, "<|user|> <|assistant|> <|end|> <|endoftext|>", "<|end|> <|endoftext|>", False),
     "granite": family(GRANITE, "<|end_of_text|> <|start_of_role|> <|tool_call|>", "<|end_of_text|>", False),
     "glm4": family(GLM, "<|endoftext|> <|user|> <|assistant|> <|observation|>", "<|endoftext|> <|user|>"),
+    "gemma4": family(GEMMA, "<eos> <|turn> <turn|> <|channel> <|tool_response>", "<eos> <turn|> <|tool_response>"),
     "cohere2": family(
         COHERE, "<|START_ACTION|> <|END_ACTION|> <|END_OF_TURN_TOKEN|> <|START_THINKING|>", "<|END_OF_TURN_TOKEN|>"
     ),
@@ -197,3 +212,25 @@ def test_a_reply_is_read_back_as_the_template_writes_it(name: str, reply: dict[s
     assert thought == (reply["reasoning_content"] if its.thinks else "")
     assert text.strip() == (reply["content"] or "")
     assert calls == ([("weather", ARGUMENTS)] if "tool_calls" in reply else [])
+
+
+HELD = {"qwen3": "", "qwen3.5": "qwen_xml", "mistral": "mistral", "llama": "", "phi4": "phi", "granite": "granite"}
+HELD |= {"glm4": "glm", "cohere2": "cohere"}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_grammar_takes_calls_as_the_template_writes_them(name: str) -> None:
+    pytest.importorskip("llguidance")
+    its = FAMILIES[name]
+    form = form_of([its.template])
+    assert form == HELD[name]
+    prompt = chat_prompt(template_of(its), [ASKS], TemplateOptions(), TOOLS)
+    grammar = Grammar.calls({"weather": Grammar.arguments(PARAMETERS)}, False, False, form)
+    grammars = Grammars(tokenizer())
+    for days, right in ((3, True), ("3 d", False)):
+        function = {"name": "weather", "arguments": ARGUMENTS | {"days": days}}
+        reply = CALLS | {"reasoning_content": None, "tool_calls": [{"type": "function", "function": function}]}
+        whole = chat_prompt(template_of(its), [ASKS, reply], TemplateOptions(add_generation_prompt=False), TOOLS)
+        written = whole[len(prompt) :].strip()
+        written = next((written.removesuffix(end) for end in its.ends if written.endswith(end)), written)
+        assert accepts(grammars, grammar, written) == right, written

@@ -404,6 +404,7 @@ def test_status_for_the_page(http: httpx.Client, live: Live) -> None:
     )
     assert found["kernels"] == {"fake/linear:fused": 2, "fake/rms_norm:reference": 1} and found["tokens_per_second"] > 0
     assert {"running", "waiting", "pages_held", "reused_tokens"} <= set(found)
+    assert found["cache_bytes"] == 8 * 4 * 2000 and found["state_bytes"] == 0
 
 
 def test_pages_and_docs_ask_nobody_else(http: httpx.Client) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pydantic
 import pytest
 
-from tests.openai.fakes import Program
+from tests.openai.fakes import TEMPLATE, Program
 from tests.server.fakes import make_model, serving
+from tinyllm.engine.grammar.call_forms import FORMS
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("llguidance")
@@ -85,6 +86,27 @@ def test_a_call_s_arguments_are_those_of_the_model_class(client: Any, text: str,
     assert found.message.content == ("Let me see." if text == "paris" and choice in (None, "auto") else None)
     if text in ("rome", "untagged"):
         assert arguments == Weather(city="Rome" if text == "rome" else "Oslo", unit=None)
+
+
+@pytest.mark.parametrize("form", ["mistral_list", "qwen_xml"])
+def test_calls_are_held_in_the_form_that_the_template_shows(form: str) -> None:
+    def said(city: str) -> str:
+        if form == "mistral_list":
+            return f"[TOOL_CALLS][{called(city)}]"
+        keys = f"<parameter=city>\n{city}\n</parameter>\n<parameter=unit>\nnull\n</parameter>\n"
+        return tagged(f"<function=Weather>\n{keys}</function>")
+
+    says = {"rome": said("Rome"), "paris": said("Paris"), "text": "It rains."}
+    program = Program(says={f"{key};<assistant>": reply for key, reply in says.items()})
+    template = TEMPLATE + "{# " + " ".join(FORMS[form].shows) + " #}"
+    with serving(make_model(program, template)) as live:
+        client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="k", max_retries=0, timeout=20)
+        for stream in (False, True):
+            for choice in ("auto", "required"):
+                found = ask(client, "rome", stream, tool_choice=choice)
+                assert calls_of(found) == [Weather(city="Rome", unit=None)] and not found.message.content
+                assert isinstance(calls_of(ask(client, "paris", stream, tool_choice=choice))[0], Weather)
+            assert ask(client, "text", stream).message.content == "It rains."
 
 
 @pytest.mark.parametrize("stream", [False, True])

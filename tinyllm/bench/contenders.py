@@ -101,7 +101,10 @@ class MlxLm:
             default_registry().backend("mlx")  # loads MKL for all to see before mlx is imported
         from mlx_lm import load as mlx_load
 
-        self.model, self.tokenizer = mlx_load(str(folder))[:2]
+        try:
+            self.model, self.tokenizer = mlx_load(str(folder))[:2]
+        except (ValueError, TypeError, KeyError) as error:  # a family, or a form of it, that it does not know
+            raise UnsupportedError(f"mlx-lm: cannot load this model: {' '.join(str(error).split())}") from error
 
     def measure(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         from mlx_lm import stream_generate

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from tinyllm import __version__
 from tinyllm.bench.limits import Gauge, Limits
 from tinyllm.conformance.reports.machine import THREAD_VARIABLES, machine
+from tinyllm.errors import CacheWarning
 from tinyllm.models.download.sources import cache_folder
 from tinyllm.registry.registry import Registry
 from tinyllm.spec.scheme import Scheme
@@ -87,8 +88,11 @@ def kept_numbers(
     found = None if anew else _read(path, conditions, names)
     if found is None:
         found = measure()
-        with suppress(OSError):  # where nothing can be kept, it is measured again
+        try:
             _write(path, {"conditions": conditions, "numbers": found})
+        except OSError as error:
+            told = f"{path}: cannot be kept, and is measured again the next time: {error.strerror or error}"
+            warnings.warn(told, CacheWarning, stacklevel=2)
     return found
 
 
@@ -101,6 +105,7 @@ def _conditions(registry: Registry, backend: str) -> dict[str, Any]:
         "tinyllm": __version__,
         "numpy": np.__version__,
         "backend": registry.probe(name).reason,
+        "settings": {name: registry.settings[name].value for name in ("fast", "kernels")},
     }
 
 

@@ -19,6 +19,8 @@ from tinyllm.spec.scheme import QuantWeight, Scheme
 COLUMNS = 4096
 LEAST_ROWS = 16384
 SIDE = 1024
+COPIED, MOST_COPIES = 2**26, 16
+"""Bytes of weights that a few rows are multiplied with, and how many there are at most."""
 WORST = 0.05
 """Relative error of a product past which it is no product, whatever it rounds."""
 
@@ -102,6 +104,26 @@ class Gauge:
     def sweep(self) -> None:
         """Fill the caches of all cores that the library works on with other data."""
         self._read()
+
+
+def measure_rows(
+    backend: Backend, product: Product, rows: Sequence[int], side: int, scheme: Scheme | None, rounds: int
+) -> dict[int, float]:
+    """GFLOP/s of products with so many rows, by square weights of a side, one after the other, as a step has them.
+
+    The quickest round counts, as in `Gauge`; numbers of rows take turns, as what disturbs lasts for a while.
+    """
+    rng = np.random.default_rng(0)
+    side = lcm(side, scheme.block if scheme else 1)
+    square = _weight(rng, (side, side), scheme)
+    copies = max(1, min(MOST_COPIES, COPIED // int(square.nbytes)))
+    calls = {
+        count: [_checked(backend, product, x, square) for _ in range(copies)]
+        for count in rows
+        for x in [rng.random((count, side), np.float32)]
+    }
+    found = [{n: min(timed(lambda n=n: [call() for call in calls[n]], 3)) for n in rows} for _ in range(rounds)]  # type: ignore[misc]
+    return {n: 2 * n * copies * side**2 / min(times[n] for times in found) / 1e9 for n in rows}
 
 
 def _weight(rng: np.random.Generator, shape: tuple[int, int], scheme: Scheme | None) -> Any:

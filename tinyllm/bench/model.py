@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,12 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.bench.folder import write_folder
 from tinyllm.bench.worker import Worker
-from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import TinyllmError
-from tinyllm.models.decoder.decoder import decoder
-from tinyllm.models.open_model import open_model
-from tinyllm.spec.quantized import dense
 
 
 @dataclass
@@ -134,15 +130,10 @@ def _as_folder(model: Path, folder: Path) -> None:
     if model.is_dir():
         folder.symlink_to(model)
         return
-    from safetensors.numpy import save_file
     from transformers import AutoTokenizer
 
-    opened = open_model(model)
-    weights = opened.weights(shapes := decoder(opened.config, CATALOGUE).tensors())
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(opened.checkpoint.config), encoding="utf-8")
-    tensors = {name: np.array(dense(np, weights.read(name), np.float32), np.float32) for name in shapes}
-    save_file(tensors, folder / "model.safetensors", {"format": "mlx"})
+    write_folder(model, folder)
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).save_pretrained(folder)
 
 
@@ -152,12 +143,4 @@ def perplexity(model: Path, backend: str, fast: bool, dtype: str | None = None) 
 
     llm = load(model, backend, fast=fast, dtype=dtype)
     ids = llm.tokenizer.encode((Path(__file__).parent / "text.txt").read_text(encoding="utf-8"))
-    total, count = 0.0, 0
-    for start in range(0, len(ids) - 1, 512):
-        window = ids[start : start + 513]
-        logits = llm.logits(window[:-1]).astype(np.float64)
-        top = logits.max(-1, keepdims=True)
-        log_sum = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
-        total += float((log_sum - logits[np.arange(len(window) - 1), window[1:]]).sum())
-        count += len(window) - 1
-    return float(np.exp(total / count))
+    return llm.logprobs(ids, context=513, stride=512).perplexity

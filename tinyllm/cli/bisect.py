@@ -8,20 +8,21 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli import compare, options
+from tinyllm.cli import diff_options, options
 
 
 def bisect(
     against: Annotated[str, typer.Option("--against", metavar="NAME", help="The backend that is right.")],
-    model: compare.Model = None,
+    model: diff_options.Model = None,
     backend: options.BackendName = None,
-    prompt: compare.Prompt = None,
-    tokens: compare.Tokens = None,
-    decode: compare.Decode = 3,
-    random: compare.Random = False,
-    nodes: compare.Nodes = "",
+    prompt: diff_options.Prompt = None,
+    tokens: diff_options.Tokens = None,
+    decode: diff_options.Decode = 3,
+    random: diff_options.Random = False,
+    nodes: diff_options.Nodes = "",
     dtype: options.Dtype = None,
     fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     as_json: options.Json = False,
 ) -> None:
     """Find the node, or the kernel, that makes a backend's logits differ from another's, by running programs that are
@@ -33,12 +34,12 @@ def bisect(
     from tinyllm.conformance.compared_model import make_steps
     from tinyllm.conformance.model_bisect import Bisection
 
-    loaded = compare.open_model(model, backend, dtype, fast)
+    loaded = diff_options.open_model(model, backend, dtype, fast, kv_cache_dtype)
     registry = loaded.registry
     registry.select(against)  # a wrong name is an error before anything runs
     ours = backend or registry.select(None).default or registry.best()
-    wanted = compare.wanted_nodes("bisect", loaded, nodes)
-    ids = compare.token_ids("bisect", loaded, prompt, tokens, decode, random)
+    wanted = diff_options.wanted_nodes("bisect", loaded, nodes)
+    ids = diff_options.token_ids("bisect", loaded, prompt, tokens, decode, random)
     bisection = Bisection(loaded, ours, against, make_steps(ids, decode))
 
     def told(what: str) -> None:

@@ -1,108 +1,148 @@
-"""What `tinyllm diff` and `tinyllm bisect` share: options, the model, and the token ids that both are given."""
+"""`tinyllm compare`: what one model loses against another, or by other settings."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.errors import CheckpointError, InvalidInputError, invalid
+from tinyllm.cli import options
+from tinyllm.errors import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tinyllm.engine.divergence import Comparison, Difference
+    from tinyllm.llm import LLM
 
-    from tinyllm.conformance.compared_model import ComparedModel
-
-Model = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL", show_default="smollm2", help="Folder, .gguf file, hub id or known name."),
-]
-Prompt = Annotated[
-    str | None, typer.Option("--prompt", metavar="TEXT", show_default="an English text", help="What both are given.")
-]
-Tokens = Annotated[
-    int | None,
-    typer.Option(
-        "--tokens",
-        metavar="N",
-        min=2,
-        show_default="400, or the context",
-        help="Tokens of the prompt, those that follow it one by one included.",
-    ),
-]
-Decode = Annotated[
-    int, typer.Option("--decode", metavar="N", min=0, max=64, help="Tokens that follow the prompt one by one.")
-]
-Random = Annotated[
-    bool, typer.Option("--random", help="Give token ids by chance, as to a checkpoint without a tokenizer.")
-]
-Nodes = Annotated[
-    str, typer.Option("--nodes", metavar="PATTERN", help="Look at these nodes alone, such as 'model.layers.3.*'.")
-]
-
-TOKENS = 400
-"""Of a prompt that nobody said, so that what shows only in a long one shows."""
+_BEFORE = 16
+"""Tokens that are shown before one."""
 
 
-def open_model(name: str | None, backend: str | None, dtype: str | None, fast: bool | None) -> ComparedModel:
-    """The model, downloaded first if it is not on this machine. Raises as `open_compared` does."""
-    from tinyllm.cli.output import download_bar
-    from tinyllm.cli.session import model_name
-    from tinyllm.conformance.compared_model import open_compared
-    from tinyllm.models.download.sources import resolve
-    from tinyllm.registry.registry import default_registry
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The model that is the measure.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The model to be judged, or A again with other settings.")],
+    file: options.TextFile,
+    context: options.Context = None,
+    stride: options.Stride = None,
+    worst: Annotated[int, typer.Option("--worst", min=0, max=1000, help="Tokens to show.")] = 5,
+    backend: options.BackendName = None,
+    backend_b: Annotated[
+        str | None, typer.Option("--backend-b", metavar="NAME", show_default="that of A", help="B's backend.")
+    ] = None,
+    dtype: options.Dtype = None,
+    dtype_b: Annotated[
+        str | None, typer.Option("--dtype-b", metavar="DTYPE", show_default="that of A", help="B's activations.")
+    ] = None,
+    fast: options.Fast = None,
+    fast_b: Annotated[
+        bool | None, typer.Option("--fast-b/--no-fast-b", show_default="that of A", help="As --fast, for B.")
+    ] = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
+    kv_cache_dtype_b: Annotated[
+        str | None,
+        typer.Option("--kv-cache-dtype-b", metavar="DTYPE", show_default="that of A", help="B's keys and values."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare what two models expect at each token of a text: the divergence of B from A, how often both hold the same
+    token to be likeliest, the change of perplexity, and the tokens where they are furthest apart.
 
-    registry = default_registry()
-    selection = registry.select(backend)
-    named = model_name(name)
-    with download_bar(f"fetching {named}") as report:
-        path = resolve(named, progress=report)
-    return open_compared(path, registry, selection, dtype, fast)
-
-
-def token_ids(
-    command: str, model: ComparedModel, prompt: str | None, tokens: int | None, decode: int, random: bool
-) -> list[int]:
-    """The token ids of the prompt and of those that follow it.
-
-    Raises:
-        InvalidInputError: more than the context has, or fewer than one for the prompt.
+    docs/quality.md says what the numbers mean.
     """
+    from tinyllm.cli.output import note, print_json, print_table, progress_bar
+    from tinyllm.cli.session import load_model, read_text
+    from tinyllm.engine import divergence
+    from tinyllm.engine.scoring import settled_windows
+
+    text = read_text(file)
+    first = load_model(a, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
+    second = load_model(
+        b,
+        backend if backend_b is None else backend_b,
+        dtype if dtype_b is None else dtype_b,
+        fast if fast_b is None else fast_b,
+        kv_cache_dtype if kv_cache_dtype_b is None else kv_cache_dtype_b,
+        quiet=as_json,
+    )
+    check_vocabularies(first, second)
+    ids = first.encode(text, raw=True)
+    windows = settled_windows("compare", len(ids), min(first.context, second.context), context, stride)
+    with progress_bar("comparing") as progress:
+        size = first.config.vocab_size
+        found = divergence.compare(first.program, second.program, size, ids, windows, worst, progress)
+    if as_json:
+        print_json({"a": a, "b": b, "file": file, **_summary(found), "worst": _worst(first, found)})
+        return
+    print_table(["measure", "value"], [(name.replace("_", " "), f"{n:.6g}") for name, n in _summary(found).items()])
+    if found.worst:
+        print_table(["divergence", "after", "token", "A", "B", "A expects", "B expects"], _rows(first, found))
+    note(f"A: {first.backend_name} | B: {second.backend_name}")
+
+
+def check_vocabularies(a: LLM, b: LLM) -> None:
+    """Raises `InvalidInputError` unless a token is the same in both models: names the first difference."""
+    if b.config.vocab_size != a.config.vocab_size:
+        raise invalid("compare", "B", f"the {a.config.vocab_size} tokens of A's vocabulary", b.config.vocab_size)
+    for token in range(a.config.vocab_size):
+        ours, theirs = a.tokenizer.token_bytes(token), b.tokenizer.token_bytes(token)
+        if ours != theirs:
+            raise invalid("compare", "B", f"token {token} to be {ours!r}, as in A's vocabulary", repr(theirs))
+
+
+def _summary(found: Comparison) -> dict[str, float]:
+    """The figures, by name; nats where they are divergences."""
     import numpy as np
 
-    most = min(TOKENS, model.context) if tokens is None else tokens
-    if most > model.context:
-        raise invalid(command, "--tokens", f"at most the context of {model.context} tokens", most)
-    if random:
-        if prompt is not None:
-            raise invalid(command, "--random", "no prompt beside it", "--prompt")
-        vocabulary = model.opened.config.vocab_size
-        ids = [int(number) for number in np.random.default_rng(0).integers(0, vocabulary, most)]
-    else:
-        text = prompt or (Path(__file__).parents[1] / "bench" / "text.txt").read_text(encoding="utf-8")
-        try:
-            tokenizer = model.opened.checkpoint.tokenizer()
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; --random does without a tokenizer") from error
-        ids = tokenizer.encode(text, add_special_tokens=True)
-        if prompt is not None and tokens is None and len(ids) > model.context:
-            raise InvalidInputError(f"{command}: --prompt: expected at most {model.context} tokens, got {len(ids)}")
-        ids = ids[:most] if prompt is None or tokens is not None else ids
-    if len(ids) <= decode:
-        raise invalid(command, "--decode", f"fewer than the {len(ids)} tokens of the prompt", decode)
-    return ids
+    from tinyllm.engine.scoring import change, standard_error
+
+    kl, changed = found.divergences, change(found.a, found.b)
+    return {
+        "tokens": found.a.scored,
+        "divergence_mean": float(kl.mean()),
+        "divergence_mean_error": standard_error(kl),
+        "divergence_median": float(np.median(kl)),
+        "divergence_99th": float(np.percentile(kl, 99)),
+        "divergence_max": float(kl.max()),
+        "agreement": found.agreement,
+        "perplexity_a": found.a.perplexity,
+        "perplexity_b": found.b.perplexity,
+        "perplexity_change": changed.share,
+        "perplexity_change_error": changed.error,
+    }
 
 
-def wanted_nodes(command: str, model: ComparedModel, pattern: str) -> Callable[[str], bool]:
-    """Whether a node is looked at. Raises `InvalidInputError` for a pattern that fits none."""
-    from tinyllm.registry.selection import fits, nearest
+def _text(llm: LLM, ids: list[int]) -> str:
+    """Tokens as text, whatever bytes they are cut in."""
+    return b"".join(map(llm.tokenizer.token_bytes, ids)).decode(errors="replace")
 
-    if not pattern:
-        return lambda name: True
-    if not any(fits(pattern, name) for name in model.nodes):
-        close = ", ".join(nearest(pattern, model.nodes))
-        raise invalid(
-            command, "--nodes", f"a pattern that fits nodes of this model (the nearest are {close})", repr(pattern)
-        )
-    return lambda name: fits(pattern, name)
+
+def _worst(llm: LLM, found: Comparison) -> list[dict[str, Any]]:
+    """The furthest tokens, each with the text before it and the probabilities of both models."""
+
+    def told(each: Difference) -> dict[str, Any]:
+        best = {"a": each.likeliest_a, "b": each.likeliest_b}
+        return {
+            "divergence": each.divergence,
+            "position": each.position,
+            "before": _text(llm, found.a.token_ids[max(0, each.position - _BEFORE) : each.position]),
+            "token": _text(llm, [each.token_id]),
+            "probability_a": math.exp(each.logprob_a),
+            "probability_b": math.exp(each.logprob_b),
+            **{f"expected_{side}": _text(llm, [token]) for side, (token, _) in best.items()},
+            **{f"expected_probability_{side}": math.exp(logprob) for side, (_, logprob) in best.items()},
+        }
+
+    return list(map(told, found.worst))
+
+
+def _rows(llm: LLM, found: Comparison) -> list[list[str]]:
+    return [
+        [
+            f"{each['divergence']:.4f}",
+            repr(each["before"][-40:]),
+            repr(each["token"]),
+            *(f"{each[f'probability_{side}']:.2%}" for side in "ab"),
+            *(f"{each[f'expected_{side}']!r} {each[f'expected_probability_{side}']:.1%}" for side in "ab"),
+        ]
+        for each in _worst(llm, found)
+    ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.cli import compare, options
+from tinyllm.cli import diff_options, options
 from tinyllm.cli.output import note, print_json
 from tinyllm.errors import invalid
 
@@ -19,7 +19,7 @@ TRANSFORMERS = "transformers"
 
 
 def diff(
-    model: compare.Model = None,
+    model: diff_options.Model = None,
     backend: options.BackendName = None,
     against: Annotated[
         str | None,
@@ -34,11 +34,11 @@ def diff(
         Path | None,
         typer.Option("--save", metavar="FILE", show_default=False, help="Write what all nodes give, to compare with."),
     ] = None,
-    prompt: compare.Prompt = None,
-    tokens: compare.Tokens = None,
-    decode: compare.Decode = 2,
-    random: compare.Random = False,
-    nodes: compare.Nodes = "",
+    prompt: diff_options.Prompt = None,
+    tokens: diff_options.Tokens = None,
+    decode: diff_options.Decode = 2,
+    random: diff_options.Random = False,
+    nodes: diff_options.Nodes = "",
     case: Annotated[
         Path, typer.Option("--case", metavar="FILE", help="Where the call of a wrong node is written.")
     ] = Path("wrong-node.safetensors"),
@@ -48,6 +48,7 @@ def diff(
     ] = None,
     dtype: options.Dtype = None,
     fast: options.Fast = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a prompt on two backends, and find the first node whose output is wrong.
@@ -69,10 +70,12 @@ def diff(
         if path is not None:
             check_target(what, path)
     reference = _reference(against, prompt, tokens, random)
-    loaded = compare.open_model(model, backend, dtype or (reference.dtype if reference else None), fast)
-    ids = reference.ids if reference else compare.token_ids("diff", loaded, prompt, tokens, decode, random)
+    loaded = diff_options.open_model(
+        model, backend, dtype or (reference.dtype if reference else None), fast, kv_cache_dtype
+    )
+    ids = reference.ids if reference else diff_options.token_ids("diff", loaded, prompt, tokens, decode, random)
     decode = reference.decode if reference else decode
-    wanted = compare.wanted_nodes("diff", loaded, nodes)
+    wanted = diff_options.wanted_nodes("diff", loaded, nodes)
     ours = loaded.bind(loaded.registry.select(backend))
     if save is not None:
         from tinyllm.conformance.model_diff import reference_of, write_reference

@@ -12,14 +12,13 @@ import typer
 
 from tinyllm.cli import options
 from tinyllm.cli.output import note, print_json, print_table
+from tinyllm.cli.run_prompt import run_prompt
 from tinyllm.cli.target import check_target, write_target
-from tinyllm.errors import InvalidInputError, TinyllmError, invalid
+from tinyllm.errors import TinyllmError, invalid
 
 if TYPE_CHECKING:
     from tinyllm.bench.limits import Limits
     from tinyllm.bench.step_trace import Row
-    from tinyllm.engine.model_runner import ModelRunner, StepBatch
-    from tinyllm.graph.observe import Observe
     from tinyllm.llm import LLM
     from tinyllm.plugins.backend import BoundNode
 
@@ -99,39 +98,13 @@ def _record(llm: LLM, prompt: str, max_tokens: int, shapes: Path) -> None:
     from tinyllm.graph.tools.recorder import Recorder
 
     recorder = Recorder(llm.registry.specs)
-    _run(llm, prompt, max_tokens, recorder)
+    run_prompt("trace", llm, prompt, max_tokens, recorder)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
     note(
         f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, "
         f"{total} in all"
     )
-
-
-def _run(
-    llm: LLM, prompt: str, max_tokens: int, observe: Observe | None = None
-) -> tuple[ModelRunner, StepBatch, StepBatch]:
-    """Run the step of the prompt and those of the tokens that follow it; gives the first and the last of them.
-
-    observe: told of all values.
-    """
-    from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
-
-    ids = llm.encode(prompt)
-    if len(ids) + max_tokens > llm.context:
-        raise InvalidInputError(
-            f"trace: expected a prompt and --max-tokens of at most {llm.context} tokens together, got {len(ids)} and "
-            f"{max_tokens}"
-        )
-    size = llm.program.page_size
-    pages = list(range(-(-(len(ids) + max_tokens) // size)))
-    runner = ModelRunner(llm.program, len(pages), size)
-    steps = [make_step([Chunk(ids, 0, pages)], size)]
-    for place in range(len(ids), len(ids) + max_tokens):
-        best = int(runner.step(steps[-1], observe, observe is not None)[-1].argmax())
-        steps.append(make_step([Chunk([best], place, pages)], size))
-    runner.step(steps[-1], observe, observe is not None)
-    return runner, steps[0], steps[-1]
 
 
 class _Limits:
@@ -173,7 +146,7 @@ def _trace(llm: LLM, prompt: str, max_tokens: int, runs: int, limits: _Limits) -
     from tinyllm.graph.tools.cost import step_sizes
     from tinyllm.graph.tools.times import step_times
 
-    runner, prefill, decode = _run(llm, prompt, max_tokens)
+    runner, prefill, decode = run_prompt("trace", llm, prompt, max_tokens)
     prompted = len(prefill.tokens)
     names = {f"prompt of {prompted}": prefill, f"token {prompted + max_tokens}": decode}
     times = {name: step_times(partial(runner.step, batch), runs) for name, batch in names.items()}

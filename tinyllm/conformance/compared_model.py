@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.engine.model_runner import Chunk, ModelRunner, StepBatch, make_step
-from tinyllm.errors import invalid
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import Graph, Node
 from tinyllm.graph.packed_files import PackedFiles
@@ -21,9 +20,9 @@ from tinyllm.graph.passes.merge import merge_calls
 from tinyllm.graph.program import Program
 from tinyllm.graph.weights import read_weight
 from tinyllm.models.checkpoints.model_weights import ModelWeights
-from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.download.sources import packed_folder
 from tinyllm.models.families.families import FAMILIES
+from tinyllm.models.model_graph import model_graph
 from tinyllm.models.open_model import OpenModel, open_model
 from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import Selection
@@ -76,23 +75,23 @@ class ComparedModel:
 
 
 def open_compared(
-    path: Path, registry: Registry, selection: Selection, dtype: str | None = None, fast: bool | None = None
+    path: Path,
+    registry: Registry,
+    selection: Selection,
+    dtype: str | None = None,
+    fast: bool | None = None,
+    kv_cache_dtype: str | None = None,
 ) -> ComparedModel:
     """Open a model; nothing is bound yet.
 
     Args:
-        selection: of the backend whose dtype the graph has where none is given.
+        selection: of the backend whose dtypes the graph has where none are given.
 
     Raises:
-        CheckpointError, ModelNotFoundError: as `open_model` does. InvalidInputError: a dtype that it does not have.
+        CheckpointError, ModelNotFoundError: as `open_model` does. InvalidInputError: as `model_graph` does.
     """
-    main = registry.backend(selection.default or registry.best())
-    dtype = dtype or main.compute_dtype
-    if dtype not in main.dtypes:
-        expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
-        raise invalid("load", "dtype", expected, repr(dtype))
     opened = open_model(path, (*FAMILIES, *registry.plugins.families))
-    graph = decoder(opened.config, registry.specs, dtype)
+    graph = model_graph(opened.config, registry, selection, dtype, fast, kv_cache_dtype)
     source = opened.weights(graph.tensors())
     source.check()
     return ComparedModel(path, registry, opened, graph, source, fast)

@@ -66,6 +66,10 @@ class Stats:
     running: int = 0
     pages: int = 0
     pages_held: int = 0
+    cache_bytes: int = 0
+    """What all pages take."""
+    state_bytes: int = 0
+    """What rows of recurrent states take: one for each of the most sequences that ever ran together."""
 
 
 @dataclass(eq=False)
@@ -118,6 +122,7 @@ class Engine:
         self._owners: dict[Entry, tuple[_Request, int]] = {}
         if largest_page is None:
             runner.reserve(pages, page_size)
+        self._update_stats()
 
     @property
     def has_work(self) -> bool:
@@ -256,4 +261,5 @@ class Engine:
         stats = self.stats
         stats.waiting, stats.running = len(self.scheduler.waiting), len(self.scheduler.running)
         stats.pages, stats.pages_held = self.pool.pages, self.pool.held
+        stats.cache_bytes, stats.state_bytes = self.runner.pool_bytes()
         stats.preemptions, stats.reused_tokens = self.scheduler.preemptions, self.scheduler.prefix_tokens

@@ -6,6 +6,7 @@ A step has one form, for one sequence as for a crowd: prefill, decode and chunks
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,10 @@ class ModelRunner:
             return
         self.pages, self.page_size, self.rows = pages, page_size, rows
 
+    def pool_bytes(self) -> tuple[int, int]:
+        """What the pool takes: its pages, and its rows of recurrent states."""
+        return self.program.pool_bytes(self.pages, self.page_size, self.rows)
+
     def gathered_bytes(self, batch: StepBatch) -> int:
         """How many bytes kernels have to copy together before they can read them, because a sequence's pages do not lie
         in one piece."""
@@ -128,7 +133,8 @@ class ModelRunner:
             "logit_rows": batch.logit_rows,
             "state_rows": batch.state_rows,
         }
+        run = self.program if observe is None else partial(self.program, observe=observe, values_told=values_told)
         state, self._state = self._state, None
         with np.errstate(all="ignore"):  # logits that are not finite are an error of their own: no warnings before it
-            (logits,), self._state = self.program(inputs, state or {}, observe, values_told)
+            (logits,), self._state = run(inputs, {} if state is None else state)
         return np.asarray(logits, np.float32)

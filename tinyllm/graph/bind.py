@@ -53,11 +53,26 @@ def bind(
         CheckpointError: a weight that does not fit its node.
         InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
-    merged = merge_calls(graph, source)
-    binder = _Binder(merged, registry, selection, source, fast)
+    binder = _chosen(graph, registry, selection, source, fast)
+    told = progress or (lambda done, total: None)
+    return binder.lay_out(load_weights(binder.graph, source, binder.bound, files, binder.report, told))
+
+
+def choose(
+    graph: Graph, registry: Registry, selection: Selection, source: WeightSource, *, fast: bool | None = None
+) -> tuple[Graph, Mapping[str, BoundKernel]]:
+    """What `bind` would run, the graph as it is merged and the kernel of each of its nodes; no weight is read.
+
+    Raises as `bind` does, but for weights.
+    """
+    binder = _chosen(graph, registry, selection, source, fast)
+    return binder.graph, binder.bound
+
+
+def _chosen(graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> _Binder:
+    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
     binder.choose_kernels()
-    weights = load_weights(merged, source, binder.bound, files, binder.report, progress or (lambda done, total: None))
-    return binder.lay_out(weights)
+    return binder
 
 
 class _Binder:

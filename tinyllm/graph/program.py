@@ -3,7 +3,7 @@ call, where their backend gains by it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
@@ -108,7 +108,7 @@ class Program:
     def page_size(self) -> int:
         """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they
         are gathered."""
-        return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
+        return page_size(a.backend for a in self._allocations.values())
 
     @property
     def cache_dtypes(self) -> tuple[str, ...]:
@@ -137,6 +137,13 @@ class Program:
                 a.backend.check_process()
                 found[name] = a.backend.zeros(shape, a.state.dtype)
         return found
+
+    def pool_bytes(self, pages: int, page_size: int, rows: int = 1) -> tuple[int, int]:
+        """What `allocate` takes for pages, and for rows of the states that have one for each sequence."""
+        sizes = [0, 0]
+        for a in self._allocations.values():
+            sizes[a.state.by_sequence] += (rows if a.state.by_sequence else pages) * a.page_bytes(page_size)
+        return sizes[0], sizes[1]
 
     def gathered(self, kv_len: np.ndarray, block_table: np.ndarray, page_size: int) -> int:
         """Bytes of a step's pages that cannot be read in place: of sequences with several, neighbours where the backend
@@ -204,6 +211,11 @@ class Program:
             (observed(step, function, step.run, observe, values), *rest)
             for step, (function, *rest) in zip(self.steps, self._calls, strict=True)
         ]
+
+
+def page_size(backends: Iterable[Backend]) -> int:
+    """Tokens of a page that suits the backends of all states."""
+    return 64 if all(backend.heads_first for backend in backends) else 256
 
 
 def _scalings(nodes: tuple[BoundNode, ...]) -> tuple[RopeScaling, ...]:

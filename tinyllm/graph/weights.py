@@ -68,6 +68,8 @@ def stored_type(graph: Graph, name: str, source: WeightSource, halves: bool = Fa
     halves: floats of 16 bits stay so where the graph's are float32, by a scheme of `HALVES`.
     """
     weight = graph.weights[name]
+    if weight.value is not None:
+        return ArrayType(weight.shape, weight.dtype)
     stored = source.info(weight.tensors[0]).type
     if isinstance(stored, QuantType):
         return QuantType(weight.shape, stored.scheme, weight.dtype)
@@ -145,7 +147,7 @@ def read_weight(weight: Weight, kind: ArrayType | QuantType | None, source: Weig
     Raises:
         CheckpointError: it does not fit its node. UnsupportedError: parts that cannot be stacked.
     """
-    tensor = merge([source.read(name) for name in weight.tensors])
+    tensor = _tensor(weight, source)
     if isinstance(tensor, QuantWeight):
         tensor = replace(tensor, dtype=weight.dtype)
     elif isinstance(kind, QuantType):
@@ -154,6 +156,12 @@ def read_weight(weight: Weight, kind: ArrayType | QuantType | None, source: Weig
         wanted, got = list(weight.shape), list(tensor.shape)
         raise CheckpointError(f"weight {weight.name}: expected shape {wanted}, got {got}")
     return tensor
+
+
+def _tensor(weight: Weight, source: WeightSource) -> Any:
+    if weight.value is not None:
+        return np.full(weight.shape, weight.value, np.float32)
+    return merge([source.read(name) for name in weight.tensors])
 
 
 def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, files: PackedFiles | None) -> Any:

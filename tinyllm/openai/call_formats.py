@@ -7,6 +7,7 @@ Each is read once it is whole:
 - GLM-4.5: `name`, and for each argument `<arg_key>key</arg_key><arg_value>value</arg_value>`, between Hermes' tags
 - Phi-4-mini: `functools[{...}]` or `<|tool_call|>[{...}]<|/tool_call|>`; Granite: `<|tool_call|>[{...}]`
 - Cohere: `<|START_ACTION|>[{"tool_name": ..., "parameters": {...}}]<|END_ACTION|>`
+- Gemma 4: `<|tool_call>call:name{key:<|"|>value<|"|>}<tool_call|>`, for each call
 - LFM2: `<|tool_call_start|>[name(key="value")]<|tool_call_end|>`; OLMo 3: `<function_calls>name(key="value")`
 """
 
@@ -19,11 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tinyllm.engine.grammar.call_keys import argument_kinds
 from tinyllm.models.text.call_tags import END
+from tinyllm.openai.call_parts import JsonEnd
 
 Schemas = Mapping[str, Any]
 """The JSON schema of each function's arguments by the function's name; None where it has none."""
 Call = tuple[str, dict[str, Any]]
+_DECODER = json.JSONDecoder()
 _MOST_PYTHON = 1 << 16
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _MISTRAL_NAME = re.compile(r"\s*([\w.-]{1,64})\s*(?:\[CALL_ID\]\s*[^\[{]*)?(?:\[ARGS\])?\s*(?=\{)")
@@ -32,20 +36,38 @@ _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)(?:\n?</parameter>|\n?(?=
 _GLM_NAME = re.compile(r"\s*([\w.-]{1,64})\s*(?=<arg_key>|\Z)")
 _GLM_ARGUMENT = re.compile(r"<arg_key>\s*(.*?)\s*</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
 
+_GEMMA_NAME = re.compile(r"\s*call:\s*([\w.-]{1,64})\s*(?=\{)")
+_GEMMA_PART = re.compile(r'<\|"\|>(.*?)<\|"\|>|([^\s{}\[\],:"<][^{}\[\],:"<]*)(:?)', re.DOTALL)
+"""A text between quotes of its own, or what has none: a key before its colon, a number or a constant."""
+
 
 @dataclass(frozen=True)
 class CallFormat:
     """A form of calls: what begins and ends it (no end: that of the reply), and how the text between them is read. A
-    text that is no calls gives None or raises `ValueError`; `read` does not look whether there are such functions."""
+    text that is no calls gives None or raises `ValueError`; `read` does not look whether there are such functions.
+
+    of_json: whether the calls are a value of JSON, in whose strings the end may stand as well."""
 
     begin: str
     end: str
     read: Callable[[str, Schemas], list[Call] | None]
+    of_json: bool = False
+
+    def cut(self, text: str) -> tuple[str, str, str]:
+        """The calls at a text's beginning, their end and what follows; without an end where it is not there yet."""
+        length = JsonEnd().push(text) if self.of_json else 0
+        if length is None or not self.end:
+            return text, "", ""
+        body, found, rest = text[length:].partition(self.end)
+        return text[:length] + body, found, rest
 
 
 def _json_calls(text: str, schemas: Schemas) -> list[Call] | None:
     """Of an object or a list of them, and nothing after it."""
-    value = json.loads(text)
+    return _listed_calls(json.loads(text))
+
+
+def _listed_calls(value: Any) -> list[Call] | None:
     calls = []
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, dict):
@@ -61,19 +83,17 @@ def _json_calls(text: str, schemas: Schemas) -> list[Call] | None:
 
 def _mistral_calls(text: str, schemas: Schemas) -> list[Call] | None:
     calls: list[Call] = []
-    decoder = json.JSONDecoder()
-    for part in text.split("[TOOL_CALLS]"):
-        named = _MISTRAL_NAME.match(part)
-        if named is None:
-            listed = _json_calls(part, schemas)
-            if listed is None:
-                return None
-            calls += listed
-            continue
-        arguments, end = decoder.raw_decode(part, named.end())
-        if part[end:].strip():
+    rest = f"[TOOL_CALLS]{text.strip()}"
+    while rest:
+        if not rest.startswith("[TOOL_CALLS]"):
             return None
-        calls.append((named[1], arguments))
+        rest = rest.removeprefix("[TOOL_CALLS]").lstrip()
+        named = _MISTRAL_NAME.match(rest)
+        value, end = _DECODER.raw_decode(rest, named.end() if named else 0)
+        listed = [(named[1], value)] if named else _listed_calls(value)
+        if listed is None:
+            return None
+        calls, rest = calls + listed, rest[end:].lstrip()
     return calls
 
 
@@ -95,6 +115,20 @@ def _glm_calls(text: str, schemas: Schemas) -> list[Call] | None:
         return None
     pairs = _GLM_ARGUMENT.findall(text, named.end())
     return [(named[1], {key: _typed(value, named[1], key, schemas) for key, value in pairs})]
+
+
+def _gemma_calls(text: str, schemas: Schemas) -> list[Call] | None:
+    named = _GEMMA_NAME.match(text)
+    if named is None:
+        return None
+    return [(named[1], json.loads(_GEMMA_PART.sub(_as_json, text[named.end() :])))]
+
+
+def _as_json(part: re.Match[str]) -> str:
+    quoted, bare, colon = part.groups()
+    if quoted is not None:
+        return json.dumps(quoted)
+    return f"{json.dumps(bare.rstrip())}:" if colon else bare
 
 
 def _python_calls(text: str, schemas: Schemas) -> list[Call] | None:
@@ -139,25 +173,13 @@ def _typed(text: str, name: str, key: str, schemas: Schemas) -> Any:
     schema = schemas.get(name)
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     wanted = properties.get(key) if isinstance(properties, Mapping) else None
-    kinds = _kinds(wanted)
+    kinds = argument_kinds(wanted)
     if not kinds or ("string" in kinds and not (text.strip() == "null" and "null" in kinds)):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return {"True": True, "False": False, "None": None}.get(text.strip(), text)
-
-
-def _kinds(schema: Any) -> set[str]:
-    """The types that a schema names, also as alternatives."""
-    if not isinstance(schema, Mapping):
-        return set()
-    kinds = schema.get("type")
-    found = {kinds} if isinstance(kinds, str) else {*kinds} if isinstance(kinds, list) else set()
-    for alternatives in (schema.get("anyOf"), schema.get("oneOf")):
-        if isinstance(alternatives, list):
-            found |= {kind for entry in alternatives if isinstance(entry, Mapping) for kind in [entry.get("type")]}
-    return {kind for kind in found if isinstance(kind, str)}
 
 
 FUNCTION = CallFormat("<function=", "</function>", _function_calls)
@@ -167,11 +189,12 @@ FORMATS = (
     FUNCTION,
     CallFormat("[TOOL_CALLS]", "", _mistral_calls),
     CallFormat("functools[", "", lambda text, schemas: _json_calls(f"[{text}", schemas)),
-    CallFormat("<|tool_call|>", "<|/tool_call|>", _json_calls),
-    CallFormat("<|START_ACTION|>", "<|END_ACTION|>", _json_calls),
+    CallFormat("<|tool_call|>", "<|/tool_call|>", _json_calls, of_json=True),
+    CallFormat("<|tool_call>", "<tool_call|>", _gemma_calls),
+    CallFormat("<|START_ACTION|>", "<|END_ACTION|>", _json_calls, of_json=True),
     CallFormat("<|tool_call_start|>", "<|tool_call_end|>", _python_calls),
     CallFormat("<function_calls>", "</function_calls>", _python_calls),
 )
 """Those that begin with a text of their own."""
-FORMAT_TAGS = (*(tag for its in FORMATS for tag in (its.begin, its.end) if tag), "[ARGS]", "[CALL_ID]")
+FORMAT_TAGS = (*(tag for its in FORMATS for tag in (its.begin, its.end) if tag), "[ARGS]", "[CALL_ID]", '<|"|>')
 """Some tokenizers have them as special tokens."""

@@ -26,9 +26,12 @@ class Thought:
 
 Part = str | CallDelta
 """Of an answer."""
-CallForm = Literal["any", "exact", "tagged"]
-"""Which calls a reply may have: in any form; where a grammar holds it, those between tags and untagged ones whose name
-comes first, as it is; or those between tags alone."""
+CallForm = Literal[
+    "any", "exact", "tagged", "within", "[TOOL_CALLS]", "<|START_ACTION|>", "<|tool_call|>", "functools["
+]
+"""Which calls a reply may have: in any form; where a grammar holds it, those in JSON between Hermes' tags and untagged
+ones whose name comes first, as it is; those in JSON between the tags alone; in any form between them; or those that
+begin with a text of their own."""
 
 
 def new_call_id() -> str:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from tinyllm.engine.grammar.call_forms import FORMS
 from tinyllm.engine.grammar.compile import GrammarRefusedError
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.matcher_cache import CompiledGrammar
 from tinyllm.errors import InvalidInputError, quoted, shortened
+from tinyllm.models.text.call_tags import BEGIN
 from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.errors import ApiError
 from tinyllm.openai.schema import ChatRequest, JsonSchemaFormat, NamedTool, SamplingRequest, TextFormat, ToolSpec
@@ -106,7 +108,11 @@ def chosen_tools(request: ChatRequest) -> tuple[list[ToolSpec], list[ToolSpec]]:
 
 
 def tools_constraint(
-    request: ChatRequest, tools: Sequence[ToolSpec], required: Sequence[ToolSpec], text: Constraint | None
+    request: ChatRequest,
+    tools: Sequence[ToolSpec],
+    required: Sequence[ToolSpec],
+    text: Constraint | None,
+    name: str = "",
 ) -> Constraint | None:
     """What a reply has to follow that may call tools.
 
@@ -116,6 +122,7 @@ def tools_constraint(
         tools: those that the model is told of.
         required: those of which it has to call one; none: it may answer in text.
         text: what an answer in text has to follow.
+        name: of the form in which the model calls, of `call_forms.FORMS`.
 
     Raises:
         ApiError: a schema that cannot be enforced.
@@ -136,10 +143,15 @@ def tools_constraint(
     parallel = request.parallel_tool_calls
     several = parallel is True if required else parallel is not False
     several = several and not isinstance(request.tool_choice, NamedTool)
-    if text is not None and not required:
-        form: CallForm = "exact" if may_be_untagged(text.grammar) else "tagged"
-        return Constraint(text.field, Grammar.calls(functions, text.grammar, several), (text, *parts), form)
-    return Constraint("tools", Grammar.calls(functions, not required, several), tuple(parts))
+    other = None if required else text
+    if name and other and FORMS[name].keys:
+        name = ""  # what an answer quotes may look like a call without quotes
+    if name:
+        form = cast(CallForm, "within" if FORMS[name].begin == BEGIN else FORMS[name].begin)
+    else:
+        form = "exact" if other is None or may_be_untagged(other.grammar) else "tagged"
+    grammar = Grammar.calls(functions, other.grammar if other else not required, several, name)
+    return Constraint(other.field if other else "tools", grammar, (*([other] if other else ()), *parts), form)
 
 
 # checked where compiling them can be ended

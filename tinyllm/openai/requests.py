@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tinyllm.engine.grammar.call_forms import form_of
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import SEEDS, Sequence
 from tinyllm.errors import InvalidInputError, quoted
@@ -20,7 +21,7 @@ from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError, api_error, validation_error
-from tinyllm.openai.reasoning import HARMONY_TAGS, THINK_TAGS, thought_end
+from tinyllm.openai.reasoning import HARMONY_TAGS, THINK_TOKENS, thought_end
 from tinyllm.openai.schema import ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 
 _SAME_IN_BOTH = (
@@ -95,13 +96,14 @@ def check_model(model: str, served: str) -> None:
         raise ApiError(404, f"model: expected {served!r}, got {quoted(model)}", "model", "model_not_found")
 
 
-def request_constraint(request: ChatRequest | CompletionRequest) -> Constraint | None:
+def request_constraint(llm: LLM, request: ChatRequest | CompletionRequest) -> Constraint | None:
     """What the replies to a request have to follow. Raises `ApiError` with the field that is wrong."""
     constraint = reply_constraint(request)
     if isinstance(request, ChatRequest):
         tools, required = chosen_tools(request)
         if tools:
-            return tools_constraint(request, tools, required, constraint)
+            form = form_of(llm.chat_template.templates.values()) if llm.chat_template else ""
+            return tools_constraint(request, tools, required, constraint, form)
     return constraint
 
 
@@ -132,8 +134,8 @@ def prepare_chat(llm: LLM, request: ChatRequest, constraint: Constraint | None =
     params = _sampling_params(llm, settings, constraint)
     thinks = constraint is None or (constraint.field == "tools" and not required)
     harmony = constraint is None and {*HARMONY_TAGS} <= llm.tokenizer.special_tokens.keys()
-    shown = (TAGS if constraint is not None else (*TAGS, *FORMAT_TAGS)) if tools else ()
-    shown += (*THINK_TAGS, *THINK_TAGS.values()) if thinks else ()
+    shown = (*TAGS, *FORMAT_TAGS) if tools else ()
+    shown += THINK_TOKENS if thinks else ()
     shown += HARMONY_TAGS if harmony else ()
     group = _choices(llm, encode_text(llm, prompt), request.n or 1, params, constraint, shown)
     names = frozenset(tool.function.name for tool in required or tools)
@@ -188,7 +190,7 @@ def prepare_completion(llm: LLM, request: CompletionRequest, constraint: Constra
 
 def _ready(llm: LLM, request: ChatRequest | CompletionRequest, constraint: Constraint | None) -> Constraint | None:
     """The constraint of a request with its grammar compiled."""
-    constraint = constraint or request_constraint(request)
+    constraint = constraint or request_constraint(llm, request)
     return None if constraint is None else constraint.ready(llm.grammars)
 
 

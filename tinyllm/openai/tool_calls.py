@@ -47,7 +47,10 @@ class ToolCallParser:
         schemas: Schemas | None = None,
     ) -> None:
         self._schemas = schemas or {}
-        self._formats = {BEGIN: None} | ({its.begin: its for its in FORMATS} if form == "any" else {})
+        own = {its.begin: its for its in FORMATS if form in ("any", its.begin)}
+        self._formats: dict[str, CallFormat | None] = {**own}
+        if form == "any" or not own:
+            self._formats[BEGIN] = None
         self._format: CallFormat = FUNCTION  # of what is being read whole
         self._names, self._most, self._form, self._new_id = names, most, form, new_id
         self._held = ""  # text of which it is not certain yet what it belongs to
@@ -57,7 +60,7 @@ class ToolCallParser:
         self._end = JsonEnd()  # of the value that is being read
         self._scanned = 0  # characters of the held text that `_end` knows
         self._step: Callable[[list[Part], bool], bool]
-        self._step = self._read_text if form == "tagged" else self._read_beginning
+        self._step = self._read_beginning if form in ("any", "exact") else self._read_text
         self.count = 0
 
     @property
@@ -123,7 +126,7 @@ class ToolCallParser:
     def _read_whole(self, parts: list[Part], last: bool) -> bool:
         """Calls in a form that is read once its end is there."""
         end = self._format.end
-        body, found, rest = self._held.partition(end) if end else (self._held, "", "")
+        body, found, rest = self._format.cut(self._held)
         if not (found or last):
             return False
         try:
@@ -141,7 +144,7 @@ class ToolCallParser:
 
     def _read_first_key(self, parts: list[Part], last: bool) -> bool:
         """Of what may be a call."""
-        if self._tagged and self._form == "any":
+        if self._tagged and self._form in ("any", "within"):
             text = self._held.lstrip()
             if text and not last and FUNCTION.begin.startswith(text) and text != FUNCTION.begin:
                 return False

@@ -51,7 +51,7 @@ async def compiled_constraint(
     """
 
     def begin() -> tuple[Constraint, Future[CompiledGrammar]] | None:
-        constraint = request_constraint(request)
+        constraint = request_constraint(llm, request)
         return None if constraint is None else (constraint, constraint.compile(llm.grammars))
 
     begun = await asyncio.to_thread(begin)

@@ -16,6 +16,11 @@ _GAUGES = {  # by the attribute of the engine's `Stats`
     "waiting": ("requests_waiting", "Replies that wait for their turn."),
     "running": ("requests_running", "Replies that are being written."),
     "pages_held": ("cache_pages_held", "Pages that replies hold."),
+    "cache_bytes": ("cache_bytes", "Bytes of all pages of the KV cache, which are touched as they are used."),
+    "state_bytes": (
+        "state_bytes",
+        "Bytes of the rows of recurrent states, one for each reply at a time.",
+    ),
 }
 _COUNTERS = {
     "steps": ("steps", "Steps of the model."),

@@ -134,7 +134,7 @@ class ServedModel:
         return self._mailbox
 
     def status(self) -> dict[str, Any]:
-        """What the page and `/status` tell: backend, kernels, queue, pages, speed."""
+        """What the page and `/status` tell: backend, kernels, queue, pages, memory, speed."""
         stats, llm = self.thread.stats(), self._llm
         kernels = Counter(llm.program.report.kernels.values() if llm else ())
         return {
@@ -147,6 +147,8 @@ class ServedModel:
             "waiting": stats.waiting,
             "pages": self.pages,
             "pages_held": stats.pages_held,
+            "cache_bytes": stats.cache_bytes,
+            "state_bytes": stats.state_bytes,
             "reused_tokens": stats.reused_tokens,
             "tokens_per_second": round(self.rate.per_second, 2),
             **self.sampling(),

@@ -21,7 +21,7 @@
 enum { Q, K, V, A, B, STATE, A_LOG, DT_BIAS, Q_START, KV_LEN, STATE_ROWS, Y }; /* at */
 enum {                                                                         /* size */
   HEADS = 2, VALUE_HEADS, DIM, VALUE_DIM, SEQUENCES, Q_STRIDE, K_STRIDE, V_STRIDE, A_STRIDE, B_STRIDE, Y_STRIDE,
-  STATE_STRIDE, TYPE, STATE_TYPE, A_LOG_TYPE, DT_BIAS_TYPE
+  STATE_STRIDE, TYPE, STATE_TYPE, A_LOG_TYPE, DT_BIAS_TYPE, TILED
 };
 
 static int64_t padded(int64_t number) { return (number + LANES - 1) / LANES * LANES; }
@@ -69,7 +69,8 @@ static float softplus(float x) { return (x > 0 ? x : 0) + log1pf(expf(-fabsf(x))
 static void read_block(const call *c, int64_t head, int64_t first, int64_t count, memory *m) {
   const int type = (int)c->size[TYPE];
   const int64_t dim = c->size[DIM], value_dim = c->size[VALUE_DIM], bytes = bytes_of(type);
-  const int64_t key_head = head / (c->size[VALUE_HEADS] / c->size[HEADS]);
+  const int64_t heads = c->size[HEADS];
+  const int64_t key_head = c->size[TILED] ? head % heads : head / (c->size[VALUE_HEADS] / heads);
   const float rate = expf(read_float(c->at[A_LOG], (int)c->size[A_LOG_TYPE], head));
   const float offset = read_float(c->at[DT_BIAS], (int)c->size[DT_BIAS_TYPE], head);
   for (int64_t t = 0; t < count; t++) {

@@ -138,19 +138,20 @@ void rope_rotate(const call *c, const worker *self) {
 /* Cosines and sines of positions times inverse frequencies, times a factor. Angles are float64, so that large ones are
    right. Where the lengths of sequences are given, rows of those longer than LIMIT have the frequencies OTHERS and the
    factor OTHER_FACTOR; or, where GROWTH is not 0, the frequencies times the powers OTHERS of what grows with the
-   length. */
+   length. The factors grow by LOG_SCALE times the logarithm of 1 more than the whole PERIODs before the position. */
 void rope_angles(const call *c, const worker *self) {
   enum { POSITIONS, FREQUENCIES, COS, SIN, LENGTHS, OTHERS };
-  enum { LIMIT = 2 };
-  enum { FACTOR, OTHER_FACTOR, GROWTH };
+  enum { LIMIT = 2, PERIOD };
+  enum { FACTOR, OTHER_FACTOR, GROWTH, LOG_SCALE };
   const int64_t pairs = c->size[COLUMNS];
   const double *frequencies = (const double *)c->at[FREQUENCIES], *others = (const double *)c->at[OTHERS];
   const int32_t *lengths = (const int32_t *)c->at[LENGTHS];
   const double growth = c->number[GROWTH];
   MY_ROWS(r) {
-    const double position = ((const int32_t *)c->at[POSITIONS])[r];
+    const int64_t place = ((const int32_t *)c->at[POSITIONS])[r];
+    const double position = (double)place, periods = place < 0 ? 0 : (double)(place / c->size[PERIOD]);
     const int is_long = lengths && lengths[r] > c->size[LIMIT];
-    const double factor = c->number[is_long ? OTHER_FACTOR : FACTOR];
+    const double factor = c->number[is_long ? OTHER_FACTOR : FACTOR] * (1 + c->number[LOG_SCALE] * log(1 + periods));
     const double grown = is_long ? ((double)lengths[r] / (double)c->size[LIMIT] - 1) * growth + 1 : 1;
     for (int64_t i = 0; i < pairs; i++) {
       double frequency = frequencies[i];

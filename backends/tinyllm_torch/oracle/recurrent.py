@@ -44,10 +44,14 @@ def gated_delta(
     q_start: Any,
     kv_len: Any,
     state_rows: Any,
+    *,
+    tiled: bool = False,
 ) -> Any:
     """Products of states with the matrices that tokens turn them by, `keep (I - learn k k^T)`: torch.baddbmm."""
     y, state, dim = torch.zeros_like(v), state.clone(), q.shape[-1]
-    q, k = (_unit(each).repeat_interleave(v.shape[1] // q.shape[1], 1).unsqueeze(-1) for each in (q, k))
+    of_value = torch.arange(v.shape[1])
+    of_value = of_value % q.shape[1] if tiled else of_value // (v.shape[1] // q.shape[1])
+    q, k = (_unit(each)[:, of_value].unsqueeze(-1) for each in (q, k))
     keep = torch.exp(-a_log.exp() * F.softplus(a + dt_bias, threshold=50))[..., None, None]
     learn = b.sigmoid()[..., None, None]
     turns = keep * (torch.eye(dim, dtype=k.dtype) - learn * k @ k.mT)

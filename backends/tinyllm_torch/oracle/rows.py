@@ -29,10 +29,14 @@ def rope_angles(
     dims: int | None = None,
     base: float = 10000.0,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
     **_: Any,
 ) -> Any:
     """Real and imaginary part of torch.polar."""
     turns = _turns(positions, inv_freq, dims, base, position_scale)
+    if log_period is not None:
+        turns = turns * (1 + log_scale * torch.log1p(torch.relu(positions.long() // log_period).double()))[..., None]
     return turns.real.contiguous(), turns.imag.contiguous()
 
 

@@ -25,7 +25,7 @@ def angles(
     return jnp.cos(turned) * factor, jnp.sin(turned) * factor
 
 
-@jitted("dims", "base", "scaling", "position_scale")
+@jitted("dims", "base", "scaling", "position_scale", "log_scale", "log_period")
 def rope_angles(
     positions: Any,
     *,
@@ -35,9 +35,15 @@ def rope_angles(
     base: float = 10000.0,
     scaling: Any = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
 ) -> tuple[Any, Any]:
     """The angles of all layers at once."""
     cos, sin = angles(positions, inv_freq, dims, base, scaling, position_scale, lengths)
+    if log_period is not None:  # scores that grow with the position of the query
+        periods = jnp.maximum(jnp.asarray(positions, jnp.int64) // log_period, 0)
+        grown = 1 + log_scale * jnp.log1p(periods.astype(jnp.float64))[..., None]
+        cos, sin = cos * grown, sin * grown
     return cos.astype(jnp.float32), sin.astype(jnp.float32)
 
 

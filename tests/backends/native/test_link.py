@@ -67,6 +67,9 @@ DECODERS = {
     "one norm for both parts, rotated by neighbours": replace(
         layers_with(CONFIG, rope=RopeConfig(16, traditional=True), parallel=True), logit_multiplier=0.5
     ),
+    "gates of heads, queries that grow, norms after rotation": layers_with(
+        CONFIG, gated="head", qk_norm="rotated", rope=RopeConfig(16, query_log_scale=0.3, query_log_period=2)
+    ),
     "mixture of experts": layers_with(CONFIG, qk_norm="head", mlp=MoeConfig(24, 5, 2)),
 }
 """A layer of each kind that families of many users have."""

@@ -160,6 +160,7 @@ def test_what_records_do_not_say_runs_node_by_node() -> None:
     for name in (
         "angles",
         "a norm of each head",
+        "a number a head",
         "norms of heads of a part",
         "gates of heads",
         "norms of heads",

@@ -69,12 +69,13 @@ def gated_delta(
     kv_len: Any,
     state_rows: Any,
     *,
+    tiled: bool = False,
     mistake: str | None = None,
 ) -> Any:
     heads, value_heads, dtype = q.shape[1], v.shape[1], v.dtype
     q, k, v, a, b = (wide(x) for x in (q, k, v, a, b))
     of_head = np.arange(value_heads) // (value_heads // heads)
-    if mistake == "heads in turn":
+    if mistake == "heads in turn" or (tiled and mistake != "tiles ignored"):
         of_head = np.arange(value_heads) % heads
     q = _unit(q)[:, of_head] * (1 if mistake == "queries not scaled" else q.shape[-1] ** -0.5)
     k = (k if mistake == "keys as long as they are" else _unit(k))[:, of_head]
@@ -117,4 +118,5 @@ MUTANTS = (
     Mutant("keys as long as they are", "gated_delta", "Only queries are divided by their lengths.", gated_delta),
     Mutant("queries not scaled", "gated_delta", "1 / sqrt(Dk) is forgotten.", gated_delta),
     Mutant("heads in turn", "gated_delta", "Heads of keys are tiled, not repeated.", gated_delta),
+    Mutant("tiles ignored", "gated_delta", "Heads of keys are repeated where they are to be tiled.", gated_delta),
 )

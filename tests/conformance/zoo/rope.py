@@ -56,6 +56,8 @@ def rope_angles(
     base: float = 10000.0,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
     mistake: str | None = None,
 ) -> Any:
     factor: Any = 1.0
@@ -73,6 +75,10 @@ def rope_angles(
         if mistake == "exponents half as large":
             inv_freq = inv_freq**0.5
         factor = attention_factor(scaling)
+    if log_period is not None:
+        periods = positions / log_period
+        periods = periods if mistake == "growth at each position" else np.floor(periods)
+        factor = factor * (1 + log_scale * np.log1p(np.maximum(periods, 0)))[..., None]
     angles = (positions * position_scale)[..., None].astype(np.float64) * inv_freq
     return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
 
@@ -124,6 +130,12 @@ MUTANTS = (
         "long from the original length on",
         "rope_angles",
         "A text of just the original length is short still.",
+        rope_angles,
+    ),
+    Mutant(
+        "growth at each position",
+        "rope_angles",
+        "Scores of queries grow by whole periods: within the first one nothing grows.",
         rope_angles,
     ),
     Mutant(

@@ -39,7 +39,7 @@ def write_gguf(
     architecture: str,
     keys: Mapping[str, Any] | None = None,
     change: Change | None = None,
-    extra: Mapping[str, NDArray[Any]] | None = None,
+    extra: Mapping[str, NDArray[Any] | tuple[NDArray[Any], Any]] | None = None,
 ) -> Path:
     """Write the checkpoint of a folder beside itself.
 
@@ -47,7 +47,7 @@ def write_gguf(
         keys: under the architecture's prefix, instead of those that follow from `config.json` or beside them; None
             leaves one out.
         change: what the converter makes of a tensor, by its name in the folder: another, or several by name.
-        extra: tensors that the folder has not, by their names in the file.
+        extra: tensors that the folder has not, by their names in the file; a pair: blocks, and their type.
     """
     config = json.loads((folder / "config.json").read_text())
     tensors = _stacked(load_file(folder / "model.safetensors"))
@@ -61,11 +61,12 @@ def write_gguf(
     for stored, tensor in tensors.items():
         made = tensor if change is None else change(stored, tensor)
         for name, each in (made if isinstance(made, dict) else {stored: made}).items():
-            written = names.get_name(name, (".weight", ".bias"))
+            written = names.get_name(name, (".weight", ".bias", ".scale"))
             assert written, f"gguf has no name for {name}"
             writer.add_tensor(written, np.ascontiguousarray(each))
     for written, tensor in (extra or {}).items():
-        writer.add_tensor(written, tensor)
+        blocks, kind = tensor if isinstance(tensor, tuple) else (tensor, None)
+        writer.add_tensor(written, blocks, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

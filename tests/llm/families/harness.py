@@ -65,8 +65,8 @@ class Tiny:
             else:
                 torch.nn.init.normal_(parameter, 0.0, self.spread)
         for name, buffer in model.named_buffers():
-            if name.endswith("bias"):
-                torch.nn.init.normal_(buffer, 0.0, 0.3)
+            if name.endswith(("bias", "layer_scalar")):
+                torch.nn.init.normal_(buffer, 1.0 if name.endswith("scalar") else 0.0, 0.3)
         model.save_pretrained(folder, **save)
         # read back: casting the model casts its rotary frequencies too, which no checkpoint holds
         return kind.from_pretrained(folder, dtype="float32").eval()
@@ -123,7 +123,7 @@ def assert_is_the_judges(folder: Path, judge: Any, backend: str, ids: list[int] 
     assert found == reply[0].tolist()
 
 
-def assert_same_logits(folder: Path, gguf: Path) -> None:
+def assert_same_logits(folder: Path, gguf: Path, backend: str = "numpy") -> None:
     """A checkpoint in two forms computes the same."""
-    ours, theirs = (load(path, "numpy", registry=registry()).logits(PROMPT) for path in (gguf, folder))
+    ours, theirs = (load(path, backend, registry=registry()).logits(PROMPT) for path in (gguf, folder))
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)

@@ -58,6 +58,11 @@ def test_logits_and_tokens_are_the_judges(tmp_path: Path) -> None:
         assert_is_the_judges(tmp_path, judge, backend)
 
 
+def converted(name: str, tensor: Any) -> dict[str, Any]:
+    """As llama.cpp's converter has them."""
+    return {f"{name}.weight": tensor} if name.endswith("sinks") else _apart(name, tensor)
+
+
 def test_a_gguf_file_is_the_folder(tmp_path: Path) -> None:
     """It knows no other limit than that of the models that were published."""
     replace(TINY, config=TINY.config | {"swiglu_limit": 7.0}, spread=0.3).save(tmp_path)
@@ -68,9 +73,6 @@ def test_a_gguf_file_is_the_folder(tmp_path: Path) -> None:
         "feed_forward_length": 32,
         "rope.scaling.yarn_beta_fast": 32.0,
     }
-
-    def converted(name: str, tensor: Any) -> dict[str, Any]:
-        return {f"{name}.weight": tensor} if name.endswith("sinks") else _apart(name, tensor)
 
     assert_same_logits(tmp_path, write_gguf(tmp_path, "gpt-oss", keys, converted))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,36 @@ def test_fields_are_understood_or_named() -> None:
     for field in MULTIPLIERS:
         with pytest.raises(CheckpointError, match=f"config: {field}: expected a number above 0"):
             decoder_config(own_config("Granite", **{field: 0}))
+
+
+HYBRID = MULTIPLIERS | {"layer_types": ["full_attention"] * 2, "num_hidden_layers": 2, "shared_intermediate_size": 40}
+HYBRID["mamba_n_heads"] = 8  # transformers wants them to divide, though no layer has them
+ATTENDING = {
+    "dense": Tiny("GraniteMoeHybrid", HYBRID | {"num_local_experts": 0, "position_embedding_type": "rope"}),
+    "experts-nope": Tiny(
+        "GraniteMoeHybrid", HYBRID | {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 24}
+    ),
+}
+
+
+@pytest.mark.parametrize("model", ATTENDING)
+def test_granite_4_that_attends_throughout_is_the_judges(model: str, tmp_path: Path) -> None:
+    judge = ATTENDING[model].save(tmp_path)
+    for backend in backends() if model == "dense" else ["numpy"]:
+        assert_is_the_judges(tmp_path, judge, backend)
+    config = judge.config.to_dict()
+    published = config | {"layer_types": None, "layers_block_type": ["attention"] * 2}
+    assert decoder_config(published) == decoder_config(config)
+
+
+def test_a_field_that_granite_4_leaves_out_is_as_transformers_has_it() -> None:
+    whole = own_config("GraniteMoeHybrid", layer_types=["full_attention"] * 32)
+    for field in set(whole) - {"model_type", "layer_types", "bos_token_id", "eos_token_id"}:
+        with contextlib.suppress(CheckpointError):  # asked for
+            assert decoder_config({name: whole[name] for name in whole if name != field}) == decoder_config(whole)
+
+
+def test_state_space_layers_are_refused() -> None:
+    for kinds in ({"layer_types": ["linear_attention"] * 32}, {"layers_block_type": ["mamba"] * 32}):
+        with pytest.raises(CheckpointError, match="layer_types: expected attention for each layer, as there are no"):
+            decoder_config(own_config("GraniteMoeHybrid") | {"layer_types": None} | kinds)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -13,9 +16,12 @@ from safetensors.numpy import load_file, save_file
 from tests.catalogue.harness import backends
 from tests.llm.families.gguf_writer import by_neighbours, write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
+from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import CheckpointError
 from tinyllm.models.decoder.config import AttentionConfig, MoeConfig
+from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.families.families import decoder_config
+from tinyllm.models.open_model import open_model
 
 TINY = Tiny(
     "Mixtral",
@@ -70,6 +76,39 @@ def test_experts_in_one_tensor_are_those_in_many(apart: bool, tmp_path: Path) ->
             made |= {f"{module}.experts.down_proj": down}
     save_file(made, one / "model.safetensors")
     assert_same_logits(many, one)
+
+
+def test_the_first_gguf_files_have_a_tensor_for_each_expert(tmp_path: Path) -> None:
+    """Which may be quantized in different ways: the same layer's experts by turns."""
+    replace(TINY, config=TINY.config | {"hidden_size": 96, "intermediate_size": 32}).save(tmp_path)
+    kinds = [gguf.GGMLQuantizationType[name] for name in ("Q8_0", "Q4_0", "F32", "F16", "Q5_1")]
+    single: dict[str, Any] = {}
+    stacks: dict[str, list[Any]] = {}
+
+    def taken(name: str, tensor: Any) -> dict[str, Any]:
+        of_expert = re.search(r"layers\.(\d)\.block_sparse_moe\.experts\.w(\d)", name)
+        if of_expert is None:
+            return {name: by_neighbours(32)(name, tensor)}
+        layer, part = of_expert.groups()
+        part = {"1": "gate", "2": "down", "3": "up"}[part]
+        for expert, numbers in enumerate(tensor):
+            kind = kinds[expert if layer == "1" else 0]
+            blocks = gguf.quants.quantize(numbers, kind)
+            single[f"blk.{layer}.ffn_{part}.{expert}.weight"] = blocks, kind
+            stacks.setdefault(f"blk.{layer}.ffn_{part}_exps.weight", []).append(gguf.quants.dequantize(blocks, kind))
+        return {}
+
+    keys = {"expert_count": 5, "expert_used_count": 3}
+    write_gguf(tmp_path, "llama", keys, taken)
+    floats = {name: np.stack(stack) for name, stack in stacks.items()}
+    stacked = write_gguf(tmp_path, "llama", keys, taken, floats).rename(tmp_path / "stacked.gguf")
+    apart = write_gguf(tmp_path, "llama", keys, taken, single)
+    for backend in backends():
+        assert_same_logits(stacked, apart, backend)
+    opened = open_model(apart)
+    weights = opened.weights(decoder(opened.config, CATALOGUE).tensors())
+    types = [weights.info(f"model.layers.{layer}.mlp.experts.up_proj.weight").dtype for layer in range(2)]
+    assert types == ["q8_0", "float32"]
 
 
 def test_fields_are_understood_or_named() -> None:

@@ -1,4 +1,4 @@
-"""OLMo 2 and 3."""
+"""OLMo 2 and 3, and OLMoE."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import Tiny, assert_is_the_judges, assert_same_logits, own_config
 from tinyllm.errors import CheckpointError
 from tinyllm.llm import load
+from tinyllm.models.decoder.config import MoeConfig
 from tinyllm.models.families.families import decoder_config
 
 YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 300.0}
@@ -88,3 +89,20 @@ def test_ropes_of_olmo3_in_the_form_of_before() -> None:
 def test_what_is_not_understood_is_refused_by_name(kind: str, changes: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=f"config: {next(iter(changes))}"):
         decoder_config(own_config(kind) | changes)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_experts_are_the_judges(normalize: bool, tmp_path: Path) -> None:
+    experts = {"num_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 24, "num_hidden_layers": 2}
+    judge = Tiny("Olmoe", experts | {"norm_topk_prob": normalize}).save(tmp_path)
+    for backend in ["numpy"] if normalize else backends():
+        assert_is_the_judges(tmp_path, judge, backend)
+    if not normalize:  # as files have it
+        assert_same_logits(tmp_path, write_gguf(tmp_path, "olmoe", {"expert_count": 5, "expert_used_count": 2}))
+
+
+def test_the_own_config_of_olmoe_is_understood_whole() -> None:
+    made = decoder_config(own_config("Olmoe"))
+    assert made.layers[0].mlp == MoeConfig(2048, 64, 8, normalize=False) and made.norm.eps == 1e-5
+    with pytest.raises(CheckpointError, match="config: clip_qkv"):
+        decoder_config(own_config("Olmoe", clip_qkv=8.0))

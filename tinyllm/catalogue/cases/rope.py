@@ -209,6 +209,12 @@ def rope_angles() -> Iterator[Case]:
         inputs = {"positions": constant([4, 4000, 77], "int32"), "lengths": constant(lengths, "int32")}
         for kind in ("dynamic", "longrope"):
             yield Case(f"3,dims64,{kind},{name}", inputs, {"dims": 64, "scaling": BY_LENGTH[kind]}, "full")
+    grows = {"dims": 64, "log_scale": 0.1, "log_period": 8192}
+    far = constant([0, 8191, 8192, 16383, 16384, FAR], "int32")
+    yield Case("6,dims64,log_scale", {"positions": far}, grows, "full")
+    yield Case("6,dims64,log_scale,scale0.5", {"positions": far}, grows | {"position_scale": 0.5}, "full")
+    yield Case("0,dims64,log_scale", {"positions": integers(0, 9, 0)}, grows, "full", 20)
+    yield Case("3,dims64,log_scale,uint8", {"positions": constant([0, 7, 255], "uint8")}, grows, "full", 14)
     inputs = {"positions": integers(0, 99, 0), "lengths": integers(0, 99, 0)}
     yield Case("0,dims64,longrope", inputs, {"dims": 64, "scaling": BY_LENGTH["longrope"]}, "full", 20)
     inputs = {"positions": constant(70, "int32"), "lengths": constant(200, "uint8")}

@@ -15,12 +15,14 @@ from tinyllm.catalogue.recurrent.states import (
     bench_prefix,
     check_sequences,
     check_values,
+    state_bytes,
     unread_rows,
     with_rows,
 )
 from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.spec.attribute_checks import boolean
 from tinyllm.spec.cases import BadInput, Case, Draw, constant, normal
-from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
@@ -42,9 +44,11 @@ def _reference(
     q_start: Any,
     kv_len: Any,
     state_rows: Any,
+    *,
+    tiled: bool = False,
 ) -> Any:
     groups = v.shape[1] // q.shape[1]
-    q, k = (_by_value_head(xp, _unit(xp, each), groups) for each in (q * 1.0, k * 1.0))
+    q, k = (_by_value_head(xp, _unit(xp, each), groups, tiled) for each in (q * 1.0, k * 1.0))
     q = q * q.shape[-1] ** -0.5
     keep = xp.exp(-xp.exp(a_log) * _softplus(xp, a + dt_bias))
     learn = 1 / (1 + xp.exp(-b))
@@ -68,10 +72,11 @@ def _unit(xp: Any, x: Any) -> Any:
     return x / xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True) + EPS)
 
 
-def _by_value_head(xp: Any, x: Any, groups: int) -> Any:
-    """Each head of `[T, Hk, D]` so many times in turn."""
+def _by_value_head(xp: Any, x: Any, groups: int, tiled: bool) -> Any:
+    """Each head of `[T, H, D]` so many times in turn, or tiled: all of them in turn, so many times."""
     tokens, heads, dim = x.shape
-    several = xp.broadcast_to(xp.expand_dims(x, axis=2), (tokens, heads, groups, dim))
+    folded = (tokens, groups, heads, dim) if tiled else (tokens, heads, groups, dim)
+    several = xp.broadcast_to(xp.expand_dims(x, axis=1 if tiled else 2), folded)
     return xp.reshape(several, (tokens, heads * groups, dim))
 
 
@@ -93,7 +98,7 @@ def _scale(inputs: Any, attributes: Any, outputs: Any) -> Any:
     """
     numbers = {n: np.nan_to_num(a) if a is not None and a.dtype.kind == "f" else a for n, a in inputs.items()}
     groups = numbers["v"].shape[1] // numbers["q"].shape[1]
-    k, q = (_by_value_head(np, _unit(np, numbers[name]), groups) for name in ("k", "q"))
+    k, q = (_by_value_head(np, _unit(np, numbers[name]), groups, attributes["tiled"]) for name in ("k", "q"))
     forgets = np.exp(numbers["a_log"]) * _softplus(np, numbers["a"] + numbers["dt_bias"])
     learn = 1 / (1 + np.exp(-numbers["b"]))
     of_y, of_state = np.zeros(outputs[0].shape), np.abs(np.nan_to_num(outputs[1]))
@@ -125,6 +130,7 @@ def _case(
     heads: tuple[int, int] = (2, 4),
     dims: tuple[int, int] = (4, 3),
     tier: str = "smoke",
+    tiled: bool = False,
 ) -> Case:
     tokens, (h, hv), (dk, dv) = sum(new for new, _ in lengths), heads, dims
     inputs: dict[str, Draw] = {
@@ -138,7 +144,8 @@ def _case(
         **batch(lengths, rows, max(rows, default=0) + 2, hv, dk, dv),
     }
     told = "+".join(f"{new}of{of}" for new, of in lengths) or "nobody"
-    return Case(bench_prefix(lengths, tier) + f"{told},H{h},Hv{hv},D{dk},Dv{dv}", inputs, tier=tier)
+    name = bench_prefix(lengths, tier) + f"{told},H{h},Hv{hv},D{dk},Dv{dv}" + ",tiled" * tiled
+    return Case(name, inputs, {"tiled": True} if tiled else {}, tier=tier)
 
 
 _TWO = _case([(2, 2), (1, 3)], [1, 0]).inputs
@@ -159,7 +166,7 @@ gated_delta = OpSpec(
     inputs=(
         Input("q", "T H Dk", about="new tokens of all sequences, one after the other"),
         Input("k", "T H Dk"),
-        Input("v", "T Hv Dv", about="each head of q and k serves Hv / H of v's, neighbours"),
+        Input("v", "T Hv Dv", about="each head of q and k serves Hv / H of v's"),
         Input("a", "T Hv", about="how much a token lets a head forget"),
         Input("b", "T Hv", about="how much a head learns of a token"),
         Input("state", "P Hv Dk Dv", "S", about="consumed"),
@@ -167,11 +174,17 @@ gated_delta = OpSpec(
         Input("dt_bias", "Hv", "float"),
         *SEQUENCES,
     ),
+    attributes=(
+        Attribute(
+            "tiled", False, boolean, "head i of q and k serves v's heads i, i + H, i + 2H...; else neighbouring ones"
+        ),
+    ),
     outputs=(Output("y", "T Hv Dv"), Output("state", "P Hv Dk Dv", "S")),
     reference=_reference,
     check=_check,
     check_values=lambda call, values: check_values(call, values, call.shape("q")[0], call.shape("state")[0]),
     flops=lambda call: 7 * call.shape("v")[0] * prod(call.shape("state")[1:]),
+    bytes=lambda call: state_bytes(call, ("q", "k", "v", "v", "a", "b", "a_log", "dt_bias")),  # y is as large as v
     scale=_scale,
     sums=_sums,
     unread=lambda inputs, attributes: {
@@ -184,6 +197,7 @@ gated_delta = OpSpec(
         _case([(3, 3), (1, 4), (2, 6), (1, 1), (0, 2)], [3, 0, 4, 1, 2]),
         _case([(2, 2), (1, 3)], [1, 0], (1, 1), (5, 2)),
         _case([(4, 9)], [0], (3, 3), (2, 2)),
+        _case([(3, 3), (1, 4)], [1, 0], (2, 6), tiled=True),
         _case([], []),
         _case([(40, 40), (5, 70)], [0, 2], (2, 4), (16, 8), "full"),
         _case([(1, 500)], [0], (16, 32), (128, 128), "bench"),
@@ -195,5 +209,6 @@ gated_delta = OpSpec(
         _bad("row past the state", "state_rows: expected rows 0 to 2", state_rows=constant([1, 3])),
         _bad("too few tokens", "kv_len: expected at least", kv_len=constant([1, 3])),
         _bad("sizes differ", "k: expected shape", k=normal(3, 2, 5)),
+        BadInput("tiles", _TWO, {"tiled": 2}, InvalidInputError, "gated_delta: tiled: expected True or False"),
     ),
 )

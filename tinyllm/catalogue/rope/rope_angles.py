@@ -19,8 +19,9 @@ from tinyllm.catalogue.rope.settings import (
     rotated_dims,
 )
 from tinyllm.errors import InvalidInputError, UnsupportedError, invalid
+from tinyllm.spec.attribute_checks import integer, number, optional
 from tinyllm.spec.cases import BadInput, Case, constant, integers
-from tinyllm.spec.op_spec import Input, OpSpec
+from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.rope import RopeScaling
 from tinyllm.spec.rope_frequencies import attention_factor, frequencies_by_length
@@ -38,6 +39,10 @@ def _check(call: Call) -> dict[str, Any]:
     if lengths is not None and lengths.shape != call.shape("positions"):
         expected = f"shape {list(call.shape('positions'))}, that of positions"
         raise invalid("rope_angles", "lengths", expected, f"shape {list(lengths.shape)}")
+    log_scale, log_period = call.attributes["log_scale"], call.attributes["log_period"]
+    if (log_scale == 0) != (log_period is None):
+        expected = "a period where log_scale is not 0, and none where it is"
+        raise invalid("rope_angles", "log_period", expected, log_period)
     return {"R": rotated_dims(call, None) // 2}
 
 
@@ -51,9 +56,11 @@ def _reference(
     base: float = BASE,
     scaling: RopeScaling | None = None,
     position_scale: float = 1.0,
+    log_scale: float = 0.0,
+    log_period: int | None = None,
 ) -> tuple[Any, Any]:
     finest = getattr(xp, "float64", xp.float32)  # a device without float64 has no such name
-    return cos_sin(
+    cos, sin = cos_sin(
         xp,
         positions,
         inv_freq,
@@ -64,16 +71,24 @@ def _reference(
         finest if inv_freq is None else inv_freq.dtype,
         lengths,
     )
+    if log_period is None:
+        return cos, sin
+    periods = xp.floor(xp.astype(positions, cos.dtype) / log_period)
+    factor = 1 + log_scale * xp.log(1 + xp.where(periods > 0, periods, 0 * periods))
+    return cos * factor[..., None], sin * factor[..., None]
 
 
 def _factor(inputs: Any, attributes: Any, outputs: Any) -> np.ndarray:
-    """The attention factor, broadcast to the outputs."""
+    """The size of what cosines and sines are multiplied by, broadcast to the outputs."""
     scaling, lengths = attributes.get("scaling"), inputs.get("lengths")
     if lengths is None:
         factor: Any = attention_factor(scaling)
     else:
         dims = 2 * outputs[0].shape[-1]
         _, factor = frequencies_by_length(np, np.asarray(lengths, np.float64), np.asarray, dims, BASE, scaling)
+    if (period := attributes.get("log_period")) is not None:
+        periods = np.maximum(np.floor(np.asarray(inputs["positions"], np.float64) / period), 0)[..., None]
+        factor = np.abs(factor) * (1 + np.abs(attributes["log_scale"]) * np.log(1 + periods))
     return np.broadcast_to(np.abs(factor), np.shape(outputs[0]))
 
 
@@ -111,9 +126,11 @@ def _bad(
 rope_angles = OpSpec(
     name="rope_angles",
     summary="Cosines and sines of the angles by which rotary position embeddings turn, for `rope_rotate`.",
-    formula="cos(p s f_i), sin(p s f_i) with f_i = base^(-2i/dims), stretched by the scaling",
+    formula="g cos(p s f_i), g sin(p s f_i) with f_i = base^(-2i/dims), stretched by the scaling, and "
+    "g = 1 + log_scale ln(1 + max(floor(p / log_period), 0))",
     source="Su et al. 2021, arXiv:2104.09864; YaRN: Peng et al. 2023, arXiv:2309.00071; linear: Chen et al. "
-    "2023, arXiv:2306.15595; longrope: Ding et al. 2024, arXiv:2402.13753",
+    "2023, arXiv:2306.15595; longrope: Ding et al. 2024, arXiv:2402.13753; log_scale: transformers' Ministral3, after "
+    "Llama 4",
     inputs=(
         Input("positions", "*P", "int", about="any integers, negative ones too"),
         FREQUENCY_INPUT,
@@ -125,7 +142,12 @@ rope_angles = OpSpec(
             about="tokens of each position's sequence: for scalings that go by it, and for no others",
         ),
     ),
-    attributes=(*FREQUENCY_SETTINGS, POSITION_SCALE),
+    attributes=(
+        *FREQUENCY_SETTINGS,
+        POSITION_SCALE,
+        Attribute("log_scale", 0.0, number(), "cos and sin grow with the logarithm of the position by this"),
+        Attribute("log_period", None, optional(integer(1)), "the positions after which they do, before position_scale"),
+    ),
     outputs=(Output("cos", "*P R", "float32"), Output("sin", "*P R", "float32")),
     reference=_reference,
     check=_check,
@@ -137,6 +159,7 @@ rope_angles = OpSpec(
         "to 0.006.",
         "A frequency of 0 leaves its pair unrotated.",
         "YaRN's and longrope's attention factor is multiplied into cos and sin.",
+        "Queries turned by angles with log_scale have scores that grow with their position; keys take those without.",
         "Scalings 'dynamic' and 'longrope' go by the length of each position's own sequence, where transformers takes "
         "the largest position of the batch plus one. Positions of several sequences may stand in one call.",
     ),
@@ -169,6 +192,11 @@ rope_angles = OpSpec(
             {"positions": integers(0, 31, 4), "lengths": constant([31, 32, 33, 99], "int32")},
             {"dims": 8, "scaling": LONGROPE},
         ),
+        Case(
+            "log_scale",
+            {"positions": constant([-9, 0, 7, 8, 15, 16, 1000], "int32")},
+            {"dims": 8, "scaling": YARN, "log_scale": 0.25, "log_period": 8},
+        ),
         Case("large", {"positions": constant([4095, 32767, 131071], "int32")}, {"dims": 64}, decision=15),
         Case("1000,dims128", {"positions": integers(0, 8192, 1000)}, {"dims": 128}, tier="full"),
         Case("decode:1,dims64", {"positions": integers(0, 8192, 1)}, {"dims": 64}, tier="bench"),
@@ -186,6 +214,9 @@ rope_angles = OpSpec(
         _bad("inv_freq too short", "inv_freq: expected 4 frequencies", 16, {"inv_freq": FREQUENCIES}, dims=8),
         _bad("base 1", "base: expected a finite number above 1", None, dims=4, base=1.0),
         _bad("position_scale inf", "position_scale: expected a finite number", None, dims=4, position_scale=math.inf),
+        _bad("log_scale alone", "log_period: expected a period where log_scale is not 0", None, dims=4, log_scale=0.1),
+        _bad("log_period alone", "log_period: expected a period where log_scale", None, dims=4, log_period=8),
+        _bad("log_period 0", "log_period: expected", None, dims=4, log_scale=0.1, log_period=0),
         _bad("no lengths", "lengths: expected the length of each sequence", None, dims=8, scaling=DYNAMIC),
         _bad("lengths for none", "lengths: expected none", None, {"lengths": integers(1, 9, 3)}, dims=8),
         _bad("lengths for yarn", "lengths: expected none", None, {"lengths": integers(1, 9, 3)}, dims=8, scaling=YARN),

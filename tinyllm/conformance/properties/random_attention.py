@@ -135,6 +135,8 @@ def _rope_angles(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     if not frequencies and draws.flag():
         attributes |= {"scaling": RopeScaling("dynamic", 2.0, 64), "dims": draws.pick(2, 4, 8, 64)}
         inputs["lengths"] = np.asarray(draws.rng.integers(0, 200, lead), draws.pick("int32", "int64"))
+    if draws.flag():
+        attributes |= {"log_scale": draws.pick(0.1, 1.0), "log_period": draws.pick(16, 1, 1000)}
     return inputs, attributes
 
 

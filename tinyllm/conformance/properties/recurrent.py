@@ -92,8 +92,8 @@ def _drawn(draws: Draws, op: str, lengths: list[int]) -> Sequences:
     states = [_exact(draws, draws.normal(*of_a_row)) if draws.flag() else None for _ in lengths]
     given = {name: draws.normal(*shape) for name, shape in weights.items()}
     given |= {name: values(draws, "float", shape) for name, shape in of_heads.items()}
-    activation = {"activation": draws.pick("none", "silu")} if op == "short_conv" else {}
-    return Sequences(tokens, states, given, activation, of_a_row)
+    attributes = {"activation": draws.pick("none", "silu")} if op == "short_conv" else {"tiled": draws.flag()}
+    return Sequences(tokens, states, given, attributes, of_a_row)
 
 
 def _rows(draws: Draws, count: int) -> tuple[Any, int]:

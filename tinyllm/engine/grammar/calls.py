@@ -37,7 +37,7 @@ def call_rules(arguments: Mapping[str, str], several: bool, text: str | None, un
         bodies += ["call", f'"[" space? call {_list_end(several)}']
     if text is not None:
         bodies.append(text)
-    return _joined({"body": " | ".join(bodies)} | _rules(arguments))
+    return joined({"body": " | ".join(bodies)} | _rules(arguments))
 
 
 def free_rules(arguments: Mapping[str, str], several: bool) -> str:
@@ -58,7 +58,7 @@ def free_rules(arguments: Mapping[str, str], several: bool) -> str:
     }
     if several:
         rules |= {"next_tag[lazy]": f'{_ANY} "{BEGIN}"', "REST": _ANY}
-    return _joined(rules | _rules(arguments))
+    return joined(rules | _rules(arguments))
 
 
 def _rules(arguments: Mapping[str, str]) -> dict[str, str]:
@@ -86,5 +86,6 @@ def _list_end(several: bool) -> str:
     return (f"({_COMMA} call)* " if several else "") + 'space? "]"'
 
 
-def _joined(rules: Mapping[str, str]) -> str:
+def joined(rules: Mapping[str, str]) -> str:
+    """Rules by name as one text."""
     return "\n".join(f"{name}: {rule}" for name, rule in rules.items())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyllm.engine.grammar import json_schema
+from tinyllm.engine.grammar.call_forms import FORMS, form_rules
 from tinyllm.engine.grammar.calls import WHITESPACE, call_rules, free_rules
 from tinyllm.engine.grammar.grammar import Grammar, may_be_untagged
 from tinyllm.engine.grammar.library import first_line, load_llguidance
@@ -98,19 +99,29 @@ def _rules(grammar: Grammar, name: str) -> str:
         return f"{name}: {_regex_term(grammar.source)}"
     if grammar.kind == "choice":
         return f"{name}: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice) for choice in json.loads(grammar.source))
-    source = json.loads(grammar.source)
-    arguments = {
-        function: _json_term(_schema(Grammar("arguments", schema))) for function, schema in source["functions"].items()
-    }
-    if source["text"] is True:
-        return free_rules(arguments, source["several"])
-    text = None if source["text"] is False else Grammar(*source["text"])
-    rules = call_rules(arguments, source["several"], "text" if text else None, may_be_untagged(text))
-    if text is None:
+    return _call_rules(json.loads(grammar.source))
+
+
+def _call_rules(source: dict[str, Any]) -> str:
+    """Of calls, and of what else a reply may be; source: the value of the grammar's."""
+    schemas = {name: _schema(Grammar("arguments", schema)) for name, schema in source["functions"].items()}
+    form = FORMS.get(source.get("form", ""))
+    text = source["text"] if isinstance(source["text"], bool) else Grammar(*source["text"])
+    named = "said" if isinstance(text, Grammar) else text
+    if form is not None:
+        rules = form_rules(form, schemas, _json_term, source["several"], named)
+    else:
+        arguments = {name: _json_term(schema) for name, schema in schemas.items()}
+        if text is True:
+            return free_rules(arguments, source["several"])
+        other = text if isinstance(text, Grammar) else None
+        rules = call_rules(arguments, source["several"], "said" if other else None, may_be_untagged(other))
+    if isinstance(text, bool):
         return rules
     if text.kind == "regex":  # which may match a call, too
-        return f"{rules}\ntext: TEXT\nTEXT: {_regex_term(text.source)} & ~/(?s:.*{BEGIN}.*)/"
-    return f"{rules}\n{_rules(text, 'text')}"
+        begin = re.escape(form.begin if form else BEGIN).replace("/", r"\/")
+        return f"{rules}\nsaid: SAID\nSAID: {_regex_term(text.source)} & ~/(?s:.*{begin}.*)/"
+    return f"{rules}\n{_rules(text, 'said')}"
 
 
 def _regex_term(pattern: str) -> str:

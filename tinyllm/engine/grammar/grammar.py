@@ -74,17 +74,20 @@ class Grammar:
         return cls("arguments", text)
 
     @classmethod
-    def calls(cls, functions: Mapping[str, Grammar], text: Grammar | bool, several: bool = True) -> Grammar:
+    def calls(
+        cls, functions: Mapping[str, Grammar], text: Grammar | bool, several: bool = True, form: str = ""
+    ) -> Grammar:
         """Calls of functions, in the forms that `calls.py` tells.
 
         Args:
             functions: for each name the grammar of its arguments.
             text: what a reply without calls may be; True: any text, and calls may stand in it; False: a reply calls.
             several: whether there may be more than one call.
+            form: the name of another form, of `call_forms.FORMS`.
         """
         schemas = {name: grammar.source for name, grammar in functions.items()}
         inner = [text.kind, text.source] if isinstance(text, Grammar) else text
-        return cls("calls", json.dumps({"functions": schemas, "text": inner, "several": several}))
+        return cls("calls", json.dumps({"functions": schemas, "text": inner, "several": several, "form": form}))
 
 
 def may_be_untagged(text: Grammar | None) -> bool:

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 
+from tinyllm.engine.grammar.call_forms import FORM_TAGS
 from tinyllm.engine.grammar.compile import GrammarRefusedError, compile_grammar, make_matcher
 from tinyllm.engine.grammar.grammar import Grammar
 from tinyllm.engine.grammar.library import first_line
@@ -69,7 +70,7 @@ class Grammars:
 
     @cached_property
     def _calls_vocabulary(self) -> Vocabulary:
-        tokenizer = self._tokenizer.showing(TAGS)
+        tokenizer = self._tokenizer.showing((*TAGS, *FORM_TAGS))
         return self._vocabulary if tokenizer is self._tokenizer else Vocabulary(tokenizer)
 
     def _vocabulary_of(self, grammar: Grammar) -> Vocabulary:

@@ -16,10 +16,10 @@ from tinyllm.models.checkpoints.files import identity, let_go
 from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
 from tinyllm.models.checkpoints.gguf_split import open_gguf
-from tinyllm.models.families.families import in_the_way
 from tinyllm.models.families.family import Family
 from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.gguf_rope import ROPE_TENSORS
+from tinyllm.models.families.nearest import nearest_of_gguf
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.gguf_vocabulary import templates_from_gguf, tokenizer_from_gguf
 from tinyllm.models.text.tokenizer import Tokenizer
@@ -93,10 +93,9 @@ def _config(file: GgufFile, families: Sequence[Family]) -> dict[str, Any]:
     architecture = file.metadata.get("general.architecture")
     forms = {name: (family, family.gguf) for family in families if family.gguf for name in family.gguf.architectures}
     if architecture not in forms:
-        names = dict.fromkeys(key.removeprefix(f"{architecture}.attention.") for key in file.metadata)
         raise CheckpointError(
             f"{file.path}: general.architecture: expected one of {', '.join(sorted(forms))}, got "
-            f"{quoted(architecture)}{in_the_way(names)}; a plugin may add a family (hook tinyllm_families)"
+            f"{quoted(architecture)}{nearest_of_gguf(file, families)}"
         )
     family, form = forms[architecture]
     fields = GgufFields(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, check_tensors
-from tinyllm.models.decoder.config import DecoderConfig, MoeConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, MoeConfig
 from tinyllm.models.families.tensor_rules import Place, TensorRule, place_of
-from tinyllm.spec.quantized import take_rows
+from tinyllm.spec.quantized import dense, take_rows
 from tinyllm.spec.scheme import QuantType, QuantWeight
 from tinyllm.spec.types import ArrayType
 
@@ -45,6 +45,7 @@ class ModelWeights:
         self._places = {weight: place_of(weight, rules, present) for weight in shapes}
         # where the embedding is the head as well, a head in the file repeats it
         others = {name for name in present if name.startswith(skipped)}
+        others |= {place_of(weight, rules, present).tensor() for weight in _unread(config)}
         self._unused = (others | {place_of(HEAD, rules, present).tensor()}) - self.tensors().keys()
 
     def check(self) -> list[str]:
@@ -56,11 +57,8 @@ class ModelWeights:
         """The tensors that the weights are made of, with the shapes that the file must have."""
         wanted: dict[str, tuple[int, ...]] = {}
         for weight, place in self._places.items():
-            shape = list(self._shapes[weight])
-            axis = self._row_axis(weight)
-            if len(place.rule.weights) > 1:
-                shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
-            if place.rule.transposed and len(shape) > 1:
+            shape = self._whole(weight, place)
+            if self._is_transposed(weight, place):
                 shape[-2:] = shape[:-3:-1]
             if place.rule.squeezed:
                 shape.insert(-1, 1)
@@ -70,8 +68,10 @@ class ModelWeights:
 
     def info(self, name: str) -> TensorInfo:
         """The type of a weight, and the bytes of its share of the file."""
-        infos = [self._checkpoint.info(tensor) for tensor in self._tensors_of(self._places[name])]
+        infos = [self._checkpoint.info(tensor) for tensor in self.sources(name)]
         shape, kind = self._shapes[name], infos[0].type
+        if len({info.dtype for info in infos}) > 1:
+            kind = ArrayType(shape, "float32")  # as `read` gives them
         shared = len(self._places[name].rule.weights)
         nbytes = sum(info.nbytes for info in infos) // shared
         if isinstance(kind, QuantType):
@@ -84,9 +84,50 @@ class ModelWeights:
         tensors = [self._cut(name, place, self._checkpoint.read(tensor)) for tensor in self._tensors_of(place)]
         return _stacked(name, tensors) if place.of_experts else tensors[0]
 
+    def place(self, name: str) -> Place:
+        """Where a weight is."""
+        return self._places[name]
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The tensors that a weight is made of."""
+        return self._tensors_of(self._places[name])
+
+    def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The tensors of a file in which the rules find weights, which `read` gives by name."""
+        wholes: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes.setdefault(place.tensor(), np.empty(self._whole(weight, place), np.float32))
+            axis = self._row_axis(weight)
+            rows = self._rows(weight, place, axis)
+            where = ... if rows is None else (..., rows, slice(None)) if axis == -2 else (..., rows)
+            whole[where] = read(weight) - np.float32(place.rule.offset)
+        made: dict[str, NDArray[np.float32]] = {}
+        for weight, place in self._places.items():
+            whole = wholes[place.tensor()]
+            whole = whole.swapaxes(-1, -2) if self._is_transposed(weight, place) else whole
+            whole = np.expand_dims(whole, -2) if place.rule.squeezed else whole
+            parts = list(whole) if place.of_experts else [whole]
+            made |= dict(zip(self._tensors_of(place), parts, strict=True))
+        return made
+
     def release(self) -> None:
         """Let go of the file's pages in memory."""
         self._checkpoint.release()
+
+    def _whole(self, weight: str, place: Place) -> list[int]:
+        """The shape of all weights of a rule together."""
+        shape, axis = list(self._shapes[weight]), self._row_axis(weight)
+        if len(place.rule.weights) > 1:
+            shape[axis] = sum(self._shapes[name][axis] for name in place.weights())
+        return shape
+
+    def _is_transposed(self, weight: str, place: Place) -> bool:
+        whole, name = self._whole(weight, place), place.tensor()
+        if len(whole) < 2 or place.rule.transposed is not None:
+            return len(whole) > 1 and bool(place.rule.transposed)
+        if name not in self._checkpoint.tensor_names():
+            return False
+        return list(self._checkpoint.info(name).type.shape) == [*whole[:-2], whole[-1], whole[-2]] != whole
 
     def _row_axis(self, weight: str) -> int:
         return -1 if weight.endswith("bias") or len(self._shapes[weight]) == 1 else -2
@@ -97,7 +138,7 @@ class ModelWeights:
 
     def _cut(self, name: str, place: Place, tensor: Tensor) -> Tensor:
         rule, axis = place.rule, self._row_axis(name)
-        if rule.transposed and len(tensor.shape) > 1:
+        if self._is_transposed(name, place):
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: a quantized tensor cannot be transposed")
             tensor = np.swapaxes(tensor, -1, -2)
@@ -106,11 +147,11 @@ class ModelWeights:
         rows = self._rows(name, place, axis)
         if rows is not None:
             tensor = take_rows(tensor, rows) if axis == -2 else tensor[..., rows]  # type: ignore[index]
-        if rule.offset:
+        if rule.offset or rule.convert:
             if isinstance(tensor, QuantWeight):
                 raise CheckpointError(f"{self._checkpoint.path}: {name}: expected floats, got {tensor.scheme}")
             tensor = tensor.astype(np.float32) + np.float32(rule.offset)
-        return tensor
+        return rule.convert(tensor) if rule.convert and isinstance(tensor, np.ndarray) else tensor
 
     def _rows(self, name: str, place: Place, axis: int) -> slice | NDArray[np.intp] | None:
         """Which rows of a tensor are the weight's; None: all as they are."""
@@ -127,11 +168,16 @@ class ModelWeights:
 
 
 def _stacked(name: str, tensors: list[Tensor]) -> Tensor:
-    """Tensors of one form as a stack along a new first axis."""
-    first, *others = tensors
+    """Tensors as a stack along a new first axis; those of several forms, as old GGUF files of mixtures of experts have
+    them, as floats."""
+    forms = {str(t.scheme) if isinstance(t, QuantWeight) else t.dtype.name for t in tensors}
+    if len(forms) > 1:
+        stack = np.empty((len(tensors), *tensors[0].shape), np.float32)
+        for place, tensor in zip(stack, tensors, strict=True):
+            place[...] = dense(np, tensor, np.float32)
+        return stack
+    first = tensors[0]
     if not isinstance(first, QuantWeight):
-        if any(isinstance(tensor, QuantWeight) for tensor in others):
-            raise CheckpointError(f"{name}: expected all experts as floats, got some quantized")
         return np.stack(tensors)  # type: ignore[arg-type]
     shape = (len(tensors), *first.shape)
     parts = first.scheme.parts(shape)
@@ -144,6 +190,14 @@ def _stacked(name: str, tensors: list[Tensor]) -> Tensor:
             raise CheckpointError(f"{name}: {part}: {first.scheme} cannot hold it for each expert")
         arrays[part] = np.stack(same)  # type: ignore[arg-type]
     return QuantWeight(first.scheme, arrays, shape, first.dtype)
+
+
+def _unread(config: DecoderConfig) -> list[str]:
+    """What layers would have keys and values by that read those of others: files may have it nevertheless."""
+    attentions = ((number, layer.attention) for number, layer in enumerate(config.layers))
+    shared = [n for n, its in attentions if isinstance(its, AttentionConfig) and its.kv_layer is not None]
+    names = ("k_proj.weight", "v_proj.weight", "k_norm.weight", "k_proj.bias", "v_proj.bias")
+    return [f"model.layers.{number}.self_attn.{name}" for number in shared for name in names]
 
 
 def has_tied_head(checkpoint: Checkpoint, rules: Sequence[TensorRule], stated: bool) -> bool:

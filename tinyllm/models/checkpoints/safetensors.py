@@ -54,6 +54,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
+"""Dtypes by the format's names."""
 # Names of the decoder within a model that sees, before transformers 5 and since.
 _TEXT_PARTS = {
     "language_model.model.": "model.",
@@ -228,13 +229,14 @@ class SafetensorsCheckpoint(Checkpoint):
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._in_file)
 
-    def _name_in_file(self, name: str) -> str:
+    def name_in_file(self, name: str) -> str:
+        """A tensor's name as the file has it. Raises `CheckpointError` for a name that is not there."""
         if name not in self._in_file:
             raise missing_tensor(self, name)
         return self._in_file[name]
 
     def info(self, name: str) -> TensorInfo:
-        name = self._name_in_file(name)
+        name = self.name_in_file(name)
         if name in self._layers:
             layer = self._layers[name]
             nbytes = sum(self._stored[part].nbytes for part in layer.parts.values())
@@ -243,7 +245,7 @@ class SafetensorsCheckpoint(Checkpoint):
         return TensorInfo(ArrayType(stored.shape, stored.dtype.name), stored.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
-        name = self._name_in_file(name)
+        name = self.name_in_file(name)
         if name in self._layers:
             layer = self._layers[name]
             return layer.make({part: self._stored[tensor].read() for part, tensor in layer.parts.items()})

@@ -37,6 +37,7 @@ def gated_delta(g: GraphBuilder, config: DecoderConfig, layer: GatedDeltaConfig,
         y, after = g.gated_delta(
             *(q, k, v, a, b, state, *(g.weight(name, (value_heads,), "float32") for name in ("A_log", "dt_bias"))),
             *(batch.q_start, batch.kv_len, batch.state_rows),
+            **({"tiled": True} if layer.tiled else {}),
         )
         g.update(state, after)
         y = normed(g, replace(config.norm, offset=0.0), "norm", y, value_dim)

@@ -1,4 +1,4 @@
-"""Cohere2: Command R7B and Command A."""
+"""Cohere: Command R; Cohere2: Command R7B and Command A."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig, NormConfig
 from tinyllm.models.families.config_fields import ConfigFields
-from tinyllm.models.families.family import Family, GgufForm, attention, attention_by_kind, decoder, layer_kinds
+from tinyllm.models.families.family import (
+    Family,
+    GgufForm,
+    attention,
+    attention_by_kind,
+    decoder,
+    full_attention,
+    layer_kinds,
+)
 from tinyllm.models.families.gguf_config import config_of_gguf, windows_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
 
@@ -22,6 +30,18 @@ _FIXED = {
     "use_parallel_block": True,
     "use_qk_norm": False,
 }
+
+
+def cohere(config: Mapping[str, Any]) -> DecoderConfig:
+    """Cohere: one norm for attention and the feed-forward layer, both added to the residual; rotated by neighbours.
+    Source: transformers' `CohereConfig`."""
+    fields = ConfigFields({"max_position_embeddings": 8192} | dict(config))
+    fields.only("use_qk_norm", False)
+    fields.only("hidden_act", "silu")
+    bias = fields.flag("attention_bias", False)
+    attends = attention(fields, traditional=True, theta=500000.0, qkv_bias=bias, o_bias=bias)
+    layer = LayerConfig(attends, MlpConfig(fields.integer("intermediate_size")), parallel=True)
+    return _decoder("cohere", fields, (layer,) * full_attention(fields))
 
 
 def cohere2(config: Mapping[str, Any]) -> DecoderConfig:
@@ -43,23 +63,34 @@ def cohere2(config: Mapping[str, Any]) -> DecoderConfig:
         kind: LayerConfig(attends, mlp, parallel=True)
         for kind, attends in attention_by_kind(fields, replace(rotated, rope=None), kinds, rotated).items()
     }
+    return _decoder("cohere2", fields, tuple(layers[kind] for kind in kinds))
+
+
+def _decoder(name: str, fields: ConfigFields, layers: tuple[LayerConfig, ...]) -> DecoderConfig:
     return decoder(
-        "cohere2",
+        name,
         fields,
-        tuple(layers[kind] for kind in kinds),
+        layers,
         NormConfig(fields.number("layer_norm_eps", 1e-5), "layer"),
         logit_multiplier=fields.number("logit_scale", 0.0625),
         tie_word_embeddings=True,
     )
 
 
-def _from_gguf(fields: GgufFields) -> dict[str, Any]:
+def _of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
     return {
-        **config_of_gguf(fields, "cohere2", eps="layer_norm_eps"),
-        **windows_of_gguf(fields, pattern=4),
+        **config_of_gguf(fields, model_type, eps="layer_norm_eps"),
         "logit_scale": fields.number("logit_scale"),
         "attention_bias": fields.biases()["attention_bias"],
     }
 
 
-FAMILY = Family("cohere2", ("cohere2",), cohere2, gguf=GgufForm(("cohere2",), _from_gguf))
+FAMILIES = (
+    Family("cohere", ("cohere",), cohere, gguf=GgufForm(("command-r",), lambda fields: _of_gguf(fields, "cohere"))),
+    Family(
+        "cohere2",
+        ("cohere2",),
+        cohere2,
+        gguf=GgufForm(("cohere2",), lambda fields: _of_gguf(fields, "cohere2") | windows_of_gguf(fields, pattern=4)),
+    ),
+)

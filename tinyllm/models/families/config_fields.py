@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tinyllm.errors import CheckpointError, quoted, shortened
+from tinyllm.errors import CheckpointError, FieldError, quoted, shortened
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
 # Fields that say nothing about what the model computes at inference: training (dropout among it), provenance, the code
@@ -118,7 +118,7 @@ HARMLESS = frozenset(
 
 def fail(field: str, expected: str, got: object) -> CheckpointError:
     """The one wording: `config: <field>: expected <expected>, got <got>`."""
-    return CheckpointError(f"config: {field}: expected {expected}, got {quoted(got)}")
+    return FieldError(f"config: {field}: expected {expected}, got {quoted(got)}", field.partition(".")[0])
 
 
 class ConfigFields:
@@ -166,6 +166,12 @@ class ConfigFields:
         if value is not None and value not in allowed:
             raise fail(field, " or ".join(map(repr, allowed)), value)
 
+    def changed(self, values: Mapping[str, Any]) -> ConfigFields:
+        """The config with other values; what is read there is read here as well."""
+        other = ConfigFields({**self._config, **values})
+        other._seen = self._seen
+        return other
+
     def ignore(self, *fields: str) -> None:
         """Fields that mean nothing given what was read before."""
         self._seen.update(fields)
@@ -184,9 +190,11 @@ class ConfigFields:
 
     def finish(self) -> None:
         """Raises `CheckpointError` for a field with a value that nobody read and that is not known to be harmless."""
-        for field, value in self._config.items():
-            if field not in self._seen and value is not None:
-                raise CheckpointError(
-                    f"config: {shortened(field)}: tinyllm does not know this field (got {quoted(value)}) and it may "
-                    f"change the model's output; set it to null where it does not"
-                )
+        unread = [field for field, value in self._config.items() if field not in self._seen and value is not None]
+        if unread:
+            raise FieldError(
+                f"config: {shortened(unread[0])}: tinyllm does not know this field (got "
+                f"{quoted(self._config[unread[0]])}) and it may change the model's output; set it to null where it "
+                f"does not",
+                *unread,
+            )

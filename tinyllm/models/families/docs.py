@@ -14,18 +14,20 @@ the same, and the families of plugins that are installed.
 A family is one file. It says what makes a `DecoderConfig` of a `config.json`, where the decoder's weights are in the
 files, and the same for GGUF files. There is one decoder for all of them, made layer by layer as the config says.
 Whatever a config has that would change the output and is not understood is refused by the name of the field, as is a
-tensor that is missing, surplus or of another shape.
+tensor that is missing, surplus or of another shape. Of a model that is of no family the error says which one is nearest
+by its fields, and which of them stand in the way.
 
 Each is held to transformers by small random models that have all of its features: the logits of a prompt in one piece,
 step by step, in chunks and beside other prompts, and the tokens of a greedy reply, on each backend
-(`tests/llm/families/`). Where it has GGUF files, the same model written as one has the same logits.
+(`tests/llm/families/`). Where it has GGUF files, the same model written as one has the same logits. A family without an
+architecture of its own has files that call themselves by that of the family that its row names.
 
 | family | `model_type` | GGUF architecture | what it is |
 |---|---|---|---|
 """
 TAIL = """
 Of models that read pictures (those with a `text_config`) the decoder is loaded, under whichever name its tensors have.
-The tensors of the vision tower are skipped, which `--verbose` tells; a message with a picture is refused.
+The tensors for pictures and sounds are skipped, which `--verbose` tells; a message with a picture is refused.
 
 ## How one is added
 

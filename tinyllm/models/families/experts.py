@@ -8,20 +8,22 @@ from typing import Any
 from tinyllm.models.decoder.config import MlpConfig, MoeConfig
 from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.gguf_fields import GgufFields
-from tinyllm.models.families.tensor_rules import LAYER, TensorRule
+from tinyllm.models.families.tensor_rules import LAYER, TensorRule, renamed
 
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """Names of the number of experts; transformers 5 writes the second where it had the first."""
 
 
-def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) -> tuple[TensorRule, ...]:
+def experts_in(
+    module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS, transposed: bool | None = False
+) -> tuple[TensorRule, ...]:
     """Rules for the experts of folders.
 
     Each has tensors of its own, `MODULE.experts.3.gate_proj`; or all lie in one, gates and ups together as
     transformers has them in memory, or apart as mlx-lm has them.
 
-    names: of gate, up and down in tensors of single experts.
+    names: of gate, up and down in tensors of single experts. transposed: of the tensors of all, see `TensorRule`.
     """
     ours = tuple(f"{LAYER}mlp.experts.{name}" for name in _PROJECTIONS)
     return (
@@ -29,8 +31,12 @@ def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) 
             TensorRule(f"{LAYER}{module}.experts.{{expert}}.{theirs}", (weight,))
             for theirs, weight in zip(names, ours, strict=True)
         ),
-        TensorRule(f"{LAYER}{module}.experts.gate_up_proj", tuple(f"{name}.weight" for name in ours[:2])),
-        TensorRule(f"{LAYER}{module}.experts.down_proj", (f"{ours[2]}.weight",)),
+        *(
+            TensorRule(
+                f"{LAYER}{module}.experts.{merged}", tuple(f"{name}.weight" for name in which), False, transposed
+            )
+            for merged, which in (("gate_up_proj", ours[:2]), ("down_proj", ours[2:]))
+        ),
         *(
             TensorRule(f"{LAYER}{module}.switch_mlp.{name}", (weight,))
             for name, weight in zip(_PROJECTIONS, ours, strict=True)
@@ -38,6 +44,8 @@ def experts_in(module: str = "mlp", names: tuple[str, str, str] = _PROJECTIONS) 
     )
 
 
+SHARED_EXPERTS = renamed({f"mlp.shared_expert.{name}": f"mlp.shared_experts.{name}" for name in _PROJECTIONS})
+"""The shared expert as folders have it that call it several."""
 GGUF_SHARED_EXPERT = tuple(
     TensorRule(f"blk.{{layer}}.{theirs}", (f"{LAYER}mlp.{ours}",))
     for theirs, ours in {
@@ -48,19 +56,27 @@ GGUF_SHARED_EXPERT = tuple(
     }.items()
 )
 """Names of the shared expert in GGUF files."""
+GGUF_SINGLE_EXPERTS = tuple(
+    TensorRule(f"blk.{{layer}}.ffn_{name}.{{expert}}", (f"{LAYER}mlp.experts.{name}_proj",))
+    for name in ("gate", "up", "down")
+)
+"""Names of the first GGUF files with experts, of Mixtral, where each has tensors of its own."""
 CORRECTION_BIAS = f"{LAYER}mlp.gate.e_score_correction_bias"
 GGUF_CORRECTION_BIAS = TensorRule("blk.{layer}.exp_probs_b.bias", (CORRECTION_BIAS,))
 _BY_SIGMOID = 2
 """llama.cpp's number for it."""
 
 
-def routed_experts(fields: ConfigFields, size: int, **settings: Any) -> MoeConfig:
-    """Experts of a size, some of them for each token; settings: the rest of a `MoeConfig`."""
+def routed_experts(
+    fields: ConfigFields, size: int, chosen_by: str = "num_experts_per_tok", **settings: Any
+) -> MoeConfig:
+    """Experts of a size, some of them for each token, whose number is in a field; settings: the rest of a
+    `MoeConfig`."""
     written = next((name for name in _COUNTS if fields.get(name) is not None), _COUNTS[0])
     experts = fields.integer(written)
-    chosen = fields.integer("num_experts_per_tok")
+    chosen = fields.integer(chosen_by)
     if chosen > experts:
-        raise fail("num_experts_per_tok", f"at most the {experts} experts", chosen)
+        raise fail(chosen_by, f"at most the {experts} experts", chosen)
     fields.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")  # of training
     return MoeConfig(size, experts, chosen, **settings)
 
@@ -86,6 +102,17 @@ def sparse_layers(fields: ConfigFields, dense: MlpConfig, sparse: MoeConfig) -> 
     if not isinstance(plain, list) or any(type(layer) is not int for layer in plain):
         raise fail("mlp_only_layers", "a list of layers", plain)
     return lambda layer: dense if layer in plain or (layer + 1) % step else sparse
+
+
+def expert_groups(fields: ConfigFields) -> dict[str, int]:
+    """The groups of experts, some of which are kept for each token."""
+    experts, chosen = fields.integer("n_routed_experts"), fields.integer("num_experts_per_tok")
+    groups, kept = fields.integer("n_group", 1), fields.integer("topk_group", 1)
+    if experts % groups or (groups > 1 and experts // groups < 2):
+        raise fail("n_group", f"a divisor of the {experts} experts, with 2 or more each", groups)
+    if kept > groups or experts // groups * kept < chosen:
+        raise fail("topk_group", f"a part of the {groups} groups with {chosen} experts or more", kept)
+    return {"groups": groups, "groups_kept": kept}
 
 
 def first_dense(

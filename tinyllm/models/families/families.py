@@ -9,27 +9,38 @@ from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_co
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
     cohere2,
+    dots1,
+    ernie4_5,
+    exaone4,
     gemma,
+    gemma4,
     glm4,
     glm4_moe,
     gpt_oss,
     granite,
+    hunyuan,
     lfm2,
+    lfm3,
     llama,
+    minimax_m2,
     mistral,
     mixtral,
     olmo,
+    phi,
     phi3,
     qwen2,
     qwen3,
     qwen_delta,
     qwen_moe,
+    seed_oss,
     smollm3,
+    stablelm,
     starcoder2,
     vision,
 )
 from tinyllm.models.families.defaults import with_defaults
 from tinyllm.models.families.family import Family
+from tinyllm.models.families.nearest import nearest_of_config
 
 FAMILIES = (
     llama.FAMILY,
@@ -40,36 +51,28 @@ FAMILIES = (
     smollm3.FAMILY,
     *olmo.FAMILIES,
     starcoder2.FAMILY,
-    cohere2.FAMILY,
+    *cohere2.FAMILIES,
+    stablelm.FAMILY,
     *qwen_moe.FAMILIES,
     *qwen_delta.FAMILIES,
     *gemma.FAMILIES,
+    gemma4.FAMILY,
     *glm4.FAMILIES,
     glm4_moe.FAMILY,
     *granite.FAMILIES,
     gpt_oss.FAMILY,
+    minimax_m2.FAMILY,
+    seed_oss.FAMILY,
+    *ernie4_5.FAMILIES,
+    exaone4.FAMILY,
+    hunyuan.FAMILY,
+    phi.FAMILY,
     phi3.FAMILY,
+    dots1.FAMILY,
     *lfm2.FAMILIES,
+    lfm3.FAMILY,
     *vision.FAMILIES,
 )
-
-
-_NOT_HERE = {
-    "kv_lora_rank": "multi-head latent attention",
-    "attention_chunk_size": "attention within chunks",
-    "state_size": "state-space layers",
-    "mamba_d_state": "state-space layers",
-    "ssm_state_size": "state-space layers",
-}
-"""Fields of models of no family here, and what stands in the way of having one."""
-
-
-def in_the_way(config: Mapping[str, Any]) -> str:
-    """Which parts of a model tinyllm has no means for, as the end of a message; empty where none is known of."""
-    inner = config.get("text_config")
-    names = {*config, *(inner if isinstance(inner, Mapping) else ())}
-    parts = [f"{field} ({part})" for field, part in _NOT_HERE.items() if field in names]
-    return f"; the decoder has no means for its {' and '.join(parts)}" if parts else ""
 
 
 def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) -> Family:
@@ -80,8 +83,7 @@ def family_of(config: Mapping[str, Any], families: Sequence[Family] = FAMILIES) 
             return family
     known = ", ".join(sorted({name for family in families for name in family.model_types}))
     raise CheckpointError(
-        f"config: model_type: expected one of {known}, got {quoted(model_type)}{in_the_way(config)}; a plugin may add "
-        f"a family (hook tinyllm_families)"
+        f"config: model_type: expected one of {known}, got {quoted(model_type)}{nearest_of_config(config, families)}"
     )
 
 

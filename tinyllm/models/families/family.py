@@ -56,6 +56,7 @@ GGUF_NAMES = (
             "ffn_down_exps": "mlp.experts.down_proj",
         }.items()
     ),
+    TensorRule("blk.{layer}.ffn_gate_up_exps", (f"{LAYER}mlp.experts.gate_proj", f"{LAYER}mlp.experts.up_proj")),
 )
 """The names that GGUF has for what most families have. A family's own rules come before them."""
 

@@ -3,11 +3,12 @@ harmless, or refused by name."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import CheckpointError, shortened
+from tinyllm.errors import CheckpointError, FieldError, shortened
 from tinyllm.models.checkpoints.gguf import GgufFile
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
@@ -26,12 +27,16 @@ _FIELDS = {
     "leading_dense_block_count": "first_k_dense_replace",
     "nextn_predict_layers": "num_nextn_predict_layers",
     "expert_shared_feed_forward_length": "shared_intermediate_size",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
     "rope.scaling.factor": "factor",
     "rope.scale_linear": "factor",
     "rope.scaling.attn_factor": "attention_factor",
     "rope.scaling.yarn_attn_factor": "attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_log_multiplier": "mscale_all_dim",
+    "attention.temperature_scale": "llama_4_scaling_beta",
 }
 # They tell where numbers came from, and what the file was made for.
 _HARMLESS = {"tensor_data_layout", "rope.scaling.finetuned"}
@@ -57,23 +62,25 @@ class GgufFields:
     """The keys under the architecture's prefix; `finish` refuses those that nobody read.
 
     Raises `CheckpointError`, as all of its methods do, for values that are missing or of the wrong kind.
+
+    without: keys that are taken to be missing.
     """
 
-    def __init__(self, file: GgufFile) -> None:
-        self.file = file
+    def __init__(self, file: GgufFile, without: Collection[str] = ()) -> None:
+        self.file, self._without = file, without
         self.architecture = str(file.metadata.get("general.architecture"))
         self._seen = set(_HARMLESS)
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
         """The one wording: `<file>: <architecture>.<key>: expected <expected>, got <got>`."""
-        return CheckpointError(
-            f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {shortened(got)}"
+        return FieldError(
+            f"{self.file.path}: {self.architecture}.{key}: expected {expected}, got {shortened(got)}", key
         )
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value as it stands, `default` where there is none."""
         self._seen.add(key)
-        return self.file.metadata.get(f"{self.architecture}.{key}", default)
+        return default if key in self._without else self.file.metadata.get(f"{self.architecture}.{key}", default)
 
     def ignore(self, *keys: str) -> None:
         """Keys that mean nothing given what was read before."""
@@ -118,13 +125,14 @@ class GgufFields:
     def finish(self) -> None:
         """Raises `CheckpointError` for a key that nobody read and that is not known to change nothing."""
         prefix = f"{self.architecture}."
-        for key in (full.removeprefix(prefix) for full in self.file.metadata if full.startswith(prefix)):
-            if key in self._seen:
-                continue
-            if key not in _NEUTRAL:
-                raise CheckpointError(
-                    f"{self.file.path}: {prefix}{shortened(key)}: tinyllm does not know this key, and it may change "
-                    f"the output"
-                )
+        keys = (full.removeprefix(prefix) for full in self.file.metadata if full.startswith(prefix))
+        unread = [key for key in keys if key not in self._seen and key not in self._without]
+        if unknown := [key for key in unread if key not in _NEUTRAL]:
+            raise FieldError(
+                f"{self.file.path}: {prefix}{shortened(unknown[0])}: tinyllm does not know this key, and it may change "
+                f"the output",
+                *unknown,
+            )
+        for key in unread:
             if (value := self.get(key)) not in _NEUTRAL[key]:
                 raise self.fail(key, " or ".join(map(str, _NEUTRAL[key])), value)

@@ -25,6 +25,7 @@ _OF_SCALING = (
     "rope.scaling.yarn_attn_factor",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_log_multiplier",
 )
 
 
@@ -50,6 +51,8 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
             "beta_fast": fields.number("rope.scaling.yarn_beta_fast", 32.0),
             "beta_slow": fields.number("rope.scaling.yarn_beta_slow", 1.0),
         }
+        if fields.get("rope.scaling.yarn_log_multiplier"):
+            return scaling | _mscales(fields)
         # the one is Hugging Face's key, which replaces YaRN's own factor; by the other llama.cpp multiplies it
         own = fields.number("rope.scaling.yarn_attn_factor", 0.1 * math.log(max(factor, 1)) + 1)
         stated = attention != 1 or fields.get("rope.scaling.yarn_attn_factor") is not None
@@ -62,6 +65,14 @@ def rope_scaling(fields: GgufFields, dims: int) -> dict[str, Any] | None:
     if kind != "none":
         raise fields.fail("rope.scaling.type", "none, linear or yarn", kind)
     return None
+
+
+def _mscales(fields: GgufFields) -> dict[str, float]:
+    """DeepSeek's two numbers, of which the file has the second; llama.cpp takes the first for 1."""
+    for key in ("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"):
+        if (factor := fields.number(key, 1.0)) != 1:
+            raise fields.fail(key, "1 beside rope.scaling.yarn_log_multiplier", factor)
+    return {"mscale": 1.0, "mscale_all_dim": fields.number("rope.scaling.yarn_log_multiplier")}
 
 
 def _divisors(fields: GgufFields, name: str, dims: int) -> np.ndarray:

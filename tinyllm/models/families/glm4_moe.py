@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig
-from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.config_fields import ConfigFields
 from tinyllm.models.families.experts import (
     GGUF_CORRECTION_BIAS,
     GGUF_SHARED_EXPERT,
+    SHARED_EXPERTS,
+    expert_groups,
     experts_in,
     first_dense,
     sigmoid_experts,
@@ -27,7 +29,7 @@ from tinyllm.models.families.family import (
 from tinyllm.models.families.gguf_config import config_of_gguf
 from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.rope_fields import rope_fields
-from tinyllm.models.families.tensor_rules import LAYER, TensorRule, renamed
+from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 
 def glm4_moe(config: Mapping[str, Any]) -> DecoderConfig:
@@ -49,21 +51,11 @@ def glm4_moe(config: Mapping[str, Any]) -> DecoderConfig:
         fields,
         correction_bias=True,
         shared_size=fields.integer("n_shared_experts", 1) * fields.integer("moe_intermediate_size"),
-        **_groups(fields),
+        **expert_groups(fields),
     )
     fed = first_dense(fields, "first_k_dense_replace", 1, MlpConfig(fields.integer("intermediate_size")), experts)
     layers = tuple(LayerConfig(attends, fed(number)) for number in range(full_attention(fields)))
     return decoder("glm4_moe", fields, layers)
-
-
-def _groups(fields: ConfigFields) -> dict[str, int]:
-    experts, chosen = fields.integer("n_routed_experts"), fields.integer("num_experts_per_tok")
-    groups, kept = fields.integer("n_group", 1), fields.integer("topk_group", 1)
-    if experts % groups or (groups > 1 and experts // groups < 2):
-        raise fail("n_group", f"a divisor of the {experts} experts, with 2 or more each", groups)
-    if kept > groups or experts // groups * kept < chosen:
-        raise fail("topk_group", f"a part of the {groups} groups with {chosen} experts or more", kept)
-    return {"groups": groups, "groups_kept": kept}
 
 
 def _from_gguf(fields: GgufFields) -> dict[str, Any]:
@@ -81,7 +73,6 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     }
 
 
-_SHARED = {f"mlp.shared_expert.{name}": f"mlp.shared_experts.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
 _IN_GGUF = (
     TensorRule("blk.{layer}.post_attention_norm", (f"{LAYER}post_attention_layernorm",)),
     GGUF_CORRECTION_BIAS,
@@ -92,7 +83,7 @@ FAMILY = Family(
     "glm4_moe",
     ("glm4_moe",),
     glm4_moe,
-    (*renamed(_SHARED), *experts_in()),
+    (*SHARED_EXPERTS, *experts_in()),
     GgufForm(("glm4moe",), _from_gguf, _IN_GGUF),
     skipped=("model.layers.{layers}.", "blk.{layers}."),
 )

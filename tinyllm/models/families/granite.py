@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig, MlpConfig, MoeConfig
-from tinyllm.models.families.config_fields import ConfigFields
+from tinyllm.models.families.config_fields import ConfigFields, fail
 from tinyllm.models.families.experts import GGUF_SHARED_EXPERT, experts_alone_of_gguf, routed_experts
 from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, attention, decoder, full_attention
 from tinyllm.models.families.gguf_config import config_of_gguf
@@ -40,11 +41,32 @@ def granite_moe(config: Mapping[str, Any]) -> DecoderConfig:
     return _decoder(config["model_type"], fields, experts)
 
 
-def _decoder(name: str, fields: ConfigFields, mlp: MlpConfig | MoeConfig) -> DecoderConfig:
+def granite_hybrid(config: Mapping[str, Any]) -> DecoderConfig:
+    """Granite 4 whose layers all attend, with experts or without; those with state-space layers are refused. Its GGUF
+    files call themselves granite's. Source: transformers' `GraniteMoeHybridConfig`."""
+    kinds = config.get("layer_types") or config.get("layers_block_type")
+    if not isinstance(kinds, list) or any(kind not in ("attention", "full_attention") for kind in kinds):
+        raise fail("layer_types", "attention for each layer, as there are no state-space layers", kinds)
+    fields = ConfigFields({**config, "layer_types": ["full_attention"] * len(kinds)})
+    fields.ignore("layers_block_type", "time_step_limit", *(field for field in config if field.startswith("mamba_")))
+    fields.only("position_embedding_type", "rope", "nope")
+    rotates = fields.get("position_embedding_type") == "rope"
+    size = fields.integer("shared_intermediate_size", 1024)
+    if fields.get("num_local_experts") == 0:
+        fields.ignore("intermediate_size", "num_experts_per_tok", "output_router_logits", "router_aux_loss_coef")
+        return _decoder("granitemoehybrid", fields, MlpConfig(size), rotates)
+    experts = routed_experts(
+        fields, fields.integer("intermediate_size"), score="softmax_of_chosen", normalize=False, shared_size=size
+    )
+    return _decoder("granitemoehybrid", fields, experts, rotates)
+
+
+def _decoder(name: str, fields: ConfigFields, mlp: MlpConfig | MoeConfig, rotates: bool = True) -> DecoderConfig:
     fields.only("hidden_act", "silu")
     bias = fields.flag("attention_bias", False)
+    attends = attention(fields, qkv_bias=bias, o_bias=bias, scale=fields.number("attention_multiplier", 1.0))
     layer = LayerConfig(
-        attention(fields, qkv_bias=bias, o_bias=bias, scale=fields.number("attention_multiplier", 1.0)),
+        attends if rotates else replace(attends, rope=None),
         mlp,
         residual_multiplier=fields.number("residual_multiplier", 1.0),
     )
@@ -92,6 +114,10 @@ _IN_FOLDERS = (
         for theirs, names in (("input", ("gate", "up")), ("output", ("down",)))
     ),
 )
+_DENSE_IN_FOLDERS = (
+    TensorRule(f"{LAYER}shared_mlp.input_linear", (f"{LAYER}mlp.gate_proj", f"{LAYER}mlp.up_proj")),
+    TensorRule(f"{LAYER}shared_mlp.output_linear", (f"{LAYER}mlp.down_proj",)),
+)
 FAMILIES = (
     Family("granite", ("granite",), granite, gguf=GgufForm(("granite",), _from_gguf, _IN_GGUF)),
     Family(
@@ -101,4 +127,5 @@ FAMILIES = (
         _IN_FOLDERS,
         GgufForm(("granitemoe",), _moe_from_gguf, _IN_GGUF),
     ),
+    Family("granitemoehybrid", ("granitemoehybrid",), granite_hybrid, (*_IN_FOLDERS, *_DENSE_IN_FOLDERS)),
 )

@@ -111,24 +111,32 @@ def _config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
     }
 
 
+OF_ALL = (
+    *renamed(
+        {
+            "input_layernorm": "operator_norm",
+            "post_attention_layernorm": "ffn_norm",
+            "mlp.gate_proj": "feed_forward.w1",
+            "mlp.up_proj": "feed_forward.w3",
+            "mlp.down_proj": "feed_forward.w2",
+        }
+    ),
+    TensorRule("model.embedding_norm", ("model.norm",)),
+    TensorRule(f"{LAYER}conv.conv.weight", (f"{LAYER}conv.conv1d.weight",), squeezed=True),
+    TensorRule(f"{LAYER}conv.conv.bias", (f"{LAYER}conv.conv1d.bias",)),
+)
+"""Names in folders that LFM3 has as well."""
 _MODULES = {
-    "input_layernorm": "operator_norm",
-    "post_attention_layernorm": "ffn_norm",
     "self_attn.q_norm": "self_attn.q_layernorm",
     "self_attn.k_norm": "self_attn.k_layernorm",
     "self_attn.o_proj": "self_attn.out_proj",
     "mlp.gate": "feed_forward.gate",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.up_proj": "feed_forward.w3",
-    "mlp.down_proj": "feed_forward.w2",
 }
 _IN_FOLDERS = (
+    *OF_ALL,
     *renamed(_MODULES),
     *experts_in("feed_forward", ("w1", "w3", "w2")),
     TensorRule(f"{LAYER}feed_forward.expert_bias", (CORRECTION_BIAS,)),
-    TensorRule("model.embedding_norm", ("model.norm",)),
-    TensorRule(f"{LAYER}conv.conv.weight", (f"{LAYER}conv.conv1d.weight",), squeezed=True),
-    TensorRule(f"{LAYER}conv.conv.bias", (f"{LAYER}conv.conv1d.bias",)),
 )
 _IN_GGUF = (
     TensorRule("token_embd_norm", ("model.norm",)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyllm.models.decoder.config import DecoderConfig, LayerConfig
 from tinyllm.models.families.config_fields import ConfigFields
-from tinyllm.models.families.experts import experts_in, routed_experts
+from tinyllm.models.families.experts import GGUF_SINGLE_EXPERTS, experts_in, routed_experts
 from tinyllm.models.families.family import (
     GGUF_NAMES,
     Family,
@@ -23,7 +23,10 @@ from tinyllm.models.families.tensor_rules import renamed
 
 
 def mixtral(config: Mapping[str, Any]) -> DecoderConfig:
-    """Mixtral: Mistral with experts, whose layers all slide or none does. Source: transformers' `MixtralConfig`."""
+    """Mixtral: Mistral with experts, whose layers all slide or none does; its GGUF files call themselves llama's. Of
+    the first of them, which have a tensor for each expert, a layer's experts of several quantizations become floats.
+
+    Source: transformers' `MixtralConfig`."""
     fields = ConfigFields(config)
     fields.only("hidden_act", "silu")
     kind = "full_attention" if fields.get("sliding_window") is None else "sliding_attention"
@@ -37,5 +40,5 @@ FAMILY = Family(
     ("mixtral",),
     mixtral,
     (*renamed({"mlp.gate": "block_sparse_moe.gate"}), *experts_in("block_sparse_moe", ("w1", "w3", "w2"))),
-    GgufForm((), plain_gguf("mixtral"), (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES)),
+    GgufForm((), plain_gguf("mixtral"), (*ROTATED_BY_NEIGHBOURS, *GGUF_NAMES, *GGUF_SINGLE_EXPERTS)),
 )

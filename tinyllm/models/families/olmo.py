@@ -1,4 +1,4 @@
-"""OLMo 2 and 3."""
+"""OLMo 2 and 3, and OLMoE."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, LayerConfig, MlpConfig
 from tinyllm.models.families.config_fields import ConfigFields, fail
+from tinyllm.models.families.experts import experts_alone_of_gguf, experts_in, routed_experts
 from tinyllm.models.families.family import (
     Family,
     GgufForm,
@@ -47,6 +48,16 @@ def olmo3(config: Mapping[str, Any]) -> DecoderConfig:
     return _decoder("olmo3", fields, [by_kind[kind] for kind in kinds])
 
 
+def olmoe(config: Mapping[str, Any]) -> DecoderConfig:
+    """OLMoE: experts in every layer, and norms of all queries and of all keys at once. Source: transformers'
+    `OlmoeConfig`."""
+    fields = ConfigFields(_DEFAULTS | {"max_position_embeddings": 4096} | dict(config))
+    fields.only("hidden_act", "silu")
+    normalize = fields.flag("norm_topk_prob", False)
+    experts = routed_experts(fields, fields.integer("intermediate_size"), normalize=normalize)
+    return decoder("olmoe", fields, (LayerConfig(_attention(fields), experts),) * full_attention(fields))
+
+
 def _attention(fields: ConfigFields, rope: RopeFields | None = None) -> AttentionConfig:
     if rope is not None and rope.share != 1:
         raise fail("partial_rotary_factor", "1", rope.share)
@@ -77,13 +88,19 @@ def _from_gguf(fields: GgufFields) -> dict[str, Any]:
     return config | windows | {"model_type": "olmo3", "rope_parameters": ropes}
 
 
-_NAMES = renamed(
+def _experts_from_gguf(fields: GgufFields) -> dict[str, Any]:
+    return config_of_gguf(fields, "olmoe") | experts_alone_of_gguf(fields)
+
+
+NORMS_AFTER = renamed(
     {
         "post_self_attn_layernorm": "post_attention_layernorm",
         "post_mlp_layernorm": "post_feedforward_layernorm",
     }
 )
+"""Names in folders of norms after attention and the feed-forward layer, where none come before."""
 FAMILIES = (
-    Family("olmo2", ("olmo2",), olmo2, _NAMES, GgufForm(("olmo2",), _from_gguf)),
-    Family("olmo3", ("olmo3",), olmo3, _NAMES, GgufForm((), plain_gguf("olmo3"))),
+    Family("olmo2", ("olmo2",), olmo2, NORMS_AFTER, GgufForm(("olmo2",), _from_gguf)),
+    Family("olmo3", ("olmo3",), olmo3, NORMS_AFTER, GgufForm((), plain_gguf("olmo3"))),
+    Family("olmoe", ("olmoe",), olmoe, experts_in(), GgufForm(("olmoe",), _experts_from_gguf)),
 )

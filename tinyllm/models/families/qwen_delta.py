@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,22 @@ from tinyllm.models.decoder.config import (
     NormConfig,
 )
 from tinyllm.models.families.config_fields import ConfigFields, fail
-from tinyllm.models.families.experts import experts_in, softmax_experts, sparse_layers
-from tinyllm.models.families.family import Family, attention, decoder, max_position
+from tinyllm.models.families.experts import (
+    GGUF_SHARED_EXPERT,
+    experts_in,
+    experts_of_gguf,
+    softmax_experts,
+    sparse_layers,
+)
+from tinyllm.models.families.family import GGUF_NAMES, Family, GgufForm, attention, decoder, max_position
+from tinyllm.models.families.gguf_config import config_of_gguf
+from tinyllm.models.families.gguf_fields import GgufFields
 from tinyllm.models.families.rope_fields import rope_fields
 from tinyllm.models.families.tensor_rules import LAYER, TensorRule
 
 _LINEAR, _FULL = "linear_attention", "full_attention"
+_TILED = "linear_value_heads_tiled"
+"""A field of no `config.json`, for GGUF files whose heads of values lie in another order than in folders."""
 
 
 def qwen3_next(config: Mapping[str, Any]) -> DecoderConfig:
@@ -59,12 +70,13 @@ def _decoder(name: str, fields: ConfigFields, fed: list[Any]) -> DecoderConfig:
     fields.only("attn_output_gate", True)
     bias = fields.flag("attention_bias", False)
     rope = rope_fields(fields, max_position(fields), share=0.25)
-    attends = attention(fields, rope, qk_norm="head", qkv_bias=bias, o_bias=bias, gated=True)
+    attends = attention(fields, rope, qk_norm="head", qkv_bias=bias, o_bias=bias, gated="whole")
     key_heads, value_heads = fields.integer("linear_num_key_heads"), fields.integer("linear_num_value_heads")
     if value_heads % key_heads:
         raise fail("linear_num_value_heads", f"a multiple of the {key_heads} of keys", value_heads)
     dims = fields.integer("linear_key_head_dim"), fields.integer("linear_value_head_dim")
-    delta = GatedDeltaConfig(key_heads, value_heads, *dims, fields.integer("linear_conv_kernel_dim"))
+    width, tiled = fields.integer("linear_conv_kernel_dim"), fields.flag(_TILED, False)
+    delta = GatedDeltaConfig(key_heads, value_heads, *dims, width, tiled)
     kinds = _kinds(fields, len(fed))
     layers = tuple(
         LayerConfig(delta if kind == _LINEAR else attends, mlp) for kind, mlp in zip(kinds, fed, strict=True)
@@ -137,10 +149,79 @@ _OF_NEXT = (
     ),
     TensorRule(f"{_DELTA}in_proj_ba", (f"{_DELTA}in_proj_b", f"{_DELTA}in_proj_a"), order=(_of_ba(0), _of_ba(1))),
 )
-DRAFTING = ("mtp.",)
+
+
+def _from_gguf(fields: GgufFields, model_type: str, tiled: bool, experts: bool) -> dict[str, Any]:
+    """Layers that draft tokens are counted among the others."""
+    of_experts = experts_of_gguf(fields) if experts else {}
+    config = config_of_gguf(fields, model_type, inner_size=of_experts.get("moe_intermediate_size")) | of_experts
+    config["num_hidden_layers"] -= fields.integer("nextn_predict_layers", 0)
+    if experts:
+        config["shared_expert_intermediate_size"] = fields.integer("expert_shared_feed_forward_length")
+    fields.ignore("rope.dimension_sections")  # they speak of pictures
+    heads, values = fields.integer("ssm.time_step_rank"), fields.integer("ssm.inner_size")
+    if values % heads:
+        raise fields.fail("ssm.inner_size", f"a multiple of the {heads} heads", values)
+    return (
+        {"partial_rotary_factor": 1}
+        | config
+        | {
+            "linear_num_key_heads": fields.integer("ssm.group_count"),
+            "linear_key_head_dim": fields.integer("ssm.state_size"),
+            "linear_num_value_heads": heads,
+            "linear_value_head_dim": values // heads,
+            "linear_conv_kernel_dim": fields.integer("ssm.conv_kernel"),
+            "full_attention_interval": fields.integer("full_attention_interval", 4),
+            "attention_bias": fields.has_tensor("attn_q.bias"),
+            _TILED: tiled,
+        }
+    )
+
+
+def _gguf(architecture: str, model_type: str, tiled: bool = True, experts: bool = True) -> GgufForm:
+    return GgufForm((architecture,), lambda fields: _from_gguf(fields, model_type, tiled, experts), _IN_GGUF)
+
+
+_IN_BLOCK = {
+    "attn_qkv": "in_proj_qkv",
+    "attn_gate": "in_proj_z",
+    "ssm_beta": "in_proj_b",
+    "ssm_alpha": "in_proj_a",
+    "ssm_conv1d": "conv1d",
+    "ssm_dt.bias": "dt_bias",
+    "ssm_norm": "norm",
+    "ssm_out": "out_proj",
+}
+_IN_GGUF = (
+    replace(_OF_BOTH[0], tensor="blk.{layer}.attn_q"),
+    replace(_OF_NEXT[0], tensor="blk.{layer}.ssm_in"),  # in Qwen3-Next's first files
+    replace(_OF_NEXT[1], tensor="blk.{layer}.ssm_ba"),
+    *(TensorRule(f"blk.{{layer}}.{theirs}", (_DELTA + ours,)) for theirs, ours in _IN_BLOCK.items()),
+    TensorRule("blk.{layer}.ssm_a", (f"{_DELTA}A_log",), convert=lambda rates: np.log(-rates)),
+    TensorRule("blk.{layer}.post_attention_norm", (f"{LAYER}post_attention_layernorm",), offset=-1.0),
+    *GGUF_SHARED_EXPERT,
+    *(replace(rule, offset=-1.0) if "norm" in rule.tensor else rule for rule in GGUF_NAMES),
+)
+DRAFTING = ("mtp.", "blk.{layers}.")
 """Tensors of layers that draft tokens."""
 FAMILIES = (
-    Family("qwen3_next", ("qwen3_next",), qwen3_next, (*_OF_NEXT, *_OF_BOTH), skipped=DRAFTING),
-    Family("qwen3_5_text", ("qwen3_5_text",), qwen3_5, _OF_BOTH, skipped=DRAFTING),
-    Family("qwen3_5_moe_text", ("qwen3_5_moe_text",), qwen3_5_moe, _OF_BOTH, skipped=DRAFTING),
+    Family(
+        "qwen3_next",
+        ("qwen3_next",),
+        qwen3_next,
+        (*_OF_NEXT, *_OF_BOTH),
+        _gguf("qwen3next", "qwen3_next", tiled=False),
+        DRAFTING,
+    ),
+    Family(
+        "qwen3_5_text", ("qwen3_5_text",), qwen3_5, _OF_BOTH, _gguf("qwen35", "qwen3_5_text", experts=False), DRAFTING
+    ),
+    Family(
+        "qwen3_5_moe_text",
+        ("qwen3_5_moe_text",),
+        qwen3_5_moe,
+        _OF_BOTH,
+        _gguf("qwen35moe", "qwen3_5_moe_text"),
+        DRAFTING,
+    ),
 )

@@ -67,7 +67,8 @@ def _decoder(
 
 def _from_gguf(model_type: str, **more: Any) -> Any:
     def config(fields: GgufFields) -> dict[str, Any]:
-        made = config_of_gguf(fields, model_type) | experts_of_gguf(fields) | more
+        every = {"decoder_sparse_step": 1, "mlp_only_layers": []}
+        made = config_of_gguf(fields, model_type) | experts_of_gguf(fields) | every | more
         if model_type == "qwen2_moe":
             made["shared_expert_intermediate_size"] = fields.integer("expert_shared_feed_forward_length")
         return made

@@ -20,6 +20,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_dense_layers": (0, LARGEST),
     "num_nextn_predict_layers": (0, LARGEST),
     "shared_intermediate_size": (0, LARGEST),
+    "num_kv_shared_layers": (0, LARGEST),
+    "hidden_size_per_layer_input": (0, LARGEST),
     "rms_norm_eps": (1e-30, 1),
     "layer_norm_eps": (1e-30, 1),
     "norm_epsilon": (1e-30, 1),
@@ -35,8 +37,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention_factor": _SCALE,
     "mscale": _SCALE,
     "mscale_all_dim": _SCALE,
+    "llama_4_scaling_beta": (0, 1e6),
     "short_mscale": _SCALE,
     "long_mscale": _SCALE,
+    "alpha": _SCALE,
     "embedding_multiplier": _SCALE,
     "residual_multiplier": _SCALE,
     "attention_multiplier": _SCALE,
@@ -72,4 +76,4 @@ def integer_expected(field: str) -> str:
 def number_expected(field: str) -> str:
     """What is expected of a number, for a message."""
     low, high = _RANGES.get(field, _SIZE)
-    return f"a number above 0, from {low:g} to {high:g}"
+    return f"a number {'above 0, ' if low else ''}from {low:g} to {high:g}"

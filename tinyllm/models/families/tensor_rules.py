@@ -27,19 +27,20 @@ class TensorRule:
     weights: the graph's names. Several: they lie one below another in the tensor's rows. Where both names lack an
         ending, the rule holds for `.weight` and `.bias` alike.
     interleaved: rows of several weights take turns.
-    transposed: the last two axes of the file's tensor are the other way round.
+    transposed: the last two axes of the file's tensor are the other way round; None: they are where its shape says so.
     squeezed: the file's tensor has an axis of size 1 before its last one.
     order: the order in which to take rows, of the layer's attention and their count; for several weights one for each.
-    offset: added to the numbers.
+    offset: added to the numbers. convert: what the weight's numbers are made of the file's by.
     """
 
     tensor: str
     weights: tuple[str, ...]
     interleaved: bool = False
-    transposed: bool = False
+    transposed: bool | None = False
     squeezed: bool = False
     order: RowOrder | tuple[RowOrder, ...] | None = None
     offset: float = 0.0
+    convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Place:
     def of_experts(self) -> bool:
         """Whether each expert has a tensor of its own."""
         return "{expert}" in self.rule.tensor
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weight is the tensor as it is."""
+        rule = self.rule
+        moved = rule.interleaved or rule.transposed is not False or rule.squeezed or rule.order is not None
+        changed = rule.offset != 0 or rule.convert is not None
+        return len(rule.weights) == 1 and not (self.of_experts or moved or changed)
 
     def tensor(self, expert: int = 0) -> str:
         """The name of the file's tensor."""
@@ -75,6 +84,16 @@ def place_of(weight: str, rules: Sequence[TensorRule], present: Collection[str])
     found = [place for rule in rules for place in _matches(weight, rule)]
     own = Place(TensorRule(weight.replace("{", "{{").replace("}", "}}"), (weight,)), 0, 0, "")
     return next((place for place in found if place.tensor() in present), found[0] if found else own)
+
+
+def name_alone(weight: str, rules: Sequence[TensorRule]) -> str | None:
+    """A name under which a file may have a weight as it is, by itself and whole; None where the rules know of none."""
+    for place in (*(place for rule in rules for place in _matches(weight, rule)), place_of(weight, (), ())):
+        name = place.tensor()
+        is_tensor = has_ending(name) or not has_ending(weight)  # stacks in a tensor without an ending are parameters
+        if place.is_plain and is_tensor and place_of(weight, rules, {name}).tensor() == name:
+            return name
+    return None
 
 
 def _matches(weight: str, rule: TensorRule) -> list[Place]:

@@ -29,7 +29,7 @@ def state_routes(model: ServedModel, metrics: Metrics) -> APIRouter:
 
     @routes.get("/status", responses=error_responses(401, 403))
     async def status() -> JSONResponse:
-        """How things stand: backend, kernels, queue, pages, speed."""
+        """How things stand: backend, kernels, queue, pages, memory, speed."""
         return JSONResponse(model.status())
 
     @routes.get(
