@@ -231,6 +231,20 @@ def test_a_part_that_is_missing_or_of_another_kind_is_refused_by_name(name: str,
                 open_checkpoint(write(tmp_path, config, short)).read("a.weight")
 
 
+def test_an_order_of_columns_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    """Where the settings say that there is one, and where they do not but another layer has one."""
+    for name, whole in (("gptq4 ordered", ()), ("gptq3 ordered", ("b",))):
+        format_ = FORMATS[name]
+        tensors, _ = format_.make(np.random.default_rng(7), 64, 96)
+        left = {f"a.{part}": array for part, array in tensors.items() if part != "g_idx"}
+        left |= {f"{stem}.{part}": array for stem in whole for part, array in tensors.items()}
+        with pytest.raises(CheckpointError, match=r"a: expected the tensors .*, got 'none called g_idx'"):
+            open_checkpoint(write(tmp_path, {format_.key: format_.settings}, left))
+        floats = {f"a.{part}": array.astype("f4") if part == "g_idx" else array for part, array in tensors.items()}
+        with pytest.raises(CheckpointError, match=r"a\.g_idx: expected int32 or int64, got 'float32'"):
+            open_checkpoint(write(tmp_path, {format_.key: format_.settings}, floats))
+
+
 def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     format_ = FORMATS["fp8 whole"]
     tensors, _ = format_.make(np.random.default_rng(7), 64, 96)
