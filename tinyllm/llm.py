@@ -64,7 +64,8 @@ def load(
     Args:
         model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say
             (`smollm2`).
-        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
+        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`, or by names of nodes `model.layers.3.*=torch,*=numpy`;
+            None: as the settings say.
         dtype: of activations and unquantized weights; None: what suits the device.
         fast: allow kernels that round activations or scales, and a cache of fewer bits where the backend gains by it.
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
@@ -142,8 +143,8 @@ class LLM:
 
     @property
     def backend_name(self) -> str:
-        """The backend with its device, such as `torch:cpu`; several with commas where ops are spread over them."""
-        return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
+        """The backend with its device, such as `torch:cpu`; several with commas where nodes are spread over them."""
+        return ", ".join(dict.fromkeys(f"{n.backend.name}:{n.backend.device}" for n in self.program.nodes))
 
     @overload
     def generate(self, prompt: Prompt, *, raw: bool = False, **options: Any) -> Completion: ...

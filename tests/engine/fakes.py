@@ -63,7 +63,10 @@ class FakeProgram:
     """Logits that each step was asked for."""
     page_sizes: list[int] = field(default_factory=list)
     """Tokens of a page at each step."""
-    steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
+    nodes: tuple[Any, ...] = tuple(
+        SimpleNamespace(op=op, kernel=kernel, backend=SimpleNamespace(name="fake", device="cpu"))
+        for op, kernel in (("copy", "copy host->fake:cpu"), ("linear", "fake/linear:fused"))
+    )
     report: Any = field(
         default_factory=lambda: SimpleNamespace(
             kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},

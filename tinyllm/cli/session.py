@@ -138,13 +138,15 @@ def model_name(model: str | None) -> str:
 
 
 def describe(llm: LLM) -> str:
-    """What loading chose, as lines: the kernels and how many calls each runs, the schemes whose weights were expanded,
-    the weights that are held in a second form, the tensors of the checkpoint that were skipped, and the dtype of keys
-    and values."""
+    """What loading chose, as lines: the kernels and how many calls each runs, the copies between backends at each step,
+    the schemes whose weights were expanded, the weights that are held in a second form, the tensors of the checkpoint
+    that were skipped, and the dtype of keys and values."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
+    copies = Counter(node.kernel.removeprefix("copy ") for node in llm.program.nodes if node.op == "copy")
     sections = {
         "kernels": [f"{count:5} {kernel}" for kernel, count in sorted(counts.items())],
+        "copies between backends": [f"{count:5} {way}" for way, count in sorted(copies.items())],
         "schemes run as float matrices": [
             f"{name}: {size(before)} are {size(after)}" for name, (before, after) in report.expanded.items()
         ],

@@ -136,8 +136,8 @@ class _Vocabulary:
         return tuple(token for token in self.of_type(USER_DEFINED) if SPACE in token)
 
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
-        """Control and user-defined tokens are taken whole, wherever they stand in a text. What is known to end a turn is
-        a control token whatever the file calls it: files of Gemma 4 have `<|tool_response>` as a user's own."""
+        """Control and user-defined tokens are taken whole, wherever they stand in a text. What is known to end a turn
+        is a control token whatever the file calls it: files of Gemma 4 have `<|tool_response>` as a user's own."""
         own = self.of_type(USER_DEFINED)
         control = [*self.of_type(CONTROL), *(token for token in own if token in KNOWN_ENDS)]
         backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in control])
