@@ -41,8 +41,8 @@ _AWQ_PLACES = {4: (0, 4, 1, 5, 2, 6, 3, 7), 8: (0, 2, 1, 3)}
 
 @dataclass(frozen=True)
 class Gptq(Quantization):
-    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so. Each layer
-    says the order of its columns where `ordered` or any other does.
+    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so. Each
+    layer says the order of its columns where `ordered` or any other does.
 
     Source: GPTQModel, which owns the format: the 1 is added to whole words, so that a zero of 0 takes from its
     neighbour and gives back.
