@@ -32,6 +32,8 @@ from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight, Scheme
 
 _WHOLE = ("int-quantized", "float-quantized", "naive-quantized")
 _FORMATS = (*_WHOLE, "pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized")
+_ORDERED = ("group", "dynamic", True)
+"""Values of `actorder` with which each layer says the order of its columns."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class _Group:
     group_size: int
     """0: a scale for each row or for all."""
     block: tuple[int, int] | None
+    ordered: bool
+    """Columns lie in an order of their own, which each layer says."""
 
     @classmethod
     def read(cls, settings: Any, format_: Any, where: str) -> _Group:
@@ -60,10 +64,11 @@ class _Group:
             raise CheckpointError(f"{where}.format: expected one of {', '.join(_FORMATS)}, got {quoted(format_)}")
         weights: dict[str, Any] = settings["weights"]
         where += ".weights"
-        understood = dict.fromkeys(("observer", "observer_kwargs", "scale_dtype", "zp_dtype", "actorder"))
+        understood = dict.fromkeys(("observer", "observer_kwargs", "scale_dtype", "zp_dtype"))
         understood |= {"num_bits": (*BITS,), "type": ("int", "float"), "symmetric": (True, False), "dynamic": (False,)}
         understood |= {"strategy": ("tensor", "channel", "group", "block", "tensor_group")}
         understood |= {"group_size": None, "block_structure": None, "head_dim": (None,)}
+        understood |= {"actorder": (*_ORDERED, None, False, "weight", "static")}
         check_settings(where, weights, understood)
         block, group_size = weights.get("block_structure"), weights.get("group_size")
         if block is not None and not (isinstance(block, list) and len(block) == 2 and all(map(_is_size, block))):
@@ -84,6 +89,7 @@ class _Group:
             weights.get("symmetric", True),
             int(group_size or 0) if grouped else 0,
             tuple(block) if block else None,
+            weights.get("actorder") in _ORDERED,
         )
 
 
@@ -142,9 +148,10 @@ class CompressedTensors(Quantization):
     def _packed(self, stored: Tensors, stem: str, group: _Group) -> Layer:
         """Integers in words, `2^(bits - 1)` added to each."""
         needed = ("weight_packed", "weight_scale", "weight_shape", *(() if group.symmetric else ("weight_zero_point",)))
+        needed += ("weight_g_idx",) if group.ordered else ()
         parts = self.parts_of(stored, stem, needed, ("weight_g_idx",))
-        kinds = {"weight_scale": SCALES, "weight_shape": ("int64", "int32")}
-        for part in needed:
+        kinds = {"weight_scale": SCALES, "weight_shape": ("int64", "int32"), "weight_g_idx": ("int64", "int32")}
+        for part in parts:
             self.need_dtype(stored, parts[part], *kinds.get(part, ("int32",)))
         self.need_shape(stored, parts["weight_shape"], (2,))
         rows, columns = (int(size) for size in stored[parts["weight_shape"]].read())

@@ -28,7 +28,7 @@ from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight
 
 _NAMES = (
     # how the weights were found, and by what: nothing of it is in the numbers that a file stands for
-    "quant_method damp_percent damp_auto_increment static_groups true_sequential model_name_or_path meta desc_act "
+    "quant_method damp_percent damp_auto_increment static_groups true_sequential model_name_or_path meta "
     "model_file_base_name lm_head tokenizer dataset batch_size model_seqlen block_name_to_quantize pad_token_id "
     "module_name_preceding_first_block use_cuda_fp16 use_exllama disable_exllama max_input_length exllama_config "
     "cache_block_outputs modules_in_block_to_quantize backend hyb_act act_group_aware mse version do_fuse "
@@ -41,7 +41,8 @@ _AWQ_PLACES = {4: (0, 4, 1, 5, 2, 6, 3, 7), 8: (0, 2, 1, 3)}
 
 @dataclass(frozen=True)
 class Gptq(Quantization):
-    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so.
+    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so. Each
+    layer says the order of its columns where `ordered` or any other does.
 
     Source: GPTQModel, which owns the format: the 1 is added to whole words, so that a zero of 0 takes from its
     neighbour and gives back.
@@ -51,22 +52,29 @@ class Gptq(Quantization):
     group_size: int
     minus_one: bool
     symmetric: bool
+    ordered: bool
 
     @classmethod
     def read(cls, settings: dict[str, Any], where: str) -> Gptq:
         """From the config's settings. Raises `CheckpointError` for what is not understood."""
         understood: dict[str, Any] = {"bits": (2, 3, 4, 8), "group_size": None, "sym": (True, False)}
         understood |= {"checkpoint_format": ("gptq", "gptq_v2"), "format": ("gptq", "gptq_v2"), "dynamic": (None, {})}
+        understood |= {"desc_act": (True, False, None)}
         understood |= {"pack_dtype": ("int32",), "is_marlin_format": (False,), "adapter": (None,), "rotation": (None,)}
         check_settings(where, settings, _UNSEEN | understood)
         format_ = settings.get("checkpoint_format", settings.get("format", "gptq"))
-        return cls(where, *_bits_and_group(settings, where), format_ == "gptq", settings.get("sym") is True)
+        bits, group_size = _bits_and_group(settings, where)
+        ordered = settings.get("desc_act") is True and group_size != -1
+        return cls(where, bits, group_size, format_ == "gptq", settings.get("sym") is True, ordered)
 
     def layers(self, stored: Tensors) -> dict[str, Layer]:
-        return {f"{stem}.weight": self._layer(stored, stem) for stem in stems(stored, ".qweight")}
+        needed = ["qweight", "qzeros", "scales"]
+        if self.ordered or stems(stored, ".g_idx"):
+            needed.append("g_idx")
+        return {f"{stem}.weight": self._layer(stored, stem, needed) for stem in stems(stored, ".qweight")}
 
-    def _layer(self, stored: Tensors, stem: str) -> Layer:
-        parts = self.parts_of(stored, stem, ("qweight", "qzeros", "scales"), ("g_idx",))
+    def _layer(self, stored: Tensors, stem: str, needed: list[str]) -> Layer:
+        parts = self.parts_of(stored, stem, needed)
         for part in ("qweight", "qzeros"):
             self.need_dtype(stored, parts[part], "int32")
         self.need_dtype(stored, parts["scales"], *SCALES)
@@ -82,6 +90,7 @@ class Gptq(Quantization):
         stated = stored[parts["g_idx"]] if "g_idx" in parts else None
         if stated is not None:
             self.need_shape(stored, parts["g_idx"], (columns,))
+            self.need_dtype(stored, parts["g_idx"], "int32", "int64")
 
         def order() -> NDArray[np.int32] | None:
             if stated is None:
