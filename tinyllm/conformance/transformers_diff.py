@@ -98,7 +98,6 @@ def our_states(
 def their_states(path: Path, ids: Sequence[int]) -> list[NDArray[np.float64]]:
     """The embedding, the output of each layer but the last, that of the last norm, and the logits, each `[T, N]`."""
     try:
-        import torch
         import transformers
     except ImportError as error:
         raise TinyllmError(
@@ -113,10 +112,10 @@ def their_states(path: Path, ids: Sequence[int]) -> list[NDArray[np.float64]]:
         config = transformers.AutoConfig.from_pretrained(**source)
         sees = getattr(config, "vision_config", None) is not None
         kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-        theirs: Any = kind.from_pretrained(**source, dtype=torch.float32)
-        theirs.eval()
-        with torch.inference_mode():
-            result = theirs(torch.tensor([list(ids)]), output_hidden_states=True, use_cache=False)
+        theirs: Any = kind.from_pretrained(**source, dtype="float32")
+        theirs.eval().requires_grad_(False)
+        tokens = transformers.BatchEncoding({"input_ids": [list(ids)]}, tensor_type="pt")
+        result = theirs(**tokens, output_hidden_states=True, use_cache=False)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
         raise TinyllmError(f"diff: --against transformers: it cannot run {path}: {shortened(error)}") from error
     return [state[0].double().numpy() for state in (*result.hidden_states, result.logits)]
