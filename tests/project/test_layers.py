@@ -33,6 +33,7 @@ ORDER = (
     "tinyllm.openai",
     "tinyllm.server",
     "tinyllm.batch",
+    "tinyllm.scale",
     "tinyllm.conformance",
     "tinyllm.bench",
     "tinyllm.cli",
