@@ -55,9 +55,7 @@ def http(routed: tuple[str, str]) -> Iterator[httpx.Client]:
         ("DELETE", "/v1/models", None),
     ],
 )
-def test_answers_and_errors_are_the_servers_own(
-    routed: tuple[str, str], method: str, path: str, body: object
-) -> None:
+def test_answers_and_errors_are_the_servers_own(routed: tuple[str, str], method: str, path: str, body: object) -> None:
     """Status, body and type, byte for byte."""
     answers = [httpx.request(method, url + path, json=body, timeout=20) for url in routed]
     through, direct = ((a.status_code, a.content.replace(b" ", b""), a.headers["content-type"]) for a in answers)

@@ -9,7 +9,10 @@ import httpx
 
 Headers = list[tuple[bytes, bytes]]
 _HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host expect".split()
+    (
+        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer"),
+        *(b"transfer-encoding", b"upgrade", b"host", b"expect"),
+    )
 )
 """Headers that are between two neighbours alone (RFC 9110, 7.6.1), and `host`, which names this server."""
 EVENT_STREAM = "text/event-stream"

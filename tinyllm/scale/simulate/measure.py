@@ -26,6 +26,7 @@ def measure(
     decoding: Sequence[int] = DECODING,
     context: int = CONTEXT,
     report: Callable[[int, int], Any] = lambda done, total: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> StepTimes:
     """A table of the medians of a few steps each.
 
@@ -33,11 +34,12 @@ def measure(
         prompt_tokens, decoding: the rows and columns, from 0.
         context: tokens of the sequences that decode; less where the model has room for fewer.
         report: told how many columns are done, and of how many.
+        clock: gives the time in seconds.
     """
     context = min(context, llm.context // 2)
     columns = []
     for count in decoding:
-        columns.append(_Column(llm, count, context, max(prompt_tokens)).seconds(prompt_tokens))
+        columns.append(_Column(llm, count, context, max(prompt_tokens), clock).seconds(prompt_tokens))
         report(len(columns), len(decoding))
     rows = tuple(tuple(float(column[row]) for column in columns) for row in range(len(prompt_tokens)))
     return StepTimes(tuple(prompt_tokens), tuple(decoding), rows, f"{llm.backend_name}, {context} tokens of context")
@@ -46,9 +48,9 @@ def measure(
 class _Column:
     """An engine in which some sequences decode."""
 
-    def __init__(self, llm: LLM, count: int, context: int, most: int) -> None:
+    def __init__(self, llm: LLM, count: int, context: int, most: int, clock: Callable[[], float]) -> None:
         self._llm, self._random, self._count = llm, np.random.default_rng(count), count
-        self._most = min(most, llm.context - 2)
+        self._clock, self._most = clock, min(most, llm.context - 2)
         tokens = (count + 1) * (llm.context + llm.program.page_size)
         self._engine: Engine = llm.engine(tokens, max_step_tokens=most + count, max_running=count + 1)
         for number in range(count):
@@ -67,9 +69,9 @@ class _Column:
         for number in range(_REPEATS + 1):
             if tokens:
                 self._add(f"reads {tokens} {number}", min(tokens, self._most), 1)
-            began = time.perf_counter()
+            began = self._clock()
             self._engine.step()
-            times.append(time.perf_counter() - began)
+            times.append(self._clock() - began)
         return median(times[1:])  # the first may take memory for the first time
 
     def _add(self, name: str, tokens: int, reply: int) -> None:
