@@ -37,11 +37,12 @@ lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: install  ## the pages that are made from specs, schemes and cases
+docs: install  ## the pages that are made from specs, schemes and cases, and the drawing of a model
 	$(BIN)/python -m tinyllm.catalogue.docs docs/ops.md
 	$(BIN)/python -m tinyllm.catalogue.schemes.docs docs/schemes.md
 	$(BIN)/python -m tinyllm.conformance.refused docs/refused.md
 	$(BIN)/python -m tinyllm.models.families.docs docs/families.md
+	$(BIN)/tinyllm graph smollm2 -b numpy --svg docs/smollm2.svg
 
 install: $(VENV)/.dev $(BUILT)  ## everything that developing needs
 install-demo: $(VENV)/.demo $(BUILT)  ## what the demo needs: tinyllm alone, without torch and mlx

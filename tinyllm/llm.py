@@ -19,17 +19,18 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.scoring import TextLogprobs, score, settled_windows
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.errors import InvalidInputError, invalid
+from tinyllm.errors import InvalidInputError
 from tinyllm.graph.bind import bind
 from tinyllm.graph.packed_files import PackedFiles
 from tinyllm.graph.program import Program
 from tinyllm.models.checkpoints.checkpoint import Checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
-from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.download.damage import check_in_background
 from tinyllm.models.download.sources import packed_folder, resolve
 from tinyllm.models.families.families import FAMILIES
+from tinyllm.models.model_graph import model_graph
 from tinyllm.models.open_model import open_model
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt, split_options
 from tinyllm.models.text.chat_template import ChatTemplate
@@ -37,8 +38,6 @@ from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.turn_ends import turn_ends
 from tinyllm.registry.registry import Registry, default_registry
-from tinyllm.registry.selection import Selection
-from tinyllm.settings.general import KV_CACHE_DTYPES
 
 CACHE_TOKENS = 16384
 """Tokens whose keys and values the cache of a crowd's engine holds, unless another number is given."""
@@ -65,7 +64,8 @@ def load(
     Args:
         model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say
             (`smollm2`).
-        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
+        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`, or by names of nodes `model.layers.3.*=torch,*=numpy`;
+            None: as the settings say.
         dtype: of activations and unquantized weights; None: what suits the device.
         fast: allow kernels that round activations or scales, and a cache of fewer bits where the backend gains by it.
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
@@ -77,16 +77,12 @@ def load(
     """
     registry = registry or default_registry()
     selection = registry.select(backend)
-    main = registry.backend(selection.default or registry.best())
+    registry.backend(selection.default or registry.best())  # a wrong name is an error before anything is downloaded
     path = resolve(str(model if model is not None else registry.settings["model"].value))
     check_in_background(path)
     opened = open_model(path, (*FAMILIES, *registry.plugins.families))
     checkpoint, config = opened.checkpoint, opened.config
-    dtype = dtype or main.compute_dtype
-    if dtype not in main.dtypes:
-        expected = f"one of {', '.join(sorted(main.dtypes))} on {main.name}:{main.device}"
-        raise invalid("load", "dtype", expected, repr(dtype))
-    graph = decoder(config, registry.specs, dtype, _kv_cache_dtype(kv_cache_dtype, fast, selection, registry))
+    graph = model_graph(config, registry, selection, dtype, fast, kv_cache_dtype)
     weights = opened.weights(graph.tensors())
     skipped = weights.check()
     defaults = model_defaults(checkpoint, config.max_position)
@@ -95,18 +91,6 @@ def load(
     with np.errstate(all="ignore"):  # a weight out of its dtype's range shows in the logits, which are looked at
         program = bind(graph, registry, selection, weights, fast=fast, files=files, progress=progress)
     return LLM(checkpoint, config, program, skipped, registry, defaults)
-
-
-def _kv_cache_dtype(given: str | None, fast: bool | None, selection: Selection, registry: Registry) -> str:
-    """The dtype of the cache; empty for that of the model."""
-    setting = registry.settings["kv_cache_dtype"]
-    dtype = setting.value if given is None else given
-    if dtype not in KV_CACHE_DTYPES:
-        raise invalid("load", "kv_cache_dtype", f"one of {', '.join(KV_CACHE_DTYPES)}", repr(dtype))
-    if dtype != "auto":
-        return str(dtype)
-    rounds = registry.settings["fast"].value if fast is None else fast
-    return registry.backend_for("paged_attention", selection).fast_kv_cache_dtype if rounds else ""
 
 
 class LLM:
@@ -159,8 +143,8 @@ class LLM:
 
     @property
     def backend_name(self) -> str:
-        """The backend with its device, such as `torch:cpu`; several with commas where ops are spread over them."""
-        return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
+        """The backend with its device, such as `torch:cpu`; several with commas where nodes are spread over them."""
+        return ", ".join(dict.fromkeys(f"{n.backend.name}:{n.backend.device}" for n in self.program.nodes))
 
     @overload
     def generate(self, prompt: Prompt, *, raw: bool = False, **options: Any) -> Completion: ...
@@ -251,6 +235,30 @@ class LLM:
         ids = checked_ids(token_ids, self.config.vocab_size, self.context, self.context)
         runner = ModelRunner(self.program, 1, len(ids))
         return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
+
+    def logprobs(
+        self,
+        text: str | TokenIds,
+        context: int | None = None,
+        stride: int | None = None,
+        progress: Progress | None = None,
+    ) -> TextLogprobs:
+        """Log probabilities of the tokens of a text of any length, and so its perplexity, in windows of `context`
+        tokens, one beginning `stride` after the other.
+
+        Args:
+            text: as it is, without the chat template.
+            context: None: 1,024, or all that the model can read. stride: None: 512, or `context`.
+            progress: called with (tokens scored so far, tokens of the text).
+
+        Raises:
+            InvalidInputError: a text of fewer than two tokens, or windows that the model cannot have.
+            TinyllmError: the model's logits are not finite.
+        """
+        ids = self.encode(text, raw=True) if isinstance(text, str) else plain(text)
+        ids = checked_ids(ids, self.config.vocab_size, len(ids), self.context)
+        windows = settled_windows("logprobs", len(ids), self.context, context, stride)
+        return score(self.program, self.config.vocab_size, ids, windows, progress)
 
     def encode(self, prompt: Prompt, raw: bool = False, template: TemplateOptions | None = None) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""

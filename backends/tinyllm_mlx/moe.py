@@ -21,6 +21,7 @@ def moe_router(
     logits: mx.array,
     *,
     bias: mx.array | None = None,
+    expert_scale: mx.array | None = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -41,6 +42,8 @@ def moe_router(
         weights = _softmax(weights)
     if normalize:
         weights = weights / (row_sums(weights) + LEAST_SUM)
+    if expert_scale is not None:
+        weights = weights * mx.take(widen(expert_scale), experts)
     return experts.astype(mx.int32), weights * scaling
 
 

@@ -156,13 +156,14 @@ def _merge_heads(b: Linker, node: BoundNode) -> None:
 
 
 def _moe_router(b: Linker, node: BoundNode) -> None:
-    logits, bias = _of_axes(b.source(node, "logits"), 1), b.source(node, "bias")
+    logits, given = _of_axes(b.source(node, "logits"), 1), [b.source(node, name) for name in ("bias", "expert_scale")]
     experts, weights = b.new(node, 0), b.new(node, 1)
     numbers = [_attribute(node, name) for name in ("top_k", "score", "normalize", "groups", "groups_kept")]
     top_k, score, normalize, groups, kept = numbers
-    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number, bias.number if bias else 0]
+    sizes: list[Size] = [logits.rows, logits.columns, logits.stride, logits.number]
+    sizes += [value.number if value else 0 for value in given]
     sizes += [top_k, SCORES.index(score), int(normalize), groups, kept]
-    b.add("moe_router", [logits, bias, experts, weights], sizes, [_attribute(node, "scaling")])
+    b.add("moe_router", [logits, *given, experts, weights], sizes, [_attribute(node, "scaling")])
 
 
 def _moe_experts(b: Linker, node: BoundNode) -> None:

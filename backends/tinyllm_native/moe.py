@@ -21,6 +21,7 @@ def moe_router(
     logits: np.ndarray,
     *,
     bias: np.ndarray | None = None,
+    expert_scale: np.ndarray | None = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -29,12 +30,14 @@ def moe_router(
     groups_kept: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `top_k` best experts of each token, int32 `[T, top_k]`, and their weights, float32."""
-    logits, bias = contiguous(logits), None if bias is None else contiguous(bias)
+    logits = contiguous(logits)
+    given = [None if array is None else contiguous(array) for array in (bias, expert_scale)]
     tokens, count = logits.shape
     experts, weights = np.empty((tokens, top_k), np.int32), np.empty((tokens, top_k), np.float32)
-    sizes = [tokens, count, count * logits.itemsize, of_dtype(logits), 0 if bias is None else of_dtype(bias)]
+    sizes = [tokens, count, count * logits.itemsize, of_dtype(logits)]
+    sizes += [0 if array is None else of_dtype(array) for array in given]
     sizes += [top_k, SCORES.index(score), int(normalize), groups, groups_kept]
-    run("moe_router", [logits, bias, experts, weights], sizes, [scaling])
+    run("moe_router", [logits, *given, experts, weights], sizes, [scaling])
     return experts, weights
 
 

@@ -16,6 +16,7 @@ def moe_router(
     logits: np.ndarray,
     *,
     bias: np.ndarray | None = None,
+    expert_scale: np.ndarray | None = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -34,6 +35,8 @@ def moe_router(
         weights = _softmax(weights)
     if normalize:
         weights = weights / (weights.sum(axis=-1, keepdims=True) + LEAST_SUM)
+    if expert_scale is not None:
+        weights = weights * widen(expert_scale)[experts]
     return experts.astype(np.int32), (weights * scaling).astype(np.float32, copy=False)
 
 

@@ -19,6 +19,7 @@ def moe_router(
     logits: torch.Tensor,
     *,
     bias: torch.Tensor | None = None,
+    expert_scale: torch.Tensor | None = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -37,6 +38,8 @@ def moe_router(
         weights = weights.softmax(-1)
     if normalize:
         weights = weights / (weights.sum(-1, keepdim=True) + LEAST_SUM)
+    if expert_scale is not None:
+        weights = weights * widen(expert_scale)[experts]
     return experts.int(), (weights * scaling).float()
 
 

@@ -121,7 +121,7 @@ def test_a_good_report_is_read(tmp_path: Path) -> None:
         (report(timing(op=None)), r"results\[0\]: op: expected a string, got None"),
         (
             report(timing(status="odd")),
-            r"results\[0\]: status: expected one of timed, wrong, failed, unsupported, got 'odd'",
+            r"results\[0\]: status: expected one of timed, wrong, failed, unsupported, suspect, got 'odd'",
         ),
         (report(timing(cold=0.0)), r"results\[0\]: cold: median: expected seconds over 0, got 0.0"),
         (report(timing(hot="fast")), r"results\[0\]: hot: median: expected seconds over 0, got 'fast'"),  # type: ignore[arg-type]

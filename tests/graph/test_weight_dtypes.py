@@ -1,4 +1,4 @@
-"""Weights that are finer than the rest of the model."""
+"""Weights that are finer than the rest of the model, and those that no checkpoint has."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tinyllm.models.decoder.config import GatedDeltaConfig, MoeConfig
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.plugins import numpy_dtype
 from tinyllm.registry.selection import parse_selection
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 @pytest.mark.parametrize("backend", backends())
@@ -41,7 +43,24 @@ def test_one_weight_has_one_dtype() -> None:
 
 def test_what_families_keep_in_float32() -> None:
     """Corrections of routers, and how fast the gated delta rule forgets, however coarse the model."""
-    delta = replace(LAYER, attention=GatedDeltaConfig(2, 2, 8, 8, 4), mlp=MoeConfig(24, 5, 2, correction_bias=True))
+    delta = replace(
+        LAYER,
+        attention=GatedDeltaConfig(2, 2, 8, 8, 4),
+        mlp=MoeConfig(24, 5, 2, correction_bias=True, expert_scale=True),
+    )
     weights = decoder(replace(CONFIG, layers=(delta,)), registry().specs, "bfloat16").weights.values()
     finer = {weight.name.removeprefix("model.layers.0.") for weight in weights if weight.dtype != "bfloat16"}
-    assert finer == {"mlp.gate.e_score_correction_bias", "linear_attn.A_log", "linear_attn.dt_bias"}
+    of_router = {"mlp.gate.e_score_correction_bias", "mlp.gate.per_expert_scale"}
+    assert finer == of_router | {"linear_attn.A_log", "linear_attn.dt_bias"}
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_weight_of_one_number_needs_no_tensor(backend: str, dtype: str) -> None:
+    g = GraphBuilder(registry().specs, dtype)
+    graph = g.build(g.mul(g.input("x", ("T", 3), dtype), g.weight("twos", (3,), value=2.0)))
+    assert graph.tensors() == {}
+    (doubled,), _ = bind(graph, registry(), parse_selection(backend, "test"), Tensors({}))(
+        {"x": X.astype(numpy_dtype(dtype))}, {}
+    )
+    np.testing.assert_array_equal(doubled.astype(np.float32), 2 * X)

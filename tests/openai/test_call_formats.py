@@ -68,6 +68,15 @@ FAMILIES: dict[str, tuple[str, list[tuple[str, Any]]]] = {
         '3}},\n    {"tool_call_id": "1", "tool_name": "now", "parameters": {}}\n]<|END_ACTION|>',
         BOTH,
     ),
+    "Gemma 4": (
+        '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3}<tool_call|><|tool_call>call:now{}<tool_call|>',
+        BOTH,
+    ),
+    "Gemma 4's values": (
+        '<|tool_call>call:weather{city:<|"|>a "b", c: {d}\n<|"|>, days : -1.5e3, units:null,'
+        'tags:[true,{x-y:[],z:<|"|><|"|>}]}<tool_call|>',
+        [("weather", {"city": 'a "b", c: {d}\n', "days": -1500, "units": None, "tags": [True, {"x-y": [], "z": ""}]})],
+    ),
     "LFM2": ('<|tool_call_start|>[weather(city="Paris", days=3), now()]<|tool_call_end|>', BOTH),
     "LFM2, JSON": (f"<|tool_call_start|>[{NAMED}]<|tool_call_end|>", PARIS),
     "OLMo 3": ('<function_calls>weather(city="Paris", days=3)\nnow()</function_calls>', BOTH),
@@ -89,6 +98,12 @@ NO_CALLS = [
     "functools[partial]",
     "functools.partial and <|tool_",
     "<|tool_call|>[{]",
+    "<|tool_call>call:rm{}<tool_call|>",
+    "<|tool_call>now{}<tool_call|>",
+    "<|tool_call>call:now[]<tool_call|>",
+    "<|tool_call>call:now{} and more<tool_call|>",
+    '<|tool_call>call:now{a:<|"|>b}<tool_call|>',
+    "<|tool_call>call:now{a:b}<tool_call|>",
     '<|START_ACTION|>{"tool_name": 3}<|END_ACTION|>',
     "<|tool_call_start|>[now(1)]<|tool_call_end|>",
     "<|tool_call_start|>[now(**x)]<|tool_call_end|>",

@@ -130,6 +130,16 @@ COHERE = (
     "<|END_OF_TURN_TOKEN|>{% endfor %}"
     "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|ASSISTANT_TOKEN|>{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% for t in tools or [] %}<|turn>system\n<|tool>declaration:{{ t.function.name }}<tool|><turn|>\n"
+    "{% endfor %}{% for m in messages %}{% if m.role == 'tool' %}<|tool_response>{{ m.content }}<tool_response|>"
+    "{% else %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{% if m.reasoning_content %}"
+    "<|channel>thought\n{{ m.reasoning_content }}\n<channel|>{% endif %}{{ m.content }}{% for c in m.tool_calls %}"
+    "<|tool_call>call:{{ c.function.name }}{ {%- for k, v in c.function.arguments.items() -%}{{ k }}:"
+    '{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}{% if not loop.last %},{% endif %}'
+    "{% endfor %}}<tool_call|>{% endfor %}<turn|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
 IM = "<|endoftext|> <|im_start|> <|im_end|>"
 FAMILIES = {
     "qwen3": family(CHATML.replace("CALL", HERMES), IM, "<|im_end|> <|endoftext|>"),
@@ -145,6 +155,7 @@ FAMILIES = {
     "phi4": family(PHI, "<|user|> <|assistant|> <|end|> <|endoftext|>", "<|end|> <|endoftext|>", False),
     "granite": family(GRANITE, "<|end_of_text|> <|start_of_role|> <|tool_call|>", "<|end_of_text|>", False),
     "glm4": family(GLM, "<|endoftext|> <|user|> <|assistant|> <|observation|>", "<|endoftext|> <|user|>"),
+    "gemma4": family(GEMMA, "<eos> <|turn> <turn|> <|channel> <|tool_response>", "<eos> <turn|> <|tool_response>"),
     "cohere2": family(
         COHERE, "<|START_ACTION|> <|END_ACTION|> <|END_OF_TURN_TOKEN|> <|START_THINKING|>", "<|END_OF_TURN_TOKEN|>"
     ),

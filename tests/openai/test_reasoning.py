@@ -33,6 +33,8 @@ TAGGED: dict[str, tuple[str, str | None, Read]] = {
     "cut off": ("<think>\nOne </thi", None, ("One </thi", "", [])),
     "Magistral": ("[THINK]One < two[/THINK]Hi", None, ("One < two", "Hi", [])),
     "Cohere": ("<|START_THINKING|>One<|END_THINKING|>Hi", None, ("One", "Hi", [])),
+    "Gemma 4": ("<|channel>thought\nOne\n<channel|>Hi", None, ("One", "Hi", [])),
+    "Gemma 4, empty": ("<|channel>thought\n<channel|>Hi", None, ("", "Hi", [])),
     "with a call": (f"<think>{CALL}?</think>\n\nSo. {CALL}", None, (f"{CALL}?", "So.", [("now", {"a": 1})])),
     "a call alone": (f"<think>a</think>\n{CALL}", None, ("a", "", [("now", {"a": 1})])),
     "half a tag": ("<thi", None, ("", "<thi", [])),

@@ -173,3 +173,15 @@ def test_the_page_shows_the_same_file() -> None:
     page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
     assert f"```python file=lantern.py\n{text}```\n" in page
     assert sum(bool(line.strip()) for line in text.splitlines()) <= 50
+
+
+def test_its_graph_is_shown_from_both_forms_and_from_a_config_alone(models: Models, cli: Cli) -> None:
+    found = []
+    for path in (models.folder, models.gguf):
+        result = cli("graph", str(path), "--backend", "numpy", "--json")
+        assert result.code == 0, result.err
+        found.append(json.loads(result.out)["nodes"])
+    assert [node["name"] for node in found[0]] == [node["name"] for node in found[1]]
+    (models.folder / "model.safetensors").unlink()
+    result = cli("graph", str(models.folder), "--backend", "numpy")
+    assert result.code == 0 and "layer 1" in result.out, result.err

@@ -34,6 +34,7 @@ ORDER = (
     "tinyllm.server",
     "tinyllm.batch",
     "tinyllm.scale",
+    "tinyllm.definitions",
     "tinyllm.conformance",
     "tinyllm.bench",
     "tinyllm.cli",

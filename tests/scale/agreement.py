@@ -1,8 +1,8 @@
 """How far simulated replicas agree with real ones: `python -m tests.scale.agreement MODEL`.
 
 The same requests go through `simulate`, and through real engines of the model, an engine for each replica. The clock
-of an engine is the processor time that its own steps took, so that one process runs as many replicas as are asked for, each
-as if it had a core of its own, however busy the machine is. Run it with TINYLLM_NATIVE_THREADS=1.
+of an engine is the processor time that its own steps took, so that one process runs as many replicas as are asked for,
+each as if it had a core of its own, however busy the machine is. Run it with TINYLLM_NATIVE_THREADS=1.
 """
 
 from __future__ import annotations

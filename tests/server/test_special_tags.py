@@ -21,7 +21,7 @@ from tinyllm.models.text.tokenizer import Tokenizer
 openai = pytest.importorskip("openai")
 pytest.importorskip("llguidance")
 SPECIAL = {"<end>": STOP, "<tool_call>": 1, "</tool_call>": 2, "<|other|>": 3, "[TOOL_CALLS]": 4, "[THINK]": 5}
-SPECIAL |= {"[/THINK]": 6}
+SPECIAL |= {"[/THINK]": 6, "<|channel>": 7, "<channel|>": 8, '<|"|>': 9}
 TOOLS: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("weather", "now")]
 STRICT = [{"type": "function", "function": {"name": name, "strict": True}} for name in ("weather", "now")]
 EMPTY = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
@@ -53,6 +53,7 @@ def load(says: dict[str, str]) -> LLM:
 def client() -> Iterator[Any]:
     texts = {name: text for name, (text, _) in REPLIES.items() if text.isascii()} | {"empty": EMPTY}
     texts["mistral"] = "[THINK]Hm[/THINK]So.[TOOL_CALLS]now[ARGS]{}"
+    texts["gemma"] = '<|channel>thought\nHm<channel|>So.<|tool_call>call:now{a:<|"|>b<|"|>}<tool_call|>'
     texts["other"] = f"<|other|>Say <tool_call> and <|other|>. {EMPTY}<|other|>"
     says = {f"plain {name};<assistant>": text for name, text in texts.items()}
     says |= {f"special {name};<assistant>": in_special_tokens(text) for name, text in texts.items()}
@@ -103,11 +104,17 @@ def test_json_has_no_special_token_in_its_strings(client: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["special", "plain"])
-def test_thoughts_and_calls_of_mistral_are_read_from_special_tokens(client: Any, kind: str) -> None:
-    body = {"model": "fake", "messages": [{"role": "user", "content": f"{kind} mistral"}], "temperature": 0}
+@pytest.mark.parametrize(
+    ("family", "arguments", "without_tools"),
+    [("mistral", "{}", "So.now[ARGS]{}"), ("gemma", '{"a": "b"}', "So.<|tool_call>call:now{a:b}<tool_call|>")],
+)
+def test_thoughts_and_calls_are_read_from_special_tokens(
+    client: Any, family: str, arguments: str, without_tools: str, kind: str
+) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": f"{kind} {family}"}], "temperature": 0}
     message = client.chat.completions.create(**body, tools=TOOLS).choices[0].message
     assert (message.reasoning, message.reasoning_content, message.content) == ("Hm", "Hm", "So.")
-    assert [(call.function.name, call.function.arguments) for call in message.tool_calls] == [("now", "{}")]
+    assert [(call.function.name, call.function.arguments) for call in message.tool_calls] == [("now", arguments)]
     if kind == "special":
         message = client.chat.completions.create(**body).choices[0].message
-        assert (message.reasoning, message.content) == ("Hm", "So.now[ARGS]{}")
+        assert (message.reasoning, message.content) == ("Hm", without_tools)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 
+from tinyllm.bench.guarded import too_fast
 from tinyllm.bench.limits import Limits
 
 BASELINE = "numpy"
@@ -20,9 +21,11 @@ class Status(StrEnum):
     WRONG = "wrong"
     FAILED = "failed"
     UNSUPPORTED = "unsupported"
+    SUSPECT = "suspect"
+    """Timed under guard, and faster than its bytes allow."""
 
 
-BAD = frozenset({Status.WRONG, Status.FAILED})
+BAD = frozenset({Status.WRONG, Status.FAILED, Status.SUSPECT})
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class OpResult:
     bytes, flops: what a call must move and compute. prepare: seconds to pack weights; first_call: seconds of the first
     call, with loading, compiling and warming up. cold: inputs in memory alone; hot: the same inputs again and again.
     cold_by: `rotation` over `copies` of the inputs, or a `sweep` of the caches before each call. vs_numpy: how many
-    times as fast as numpy, vs_best: as the fastest backend, both cold.
+    times as fast as numpy, vs_best: as the fastest backend, both cold. guarded: each timed call was judged; read: bytes
+    that such a call must bring from memory.
     """
 
     op: str
@@ -76,6 +80,8 @@ class OpResult:
     copies: int = 0
     vs_numpy: float | None = None
     vs_best: float | None = None
+    guarded: bool = False
+    read: int = 0
 
     @property
     def phase(self) -> str:
@@ -114,6 +120,8 @@ def _placed(result: OpResult, roof: Limits | None, times: Mapping[str, float]) -
         for s in (result.cold, result.hot)
     )
     base = times.get(BASELINE)
+    if roof and result.guarded and (reason := too_fast(result.read, own, roof.gb_s)):
+        result = replace(result, status=Status.SUSPECT, reason=reason)
     return replace(result, cold=cold, hot=hot, vs_numpy=base / own if base else None, vs_best=min(times.values()) / own)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.bench.buffers import cache_bytes, cold_times, plan, spare_memory
+from tinyllm.bench.guarded import guarded_times
 from tinyllm.bench.limits import Gauge, Limits, highest, timed
 from tinyllm.bench.op_result import OpReport, OpResult, Status, placed, speed
 from tinyllm.conformance.example import Example, arrays_in, copied, make_example
@@ -91,14 +92,30 @@ class Trial:
         return once
 
 
+@dataclass(frozen=True)
+class Subjects:
+    """What is measured. cases: of an op. dtype: of its floats. guarded: a backend each of whose timed calls is judged
+    (`guarded.py`)."""
+
+    cases: Callable[[OpSpec], list[Case]] = bench_cases
+    dtype: str = DTYPE
+    guarded: str = ""
+
+
 def bench_ops(
-    registry: Registry, backends: Iterable[str], ops: Iterable[str], rounds: int, on_step: Callable[[str], None]
+    registry: Registry,
+    backends: Iterable[str],
+    ops: Iterable[str],
+    rounds: int,
+    on_step: Callable[[str], None],
+    subjects: Subjects | None = None,
 ) -> OpReport:
     """Judge and time each op, one backend after the other: thread pools of two libraries would wait for one another's
     cores."""
+    subjects = subjects or Subjects()
     specs = [registry.spec(op) for op in ops]
-    cases = [(spec, case) for spec in specs for case in bench_cases(spec)]
-    notes = [f"{spec.name} has no bench case" for spec in specs if not bench_cases(spec)]
+    cases = [(spec, case) for spec in specs for case in subjects.cases(spec)]
+    notes = [f"{spec.name} has no bench case" for spec in specs if not subjects.cases(spec)]
     results: list[OpResult] = []
     limits: dict[str, Limits] = {}
     devices: dict[str, list[Limits]] = {}
@@ -110,13 +127,19 @@ def bench_ops(
             for spec, case in cases:  # before the limits are measured, so that first calls are first calls
                 on_step(f"{name}: judging {spec.name} {case.id}")
                 result = OpResult(spec.name, case.id, name, backend.device)
-                judged.append(_guarded(result, partial(_judged, registry, backend, spec, case)))
+                judged.append(_guarded(result, partial(_judged, registry, backend, spec, case, subjects.dtype)))
             on_step(f"{name}: measuring the machine's limits")
             gauge = _gauge(registry, backend, cache)
             sweep = gauge.sweep if isinstance(gauge, Gauge) else _numpy_sweep(cache)
             for (spec, case), result in zip(cases, judged, strict=True):
                 on_step(f"{name}: timing {spec.name} {case.id}")
-                time_it = partial(_timed, registry, backend, spec, case, sweep, cache, rounds)
+                example = partial(make_example, spec, case, subjects.dtype)
+                guarded = subjects.guarded == name
+                time_it = (
+                    partial(_timed_under_guard, registry, backend, example, sweep, rounds)
+                    if guarded
+                    else partial(_timed, registry, backend, example, sweep, cache, rounds)
+                )
                 results.append(_guarded(result, time_it) if result.status is Status.TIMED else result)
             if isinstance(gauge, Gauge):
                 limits[name] = gauge.measure()
@@ -157,7 +180,7 @@ def _gauge(registry: Registry, backend: Backend, cache: int) -> Gauge | str:
     """What measures the limits, once used, or the reason why they cannot be measured: the ops are timed all the
     same."""
     try:
-        gauge = Gauge(backend, partial(_product, registry, backend), cache)
+        gauge = Gauge(backend, partial(product, registry, backend), cache)
         gauge.measure()
     except Exception as error:  # noqa: BLE001  a plugin's kernel may raise anything
         return str(error) or type(error).__name__
@@ -174,9 +197,9 @@ def _guarded(result: OpResult, step: Callable[[OpResult], OpResult]) -> OpResult
         return replace(result, status=Status.FAILED, reason=f"{type(error).__name__}: {error}")
 
 
-def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, result: OpResult) -> OpResult:
+def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, dtype: str, result: OpResult) -> OpResult:
     """The first call, held against the reference."""
-    trial = Trial(registry, backend, make_example(spec, case, DTYPE))
+    trial = Trial(registry, backend, make_example(spec, case, dtype))
     choice = trial.choice
     start = time.perf_counter()
     inputs = trial.packed()
@@ -196,14 +219,13 @@ def _judged(registry: Registry, backend: Backend, spec: OpSpec, case: Case, resu
 def _timed(
     registry: Registry,
     backend: Backend,
-    spec: OpSpec,
-    case: Case,
+    example: Callable[[], Example],
     sweep: Callable[[], None],
     cache: int,
     rounds: int,
     result: OpResult,
 ) -> OpResult:
-    trial = Trial(registry, backend, make_example(spec, case, DTYPE))
+    trial = Trial(registry, backend, example())
     held = held_bytes(trial.example)
     chosen = plan(held, result.bytes or held, cache, spare_memory())
     calls = [trial.call(trial.packed()) for _ in range(chosen.copies)]
@@ -218,7 +240,42 @@ def _timed(
     )
 
 
-def _product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
+def _timed_under_guard(
+    registry: Registry,
+    backend: Backend,
+    example: Callable[..., Example],
+    sweep: Callable[[], None],
+    rounds: int,
+    result: OpResult,
+) -> OpResult:
+    """Each timed call on numbers of its own, and judged."""
+    first = Trial(registry, backend, example())
+    kernel = first.choice.kernel
+
+    def prepare(one: Example) -> tuple[dict[str, Any], Callable[[], Any]]:
+        trial = Trial(registry, backend, one)
+        inputs = trial.packed()
+        return dict(inputs), trial.call(inputs)
+
+    def numbers(seed: int) -> Example:
+        return example(seed=seed)
+
+    found = guarded_times(backend, numbers, prepare, sweep, rounds, kernel is None or kernel.exact)
+    if found.message:
+        return replace(result, status=Status.WRONG, reason=found.message)
+    held = held_bytes(first.example)
+    return replace(
+        result,
+        cold=speed(found.cold, result.bytes, result.flops),
+        hot=speed(found.hot, result.bytes, result.flops),
+        cold_by="sweep",
+        copies=1,
+        guarded=True,
+        read=min(held, result.bytes or held),
+    )
+
+
+def product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
     """A call of the backend's `linear` in float32."""
     example = Example(registry.spec("linear"), "limits", DTYPE, {"x": x, "weight": weight}, {})
     trial = Trial(registry, backend, example)

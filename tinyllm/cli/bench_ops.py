@@ -43,6 +43,24 @@ def ops_command(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw every op on the roofline, as .png or .svg.")
     ] = None,
+    solution: Annotated[
+        Path | None,
+        typer.Option(
+            "--solution",
+            metavar="FILE",
+            help="Measure the kernel in this file as the first of --backends (torch): each timed call is judged. "
+            "Its code runs in this process. Plain Python needs one --ops.",
+        ),
+    ] = None,
+    definitions: Annotated[
+        str,
+        typer.Option(
+            "--definitions",
+            metavar="FOLDER",
+            show_default="the nearest above FILE",
+            help="Where --solution's definition is.",
+        ),
+    ] = "",
     as_json: options.Json = False,
 ) -> None:
     """Measure every op at decode and prefill shapes, in float32: whether it is right, how fast it is, and its share of
@@ -54,6 +72,8 @@ def ops_command(
 
     Examples: tinyllm bench ops --ops linear,sdpa --backends torch,mlx
 
+    tinyllm bench ops --solution kernel.py --ops rms_norm --backends numpy,native
+
     tinyllm bench ops --json > old.json; tinyllm bench ops --compare old.json --plot roofline.svg
     """
     from tinyllm.bench.op_result import BAD
@@ -61,21 +81,29 @@ def ops_command(
     from tinyllm.bench.plot import draw
     from tinyllm.bench.plot_file import check_plot
     from tinyllm.bench.report import check_common, check_threshold, compared, document, read_report
+    from tinyllm.bench.solution import of_solution
+    from tinyllm.errors import InvalidInputError
     from tinyllm.registry.registry import default_registry
 
     check_threshold(threshold)
     if plot is not None:
         check_plot("bench ops", plot)
     old = read_report(compare) if compare is not None else None
-    registry = default_registry()
-    op_names = named(ops) or sorted(registry.specs)
+    registry, op_names, subjects = default_registry(), named(ops), None
+    if definitions and solution is None:
+        raise InvalidInputError("bench ops: --definitions goes with --solution")
+    if solution is not None:
+        backend_names = backends_named(backends or "torch")
+        registry, op_names, subjects = of_solution(solution, definitions, op_names, backend_names[0])
+    else:
+        backend_names = backends_named(backends)
+    op_names = op_names or sorted(registry.specs)
     for op in op_names:
         registry.spec(op)
-    backend_names = backends_named(backends)
     if old is not None:
         check_common(old, op_names, backend_names)
     with progress() as step:
-        report = bench_ops(registry, backend_names, op_names, rounds, step)
+        report = bench_ops(registry, backend_names, op_names, rounds, step, subjects)
     new = document(report, registry, backend_names, rounds)
     comparison = compared(old, new, threshold) if old is not None else None
     if as_json:

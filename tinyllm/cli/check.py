@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Names = list[str] | None
 
+SOLUTION_TIMEOUT = 60.0
+"""Seconds that a check of a solution may take where nobody said: strangers' code may hang."""
+
 
 def check(
     backend: Annotated[
@@ -46,6 +49,23 @@ def check(
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the inputs.")] = 0,
     shapes: Annotated[
         str, typer.Option("--shapes", metavar="FILE", help="Replay the calls of this file, which tinyllm trace wrote.")
+    ] = "",
+    solution: Annotated[
+        str,
+        typer.Option(
+            "--solution",
+            metavar="FILE",
+            help="Judge the kernel in this file, a solution of FlashInfer-Bench or Python with run. Its code is run.",
+        ),
+    ] = "",
+    definitions: Annotated[
+        str,
+        typer.Option(
+            "--definitions",
+            metavar="FOLDER",
+            show_default="the nearest above FILE",
+            help="Where export-definitions wrote the definition that --solution names.",
+        ),
     ] = "",
     oracle: Annotated[
         Names,
@@ -82,20 +102,30 @@ def check(
     from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.reports.summary import Way, by_op, idle
     from tinyllm.conformance.run import run
+    from tinyllm.conformance.solution import planned
+    from tinyllm.definitions.solution import KERNEL
     from tinyllm.registry.registry import default_registry
 
     for file in files or ():
         check_target(file)
+    registry = default_registry()
+    ops = tuple(op or ()) or _op_of(case)
+    kernels = tuple(kernel or ())
+    if solution:
+        if len(ops) > 1 or kernels or shapes:
+            raise InvalidInputError("check: --solution is one kernel of one op: leave out --kernel and --shapes")
+        judged, definitions = planned(registry, solution, definitions, ops[0] if ops else "")
+        ops, kernels, backend, timeout = (judged,), (KERNEL,), backend or "torch", timeout or SOLUTION_TIMEOUT
+    elif definitions:
+        raise InvalidInputError("check: --definitions goes with --solution")
     name = backend or _selected()
     if "=" in name:
         raise InvalidInputError(f"check: expected one backend at a time, got {name!r}")
     tiers = TIERS if case else tuple(t.strip() for t in tier.split(","))
-    ops = tuple(op or ()) or _op_of(case)
-    dtypes, kernels, schemes, oracles = (tuple(names or ()) for names in (dtype, kernel, scheme, oracle))
-    plan = Plan(name, tiers, ops, dtypes, kernels, schemes, case, seed, oracles, shapes)
+    dtypes, schemes, oracles = (tuple(names or ()) for names in (dtype, scheme, oracle))
+    plan = Plan(name, tiers, ops, dtypes, kernels, schemes, case, seed, oracles, shapes, solution, definitions)
     apart = isolate or timeout is not None
     names = isolated_ops(plan, timeout) if apart else []
-    registry = default_registry()
     checks = [] if apart else collect(registry, plan)
     report = Report.begin(registry, plan)
     with check_output.progress(None if apart else len(checks)) as step, _stdout_to_stderr(as_json):
@@ -146,7 +176,7 @@ def _selected() -> str:
 
     registry = default_registry()
     selection = registry.select()
-    if selection.per_op:
+    if selection.per_op or selection.per_node:
         raise InvalidInputError(f"check: {selection.source} gives ops different backends; name the one to check")
     return selection.default or registry.best()
 

@@ -22,6 +22,8 @@ from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
 from tinyllm.conformance.shapes import read_shapes
+from tinyllm.conformance.solution import add_solution
+from tinyllm.definitions.solution import KERNEL
 from tinyllm.errors import UnknownNameError, quoted, suggest
 from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.plugins.oracle import ONNX
@@ -58,6 +60,8 @@ def trials(registry: Registry, plan: Plan) -> list[Trial]:
         BackendUnavailableError: the backend cannot run here, with what to do about it.
     """
     backend = registry.backend(plan.backend)
+    if plan.solution and not any(k.id == f"{backend.name}/{plan.ops[0]}:{KERNEL}" for k in registry.plugins.kernels):
+        add_solution(registry, backend, plan.ops[0], plan.solution, plan.definitions)
     for kind, names, known in (
         ("tier", plan.tiers, TIERS),
         ("dtype", plan.dtypes, DTYPES),
@@ -87,7 +91,7 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
         UnknownNameError: as `trials` does; no check has the id asked for, with the nearest ones; or the shapes file
             lacks an op asked for.
     """
-    found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes else []
+    found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes and not plan.solution else []
     asked = trials(registry, plan)
     for op in plan.ops if plan.shapes else ():
         if op not in (known := read_shapes(plan.shapes, registry.specs, registry.plugins.schemes)):

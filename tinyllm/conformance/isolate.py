@@ -105,6 +105,8 @@ class _Worker:
     def __init__(self, plan: Plan, skip: str) -> None:
         self._read, write = os.pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
+        self._folder = tempfile.TemporaryDirectory(prefix="tinyllm-check-") if plan.solution else None
+        own = {"TMPDIR": self._folder.name} if self._folder else {}  # where it lays out sources; gone when it is gone
         command = [sys.executable, "-m", "tinyllm.conformance.worker", json.dumps(asdict(plan)), skip, str(write)]
         self._process = subprocess.Popen(
             command,
@@ -112,7 +114,7 @@ class _Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._said,
             stderr=self._said,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | own,
         )
         os.close(write)
         self._hung = False
@@ -126,6 +128,8 @@ class _Worker:
         self._process.wait()
         os.close(self._read)
         self._said.close()
+        if self._folder:
+            self._folder.cleanup()
 
     def lines(self, timeout: float | None) -> Iterator[dict[str, Any]]:
         """What it writes, until it ends or says nothing for too long. It may take its time to begin: libraries are slow

@@ -141,8 +141,10 @@ def snippet(check_id: str, aspect: str, plan: Plan) -> str:
     words = ["tinyllm check", plan.backend, "--case", repr(check_id)]
     words += [part for name in plan.oracles for part in ("--oracle", name)]
     words += ["--shapes", plan.shapes] if plan.shapes else []
+    words += ["--solution", plan.solution] if plan.solution else []
+    words += ["--definitions", plan.definitions] if plan.definitions else []
     words += ["--seed", str(plan.seed)] if plan.seed else []
-    if aspect:
+    if aspect or plan.solution:  # reproduce runs code in this process
         return " ".join(words)
     more = (f", seed={plan.seed}" if plan.seed else "") + (f", shapes={plan.shapes!r}" if plan.shapes else "")
     return (

@@ -20,12 +20,13 @@ from tinyllm.spec.validation import check_call, check_names, output_types
 @dataclass(frozen=True)
 class Weight:
     """A parameter. `parts` names the checkpoint's tensors it is stacked from along its first axis; none: it is one
-    itself."""
+    itself. value: what all of its numbers are, where no checkpoint has it."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     parts: tuple[str, ...] = ()
+    value: float | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class Graph:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """The checkpoint tensors this model wants, with their shapes. Asked before weights are merged."""
-        return {name: weight.shape for name, weight in self.weights.items()}
+        return {name: weight.shape for name, weight in self.weights.items() if weight.value is None}
 
     def type_of(self, name: str) -> ArrayType:
         """The type of anything a node may read."""
@@ -139,13 +140,14 @@ class GraphBuilder:
         self._inputs[name] = ArrayType(shape, dtype)
         return Value(name, self._inputs[name])
 
-    def weight(self, name: str, shape: tuple[int, ...], dtype: str = "") -> Value:
+    def weight(self, name: str, shape: tuple[int, ...], dtype: str = "", value: float | None = None) -> Value:
         """A parameter, named as in the checkpoint. The same name again is the same weight (a tied matrix).
 
-        dtype: empty for that of the model, which would round numbers that are finer.
+        dtype: empty for that of the model, which would round numbers that are finer. value: of all of its numbers,
+        where the checkpoint has no tensor for it.
         """
         kind = ArrayType(shape, dtype or self.dtype)
-        weight = Weight(self._name(name), shape, kind.dtype)
+        weight = Weight(self._name(name), shape, kind.dtype, value=value)
         there = self._weights.setdefault(weight.name, weight)
         if there != weight:
             before = ArrayType(there.shape, there.dtype)

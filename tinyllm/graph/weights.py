@@ -68,6 +68,8 @@ def stored_type(graph: Graph, name: str, source: WeightSource, halves: bool = Fa
     halves: floats of 16 bits stay so where the graph's are float32, by a scheme of `HALVES`.
     """
     weight = graph.weights[name]
+    if weight.value is not None:
+        return ArrayType(weight.shape, weight.dtype)
     stored = source.info(weight.tensors[0]).type
     if isinstance(stored, QuantType):
         return QuantType(weight.shape, stored.scheme, weight.dtype)
@@ -121,7 +123,7 @@ def _load(
     def read() -> Any:
         """The weight itself, read when it is first needed: a packed form that lies in a file needs none."""
         if not stored:
-            tensor = merge([source.read(name) for name in weight.tensors])
+            tensor = _tensor(weight, source)
             if isinstance(tensor, QuantWeight):
                 tensor = replace(tensor, dtype=weight.dtype)
             elif isinstance(kind := users[0].bound.call.inputs[users[0].input], QuantType):
@@ -143,6 +145,12 @@ def _load(
         kernels = ", ".join(use.bound.choice.id for use in forms.values())
         report.second_copies.append(f"{weight.name}: {kernels}")
     return loaded
+
+
+def _tensor(weight: Weight, source: WeightSource) -> Any:
+    if weight.value is not None:
+        return np.full(weight.shape, weight.value, np.float32)
+    return merge([source.read(name) for name in weight.tensors])
 
 
 def _ready(use: _Use, read: Callable[[], Any], name: str, source: WeightSource, files: PackedFiles | None) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, check_layers
+from tinyllm.models.checkpoints.files import read_json
+from tinyllm.models.checkpoints.folder_quantization import take_quantization
 from tinyllm.models.checkpoints.model_weights import ModelWeights, has_tied_head
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
@@ -43,3 +45,19 @@ def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
     tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
     skipped = tuple(beginning.replace("{layers}", str(config.num_layers)) for beginning in family.skipped)
     return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, skipped)
+
+
+def has_weights(path: Path) -> bool:
+    """Whether a path is more than a folder with a `config.json`."""
+    return not path.is_dir() or any(path.glob("*.safetensors"))
+
+
+def open_config(folder: Path, families: Sequence[Family] = FAMILIES) -> DecoderConfig:
+    """What the `config.json` of a folder says by itself; how the embedding and the head are tied, too.
+
+    Raises:
+        CheckpointError: as `decoder_config` does, and for a quantization that is not understood.
+    """
+    config = read_json(folder / "config.json")
+    take_quantization(config, folder)
+    return decoder_config(config, families)

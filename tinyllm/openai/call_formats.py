@@ -7,6 +7,7 @@ Each is read once it is whole:
 - GLM-4.5: `name`, and for each argument `<arg_key>key</arg_key><arg_value>value</arg_value>`, between Hermes' tags
 - Phi-4-mini: `functools[{...}]` or `<|tool_call|>[{...}]<|/tool_call|>`; Granite: `<|tool_call|>[{...}]`
 - Cohere: `<|START_ACTION|>[{"tool_name": ..., "parameters": {...}}]<|END_ACTION|>`
+- Gemma 4: `<|tool_call>call:name{key:<|"|>value<|"|>}<tool_call|>`, for each call
 - LFM2: `<|tool_call_start|>[name(key="value")]<|tool_call_end|>`; OLMo 3: `<function_calls>name(key="value")`
 """
 
@@ -34,6 +35,10 @@ _FUNCTION = re.compile(r"\s*([^>\s]{1,64})\s*>")
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)(?:\n?</parameter>|\n?(?=<parameter=)|\n?\Z)", re.DOTALL)
 _GLM_NAME = re.compile(r"\s*([\w.-]{1,64})\s*(?=<arg_key>|\Z)")
 _GLM_ARGUMENT = re.compile(r"<arg_key>\s*(.*?)\s*</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
+
+_GEMMA_NAME = re.compile(r"\s*call:\s*([\w.-]{1,64})\s*(?=\{)")
+_GEMMA_PART = re.compile(r'<\|"\|>(.*?)<\|"\|>|([^\s{}\[\],:"<][^{}\[\],:"<]*)(:?)', re.DOTALL)
+"""A text between quotes of its own, or what has none: a key before its colon, a number or a constant."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,20 @@ def _glm_calls(text: str, schemas: Schemas) -> list[Call] | None:
     return [(named[1], {key: _typed(value, named[1], key, schemas) for key, value in pairs})]
 
 
+def _gemma_calls(text: str, schemas: Schemas) -> list[Call] | None:
+    named = _GEMMA_NAME.match(text)
+    if named is None:
+        return None
+    return [(named[1], json.loads(_GEMMA_PART.sub(_as_json, text[named.end() :])))]
+
+
+def _as_json(part: re.Match[str]) -> str:
+    quoted, bare, colon = part.groups()
+    if quoted is not None:
+        return json.dumps(quoted)
+    return f"{json.dumps(bare.rstrip())}:" if colon else bare
+
+
 def _python_calls(text: str, schemas: Schemas) -> list[Call] | None:
     if text.lstrip().startswith(("{", "[{")):
         return _json_calls(text, schemas)
@@ -171,10 +190,11 @@ FORMATS = (
     CallFormat("[TOOL_CALLS]", "", _mistral_calls),
     CallFormat("functools[", "", lambda text, schemas: _json_calls(f"[{text}", schemas)),
     CallFormat("<|tool_call|>", "<|/tool_call|>", _json_calls, of_json=True),
+    CallFormat("<|tool_call>", "<tool_call|>", _gemma_calls),
     CallFormat("<|START_ACTION|>", "<|END_ACTION|>", _json_calls, of_json=True),
     CallFormat("<|tool_call_start|>", "<|tool_call_end|>", _python_calls),
     CallFormat("<function_calls>", "</function_calls>", _python_calls),
 )
 """Those that begin with a text of their own."""
-FORMAT_TAGS = (*(tag for its in FORMATS for tag in (its.begin, its.end) if tag), "[ARGS]", "[CALL_ID]")
+FORMAT_TAGS = (*(tag for its in FORMATS for tag in (its.begin, its.end) if tag), "[ARGS]", "[CALL_ID]", '<|"|>')
 """Some tokenizers have them as special tokens."""

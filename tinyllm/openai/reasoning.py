@@ -9,8 +9,15 @@ from typing import Protocol
 from tinyllm.openai.call_parts import CallDelta, Part, Thought, new_call_id
 from tinyllm.openai.tool_calls import ToolCallParser
 
-THINK_TAGS = {"<think>": "</think>", "[THINK]": "[/THINK]", "<|START_THINKING|>": "<|END_THINKING|>"}
-"""What ends a thought, by what begins it: Qwen, DeepSeek, GLM and SmolLM; Mistral; Cohere."""
+THINK_TAGS = {
+    "<think>": "</think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|channel>thought": "<channel|>",
+}
+"""What ends a thought, by what begins it: Qwen, DeepSeek, GLM and SmolLM; Mistral; Cohere; Gemma 4."""
+THINK_TOKENS = (*THINK_TAGS, *THINK_TAGS.values(), "<|channel>")
+"""Some tokenizers have them as special tokens."""
 _CHANNEL, _MESSAGE, _START, _END, _CALL = "<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|call|>"
 HARMONY_TAGS = (_CHANNEL, _MESSAGE, _START, _END, "<|constrain|>")
 """Special tokens of gpt-oss, which are the borders of a reply's messages."""

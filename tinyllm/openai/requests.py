@@ -21,7 +21,7 @@ from tinyllm.openai.call_parts import CallForm
 from tinyllm.openai.constraints import Constraint, chosen_tools, reply_constraint, tools_constraint
 from tinyllm.openai.conversation import encode_text, prompt_text
 from tinyllm.openai.errors import ApiError, api_error, validation_error
-from tinyllm.openai.reasoning import HARMONY_TAGS, THINK_TAGS, thought_end
+from tinyllm.openai.reasoning import HARMONY_TAGS, THINK_TOKENS, thought_end
 from tinyllm.openai.schema import ChatRequest, CompletionRequest, SamplingRequest, TemplateFields
 
 _SAME_IN_BOTH = (
@@ -135,7 +135,7 @@ def prepare_chat(llm: LLM, request: ChatRequest, constraint: Constraint | None =
     thinks = constraint is None or (constraint.field == "tools" and not required)
     harmony = constraint is None and {*HARMONY_TAGS} <= llm.tokenizer.special_tokens.keys()
     shown = (*TAGS, *FORMAT_TAGS) if tools else ()
-    shown += (*THINK_TAGS, *THINK_TAGS.values()) if thinks else ()
+    shown += THINK_TOKENS if thinks else ()
     shown += HARMONY_TAGS if harmony else ()
     group = _choices(llm, encode_text(llm, prompt), request.n or 1, params, constraint, shown)
     names = frozenset(tool.function.name for tool in required or tools)

@@ -2,8 +2,8 @@
 #include "call.h"
 #include "ops.h"
 
-enum { LOGITS, BIAS, EXPERTS, WEIGHTS };                                                            /* at */
-enum { TOKENS, COUNT, STRIDE, TYPE, BIAS_TYPE, TOP_K, SCORE, NORMALIZE, GROUPS, KEPT };             /* size */
+enum { LOGITS, BIAS, SCALE, EXPERTS, WEIGHTS };                                                     /* at */
+enum { TOKENS, COUNT, STRIDE, TYPE, BIAS_TYPE, SCALE_TYPE, TOP_K, SCORE, NORMALIZE, GROUPS, KEPT }; /* size */
 enum { SCALING };                                                                                   /* number */
 enum { SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN };
 #define LEAST_SUM 1e-20f
@@ -89,7 +89,9 @@ void moe_router(const call *c, const worker *self) {
     if (score == SOFTMAX_OF_CHOSEN) softmax_of(weights, top_k, weights);
     for (int64_t k = 0; k < top_k; k++) total += weights[k];
     const float times = (float)c->number[SCALING];
-    for (int64_t k = 0; k < top_k; k++)
+    for (int64_t k = 0; k < top_k; k++) {
       weights[k] = times * (c->size[NORMALIZE] ? weights[k] / (total + LEAST_SUM) : weights[k]);
+      if (c->at[SCALE]) weights[k] *= read_float(c->at[SCALE], (int)c->size[SCALE_TYPE], experts[k]);
+    }
   }
 }

@@ -16,6 +16,7 @@ def moe_router(
     logits: Any,
     *,
     bias: Any = None,
+    expert_scale: Any = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -36,7 +37,8 @@ def moe_router(
     weights = scores.gather(-1, experts)
     if score == "softmax_of_chosen":
         weights = weights.softmax(-1)
-    return experts, scaling * (F.normalize(weights, 1, -1, 1e-20) if normalize else weights)
+    weights = scaling * (F.normalize(weights, 1, -1, 1e-20) if normalize else weights)
+    return experts, weights if expert_scale is None else weights * expert_scale[experts]
 
 
 def equal_scores(example: Example) -> str:

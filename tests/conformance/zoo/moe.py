@@ -13,6 +13,7 @@ def moe_router(
     logits: Any,
     *,
     bias: Any = None,
+    expert_scale: Any = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -30,7 +31,7 @@ def moe_router(
     rank = values if not biased and groups == 1 and mistake != "scores compared" else scores
     rank = rank + bias if biased else rank
     if groups > 1:
-        grouped = rank.reshape(len(rank), groups, -1)
+        grouped = rank.reshape(len(rank), groups, rank.shape[-1] // groups)
         counted = 1 if mistake == "groups by their best" else 2
         totals = np.sort(grouped, axis=-1)[..., -counted:].sum(axis=-1)
         kept = np.argsort(-totals, axis=-1, kind="stable")[:, :groups_kept]
@@ -53,6 +54,8 @@ def moe_router(
         weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
     if mistake != "scaled before":
         weights = weights * np.float32(scaling)
+    if expert_scale is not None and mistake != "expert scale ignored":
+        weights = weights * wide(expert_scale)[np.arange(top_k) if mistake == "scale by place" else experts]
     return experts.astype(np.int32), weights.astype(np.float32)
 
 
@@ -118,6 +121,8 @@ MUTANTS = (
     Mutant("in order of their numbers", "moe_router", "Experts sorted by number, and not by score.", moe_router),
     Mutant("scores compared", "moe_router", "Scores that are 1 both, of logits that are not.", moe_router),
     Mutant("scaled before", "moe_router", "Normalizing takes the factor off again.", moe_router),
+    Mutant("expert scale ignored", "moe_router", "Weights as a router without it has them.", moe_router),
+    Mutant("scale by place", "moe_router", "The scale of the first expert for the best one.", moe_router),
     Mutant("always normalized", "moe_router", "Weights sum to 1 for models that do not ask for it.", moe_router),
     Mutant("an expert once", "moe_experts", "A set of experts, where a token may name one twice.", moe_experts),
     Mutant("gate and up swapped", "moe_experts", "The activation is that of the wrong half.", moe_experts),

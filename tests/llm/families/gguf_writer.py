@@ -61,7 +61,7 @@ def write_gguf(
     for stored, tensor in tensors.items():
         made = tensor if change is None else change(stored, tensor)
         for name, each in (made if isinstance(made, dict) else {stored: made}).items():
-            written = names.get_name(name, (".weight", ".bias"))
+            written = names.get_name(name, (".weight", ".bias", ".scale"))
             assert written, f"gguf has no name for {name}"
             writer.add_tensor(written, np.ascontiguousarray(each))
     for written, tensor in (extra or {}).items():

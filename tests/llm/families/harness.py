@@ -65,8 +65,8 @@ class Tiny:
             else:
                 torch.nn.init.normal_(parameter, 0.0, self.spread)
         for name, buffer in model.named_buffers():
-            if name.endswith("bias"):
-                torch.nn.init.normal_(buffer, 0.0, 0.3)
+            if name.endswith(("bias", "layer_scalar")):
+                torch.nn.init.normal_(buffer, 1.0 if name.endswith("scalar") else 0.0, 0.3)
         model.save_pretrained(folder, **save)
         # read back: casting the model casts its rotary frequencies too, which no checkpoint holds
         return kind.from_pretrained(folder, dtype="float32").eval()

@@ -21,18 +21,18 @@ from tinyllm.llm import load
 from tinyllm.models.families.families import decoder_config
 
 _QWEN = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
-_TOWER = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+TOWER = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
 MODELS = {
     "gemma3": Tiny(
         "Gemma3",
         {"head_dim": 16, "sliding_window": 11, "num_hidden_layers": 2, "sliding_window_pattern": 2},
-        vision=_TOWER | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
+        vision=TOWER | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
         whole={"mm_tokens_per_image": 4},
     ),
     "mistral3": Tiny(
         "Mistral3",
         {"model_type": "mistral", "head_dim": 10, "num_hidden_layers": 2, "sliding_window": None},
-        vision=_TOWER | {"model_type": "pixtral", "head_dim": 8},
+        vision=TOWER | {"model_type": "pixtral", "head_dim": 8},
         whole={"tie_word_embeddings": False},
     ),
     "ministral3": Tiny(
@@ -49,7 +49,7 @@ MODELS = {
                 "llama_4_scaling_beta": 0.4,
             },
         },
-        vision=_TOWER | {"model_type": "pixtral", "head_dim": 8},
+        vision=TOWER | {"model_type": "pixtral", "head_dim": 8},
         whole={"tie_word_embeddings": False},
     ),
     "qwen2_vl": Tiny(
@@ -99,7 +99,7 @@ MODELS = {
     "lfm2_vl": Tiny(
         "Lfm2Vl",
         {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"], "block_multiple_of": 8},
-        vision=_TOWER | {"model_type": "siglip2_vision_model", "patch_size": 4, "num_patches": 16},
+        vision=TOWER | {"model_type": "siglip2_vision_model", "patch_size": 4, "num_patches": 16},
         whole={"projector_hidden_size": 16, "tie_word_embeddings": True},
     ),
     "glm4v": Tiny(
@@ -135,7 +135,7 @@ MODELS = {
     "internvl": Tiny(
         "InternVL",
         {"model_type": "qwen3", "head_dim": 12, "num_hidden_layers": 2},
-        vision=_TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
+        vision=TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
         whole={"tie_word_embeddings": False},
     ),
     "internvl-experts": Tiny(
@@ -148,7 +148,7 @@ MODELS = {
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 20,
         },
-        vision=_TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
+        vision=TOWER | {"image_size": [28, 28], "patch_size": [14, 14]},
         whole={"tie_word_embeddings": False},
     ),
     "lfm3_vl": Tiny(
@@ -159,7 +159,7 @@ MODELS = {
             "head_dim": 12,
             "sliding_window": 9,
         },
-        vision=_TOWER | {"model_type": "lfm3_vl_vision", "patch_size": 4, "num_key_value_heads": 2},
+        vision=TOWER | {"model_type": "lfm3_vl_vision", "patch_size": 4, "num_key_value_heads": 2},
         whole={"projector_hidden_size": 16, "tie_word_embeddings": True},
     ),
 }
@@ -167,18 +167,22 @@ MODELS = {
 
 def is_of_pictures(name: str) -> bool:
     """Whether a tensor belongs to the tower or to what leads from it."""
-    return "visual" in name or "vision" in name or "projector" in name
+    return any(part in name for part in ("visual", "vision", "projector", "audio"))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
-    judge = MODELS[model].save(tmp_path)
-    assert_is_the_judges(tmp_path, judge, "numpy")  # the decoders themselves are held on all backends
-    names = load_file(tmp_path / "model.safetensors")
-    skipped = load(tmp_path, "numpy", registry=registry()).skipped_tensors
+    assert_text_is_the_judges(MODELS[model], tmp_path)
+
+
+def assert_text_is_the_judges(model: Tiny, folder: Path) -> None:
+    judge = model.save(folder)
+    assert_is_the_judges(folder, judge, "numpy")  # the decoders themselves are held on all backends
+    names = load_file(folder / "model.safetensors")
+    skipped = load(folder, "numpy", registry=registry()).skipped_tensors
     assert set(filter(is_of_pictures, names)) - set(skipped) == set()
     assert all(is_of_pictures(name) or name.endswith("lm_head.weight") for name in skipped)
-    _assert_all_names_are_one(tmp_path, names)
+    _assert_all_names_are_one(folder, names)
 
 
 def _assert_all_names_are_one(folder: Path, names: Mapping[str, Any]) -> None:
@@ -248,18 +252,7 @@ def test_a_config_without_a_text_config_is_one_itself() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        "Gemma3",
-        "Mistral3",
-        "Qwen2VL",
-        "Qwen2_5_VL",
-        "Qwen3VL",
-        "Qwen3VLMoe",
-        "Glm4v",
-        "InternVL",
-        "Lfm2Vl",
-        "Lfm3Vl",
-    ],
+    ["Gemma3", "Mistral3", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3VLMoe", "Glm4v", "InternVL", "Lfm2Vl", "Lfm3Vl"],
 )
 def test_transformers_own_config_is_understood_whole(kind: str) -> None:
     config = own_config(kind)
@@ -293,4 +286,4 @@ def test_loading_says_that_pictures_are_skipped(tmp_path: Path, capsys: pytest.C
     pictures = sum(map(is_of_pictures, load_file(tmp_path / "model.safetensors")))
     capsys.readouterr()
     load_model(str(tmp_path), "numpy", None, None, None)
-    assert f"text alone: {pictures} tensors that read pictures are skipped" in capsys.readouterr().err
+    assert f"text alone: {pictures} tensors that read pictures or sounds are skipped" in capsys.readouterr().err

@@ -22,6 +22,7 @@ def _reference(
     logits: Any,
     *,
     bias: Any = None,
+    expert_scale: Any = None,
     top_k: int,
     score: str = "softmax",
     normalize: bool = False,
@@ -38,6 +39,8 @@ def _reference(
         weights = _softmax(xp, weights)
     if normalize:
         weights = weights / (xp.sum(weights, axis=-1, keepdims=True) + LEAST_SUM)
+    if expert_scale is not None:
+        weights = weights * xp.stack([_picked(xp, expert_scale, one) for one in experts], axis=-1)
     return xp.astype(xp.stack(experts, axis=-1), xp.int32), weights * scaling
 
 
@@ -131,12 +134,13 @@ moe_router = OpSpec(
     name="moe_router",
     summary="Top-k routing of tokens to experts: the numbers of the chosen, best first, and their weights.",
     formula="experts = the top_k largest of s(logits) + bias; weights = scaling s(logits)[experts], with normalize "
-    "divided by their sum + 1e-20",
+    "divided by their sum + 1e-20, and times expert_scale[experts]",
     source="Shazeer et al. 2017, arXiv:1701.06538; groups, sigmoid and bias: DeepSeek-AI 2024, arXiv:2412.19437; "
     "softmax of the chosen: OpenAI 2025, arXiv:2508.10925",
     inputs=(
         Input("logits", "T E", "float", about="of each expert for each token; 16-bit ones are computed in float32"),
         Input("bias", "E", "float", optional=True, about="added to scores for the choice, not to the weights"),
+        Input("expert_scale", "E", "float", optional=True, about="times the weights of an expert, normalized or not"),
     ),
     attributes=(
         Attribute("top_k", REQUIRED, integer(1), "experts that a token goes to"),
@@ -173,6 +177,7 @@ moe_router = OpSpec(
         "n_group": "write groups=...",
         "topk_group": "write groups_kept=...",
         "e_score_correction_bias": "write bias=...",
+        "per_expert_scale": "write expert_scale=...",
     },
     cases=CASES,
     bad_inputs=BAD_INPUTS,

@@ -53,13 +53,16 @@ def _differ(numbers: Any, count: int) -> bool:
 
 
 def case(tokens: int, experts: int, top_k: int, name: str = "", *, tier: str = "smoke", **more: Any) -> Case:
-    """A case whose logits lie apart; with `bias=True` one with a bias."""
-    attributes = {"top_k": top_k} | {n: v for n, v in more.items() if n not in ("spread", "bias", "dtype", "stage")}
+    """A case whose logits lie apart; with `bias=True` one with a bias, with `scaled=True` with a scale of experts."""
+    of_inputs = ("spread", "bias", "scaled", "dtype", "stage")
+    attributes = {"top_k": top_k} | {n: v for n, v in more.items() if n not in of_inputs}
     bias = more.get("bias", False)
     logits = apart(tokens, experts, more.get("spread", 4.0), bias, **attributes)
     inputs = {"logits": kept(logits, more["dtype"]) if "dtype" in more else logits}
     if bias:
         inputs["bias"] = constant(biases(experts))
+    if more.get("scaled", False):
+        inputs["expert_scale"] = normal(experts)
     prefix = f"{more['stage']}:" if "stage" in more else ""
     words = f"T{tokens},E{experts},k{top_k}{',' + name if name else ''}"
     return Case(prefix + words, inputs, attributes, tier, 20 if tokens == 0 else None)
@@ -75,6 +78,9 @@ CASES = (
     case(2, 5, 5, "all", normalize=True, scaling=0.5),
     case(1, 1, 1, "one"),
     case(3, 8, 3, "softmax,bias", bias=True),
+    case(3, 8, 3, "expert-scale", scaled=True),
+    case(3, 8, 3, "expert-scale,bias,scaled", scaled=True, bias=True, normalize=True, scaling=0.5),
+    case(3, 8, 3, "expert-scale,of-chosen", scaled=True, score="softmax_of_chosen"),
     case(5, 16, 3, "sigmoid,bias,groups", groups_kept=2, **_GROUPS),
     Case(
         "groups-by-two",
@@ -111,6 +117,13 @@ BAD_INPUTS = (
         {"top_k": 2},
         InvalidInputError,
         "moe_router: bias: expected",
+    ),
+    BadInput(
+        "expert_scale too short",
+        {"logits": _L, "expert_scale": normal(7)},
+        {"top_k": 2},
+        InvalidInputError,
+        "moe_router: expert_scale: expected",
     ),
     BadInput("no top_k", {"logits": _L}, {}, InvalidInputError, "moe_router: top_k must be given"),
     BadInput("too many", {"logits": _L}, {"top_k": 9}, InvalidInputError, "moe_router: top_k: expected at most the 8"),

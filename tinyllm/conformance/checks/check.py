@@ -10,6 +10,7 @@ from typing import Any
 from tinyllm.conformance.example import SHORT, Example, call_in, dtypes_of, make_example
 from tinyllm.conformance.judge import Verdict
 from tinyllm.conformance.shapes import read_shapes
+from tinyllm.conformance.solution import solution_cases
 from tinyllm.conformance.subject import Subject, subjects
 from tinyllm.errors import TinyllmError
 from tinyllm.plugins.backend import Backend
@@ -46,6 +47,8 @@ class Plan:
     schemes: those of quantized weights; dense ones are tried whatever it says.
     case: the id of a check, or the part of one from the op on.
     shapes: a file of calls that a model made, instead of the specs' cases. oracles: `onnx`, `torch`.
+    solution: a file with a kernel that is put to the backend's. definitions: the folder of its definition, empty where
+        it has the op's own signature; its calls join the cases.
     """
 
     backend: str
@@ -58,6 +61,8 @@ class Plan:
     seed: int = 0
     oracles: tuple[str, ...] = ()
     shapes: str = ""
+    solution: str = ""
+    definitions: str = ""
 
     @property
     def examples(self) -> int:
@@ -129,14 +134,16 @@ class Trial:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """Those of the tiers asked for, or those recorded from a model's run."""
-        if self.plan.shapes:
-            recorded = read_shapes(self.plan.shapes, self.registry.specs, self.registry.plugins.schemes)
+        """Those of the tiers asked for, or those recorded from a model's run; of a solution its definition's too."""
+        plan = self.plan
+        if plan.shapes:
+            recorded = read_shapes(plan.shapes, self.registry.specs, self.registry.plugins.schemes)
             return list(recorded.get(self.spec.name, ()))
-        wanted = {*self.plan.tiers, *(("smoke",) if "full" in self.plan.tiers else ())}
+        wanted = {*plan.tiers, *(("smoke",) if "full" in plan.tiers else ())}
         stated = self.spec.all_cases if wanted - {"smoke"} else self.spec.cases
         cases = [case for case in (*stated, *self.scheme_cases) if case.tier in wanted]
-        inner = self.plan.case.partition("[")[2].partition("]")[0]
+        cases += solution_cases(self.registry, plan.solution, plan.definitions) if plan.definitions else []
+        inner = plan.case.partition("[")[2].partition("]")[0]
         return [case for case in cases if f"{inner},".startswith(f"{case.id},")] or cases
 
     @cached_property

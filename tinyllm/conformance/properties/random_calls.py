@@ -62,6 +62,8 @@ def _moe_router(draws: Draws, spec: OpSpec, lead: tuple[int, ...]) -> Call:
     inputs = {"logits": apart(tokens, experts, bias=biased, **settings).make(draws.rng).astype(np.float32)}
     if biased:
         inputs["bias"] = biases(experts).astype(np.float32)
+    if draws.flag():
+        inputs["expert_scale"] = draws.rng.standard_normal(experts).astype(np.float32)
     return inputs, settings | {"normalize": draws.flag(), "scaling": draws.pick(1.0, 2.5)}
 
 

@@ -44,8 +44,8 @@ class Report:
 
         backend, here = registry.backend(plan.backend), machine()
         asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-        if plan.shapes:
-            asked["shapes"] = PurePath(plan.shapes).name
+        files = {"shapes": plan.shapes, "solution": plan.solution, "definitions": plan.definitions}
+        asked |= {name: PurePath(path).name for name, path in files.items() if path}
         versions = {"python": platform.python_version(), "tinyllm": __version__, "numpy": np.__version__}
         return cls(
             backend=backend.name,

@@ -1,1 +1,1 @@
-"""What looks into a bound program while it runs."""
+"""What looks at a graph, and into a bound program while it runs."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, check_tensors
-from tinyllm.models.decoder.config import DecoderConfig, MoeConfig
+from tinyllm.models.decoder.config import AttentionConfig, DecoderConfig, MoeConfig
 from tinyllm.models.families.tensor_rules import Place, TensorRule, place_of
 from tinyllm.spec.quantized import dense, take_rows
 from tinyllm.spec.scheme import QuantType, QuantWeight
@@ -45,6 +45,7 @@ class ModelWeights:
         self._places = {weight: place_of(weight, rules, present) for weight in shapes}
         # where the embedding is the head as well, a head in the file repeats it
         others = {name for name in present if name.startswith(skipped)}
+        others |= {place_of(weight, rules, present).tensor() for weight in _unread(config)}
         self._unused = (others | {place_of(HEAD, rules, present).tensor()}) - self.tensors().keys()
 
     def check(self) -> list[str]:
@@ -67,7 +68,7 @@ class ModelWeights:
 
     def info(self, name: str) -> TensorInfo:
         """The type of a weight, and the bytes of its share of the file."""
-        infos = [self._checkpoint.info(tensor) for tensor in self._tensors_of(self._places[name])]
+        infos = [self._checkpoint.info(tensor) for tensor in self.sources(name)]
         shape, kind = self._shapes[name], infos[0].type
         if len({info.dtype for info in infos}) > 1:
             kind = ArrayType(shape, "float32")  # as `read` gives them
@@ -82,6 +83,14 @@ class ModelWeights:
         place = self._places[name]
         tensors = [self._cut(name, place, self._checkpoint.read(tensor)) for tensor in self._tensors_of(place)]
         return _stacked(name, tensors) if place.of_experts else tensors[0]
+
+    def place(self, name: str) -> Place:
+        """Where a weight is."""
+        return self._places[name]
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The tensors that a weight is made of."""
+        return self._tensors_of(self._places[name])
 
     def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """The tensors of a file in which the rules find weights, which `read` gives by name."""
@@ -181,6 +190,14 @@ def _stacked(name: str, tensors: list[Tensor]) -> Tensor:
             raise CheckpointError(f"{name}: {part}: {first.scheme} cannot hold it for each expert")
         arrays[part] = np.stack(same)  # type: ignore[arg-type]
     return QuantWeight(first.scheme, arrays, shape, first.dtype)
+
+
+def _unread(config: DecoderConfig) -> list[str]:
+    """What layers would have keys and values by that read those of others: files may have it nevertheless."""
+    attentions = ((number, layer.attention) for number, layer in enumerate(config.layers))
+    shared = [n for n, its in attentions if isinstance(its, AttentionConfig) and its.kv_layer is not None]
+    names = ("k_proj.weight", "v_proj.weight", "k_norm.weight", "k_proj.bias", "v_proj.bias")
+    return [f"model.layers.{number}.self_attn.{name}" for number in shared for name in names]
 
 
 def has_tied_head(checkpoint: Checkpoint, rules: Sequence[TensorRule], stated: bool) -> bool:

@@ -50,6 +50,9 @@ class AttentionConfig:
 
     qk_norm: queries and keys are normed by head, each head of `head_dim`, rotated or before they are, or whole, all
     heads in one row; empty: not.
+    v_norm: values are normed by head, by a norm without weights. v_is_k: they are what is projected to keys, before
+    these are normed. kv_layer: the number of a layer before this one, whose keys and values are read in place of own
+    ones.
     rope: None: positions are not rotated. window: keys that a query sees, itself included; None: all. scale: of scores;
     None: `head_dim**-0.5`. softcap: `softcap * tanh(score / softcap)`. sinks: a logit for each head that takes its
     share of the sum. gated: what is attended to is multiplied by the sigmoid of a projection of its own, which has a
@@ -63,6 +66,9 @@ class AttentionConfig:
     qkv_bias: bool = False
     o_bias: bool = False
     qk_norm: Literal["", "head", "rotated", "whole"] = ""
+    v_norm: bool = False
+    v_is_k: bool = False
+    kv_layer: int | None = None
     window: int | None = None
     scale: float | None = None
     softcap: float | None = None
@@ -116,6 +122,7 @@ class MoeConfig:
 
     size: of an expert. limit, alpha, up_offset: of the clamped swiglu, as `moe_experts` has them. shared_size: of the
     expert that every token goes through; 0: there is none. shared_gate: its output is multiplied by a sigmoid.
+    router_multiplier: of the router's logits. expert_scale: each expert has a factor of its weights.
     """
 
     size: int
@@ -135,6 +142,8 @@ class MoeConfig:
     up_offset: float = 0.0
     shared_size: int = 0
     shared_gate: bool = False
+    router_multiplier: float = 1.0
+    expert_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,8 @@ class LayerConfig:
     before, after or both.
 
     parallel: both read the same normed input, and both are added to the residual. residual_multiplier: of what is
-    added.
+    added. experts: beside the `mlp`, with norms before their router, before and after themselves; the `mlp` has one
+    more after it, and the two are added. scaled: the layer's output is multiplied by a weight of one number.
     """
 
     attention: Mixer
@@ -151,6 +161,23 @@ class LayerConfig:
     norms: Places = "before"
     parallel: bool = False
     residual_multiplier: float = 1.0
+    experts: MoeConfig | None = None
+    scaled: bool = False
+
+
+@dataclass(frozen=True)
+class LayerInputConfig:
+    """What each layer is given beside the residual: `size` numbers for each token, an embedding of its own and a normed
+    projection of the model's, added and divided by the root of 2. Times a gate that reads the residual they are
+    projected, normed and added to it.
+
+    activation: of the gate. multiplier: of the embedding. projection_multiplier: of the projection, before its norm.
+    """
+
+    size: int
+    activation: Activation
+    multiplier: float
+    projection_multiplier: float
 
 
 @dataclass(frozen=True)
@@ -158,7 +185,7 @@ class DecoderConfig:
     """A whole decoder; `families` makes it of a `config.json`.
 
     embedding_multiplier, logit_multiplier: of the embeddings and of the logits. logit_softcap: after that,
-    `cap * tanh(logits / cap)`; None: not.
+    `cap * tanh(logits / cap)`; None: not. layer_input: None: layers read the residual alone.
     """
 
     family: str
@@ -170,6 +197,7 @@ class DecoderConfig:
     embedding_multiplier: float = 1.0
     logit_multiplier: float = 1.0
     logit_softcap: float | None = None
+    layer_input: LayerInputConfig | None = None
     head_bias: bool = False
     tie_word_embeddings: bool = False
     bos_token_id: int | None = None

@@ -11,11 +11,10 @@ from tinyllm.models.decoder.config import (
     AttentionConfig,
     DecoderConfig,
     GatedDeltaConfig,
-    LayerConfig,
-    Mixer,
     RopeConfig,
     ShortConvConfig,
 )
+from tinyllm.models.decoder.layer_input import add_layer_input, layer_inputs
 from tinyllm.models.decoder.mlp import feed_forward
 from tinyllm.models.decoder.parts import normed, projection, scaled
 from tinyllm.models.decoder.recurrent import gated_delta, short_convolution
@@ -53,10 +52,11 @@ def decoder(
         g.input("state_rows", ("B",)) if recurrent else None,
     )
     x = scaled(g, g.embedding(tokens, embed_tokens), config.embedding_multiplier)
-    for number, layer in enumerate(config.layers):
+    inputs = layer_inputs(g, config, tokens, x)
+    for number, layer_input in enumerate(inputs):
         rows = logit_rows if number == config.num_layers - 1 else None
         with g.scope(f"model.layers.{number}"):
-            x = _layer(g, config, layer, x, batch, rows)
+            x = _layer(g, config, number, x, layer_input, batch, rows)
     x = normed(g, config.norm, "model.norm", x, config.hidden_size)
     return g.build(_logits(g, config, x, embed_tokens))
 
@@ -99,34 +99,49 @@ def _logits(g: GraphBuilder, config: DecoderConfig, x: Value, embed_tokens: Valu
     return logits if config.logit_softcap is None else g.softcap(logits, cap=config.logit_softcap)
 
 
-def _mixed(g: GraphBuilder, config: DecoderConfig, layer: Mixer, x: Value, batch: Batch) -> Mixed:
+def _mixed(g: GraphBuilder, config: DecoderConfig, number: int, x: Value, batch: Batch) -> Mixed:
+    layer = config.layers[number].attention
     if isinstance(layer, ShortConvConfig):
         return short_convolution(g, config, layer, x, batch)
     if isinstance(layer, GatedDeltaConfig):
         return gated_delta(g, config, layer, x, batch)
-    return attention(g, config, layer, x, batch)
+    return attention(g, config, layer, number, x, batch)
 
 
 def _layer(
-    g: GraphBuilder, config: DecoderConfig, layer: LayerConfig, x: Value, batch: Batch, rows: Value | None
+    g: GraphBuilder,
+    config: DecoderConfig,
+    number: int,
+    x: Value,
+    layer_input: Value | None,
+    batch: Batch,
+    rows: Value | None,
 ) -> Value:
     """One layer. In the last one only the rows whose logits are asked for go on after attention."""
-    hidden_size = config.hidden_size
+    layer, hidden_size = config.layers[number], config.hidden_size
 
     def norm(name: str, y: Value, there: bool) -> Value:
         return normed(g, config.norm, name, y, hidden_size) if there else y
 
     first = norm("input_layernorm", x, layer.norms != "after")
-    mixed = _mixed(g, config, layer.attention, first, batch)
+    mixed = _mixed(g, config, number, first, batch)
     attended = mixed.value
     if rows is not None:
         x, attended = g.embedding(rows, x), g.embedding(rows, attended)
         first = g.embedding(rows, first) if layer.parallel else first
+        layer_input = None if layer_input is None else g.embedding(rows, layer_input)
     attended = projection(g, mixed.projection, attended, hidden_size, mixed.size, mixed.bias)
     attended = norm("post_self_attn_layernorm", attended, layer.norms != "before")
     x = g.add(x, scaled(g, attended, layer.residual_multiplier))
     second = first if layer.parallel else norm("post_attention_layernorm", x, layer.norms != "after")
     fed = feed_forward(g, layer.mlp, second, hidden_size)
+    if layer.experts is not None:
+        given, routed = norm("pre_feedforward_layernorm_2", x, True), norm("router_norm", x, True)
+        chosen = feed_forward(g, layer.experts, given, hidden_size, routed)
+        fed = norm("post_feedforward_layernorm_1", fed, True)
+        fed = g.add(fed, norm("post_feedforward_layernorm_2", chosen, True))
     fed = norm("post_mlp_layernorm", fed, layer.norms != "before")
     out: Value = g.add(x, scaled(g, fed, layer.residual_multiplier))
-    return out
+    if layer_input is not None and config.layer_input is not None:
+        out = add_layer_input(g, config, config.layer_input, out, layer_input)
+    return g.mul(out, g.weight("layer_scalar", (1,))) if layer.scaled else out

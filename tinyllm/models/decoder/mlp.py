@@ -8,25 +8,28 @@ from typing import Any
 
 from tinyllm.graph.graph import GraphBuilder, Value
 from tinyllm.models.decoder.config import Activation, MlpConfig, MoeConfig
-from tinyllm.models.decoder.parts import projection
+from tinyllm.models.decoder.parts import projection, scaled
 
 
-def feed_forward(g: GraphBuilder, config: MlpConfig | MoeConfig, x: Value, hidden_size: int) -> Value:
-    """`[T, hidden_size]` of x `[T, hidden_size]`."""
+def feed_forward(
+    g: GraphBuilder, config: MlpConfig | MoeConfig, x: Value, hidden_size: int, routed: Value | None = None
+) -> Value:
+    """`[T, hidden_size]` of x `[T, hidden_size]`. routed: what a router reads; None: x."""
     with g.scope("mlp"):
         if isinstance(config, MoeConfig):
-            return _mixture(g, config, x, hidden_size)
+            return _mixture(g, config, x, hidden_size, x if routed is None else routed)
         return _mlp(g, config, x, hidden_size)
 
 
 def _mlp(g: GraphBuilder, config: MlpConfig, x: Value, hidden_size: int) -> Value:
     up = partial(projection, g, x=x, n=config.size, k=hidden_size, bias=config.bias)
     gate = up(name="gate_proj") if config.gated else None
-    inner = _activated(g, config.activation, gate, up(name="up_proj"))
+    inner = activated(g, config.activation, gate, up(name="up_proj"))
     return projection(g, "down_proj", inner, hidden_size, config.size, config.bias)
 
 
-def _activated(g: GraphBuilder, activation: Activation, gate: Value | None, up: Value) -> Value:
+def activated(g: GraphBuilder, activation: Activation, gate: Value | None, up: Value) -> Value:
+    """`activation(gate) * up`, or `activation(up)` without a gate."""
     gelu = {"approximate": "tanh" if activation == "gelu_tanh" else "none"}
     ways: dict[tuple[bool, bool], Callable[[], Any]] = {
         (True, True): lambda: g.swiglu(gate, up),
@@ -34,18 +37,22 @@ def _activated(g: GraphBuilder, activation: Activation, gate: Value | None, up: 
         (False, True): lambda: g.geglu(gate, up, **gelu),
         (False, False): lambda: g.gelu(up, **gelu),
     }
-    activated: Value = ways[activation == "silu", gate is not None]()
-    return activated
+    inner: Value = ways[activation == "silu", gate is not None]()
+    return inner
 
 
-def _mixture(g: GraphBuilder, config: MoeConfig, x: Value, hidden_size: int) -> Value:
+def _mixture(g: GraphBuilder, config: MoeConfig, x: Value, hidden_size: int, routed: Value) -> Value:
     experts, size = config.num_experts, config.size
     with g.scope("gate"):
         correction = g.weight("e_score_correction_bias", (experts,), "float32") if config.correction_bias else None
-    logits = projection(g, "gate", x, experts, hidden_size, config.router_bias)
+        expert_scale = g.weight("per_expert_scale", (experts,), "float32") if config.expert_scale else None
+    logits = scaled(
+        g, projection(g, "gate", routed, experts, hidden_size, config.router_bias), config.router_multiplier
+    )
     chosen, weights = g.moe_router(
         logits,
         bias=correction,
+        expert_scale=expert_scale,
         top_k=config.top_k,
         score=config.score,
         normalize=config.normalize,

@@ -15,10 +15,10 @@ def projection(g: GraphBuilder, name: str, x: Value, n: int, k: int, bias: bool 
     return product
 
 
-def normed(g: GraphBuilder, config: NormConfig, name: str, x: Value, size: int) -> Value:
-    """x `[*B, size]` normed, with the weights `name.weight` and, where the norm has one, `name.bias`."""
+def normed(g: GraphBuilder, config: NormConfig, name: str, x: Value, size: int, weighted: bool = True) -> Value:
+    """x `[*B, size]` normed, with the weights `name.weight`, or of 1, and, where the norm has one, `name.bias`."""
     with g.scope(name):
-        weight = g.weight("weight", (size,))
+        weight = g.weight("weight", (size,), value=None if weighted else 1 - config.offset)
         bias = g.weight("bias", (size,)) if config.bias else None
     if config.kind == "layer":
         y: Value = g.layer_norm(x, weight, bias=bias, eps=config.eps)

@@ -166,6 +166,12 @@ class ConfigFields:
         if value is not None and value not in allowed:
             raise fail(field, " or ".join(map(repr, allowed)), value)
 
+    def changed(self, values: Mapping[str, Any]) -> ConfigFields:
+        """The config with other values; what is read there is read here as well."""
+        other = ConfigFields({**self._config, **values})
+        other._seen = self._seen
+        return other
+
     def ignore(self, *fields: str) -> None:
         """Fields that mean nothing given what was read before."""
         self._seen.update(fields)

@@ -13,6 +13,14 @@ _GEMMA2 = {
     "max_position_embeddings": 8192,
     "sliding_window": 4096,
 }
+_GEMMA4 = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131072,
+    "sliding_window": 512,
+    "hidden_size_per_layer_input": 256,
+}
 _GLM = {"num_key_value_heads": 2, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07}
 _QWEN_DELTA = {"head_dim": 256, "num_key_value_heads": 2, "max_position_embeddings": 32768}
 _QWEN2_VL = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6}
@@ -29,6 +37,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 256, "max_position_embeddings": 8192},
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2 | {"vocab_size": 262208, "max_position_embeddings": 131072},
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": _GEMMA4
+    | {"max_position_embeddings": 262144, "sliding_window": 1024, "hidden_size_per_layer_input": 0},
     "glm": _GLM,
     "glm4": _GLM,
     "glm4_moe": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},

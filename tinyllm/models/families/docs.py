@@ -27,7 +27,7 @@ architecture of its own has files that call themselves by that of the family tha
 """
 TAIL = """
 Of models that read pictures (those with a `text_config`) the decoder is loaded, under whichever name its tensors have.
-The tensors of the vision tower are skipped, which `--verbose` tells; a message with a picture is refused.
+The tensors for pictures and sounds are skipped, which `--verbose` tells; a message with a picture is refused.
 
 ## How one is added
 

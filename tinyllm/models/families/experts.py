@@ -67,13 +67,16 @@ _BY_SIGMOID = 2
 """llama.cpp's number for it."""
 
 
-def routed_experts(fields: ConfigFields, size: int, **settings: Any) -> MoeConfig:
-    """Experts of a size, some of them for each token; settings: the rest of a `MoeConfig`."""
+def routed_experts(
+    fields: ConfigFields, size: int, chosen_by: str = "num_experts_per_tok", **settings: Any
+) -> MoeConfig:
+    """Experts of a size, some of them for each token, whose number is in a field; settings: the rest of a
+    `MoeConfig`."""
     written = next((name for name in _COUNTS if fields.get(name) is not None), _COUNTS[0])
     experts = fields.integer(written)
-    chosen = fields.integer("num_experts_per_tok")
+    chosen = fields.integer(chosen_by)
     if chosen > experts:
-        raise fail("num_experts_per_tok", f"at most the {experts} experts", chosen)
+        raise fail(chosen_by, f"at most the {experts} experts", chosen)
     fields.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")  # of training
     return MoeConfig(size, experts, chosen, **settings)
 

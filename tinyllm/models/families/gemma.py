@@ -154,15 +154,16 @@ def _gemma3_gguf(fields: GgufFields) -> dict[str, Any]:
 
 # The norms of GGUF files have the 1 added.
 _GGUF_RULES = tuple(replace(rule, offset=-1.0) if "norm" in rule.tensor else rule for rule in GGUF_NAMES)
-_NORMS = renamed(
+POST_NORMS = renamed(
     {
         "post_self_attn_layernorm": "post_attention_layernorm",
         "post_attention_layernorm": "pre_feedforward_layernorm",
         "post_mlp_layernorm": "post_feedforward_layernorm",
     }
 )
+"""The names of norms in folders since Gemma 2."""
 FAMILIES = (
     Family("gemma", ("gemma",), gemma, gguf=GgufForm(("gemma",), _plain_gguf, _GGUF_RULES)),
-    Family("gemma2", ("gemma2",), gemma2, _NORMS, GgufForm(("gemma2",), _gemma2_gguf, _GGUF_RULES)),
-    Family("gemma3_text", ("gemma3_text",), gemma3, _NORMS, GgufForm(("gemma3",), _gemma3_gguf, _GGUF_RULES)),
+    Family("gemma2", ("gemma2",), gemma2, POST_NORMS, GgufForm(("gemma2",), _gemma2_gguf, _GGUF_RULES)),
+    Family("gemma3_text", ("gemma3_text",), gemma3, POST_NORMS, GgufForm(("gemma3",), _gemma3_gguf, _GGUF_RULES)),
 )

@@ -20,7 +20,8 @@ def config_of_gguf(
     """What families share of the `config.json` that a file's metadata and tensors amount to.
 
     kv_heads: where the family's files do not state one number for all layers. eps: the field that has that of norms;
-    another than `rms_norm_eps` is that of layer norms. inner_size: of files that state none, as no layer is dense.
+    another than `rms_norm_eps` is that of layer norms. inner_size: of files that state none, as no layer is dense, or
+    one for each layer.
     """
     heads, hidden = fields.integer("attention.head_count"), fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden // heads)
@@ -33,7 +34,9 @@ def config_of_gguf(
         "model_type": model_type,
         "vocab_size": fields.vocab_size(),
         "hidden_size": hidden,
-        "intermediate_size": fields.integer("feed_forward_length", inner_size),
+        "intermediate_size": inner_size
+        if inner_size and isinstance(fields.get("feed_forward_length"), list)
+        else fields.integer("feed_forward_length", inner_size),
         "num_hidden_layers": fields.integer("block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads or fields.integer("attention.head_count_kv", heads),

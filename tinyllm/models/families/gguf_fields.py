@@ -27,6 +27,8 @@ _FIELDS = {
     "leading_dense_block_count": "first_k_dense_replace",
     "nextn_predict_layers": "num_nextn_predict_layers",
     "expert_shared_feed_forward_length": "shared_intermediate_size",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
     "rope.scaling.factor": "factor",
     "rope.scale_linear": "factor",
     "rope.scaling.attn_factor": "attention_factor",

@@ -20,6 +20,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_dense_layers": (0, LARGEST),
     "num_nextn_predict_layers": (0, LARGEST),
     "shared_intermediate_size": (0, LARGEST),
+    "num_kv_shared_layers": (0, LARGEST),
+    "hidden_size_per_layer_input": (0, LARGEST),
     "rms_norm_eps": (1e-30, 1),
     "layer_norm_eps": (1e-30, 1),
     "norm_epsilon": (1e-30, 1),

@@ -10,6 +10,7 @@ from typing import Any
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.families import (
     gemma,
+    gemma4,
     glm4,
     glm4_moe,
     lfm2,
@@ -29,11 +30,15 @@ from tinyllm.models.families.gguf_fields import GgufFields
 TOWERS = tuple(
     prefix + part
     for prefix in ("", "model.")
-    for part in ("visual.", "vision_tower.", "vision_model.", "multi_modal_projector.")
+    for part in (
+        *("visual.", "vision_tower.", "vision_model.", "vision_embedder.", "multi_modal_projector.", "embed_vision."),
+        *("audio_tower.", "embed_audio."),
+    )
 )
-# How pictures become embeddings, and the tokens in whose places these stand.
+# How pictures and sounds become embeddings, and the tokens in whose places these stand.
 _OF_PICTURES = (
     "vision_config",
+    "audio_config",
     "image_token_id",
     "image_token_index",
     "video_token_id",
@@ -50,6 +55,12 @@ _OF_PICTURES = (
     "downsample_ratio",
     "boi_token_index",
     "eoi_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "boa_token_id",
+    "eoa_token_id",
+    "eoa_token_index",
+    "audio_token_id",
     "mm_tokens_per_image",
     "projector_hidden_act",
     "multimodal_projector_bias",
@@ -128,6 +139,8 @@ _, _QWEN35, _QWEN35_MOE = qwen_delta.FAMILIES
 _QWEN3_MOE = replace(qwen_moe.FAMILIES[0], tensors=experts_in(transposed=None))
 FAMILIES = (
     text_of("gemma3", _GEMMA3, "gemma3_text"),
+    text_of("gemma4", gemma4.FAMILY, "gemma4_text"),
+    text_of("gemma4_unified", gemma4.FAMILY, "gemma4_unified_text"),
     text_of("mistral3", mistral.FAMILY, "mistral", "ministral3"),
     text_of("qwen2_vl", qwen2.FAMILY, "qwen2_vl_text"),
     text_of("qwen2_5_vl", qwen2.FAMILY, "qwen2_5_vl_text", architecture="qwen2vl"),

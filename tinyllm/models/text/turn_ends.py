@@ -19,6 +19,7 @@ KNOWN_ENDS = frozenset(
         "<|call|>",
         "<end_of_turn>",
         "<turn|>",
+        "<|tool_response>",
         "<|end_of_turn|>",
         "<|END_OF_TURN_TOKEN|>",
         "[|endofturn|]",
