@@ -10,6 +10,7 @@ import typer
 from tinyllm.cli import options, session
 from tinyllm.cli.bench_options import progress
 from tinyllm.cli.output import loading_line, note, print_json, print_table
+from tinyllm.scale.settings import POLICIES, SLACK
 
 if TYPE_CHECKING:
     from tinyllm.scale.simulate.trace import TraceRequest
@@ -36,7 +37,7 @@ def simulate(
     page_size: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a page.")] = 64,
     max_step_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens of a step.")] = 512,
     max_running: Annotated[int, typer.Option(metavar="N", min=1, help="Most replies written at a time.")] = 64,
-    slack: Annotated[int, typer.Option(metavar="N", min=0, help="As of tinyllm route.")] = 4,
+    slack: Annotated[int, typer.Option(metavar="N", min=0, help="As of tinyllm route.")] = SLACK,
     remembered: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default="pages of a cache", help="As of tinyllm route.")
     ] = None,
@@ -60,7 +61,6 @@ def simulate(
     """
     from tinyllm.errors import invalid
     from tinyllm.scale.policy import make_policy
-    from tinyllm.scale.settings import POLICIES
     from tinyllm.scale.simulate.replica import ReplicaSizes
     from tinyllm.scale.simulate.result import COLUMNS, row, summarise
     from tinyllm.scale.simulate.run import simulate as run
