@@ -32,7 +32,9 @@ from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
 from tinyllm.cli.quantize import quantize
 from tinyllm.cli.report import app as report
+from tinyllm.cli.route import route
 from tinyllm.cli.serve import serve
+from tinyllm.cli.simulate import simulate
 from tinyllm.cli.trace import trace
 from tinyllm.cli.which import which
 
@@ -54,6 +56,15 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
     serve: ("tinyllm serve", "tinyllm serve -b torch --port 8080 --api-key secret"),
+    route: (
+        "tinyllm route http://10.0.0.1:8000 http://10.0.0.2:8000",
+        "tinyllm route http://a:8000 http://b:8000 --port 80 --host 0.0.0.0 --policy least-loaded",
+    ),
+    simulate: (
+        "tinyllm simulate --measure smollm2",
+        "tinyllm simulate --replicas 8 --trace conversation_trace.jsonl --cache-tokens 200000",
+        "tinyllm simulate --replicas 100 --requests 100000 --rate 200 --policy warm,round-robin",
+    ),
     batch: (
         "tinyllm batch in.jsonl -o out.jsonl",
         "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered",

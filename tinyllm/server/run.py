@@ -8,11 +8,11 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.server.connections import ACCEPTED_AT_ONCE, Connection, Connections
 from tinyllm.server.logs import log
-from tinyllm.server.served_model import ServedModel
 
 _UNREAD_SECONDS = 60
 """After so long without a byte read, the system closes a connection."""
@@ -31,13 +30,13 @@ _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
 
 
-def open_socket(address: str, port: int) -> socket.socket:
-    """A socket that listens. Raises `InvalidInputError` where the address cannot be had."""
+def open_socket(address: str, port: int, command: str = "serve") -> socket.socket:
+    """A socket that listens. Raises `InvalidInputError`, which names the command, where the address cannot be had."""
     try:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as error:
         raise InvalidInputError(
-            f"serve: host: expected an address of this machine, got {address!r}: {error}"
+            f"{command}: host: expected an address of this machine, got {address!r}: {error}"
         ) from error
     family, _, _, _, place = found[0]
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
@@ -45,12 +44,32 @@ def open_socket(address: str, port: int) -> socket.socket:
         listening = socket.create_server(place, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InvalidInputError(f"serve: {address}:{port}: expected an address that is free, got: {reason}") from error
+        where = f"{command}: {address}:{port}"
+        raise InvalidInputError(f"{where}: expected an address that is free, got: {reason}") from error
     # inherited by every connection: what is written goes out at once, though what was before is not confirmed yet
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(AttributeError, OSError):  # inherited by every connection; not all systems have it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     return listening
+
+
+class Served(Protocol):
+    """What a server runs: a model, or a way to others."""
+
+    @property
+    def active(self) -> Sized:
+        """Requests that are being answered."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the server has to end; None: it need not."""
+
+    def break_off(self) -> None:
+        """Answer 503 to the requests that still run."""
 
 
 class Server(uvicorn.Server):
@@ -65,7 +84,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        model: ServedModel,
+        model: Served,
         on_ready: Callable[[], None] = lambda: None,
         connections: Connections | None = None,
     ) -> None:
@@ -110,7 +129,7 @@ class Server(uvicorn.Server):
         if self._on_ready is not None and self._model.ready:
             self._on_ready()
             self._on_ready = None
-        if self._model.thread.error is not None:
+        if self._model.error is not None:
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -128,7 +147,7 @@ class Server(uvicorn.Server):
 
 def run(
     app: ASGIApp,
-    model: ServedModel,
+    model: Served,
     listening: socket.socket,
     on_ready: Callable[[], None],
     connections: Connections | None = None,
@@ -149,7 +168,7 @@ def run(
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt
-    error = model.thread.error
+    error = model.error
     if isinstance(error, TinyllmError):
         raise error
     if error is not None:
