@@ -20,7 +20,7 @@ from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.program import Program
 from tinyllm.models.bound_model import ModelChoice, bind_model
 from tinyllm.models.checkpoints.checkpoint import Checkpoint
@@ -73,6 +73,8 @@ def load(
     Raises:
         ModelNotFoundError, CheckpointError, UnknownNameError, BackendUnavailableError, UnsupportedError.
     """
+    if registry is not None and tensor_parallel != 1:
+        raise invalid("load", "registry", "none with tensor_parallel, whose processes make their own", "one")
     registry = registry or default_registry()
     selection = registry.select(backend)
     registry.backend(selection.default or registry.best())  # a wrong name is an error before anything is downloaded

@@ -206,4 +206,13 @@ KvCacheDtype = Annotated[
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel",
+        metavar="N",
+        min=1,
+        help="Processes that share the model out.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

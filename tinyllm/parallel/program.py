@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,67 +36,56 @@ class ParallelProgram(Program):
 
     Args:
         own: what this process runs. tell: called with each message before this process does the same itself; it raises
-            where another process is gone. failed: called where this process breaks off; gives what is raised instead.
+            where another process is gone. broken_off: called where this process did not do it to the end, which leaves
+            the others in the midst of it.
     """
 
-    def __init__(self, own: Program, tell: Tell, failed: Callable[[BaseException], BaseException]) -> None:
-        vars(self).update(vars(own))  # it is that program, and says more
-        self._tell, self._failed = tell, failed
+    def __init__(self, own: Program, tell: Tell, broken_off: Callable[[], None]) -> None:
+        vars(self).update(vars(own))  # what it says of itself is what its part says
+        self._own, self._tell, self._broken_off = own, tell, broken_off
         self._lock = threading.Lock()
         self._dropped: list[int] = []
         self._last = 0
 
     def allocate(self, pages: int, page_size: int, rows: int = 1) -> Pages:
         """As `Program.allocate`, in all processes."""
-        with self._lock:
+        with self._together():
             self._last += 1
             number = _Number(self._last)
             weakref.finalize(number, self._dropped.append, number.value)
-            made = self._all(
-                lambda: super(ParallelProgram, self).allocate(pages, page_size, rows),
-                "allocate",
-                number.value,
-                pages,
-                page_size,
-                rows,
-            )
-            return _SharedPages(made, number)
+            self._say("allocate", number, pages, page_size, rows)
+            return _SharedPages(self._own.allocate(pages, page_size, rows), number)
 
     def grow(self, state: Pages, pages: int, page_size: int, rows: int = 1) -> Pages:
         """As `Program.grow`, in all processes."""
         number = _number(state)
-        with self._lock:
-            grown = self._all(
-                lambda: super(ParallelProgram, self).grow(state, pages, page_size, rows),
-                "grow",
-                number.value,
-                pages,
-                page_size,
-                rows,
-            )
-            return _SharedPages(grown, number)
+        with self._together():
+            self._say("grow", number, pages, page_size, rows)
+            return _SharedPages(self._own.grow(state, pages, page_size, rows), number)
 
     def __call__(
         self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None
     ) -> tuple[list[np.ndarray], Pages]:
         """As `Program.__call__`, in all processes."""
         number = _number(state)
-        with self._lock:
-            outputs, updated = self._all(
-                lambda: super(ParallelProgram, self).__call__(inputs, state, observe),
-                "step",
-                number.value,
-                dict(inputs),
-            )
+        with self._together():
+            self._say("step", number, dict(inputs))
+            outputs, updated = self._own(inputs, state, observe)
             return outputs, _SharedPages(updated, number)
 
-    def _all(self, run: Callable[[], Any], *message: Any) -> Any:
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """One thread at a time, so that all processes do the same in the same order."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:  # Ctrl-C, too
+                self._broken_off()
+                raise
+
+    def _say(self, what: str, number: _Number, *arguments: Any) -> None:
         dropped = [self._dropped.pop() for _ in range(len(self._dropped))]
-        self._tell((dropped, *message))
-        try:
-            return run()
-        except BaseException as error:  # Ctrl-C, too: the others are in the midst of the step
-            raise self._failed(error) from error
+        self._tell((dropped, what, number.value, *arguments))
 
 
 def _number(state: Pages) -> _Number:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -34,28 +36,27 @@ def main(connection_number: int, memory: int) -> None:
             or "" when the part is loaded, and then sends messages as `ParallelProgram` does. memory: a descriptor as
             `shared_file` gives it.
     """
-    connection, parent = Connection(connection_number), os.getppid()
-    order: Order = connection.recv()
-    keep_to(order.rank, order.ranks)
+    parent = os.getppid()
+    with Connection(connection_number) as connection, suppress(EOFError, ConnectionError, RanksEndedError):
+        order: Order = connection.recv()
+        keep_to(order.rank, order.ranks)
+        group = SharedMemoryGroup(order.rank, order.ranks, memory, partial(_check_alive, parent), order.patience)
+        try:
+            program = bind_model(order.choice, default_registry(), group).program
+        except TinyllmError as error:
+            connection.send(str(error))
+            return
+        connection.send("")
+        try:
+            _follow(connection, program)
+        except Exception:
+            group.give_up()
+            raise
 
-    def check() -> None:
-        if os.getppid() != parent:
-            raise RanksEndedError("tensor_parallel: the first process ended")
 
-    group = SharedMemoryGroup(order.rank, order.ranks, memory, check, order.patience)
-    try:
-        program = bind_model(order.choice, default_registry(), group).program
-    except TinyllmError as error:
-        connection.send(str(error))
-        return
-    connection.send("")
-    try:
-        _follow(connection, program)
-    except (EOFError, ConnectionError, RanksEndedError):
-        return
-    except BaseException:
-        group.give_up()
-        raise
+def _check_alive(parent: int) -> None:
+    if os.getppid() != parent:
+        raise RanksEndedError("tensor_parallel: the first process ended")
 
 
 def _follow(connection: Connection, program: Program) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -40,7 +41,7 @@ class Ranks:
         try:
             for rank in range(1, ranks):
                 self._start(Order(choice, rank, ranks, patience), memory)
-            self.group = SharedMemoryGroup(0, ranks, memory, self._check, patience)
+            self.group = SharedMemoryGroup(0, ranks, memory, partial(_check_alive, self._processes), patience)
         finally:
             os.close(memory)
 
@@ -68,53 +69,58 @@ class Ranks:
             try:
                 problem = connection.recv()
             except (EOFError, ConnectionError):
-                raise self._ended(rank) from None
+                raise _ended(self._processes, rank) from None
             if problem:
                 raise TinyllmError(f"process {rank} of {self.ranks}: {problem}")
-        return ParallelProgram(own, self.tell, self._failed)
+        return ParallelProgram(own, self.tell, self._broken_off)
 
     def tell(self, message: tuple[Any, ...]) -> None:
         """Send a message to all other processes. Raises `RanksEndedError` where one is gone."""
         if not self._closed.alive or self._owner != os.getpid():
             raise RanksEndedError("tensor_parallel: the other processes were ended: load the model again")
-        self._check()
+        _check_alive(self._processes)
         try:
             for connection in self._connections:
                 connection.send(message)
         except OSError:
-            self._check()
+            _check_alive(self._processes)
             raise
 
     def close(self) -> None:
         """End the other processes."""
         self._closed()
 
-    def _check(self) -> None:
-        for rank, process in enumerate(self._processes, 1):
-            if process.poll() is not None:
-                error = self._ended(rank)
-                self.group.give_up()
-                raise error
-
-    def _ended(self, rank: int) -> RanksEndedError:
-        code = self._processes[rank - 1].wait(GRACE)
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        return RanksEndedError(f"tensor_parallel: process {rank} of {self.ranks} ended {how}: load the model again")
-
-    def _failed(self, error: BaseException) -> BaseException:
-        """A step that is broken off here leaves the others in the midst of it: all end."""
+    def _broken_off(self) -> None:
         self.group.give_up()
         self.close()
-        return error
+
+
+def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
+    for rank, process in enumerate(processes, 1):
+        if process.poll() is not None:
+            raise _ended(processes, rank)
+
+
+def _ended(processes: list[subprocess.Popen[bytes]], rank: int) -> RanksEndedError:
+    code = processes[rank - 1].wait(GRACE)
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+    return RanksEndedError(f"tensor_parallel: process {rank} of {len(processes) + 1} ended {how}: load the model again")
 
 
 def bind_shared_out(
-    choice: ModelChoice, registry: Registry, ranks: int, progress: Callable[[int, int], None] | None = None
+    choice: ModelChoice,
+    registry: Registry,
+    ranks: int,
+    progress: Callable[[int, int], None] | None = None,
+    patience: float = PATIENCE,
 ) -> BoundModel:
-    """A model that several processes have together, of which this is the first. Raises as `bind_model` does."""
+    """A model that several processes have together, of which this is the first. patience: as `Ranks` takes it.
+
+    Raises: as `bind_model` does, and `TinyllmError` where another process could not load its part.
+    """
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise invalid("load", "tensor_parallel", "a number of processes of at least 1", repr(ranks))
-    others = Ranks(choice, ranks)
+    others = Ranks(choice, ranks, patience)
     try:
         with kept_to(0, ranks):
             bound = bind_model(choice, registry, others.group, progress)
