@@ -15,6 +15,7 @@ from tinyllm.cli.bench import app as bench
 from tinyllm.cli.cache import cache
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
+from tinyllm.cli.compare import compare
 from tinyllm.cli.config import config
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.export_definitions import export_definitions
@@ -23,8 +24,11 @@ from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
+from tinyllm.cli.perplexity import perplexity
+from tinyllm.cli.plan import plan
 from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
+from tinyllm.cli.quantize import quantize
 from tinyllm.cli.report import app as report
 from tinyllm.cli.serve import serve
 from tinyllm.cli.trace import trace
@@ -63,9 +67,25 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    perplexity: (
+        "tinyllm perplexity smollm2 text.txt",
+        "tinyllm perplexity smollm2 text.txt --context 2048 --stride 1024 --json",
+    ),
+    compare: (
+        "tinyllm compare original/ quantized/ text.txt",
+        "tinyllm compare smollm2 smollm2 text.txt --fast-b --worst 10",
+    ),
+    quantize: (
+        "tinyllm quantize model/ model-4bit/ --bits 4 --group-size 64 --keep lm_head.weight",
+        "tinyllm quantize model-f16.gguf model-q8.gguf --type Q8_0 --text text.txt",
+    ),
     graph: (
         "tinyllm graph smollm2 --html graph.html",
         "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
+    ),
+    plan: (
+        "tinyllm plan config.json --context 8192 --batch 8 --memory 16GB --quantize 4",
+        "tinyllm plan HuggingFaceTB/SmolLM2-360M-Instruct --json",
     ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",

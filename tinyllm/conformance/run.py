@@ -90,7 +90,8 @@ class Runner:
         if (subject.id, dtype) not in self._origins:
             try:
                 self._origins[subject.id, dtype] = origin(trial, subject, dtype)
-            except (Exception, SystemExit):  # noqa: BLE001  a kernel that fails on its own case is told by the check of that case
+            # a kernel that fails on its own case is told by the check of that case
+            except (Exception, SystemExit):  # noqa: BLE001
                 self._origins[subject.id, dtype] = "kernel"
         return self._origins[subject.id, dtype]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,13 @@ from tinyllm.models.checkpoints.quantization import (
     Arrays,
     Layer,
     Quantization,
-    Stored,
     Tensors,
     by_group,
     check_left_out,
     check_settings,
+    grouped_layer,
     matches,
     module_list,
-    order_of,
-    permuted,
     stems,
 )
 from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight, Scheme
@@ -159,30 +156,22 @@ class CompressedTensors(Quantization):
         self._need_scales(stored, parts["weight_scale"], rows, columns, scheme.group_size)
         if not group.symmetric:
             self.need_shape(stored, parts["weight_zero_point"], (-(-rows * group.bits // WORD), groups))
-        shape = (rows, columns)
-        if "weight_g_idx" in parts:
+        stated = stored[parts["weight_g_idx"]] if "weight_g_idx" in parts else None
+        if stated is not None:
             self.need_shape(stored, parts["weight_g_idx"], (columns,))
-        order = partial(self._order, stored[parts["weight_g_idx"]], groups, scheme) if "weight_g_idx" in parts else None
 
-        def make(arrays: Arrays) -> QuantWeight:
+        def order() -> NDArray[np.int32] | None:
+            return None if stated is None else by_group(self.where, stated.read(), groups, scheme.group_size)
+
+        def make(arrays: Arrays) -> dict[str, NDArray[Any]]:
             made = {"q": arrays["weight_packed"].view(np.uint32), "scales": _rows(arrays["weight_scale"], rows)}
             if not group.symmetric:
                 words = np.ascontiguousarray(arrays["weight_zero_point"].T).view(np.uint32)
                 zeros = unpack(np, words, group.bits, words.shape[1] * WORD // group.bits)[:, :rows]
                 made["zeros"] = np.ascontiguousarray(zeros.T.astype(np.uint8))
-            permutation = order() if order else None
-            if permutation is not None:
-                made = permuted(made, permutation, group.bits)
-            return checked_weight(self.where, f"{stem}.weight", QuantWeight(scheme, made, shape))
+            return made
 
-        def told() -> str:
-            permutation = order() if order else None
-            return "" if permutation is None else order_of(permutation)
-
-        return Layer(QuantType(shape, scheme), parts, make, told)
-
-    def _order(self, groups: Stored, count: int, scheme: ZeroPoint) -> NDArray[np.int32] | None:
-        return by_group(self.where, groups.read(), count, scheme.group_size)
+        return grouped_layer(self.where, f"{stem}.weight", scheme, (rows, columns), parts, make, order)
 
     def _integers(self, stored: Tensors, stem: str, group: _Group) -> Layer:
         """A byte for each; where they are not symmetric, taken as unsigned ones."""

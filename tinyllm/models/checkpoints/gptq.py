@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from tinyllm.models.checkpoints.quantization import (
     Arrays,
     Layer,
     Quantization,
-    Stored,
     Tensors,
     by_group,
     check_left_out,
     check_settings,
+    grouped_layer,
     module_list,
-    order_of,
-    permuted,
     stems,
 )
 from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight
@@ -82,31 +79,24 @@ class Gptq(Quantization):
             raise self.fail(parts["qweight"], f"columns that groups of {group} divide", columns)
         self.need_shape(stored, parts["scales"], (columns // group, rows))
         self.need_shape(stored, parts["qzeros"], (columns // group, rows * self.bits // WORD))
-        scheme, order = ZeroPoint(self.bits, group), None
-        if "g_idx" in parts:
+        stated = stored[parts["g_idx"]] if "g_idx" in parts else None
+        if stated is not None:
             self.need_shape(stored, parts["g_idx"], (columns,))
-            order = partial(self._order, stored[parts["g_idx"]], f"{self.where}: {parts['g_idx']}", group)
-        shape = (rows, columns)
 
-        def make(arrays: Arrays) -> QuantWeight:
-            made: dict[str, NDArray[Any]] = {
+        def order() -> NDArray[np.int32] | None:
+            if stated is None:
+                return None
+            return by_group(f"{self.where}: {parts['g_idx']}", stated.read(), columns // group, group)
+
+        def make(arrays: Arrays) -> dict[str, NDArray[Any]]:
+            return {
                 "q": np.ascontiguousarray(arrays["qweight"].T).view(np.uint32),
                 "scales": np.ascontiguousarray(arrays["scales"].T),
                 "zeros": np.ascontiguousarray(self._zeros(arrays["qzeros"], parts["qzeros"]).T),
             }
-            permutation = order() if order else None
-            if permutation is not None:
-                made = permuted(made, permutation, self.bits)
-            return checked_weight(self.where, f"{stem}.weight", QuantWeight(scheme, made, shape))
 
-        def told() -> str:
-            permutation = order() if order else None
-            return "" if permutation is None else order_of(permutation)
-
-        return Layer(QuantType(shape, scheme), parts, make, told)
-
-    def _order(self, groups: Stored, where: str, group_size: int) -> NDArray[np.int32] | None:
-        return by_group(where, groups.read(), groups.shape[0] // group_size, group_size)
+        scheme = ZeroPoint(self.bits, group)
+        return grouped_layer(self.where, f"{stem}.weight", scheme, (rows, columns), parts, make, order)
 
     def _zeros(self, words: NDArray[np.int32], name: str) -> NDArray[np.uint8]:
         """`[groups, N]`, from their words."""
