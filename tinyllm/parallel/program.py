@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.graph.program import Observe, Pages, Program
+from tinyllm.graph.observe import Observe
+from tinyllm.graph.program import Pages, Program
 
 Tell = Callable[[tuple[Any, ...]], None]
 """Sends a message to all other processes."""
@@ -64,13 +65,13 @@ class ParallelProgram(Program):
             return _SharedPages(self._own.grow(state, pages, page_size, rows), number)
 
     def __call__(
-        self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None
+        self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None, values_told: bool = False
     ) -> tuple[list[np.ndarray], Pages]:
-        """As `Program.__call__`, in all processes."""
+        """As `Program.__call__`, in all processes; of the nodes this one's alone are told."""
         number = _number(state)
         with self._together():
             self._say("step", number, dict(inputs))
-            outputs, updated = self._own(inputs, state, observe)
+            outputs, updated = self._own(inputs, state, observe, values_told)
             return outputs, _SharedPages(updated, number)
 
     @contextmanager

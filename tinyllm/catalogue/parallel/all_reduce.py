@@ -31,7 +31,7 @@ all_reduce = OpSpec(
     outputs=(Output("y", "*B", may_view=True),),
     reference=_reference,
     flops=lambda call: prod(call.shape("x")) * ((call.attributes["group"] or Alike(1)).ranks - 1),
-    tolerance=1.0,  # a rounding for each rank after the second
+    tolerance=4.0,  # a rounding for each rank after the first: the cases have up to 7
     notes=(
         "All ranks call it in the same order, with arrays of one shape and dtype, and get the same bits: the parts are "
         "added in the order of the ranks.",
@@ -42,6 +42,7 @@ all_reduce = OpSpec(
         Case("alone 2x3", {"x": normal(2, 3)}),
         Case("2 ranks, 5", {"x": normal(5)}, _TWO),
         Case("3 ranks, 2x3x4", {"x": normal(2, 3, 4)}, _THREE),
+        Case("7 ranks, 33", {"x": normal(33)}, {"group": Alike(7)}),
         Case("2 ranks, 0x4", {"x": normal(0, 4)}, _TWO, decision=20),
         Case("2 ranks, NaN and infinity", {"x": constant([np.nan, np.inf, -np.inf, 6e4])}, _TWO, decision=23),
         Case("2 ranks, 33x65", {"x": normal(33, 65)}, _TWO, tier="full"),
