@@ -75,7 +75,7 @@ class Command:
         return set(re.findall(r"^  - (.*) \(\d+ checks", self.output, re.MULTILINE))
 
 
-def _parts(section: str) -> Iterator[Block | Command]:
+def parts(section: str) -> Iterator[Block | Command]:
     """The code and the commands of a section in the order in which a reader meets them."""
     fences = [match.groups() for match in FENCE.finditer(section)]
     for (language, mode, file, text), (following, *_, output) in zip(fences, [*fences[1:], ("end", "")], strict=True):
@@ -86,7 +86,7 @@ def _parts(section: str) -> Iterator[Block | Command]:
                 yield Command(tuple(shlex.split(line)), "" if following else output)
 
 
-DAYS = [[*_parts(section)] for section in PAGE.read_text(encoding="utf-8").split("\n## Day ")[1:]]
+DAYS = [[*parts(section)] for section in PAGE.read_text(encoding="utf-8").split("\n## Day ")[1:]]
 PARTS = [part for day in DAYS for part in day]
 
 
