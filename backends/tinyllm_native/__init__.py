@@ -34,7 +34,7 @@ HALVES = ("float16", "bfloat16")
 INDICES = ("q_start", "kv_len", "block_table")
 OF_SEQUENCES = ("q_start", "kv_len", "state_rows")
 RECURRENT = ("short_conv", "gated_delta")
-LAYOUT = "tiles16-cells32-2"
+LAYOUT = "tiles16-cells32-3"
 """How weights are packed, with its version; all levels read the same."""
 ELEMENTS = ("add", "mul", "scale", "softcap", "sigmoid", "silu", "gelu", "swiglu", "geglu")
 ROWS = ("rms_norm", "layer_norm", "softmax")

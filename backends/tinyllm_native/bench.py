@@ -28,7 +28,7 @@ from tinyllm_native.builder.levels import levels, machine
 from tinyllm_native.find import VARIABLE, find_library, library_path
 from tinyllm_native.library import library
 from tinyllm_native.linear import EXACT, ROUNDED, Packed, sizes_of, structure
-from tinyllm_native.packing import CELL, FORMATS, LANES, OF_8_BITS, TWO_LEVELS, _Format
+from tinyllm_native.packing import CELL, FORMATS, LANES, MINIMUMS, OF_8_BITS, TWO_LEVELS, ZEROS, _Format
 from tinyllm_native.records import DTYPES, Record, pointer, record
 from tinyllm_native.threads import cores, thread_count
 
@@ -170,7 +170,7 @@ def drawn(scheme: str, rows: int, columns: int) -> Packed:
     else:
         codes = rng.integers(0, 256, 2**20, np.uint8)
         packed = {"codes": np.resize(codes, (tiles, cells, 64 * form.bits)), "in_floats": np.zeros(tiles, np.uint8)}
-        for name in ("scales", "minima") if form.minimums else ("scales",):
+        for name in ("scales", "minima") if form.minimums in (MINIMUMS, ZEROS) else ("scales",):
             if form.scaled >= TWO_LEVELS:
                 packed[name] = rng.integers(1, 32, (tiles, groups, LANES), np.uint8)
             else:

@@ -14,7 +14,7 @@ from tinyllm_native.records import DTYPES, HEADER, weight_of
 LANES, CELL = 16, 32
 TWO_LEVELS, TWO_LEVELS_SIGNED, OF_8_BITS = 3, 4, 5
 NON_LINEAR, E2M1, NF4, E4M3 = 1, 2, 3, 4
-MINIMUMS, ZEROS = 1, 2
+MINIMUMS, ZEROS, IN_SCALES = 1, 2, 3
 AROUND = 128
 """What is added to signed codes and to numbers of tables, so that they are unsigned."""
 
@@ -37,7 +37,7 @@ FORMATS = {
     "q5_0": _Format(5, 16),
     "q5_1": _Format(5, minimums=MINIMUMS),
     "q8_0": _Format(8, AROUND),
-    "q2_k": _Format(2, 0, 16, TWO_LEVELS, minimums=MINIMUMS),
+    "q2_k": _Format(2, 0, 16, TWO_LEVELS, minimums=IN_SCALES),
     "q3_k": _Format(3, 4, 16, TWO_LEVELS_SIGNED),
     "q4_k": _Format(4, 0, 32, TWO_LEVELS, minimums=MINIMUMS),
     "q5_k": _Format(5, 0, 32, TWO_LEVELS, minimums=MINIMUMS),
@@ -112,7 +112,7 @@ def _quantized(weight: QuantWeight) -> dict[str, np.ndarray]:
         "scales": np.zeros((*lead, tiles, groups, LANES), of_scales),
         "in_floats": np.zeros((*lead, tiles), np.uint8),
     }
-    if form.minimums:
+    if form.minimums in (MINIMUMS, ZEROS):
         packed["minima"] = np.zeros((*lead, tiles, groups, LANES), np.uint8 if form.minimums == ZEROS else of_scales)
     if form.scaled == OF_8_BITS:  # the numbers of the table are twice those of the codes
         packed["supers"] = np.full((*lead, tiles, LANES), 0.5, np.float32)

@@ -139,7 +139,8 @@ static void pack_scales(const call *c, const weight *w, int64_t tile) {
       } else {
         uint8_t minimum;
         levels_of(format, b, (int)(column % 256), scales + to, &minimum);
-        if (w->minimums) minima[to] = minimum;
+        if (w->minimums == IN_SCALES) scales[to] |= (uint8_t)(minimum << 4);
+        else if (w->minimums) minima[to] = minimum;
         if (column % 256 == 0) {
           uint16_t *factors = supers + (tile * (w->columns / 256) + column / 256) * 2 * LANES + lane;
           const uint8_t *d = format == Q4_K || format == Q5_K || format == IQ4_XS ? b : format == Q6_K ? b + 208

@@ -22,7 +22,7 @@
 
 enum { FLOAT32, FLOAT16, BFLOAT16, TWO_LEVELS, TWO_LEVELS_SIGNED, OF_8_BITS };
 enum { NO_TABLE, NON_LINEAR, E2M1, NF4, E4M3 };  /* from NF4 on numbers are no integers of 8 bits */
-enum { NO_MINIMUMS, MINIMUMS, ZEROS };
+enum { NO_MINIMUMS, MINIMUMS, ZEROS, IN_SCALES }; /* the last: a byte has a scale below and a minimum above */
 
 typedef struct {
   int32_t bits;     /* of a code; 0: the weight is dense */
@@ -37,7 +37,7 @@ typedef struct {
   int64_t groups, blocks; /* of a row: how many groups, and how many blocks of 256 columns */
   const uint8_t *codes;   /* [tiles, cells, 64 * bits]; dense: [tiles, columns, 16] numbers */
   const void *scales;     /* [tiles, groups, 16] floats; with two levels, or of 8 bits, bytes */
-  const void *minima;     /* the same; zeros are bytes */
+  const void *minima;     /* the same; zeros are bytes; NULL where they stand in scales */
   const void *supers;     /* with two levels, float16 [tiles, blocks, 2, 16]: factors of scales and minimums; scales of
                              8 bits: float32 [tiles, 16], their factors */
   const uint8_t *in_floats; /* [tiles]: 1 where weights of 0 stand so thickly that integers would not be exact */
@@ -128,6 +128,13 @@ INLINE floats load_e4m3(const uint8_t *from) {
   return from_e4m3(load_ints(wide));
 }
 
+/* The lower or the upper 4 bits of bytes. */
+INLINE floats load_nibbles(const uint8_t *from, int shift) {
+  uint8_t numbers[LANES];
+  for (int i = 0; i < LANES; i++) numbers[i] = from[i] >> shift & 15;
+  return load_unsigned_bytes(numbers);
+}
+
 /* Scales of the rows of a tile in a group. */
 INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
   int64_t at = (tile * w->groups + group) * LANES;
@@ -140,6 +147,7 @@ INLINE floats scales_at(const weight *w, int64_t tile, int64_t group) {
     default: {
       int64_t block = tile * w->blocks + group * w->group / 256;
       floats factor = load_float16((const uint16_t *)w->supers + block * 2 * LANES);
+      if (w->minimums == IN_SCALES) return multiply(factor, load_nibbles((const uint8_t *)w->scales + at, 0));
       return multiply(factor, w->scaled == TWO_LEVELS ? load_unsigned_bytes((const uint8_t *)w->scales + at)
                                                       : load_signed_bytes((const int8_t *)w->scales + at));
     }
@@ -156,8 +164,9 @@ INLINE floats minima_at(const weight *w, int64_t tile, int64_t group) {
     case BFLOAT16: return load_bfloat16((const uint16_t *)w->minima + at);
     default: {
       int64_t block = tile * w->blocks + group * w->group / 256;
-      floats factor = load_float16((const uint16_t *)w->supers + (block * 2 + 1) * LANES);
-      return multiply(factor, load_unsigned_bytes((const uint8_t *)w->minima + at)); /* the factor is negative */
+      floats factor = load_float16((const uint16_t *)w->supers + (block * 2 + 1) * LANES); /* it is negative */
+      if (w->minimums == IN_SCALES) return multiply(factor, load_nibbles((const uint8_t *)w->scales + at, 4));
+      return multiply(factor, load_unsigned_bytes((const uint8_t *)w->minima + at));
     }
   }
 }
