@@ -385,7 +385,7 @@ def test_collections_pass_over_what_a_server_keeps(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("tinyllm.server.run.Server", Ready)
     frozen: list[int] = []
-    model: Any = SimpleNamespace(thread=SimpleNamespace(error=None))
+    model: Any = SimpleNamespace(error=None)
     try:
         with socket.socket() as listening:
             run(cast(Any, None), model, listening, lambda: frozen.append(gc.get_freeze_count()))

@@ -126,7 +126,9 @@ class PagePool:
     def _begin(self, room: int) -> int:
         """Where a sequence begins: in the middle of the largest gap, so that it and its neighbour both can grow, or
         earlier if it must."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], self._free, [False]]).astype(np.int8)))
+        walled = np.zeros(self.pages + 2, bool)
+        walled[1:-1] = self._free
+        edges = np.flatnonzero(walled[1:] != walled[:-1])
         starts, ends = edges[::2], edges[1::2]
         largest = int(np.argmax(ends - starts))
         start, end = int(starts[largest]), int(ends[largest])

@@ -100,4 +100,4 @@ def make_app(
         )
     if hosts:
         layers = CheckHost(layers, hosts)
-    return Observe(layers, metrics, paths)
+    return Observe(layers, metrics.requests, paths)

@@ -10,12 +10,12 @@ from collections.abc import Collection
 from typing import Any
 from uuid import uuid4
 
+from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinyllm.openai.errors import ApiError, api_error
 from tinyllm.server.errors import error_response
 from tinyllm.server.logs import log
-from tinyllm.server.metrics import Metrics
 
 QUIET = frozenset(("/health", "/ready", "/status", "/metrics"))
 """Addresses that are asked again and again: where they succeed, it is logged at level debug alone."""
@@ -26,11 +26,12 @@ class Observe:
     else caught.
 
     Args:
+        requests: counts answers by path and status.
         paths: the addresses that are counted by name; all others together are `other`.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
+    def __init__(self, app: ASGIApp, requests: Counter, paths: Collection[str]) -> None:
+        self._app, self._requests, self._paths = app, requests, frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +61,7 @@ class Observe:
             if scope["state"]["gone"] or not status:
                 status = 499
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.requests.labels(path, status).inc()
+            self._requests.labels(path, status).inc()
             self._log(scope, status, time.monotonic() - started)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:

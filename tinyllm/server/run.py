@@ -8,11 +8,11 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 from tinyllm.errors import InvalidInputError, TinyllmError
 from tinyllm.server.connections import ACCEPTED_AT_ONCE, Connection, Connections
 from tinyllm.server.logs import log
-from tinyllm.server.served_model import ServedModel
 
 _UNREAD_SECONDS = 60
 """After so long without a byte read, the system closes a connection."""
@@ -53,6 +52,25 @@ def open_socket(address: str, port: int) -> socket.socket:
     return listening
 
 
+class Served(Protocol):
+    """What a server runs: a model, or a way to others."""
+
+    @property
+    def active(self) -> Sized:
+        """Requests that are being answered."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the server has to end; None: it need not."""
+
+    def break_off(self) -> None:
+        """Answer 503 to the requests that still run."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, which tells the app of its shutdown while the socket still listens, so that new requests are answered
     with 503 while running ones end. It ends by itself where the model cannot be loaded or its engine breaks.
@@ -65,7 +83,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        model: ServedModel,
+        model: Served,
         on_ready: Callable[[], None] = lambda: None,
         connections: Connections | None = None,
     ) -> None:
@@ -110,7 +128,7 @@ class Server(uvicorn.Server):
         if self._on_ready is not None and self._model.ready:
             self._on_ready()
             self._on_ready = None
-        if self._model.thread.error is not None:
+        if self._model.error is not None:
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -128,7 +146,7 @@ class Server(uvicorn.Server):
 
 def run(
     app: ASGIApp,
-    model: ServedModel,
+    model: Served,
     listening: socket.socket,
     on_ready: Callable[[], None],
     connections: Connections | None = None,
@@ -149,7 +167,7 @@ def run(
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt
-    error = model.thread.error
+    error = model.error
     if isinstance(error, TinyllmError):
         raise error
     if error is not None:

@@ -102,6 +102,11 @@ class ServedModel:
             request.end(StoppedError("the engine is shutting down"))
 
     @property
+    def error(self) -> BaseException | None:
+        """Why the model could not be loaded, or its engine broke."""
+        return self.thread.error
+
+    @property
     def ready(self) -> bool:
         """Whether requests are taken."""
         return self.thread.ready and not self._draining

@@ -1,0 +1,1 @@
+"""More than one process: which replica a request goes to, a proxy before replicas, and a simulator of many."""
