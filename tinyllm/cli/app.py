@@ -16,6 +16,7 @@ from tinyllm.cli.cache import cache
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.config import config
+from tinyllm.cli.deploy import deploy
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.export_definitions import export_definitions
 from tinyllm.cli.generate import generate
@@ -48,6 +49,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
     serve: ("tinyllm serve", "tinyllm serve -b torch --port 8080 --api-key secret"),
+    deploy: (
+        "tinyllm deploy smollm2 --replicas 2",
+        "tinyllm deploy smollm2 --min 1 --max 8 --cpus-per-replica 4 --address auto",
+    ),
     batch: (
         "tinyllm batch in.jsonl -o out.jsonl",
         "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered",
