@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -25,7 +25,9 @@ def deploy(
     replicas: Annotated[
         int | None, typer.Option("--replicas", metavar="N", min=1, show_default="1", help="How many replicas.")
     ] = None,
-    least: Annotated[int | None, typer.Option("--min", metavar="N", min=1, help="Fewest that a low load leaves.")] = None,
+    least: Annotated[
+        int | None, typer.Option("--min", metavar="N", min=1, help="Fewest that a low load leaves.")
+    ] = None,
     most: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="Most that a high load gets.")] = None,
     target_ongoing: Annotated[
         float | None,
@@ -95,11 +97,14 @@ def deploy(
         note(f"warning: deploy: {chosen.host} can be reached from other machines, and there is no api_key")
     shown = f"http://{f'[{chosen.host}]' if ':' in chosen.host else chosen.host}:{port}"
     with cluster(address, scaling):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has one of its own; what is begun ends below
-        with deployed(plan, scaling, chosen.host, port, policy, _variables(settings), own=address is None):
-            print(f"{shown} serves {plan.name} with {scaling.first} replicas", flush=True)
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has handlers of its own
+            signal.signal(number, signal.default_int_handler)
+        with deployed(plan, scaling, chosen.host, port, policy, _variables(settings)) as own_address:
+            where = shown if own_address else "the address of the cluster's Ray Serve"
+            print(f"{where} serves {plan.name} with {scaling.first} replicas", flush=True)
             with suppress(KeyboardInterrupt):
-                threading.Event().wait()
+                while True:  # a signal may reach a thread of Ray's, which would not wake this one
+                    time.sleep(0.2)
 
 
 def _variables(settings: Mapping[str, Setting]) -> dict[str, str]:

@@ -111,9 +111,7 @@ def app_options(chosen: SimpleNamespace) -> dict[str, Any]:
     from tinyllm.server.access import allowed_hosts
 
     names = ("api_key", "cors", "timeout", "max_body", "max_bodies", "receive_timeout", "drain")
-    return {name: getattr(chosen, name) for name in names} | {
-        "hosts": allowed_hosts(chosen.host, chosen.allowed_host)
-    }
+    return {name: getattr(chosen, name) for name in names} | {"hosts": allowed_hosts(chosen.host, chosen.allowed_host)}
 
 
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:

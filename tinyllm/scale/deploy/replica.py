@@ -47,7 +47,7 @@ class Plan:
 class Replica:
     """Answers requests that the front hands it, one engine for all of them."""
 
-    async def __init__(self, plan: Plan) -> None:
+    async def __init__(self, plan: Plan) -> None:  # type: ignore[misc]  # Ray awaits it
         configure(plan.log_level)
         self._model = ServedModel(plan.name, plan.load, plan.sizes, plan.grammar_limits)
         self._app = make_app(self._model, **plan.app)
@@ -77,7 +77,10 @@ class Replica:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        running = asyncio.create_task(self._app(scope, receive, outgoing.put))  # type: ignore[arg-type]
+        async def run() -> None:
+            await self._app(scope, receive, outgoing.put)
+
+        running = asyncio.create_task(run())
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         running.add_done_callback(lambda _: outgoing.put_nowait(None))

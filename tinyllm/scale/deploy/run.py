@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -52,30 +52,34 @@ def cluster(address: str | None, scaling: Scaling) -> Iterator[None]:
 
 @contextmanager
 def deployed(
-    plan: Plan, scaling: Scaling, host: str, port: int, policy: str, variables: Mapping[str, str], own: bool = True
-) -> Iterator[None]:
-    """The replicas and their front, which answers at an address once this begins. In the end running requests have
-    `drain` seconds, and all is gone.
+    plan: Plan, scaling: Scaling, host: str, port: int, policy: str, variables: Mapping[str, str]
+) -> Iterator[bool]:
+    """The replicas and their front, which answers once this begins. In the end running requests have `drain` seconds,
+    and all that was started is gone.
+
+    Gives whether it answers at that address: a Ray Serve that runs on the cluster already keeps its own.
 
     Args:
         policy: how a replica is chosen.
         variables: of the environment of each replica.
-        own: whether all of Ray Serve is ended, and not this application alone.
 
     Raises `TinyllmError` where the replicas cannot be started.
     """
-    serve.start(http_options=HTTPOptions(host=host, port=port))
+    before = serve.status()
+    if APPLICATION in before.applications:
+        raise TinyllmError(f"deploy: the cluster has an application {APPLICATION!r} already, which has to end first")
     try:
+        serve.start(http_options=HTTPOptions(host=host, port=port))
         try:
             serve.run(application(plan, scaling, policy, variables), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
             raise TinyllmError(f"deploy: the replicas could not be started: {_cause(error)}") from error
-        yield
+        yield not before.proxies
     finally:
-        if own or set(serve.status().applications) <= {APPLICATION}:
-            serve.shutdown()
-        else:
+        with suppress(TimeoutError):  # what is left is killed
             serve.delete(APPLICATION)
+        if not (before.proxies or serve.status().applications):
+            serve.shutdown()
 
 
 def application(plan: Plan, scaling: Scaling, policy: str, variables: Mapping[str, str]) -> Any:
@@ -93,8 +97,7 @@ def application(plan: Plan, scaling: Scaling, policy: str, variables: Mapping[st
                 target_ongoing_requests=scaling.target or max(1.0, sizes.max_running / 2),
                 upscale_delay_s=scaling.up_seconds,
                 downscale_delay_s=scaling.down_seconds,
-                look_back_period_s=min(scaling.up_seconds, 30.0),
-                metrics_interval_s=min(scaling.up_seconds / 2, 10.0),
+                look_back_period_s=scaling.window,
             )
         }
     replicas = serve.deployment(Replica).options(

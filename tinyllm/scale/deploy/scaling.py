@@ -18,6 +18,7 @@ class Scaling:
         target: requests that a replica is to have at a time; None: half of those that it writes at a time.
         cpus: cores that a replica gets.
         up_seconds, down_seconds: for how long the load has to ask for more, or fewer.
+        window: seconds over which the load is averaged.
     """
 
     replicas: int | None = None
@@ -27,6 +28,7 @@ class Scaling:
     cpus: float = 1.0
     up_seconds: float = 5.0
     down_seconds: float = 120.0
+    window: float = 15.0
 
     def __post_init__(self) -> None:
         """Raises `InvalidInputError` for numbers that contradict one another."""
@@ -38,8 +40,8 @@ class Scaling:
         if self.target is not None and not 0 < self.target < float("inf"):
             raise invalid("deploy", "target-ongoing", "a number above 0", self.target)
         if self.most is None:
-            for name, value in (("min", self.least), ("target-ongoing", self.target)):
-                if value is not None:
+            for name, said in (("min", self.least), ("target-ongoing", self.target)):
+                if said is not None:
                     raise InvalidInputError(f"deploy: {name}: expected --max beside it, got none")
             return
         if self.first_least > self.most:

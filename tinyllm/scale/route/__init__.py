@@ -1,1 +1,0 @@
-"""A proxy before replicas, which sends each request where its prefix is warm."""
