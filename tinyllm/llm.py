@@ -19,6 +19,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.engine.private_engine import engine_for_one, run
 from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.params import SamplingParams
+from tinyllm.engine.scoring import TextLogprobs, score, settled_windows
 from tinyllm.engine.sequence import Piece, Sequence
 from tinyllm.errors import InvalidInputError
 from tinyllm.graph.bind import bind
@@ -63,7 +64,8 @@ def load(
     Args:
         model: a folder in Hugging Face form, a `.gguf` file, a hub id or a known name; None: as the settings say
             (`smollm2`).
-        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`; None: as the settings say.
+        backend: `torch`, `mlx:cpu`, `linear=torch,*=numpy`, or by names of nodes `model.layers.3.*=torch,*=numpy`;
+            None: as the settings say.
         dtype: of activations and unquantized weights; None: what suits the device.
         fast: allow kernels that round activations or scales, and a cache of fewer bits where the backend gains by it.
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
@@ -141,8 +143,8 @@ class LLM:
 
     @property
     def backend_name(self) -> str:
-        """The backend with its device, such as `torch:cpu`; several with commas where ops are spread over them."""
-        return ", ".join(dict.fromkeys(f"{s.backend.name}:{s.backend.device}" for s in self.program.steps))
+        """The backend with its device, such as `torch:cpu`; several with commas where nodes are spread over them."""
+        return ", ".join(dict.fromkeys(f"{n.backend.name}:{n.backend.device}" for n in self.program.nodes))
 
     @overload
     def generate(self, prompt: Prompt, *, raw: bool = False, **options: Any) -> Completion: ...
@@ -233,6 +235,30 @@ class LLM:
         ids = checked_ids(token_ids, self.config.vocab_size, self.context, self.context)
         runner = ModelRunner(self.program, 1, len(ids))
         return runner.step(make_step([Chunk(ids, 0, [0], rows=len(ids))], len(ids)))
+
+    def logprobs(
+        self,
+        text: str | TokenIds,
+        context: int | None = None,
+        stride: int | None = None,
+        progress: Progress | None = None,
+    ) -> TextLogprobs:
+        """Log probabilities of the tokens of a text of any length, and so its perplexity, in windows of `context`
+        tokens, one beginning `stride` after the other.
+
+        Args:
+            text: as it is, without the chat template.
+            context: None: 1,024, or all that the model can read. stride: None: 512, or `context`.
+            progress: called with (tokens scored so far, tokens of the text).
+
+        Raises:
+            InvalidInputError: a text of fewer than two tokens, or windows that the model cannot have.
+            TinyllmError: the model's logits are not finite.
+        """
+        ids = self.encode(text, raw=True) if isinstance(text, str) else plain(text)
+        ids = checked_ids(ids, self.config.vocab_size, len(ids), self.context)
+        windows = settled_windows("logprobs", len(ids), self.context, context, stride)
+        return score(self.program, self.config.vocab_size, ids, windows, progress)
 
     def encode(self, prompt: Prompt, raw: bool = False, template: TemplateOptions | None = None) -> list[int]:
         """Token ids of a prompt as `generate` sees it."""

@@ -142,11 +142,12 @@ def test_what_the_table_holds_is_checked_at_each_call_of_one_form():
         ops.paged_attention(q, pages, pages, starts, length, np.array([[2, -1]]), backend="numpy")
 
 
-def _call(tokens, sequences, columns, pages, page):
+def _call(tokens, sequences, columns, pages, page, **attributes):
     pool, indices = ArrayType((pages, KV_HEADS, page, DIM), "float32"), {"q_start": (sequences + 1,)}
     indices |= {"kv_len": (sequences,), "block_table": (sequences, columns)}
     types = {"q": ArrayType((tokens, HEADS, DIM), "float32"), "k_pages": pool, "v_pages": pool}
-    return check_call(paged_attention, types | {n: ArrayType(s, "int32") for n, s in indices.items()}, {})
+    indices = {n: ArrayType(s, "int32") for n, s in indices.items()}
+    return check_call(paged_attention, types | indices, attributes)
 
 
 @given(data=st.data(), sequences=st.integers(0, 4), columns=st.integers(0, 4), page=st.integers(1, 3))
@@ -183,3 +184,15 @@ def test_cost_counts_the_pages_of_the_table_and_not_the_pool():
     rows = KV_HEADS * 8 * 64
     assert paged_attention.bytes(few) == paged_attention.bytes(many) == 4 * (2 * HEADS * DIM + 2 * rows * DIM)
     assert paged_attention.flops(few) == 4 * HEADS * 8 * 64 * DIM
+
+
+@pytest.mark.parametrize(("new", "keys", "window"), [(1, 8, None), (5, 5, None), (3, 8, None), (5, 8, 2), (1, 8, 3)])
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_cost_counts_the_keys_that_some_token_sees(new, keys, window, sequences):
+    """Of sequences that are all of one length; what a window hides is neither read nor multiplied."""
+    call = _call(sequences * new, sequences, keys, sequences * keys, 1, window=window)
+    seen = np.tril(np.ones((keys, keys), bool)) & ~np.tril(np.ones((keys, keys), bool), -(window or keys))
+    seen = seen[keys - new :]
+    assert paged_attention.flops(call) == sequences * 4 * HEADS * DIM * seen.sum()
+    read = 2 * KV_HEADS * DIM * seen.any(0).sum()
+    assert paged_attention.bytes(call) == sequences * 4 * (2 * new * HEADS * DIM + read)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.catalogue.harness import backends
+from tests.catalogue.harness import backends, registry
 from tinyllm import ops
+from tinyllm.conformance.example import make_example
 
 torch = pytest.importorskip("torch")
 judge = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
@@ -62,3 +63,20 @@ def test_the_delta_rule_is_transformers(tiled: bool, backend: str) -> None:
     given = ops.gated_delta(*arrays, *INDICES, tiled=tiled, backend=backend)
     for got, right in zip(given, (wanted, after), strict=True):
         np.testing.assert_allclose(got, right.numpy(), rtol=1e-4, atol=2e-5)
+
+
+def test_cost_counts_the_rows_of_sequences_and_not_all_that_there_are():
+    """Each is read and written; all else is read or written once."""
+    floats = {"float32": 4, "float16": 2}
+    for name, outputs in (("gated_delta", ("v",)), ("short_conv", ("x",))):
+        spec = registry().spec(name)
+        for dtype in floats:
+            case = max(spec.cases, key=lambda case: len(case.inputs))
+            example = make_example(spec, case, dtype)
+            call, (rows, *of_a_row) = example.call, example.inputs["state"].shape
+            sequences = len(example.inputs["kv_len"])
+            assert rows > sequences
+            once = [n for n, a in example.inputs.items() if a.dtype.kind == "f" and n != "state"]
+            wanted = sum(example.inputs[n].nbytes for n in (*once, *outputs))
+            row = int(np.prod(of_a_row)) * example.inputs["state"].itemsize
+            assert spec.bytes(call) == wanted + 2 * sequences * row

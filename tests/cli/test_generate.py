@@ -105,6 +105,8 @@ def test_verbose_says_what_loading_chose(cli: Cli, fake: None) -> None:
         "kernels: 2",
         "      2 fake/linear:fused",
         "      1 fake/rms_norm:reference",
+        "copies between backends: 1",
+        "      1 host->fake:cpu",
         "schemes run as float matrices: 1",
         "  affine, 4 bits: 4 MB are 16 MB",
         "weights held in a second form: 1",

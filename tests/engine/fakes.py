@@ -36,11 +36,14 @@ class FakeTokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
+
     def showing(self, texts: Collection[str]) -> FakeTokenizer:
         return self
 
     def stream(self, skip_special_tokens: bool = True) -> TextStream:
-        return TextStream(lambda token: bytes([token]))
+        return TextStream(self.token_bytes)
 
 
 @dataclass
@@ -60,7 +63,10 @@ class FakeProgram:
     """Logits that each step was asked for."""
     page_sizes: list[int] = field(default_factory=list)
     """Tokens of a page at each step."""
-    steps: tuple[Any, ...] = (SimpleNamespace(backend=SimpleNamespace(name="fake", device="cpu")),)
+    nodes: tuple[Any, ...] = tuple(
+        SimpleNamespace(op=op, kernel=kernel, backend=SimpleNamespace(name="fake", device="cpu"))
+        for op, kernel in (("copy", "copy host->fake:cpu"), ("linear", "fake/linear:fused"))
+    )
     report: Any = field(
         default_factory=lambda: SimpleNamespace(
             kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},

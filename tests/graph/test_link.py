@@ -15,7 +15,6 @@ import pytest
 from tests.catalogue.harness import backends, registry, with_kernels
 from tests.graph.test_program import IDS, QUANTIZED, TOLERANCE, logits, made, program
 from tests.graph.tiny import CONFIG, Tensors
-from tinyllm.engine.model_runner import Chunk, make_step
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.program import Program
@@ -184,19 +183,3 @@ def test_mlx_compiles_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = program("mlx", config)
     assert any(step.op == "run" for step in bound.steps)
     np.testing.assert_allclose(logits(bound, IDS, []), logits(unlinked, IDS, []), atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize("backend", backends())
-def test_an_observer_sees_every_node(backend: str) -> None:
-    """Those of linked runs too, in their order, each with its time; the numbers stay the same."""
-    bound = program(backend, tensors=made(quantized=QUANTIZED))
-    seen: list[tuple[str, float]] = []
-    batch = make_step([Chunk(IDS, 0, [0, 1, 2, 3])], 16)
-    inputs = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-    inputs["positions"] = inputs["positions"][:, None]
-    plain, _ = bound(inputs, bound.allocate(4, 16))
-    watched, _ = bound(inputs, bound.allocate(4, 16), lambda node, seconds: seen.append((node.name, seconds)))
-    np.testing.assert_allclose(watched[0], plain[0], atol=TOLERANCE, rtol=0)
-    nodes = [name for name, _ in seen if name in bound.report.kernels]
-    assert sorted(nodes) == sorted(bound.report.kernels)
-    assert all(seconds >= 0 for _, seconds in seen) and sum(seconds for _, seconds in seen) > 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.catalogue.harness import backends, registry, with_kernels
 from tests.graph.tiny import CONFIG, LAYER, Tensors, forward
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
-from tinyllm.errors import CheckpointError, InvalidInputError, UnsupportedError
+from tinyllm.errors import CheckpointError
 from tinyllm.graph.bind import bind
 from tinyllm.graph.graph import GraphBuilder
 from tinyllm.graph.passes.merge import merge_calls, merge_projections
@@ -178,39 +178,6 @@ def test_only_weights_of_one_form_are_merged() -> None:
     assert first == [("v_proj", 2), ("k_proj", 0), ("o_proj", 0)]
     got = logits(program("numpy", tensors=tensors), IDS, [])
     np.testing.assert_allclose(got, forward(CONFIG, tensors, IDS), atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
-def test_backends_mix_per_op() -> None:
-    """Ops on two backends are joined by explicit copies and give the same."""
-    bound = program("linear=torch,rms_norm=torch,*=numpy")
-    assert any(s.op == "copy" for s in bound.steps)
-    assert {i.partition("/")[0] for i in bound.report.kernels.values()} == {"numpy", "torch"}
-    np.testing.assert_allclose(logits(bound, IDS, [4]), forward(CONFIG, made(), IDS), atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
-def test_an_op_is_chosen_however_its_weights_are_stored() -> None:
-    """`linear=torch` runs every product on torch, that with the quantized weights and that with the dense head."""
-    bound = program("linear=torch,*=numpy", tensors=made(quantized=("_proj.weight",)))
-    on_torch = {name for name, kernel in bound.report.kernels.items() if kernel.startswith("torch/")}
-    assert on_torch == {name for name, kernel in bound.report.kernels.items() if "/linear:" in kernel}
-    assert len(on_torch) == 4 * CONFIG.num_layers + 1
-
-
-def test_an_op_that_the_model_does_not_have_is_refused() -> None:
-    """A choice that would do nothing is an error, not a shrug."""
-    with pytest.raises(InvalidInputError, match=r"test: gelu: expected an op of this model .*linear"):
-        program("gelu=numpy,*=numpy")
-
-
-@pytest.mark.skipif("torch" not in backends(), reason="needs a second backend")
-def test_pages_stay_on_one_backend() -> None:
-    """kv_append writes what paged_attention reads."""
-    with pytest.raises(
-        UnsupportedError, match=r"must share a backend, got .*kv_append on torch.*paged_attention on numpy"
-    ):
-        program("kv_append=torch,*=numpy")
 
 
 def test_a_tied_weight_is_read_once_and_shared() -> None:

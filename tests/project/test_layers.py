@@ -33,6 +33,7 @@ ORDER = (
     "tinyllm.openai",
     "tinyllm.server",
     "tinyllm.batch",
+    "tinyllm.scale",
     "tinyllm.definitions",
     "tinyllm.conformance",
     "tinyllm.bench",

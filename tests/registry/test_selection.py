@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.registry.fakes import colour, registry
-from tinyllm.errors import ConfigError
+from tinyllm.errors import ConfigError, UnknownNameError
 from tinyllm.registry.registry import Registry
-from tinyllm.registry.selection import Selection, parse_pins, parse_selection, selected, use_backend
+from tinyllm.registry.selection import Selection, nearest, parse_pins, parse_selection, selected, use_backend
 from tinyllm.settings import read
 from tinyllm.settings.read import DEFAULT, read_settings
 
@@ -54,6 +56,7 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("torch:cuda", Selection("torch:cuda")),
         (" linear = torch , * = mlx ", Selection("mlx", (("linear", "torch"),))),
         ("sdpa=mlx,linear=torch:cpu", Selection(None, (("linear", "torch:cpu"), ("sdpa", "mlx")))),
+        ("b.*=x, a.?=y,add=z,*=w", Selection("w", (("add", "z"),), per_node=(("b.*", "x"), ("a.?", "y")))),
     ],
 )
 def test_selection(text: str, selection: Selection) -> None:
@@ -73,6 +76,8 @@ def test_selection(text: str, selection: Selection) -> None:
         "numpy:",
         ":cpu",
         "linear=torch:,*=numpy",
+        "a.*=x,a.*=y",
+        "a.*=",
         5,
         None,
     ],
@@ -86,6 +91,55 @@ def test_an_entry_of_an_op_goes_before_the_default() -> None:
     chosen = parse_selection("linear=red,*=grey", "x")
     assert [chosen.for_op(op) for op in ("linear", "quantize")] == ["red", "grey"]
     assert parse_selection("linear=red", "x").for_op("quantize") is None
+
+
+NODE = "model.layers.3.mlp.gate_proj.linear+model.layers.3.mlp.up_proj.linear"
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ("*=grey", "grey"),
+        ("linear=red,*=grey", "red"),
+        ("*.mlp.*=blue,linear=red,*=grey", "blue"),
+        ("*=grey,linear=red,*.mlp.*=blue", "blue"),
+        ("*.mlp.*=blue,model.layers.3.*=green", "green"),
+        ("model.layers.3.*=green,*.mlp.*=blue", "blue"),
+        ("*.up_proj.linear=green", "green"),
+        ("*.gate_proj.linear=green", "green"),
+        ("model.layers.[0-4].*=green", "green"),
+        ("model.layers.?.mlp.*=green", "green"),
+        ("model.layers.1?.*=blue,*=grey", "grey"),
+        ("*.down_proj.*=blue,*=grey", "grey"),
+        ("*.mlp=blue", None),
+    ],
+)
+def test_of_choices_that_fit_a_node_the_narrower_kind_wins_and_then_the_later(text: str, backend: str | None) -> None:
+    """A pattern goes before an op, an op before the default, and of patterns the later one; merged calls go by any of
+    their names."""
+    assert parse_selection(text, "x").for_node(NODE, "linear") == backend
+
+
+@given(st.permutations(["*=grey", "linear=red", "add=blue"]), st.sampled_from(["linear", "add", "silu"]))
+def test_choices_of_ops_come_in_any_order(parts: list[str], op: str) -> None:
+    chosen = parse_selection(",".join(parts), "x")
+    assert chosen.for_op(op) == chosen.for_node("a.b", op) == {"linear": "red", "add": "blue"}.get(op, "grey")
+
+
+def test_the_nearest_names_are_those_that_were_meant() -> None:
+    names = [f"model.layers.{n}.{part}" for n in range(30) for part in ("mlp.swiglu", "attn.rope", "add")]
+    assert nearest("model.layer.7.*", names, 1) == ["model.layers.7.add"]
+    assert nearest("*.mlpp.*", names, 1) == ["model.layers.0.mlp.swiglu"]
+    assert nearest("a.*", []) == []
+
+
+def test_backends_of_patterns_are_looked_at() -> None:
+    """An unknown one is an error before any model is there; an op call by itself goes by no pattern."""
+    asked = registry(colour("red"))
+    with pytest.raises(UnknownNameError, match=r"argument: unknown backend 'rad'\. Did you mean 'red'"):
+        asked.select("a.*=rad")
+    assert asked.backend_for("softmax", asked.select("*.softmax=red,*=numpy")).name == "numpy"
+    assert asked.backend_for("softmax", asked.select("*.softmax=red,*=numpy"), "a.softmax").name == "red"
 
 
 def test_pins() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_the_memory_is_bounded_and_whole(sent: list[tuple[int, list[int]]], most
     for _, prompt in sent:
         keys = page_keys(prompt, 1)
         found = [memory.holders(key) for key in keys]
-        assert all(later <= earlier for earlier, later in zip(found, found[1:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(found))
         assert memory.depth(keys) == sum(bool(holders) for holders in found)
     for replica in range(3):
         memory.forget(replica)

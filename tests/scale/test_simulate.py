@@ -28,9 +28,7 @@ def run(trace: list[TraceRequest], replicas: int, policy: str = "warm", **option
 
 REQUESTS = st.lists(
     st.builds(
-        lambda at, groups, extra, reply: TraceRequest(
-            float(at), 512 * (len(groups) - 1) + extra, reply, tuple(groups)
-        ),
+        lambda at, groups, extra, reply: TraceRequest(float(at), 512 * (len(groups) - 1) + extra, reply, tuple(groups)),
         st.integers(0, 3000),
         st.lists(st.integers(0, 2), min_size=1, max_size=2),
         st.integers(1, 300),
@@ -43,9 +41,7 @@ REQUESTS = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(trace=REQUESTS, replicas=st.integers(1, 2), policy=st.sampled_from(POLICIES))
-def test_equal_steps_at_once_are_the_same_as_one_by_one(
-    trace: list[TraceRequest], replicas: int, policy: str
-) -> None:
+def test_equal_steps_at_once_are_the_same_as_one_by_one(trace: list[TraceRequest], replicas: int, policy: str) -> None:
     """Every time of every request, and every count: also where pages run out and replies are put off."""
     trace = sorted(trace, key=lambda request: request.at)
     jumped, stepped = (run(trace, replicas, policy, one_by_one=one_by_one) for one_by_one in (False, True))

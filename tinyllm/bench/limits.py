@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, lcm
 from timeit import Timer
 from typing import Any
 
@@ -12,10 +13,14 @@ import numpy as np
 
 from tinyllm.errors import TinyllmError
 from tinyllm.plugins.backend import Backend
+from tinyllm.spec.quantized import dense
+from tinyllm.spec.scheme import QuantWeight, Scheme
 
 COLUMNS = 4096
 LEAST_ROWS = 16384
 SIDE = 1024
+COPIED, MOST_COPIES = 2**26, 16
+"""Bytes of weights that a few rows are multiplied with, and how many there are at most."""
 WORST = 0.05
 """Relative error of a product past which it is no product, whatever it rounds."""
 
@@ -64,19 +69,22 @@ class Gauge:
     square computes.
 
     Args:
-        product: makes a call, synchronised, of the backend's `linear` on two arrays, made native and packed.
+        product: makes a call, synchronised, of the backend's `linear` on an array and a weight, made native and packed.
         cache: bytes of the last-level caches.
+        scheme: of the weights; None: float32. Its GB/s are those of the weight as the scheme holds it.
     """
 
-    def __init__(self, backend: Backend, product: Product, cache: int) -> None:
+    def __init__(self, backend: Backend, product: Product, cache: int, scheme: Scheme | None = None) -> None:
         rng = np.random.default_rng(0)
-        rows = max(LEAST_ROWS, 2 * cache // (4 * COLUMNS))
-        self.bytes = rows * COLUMNS * 4
-        self._read = _checked(
-            backend, product, rng.random((1, COLUMNS), np.float32), rng.random((rows, COLUMNS), np.float32)
-        )
-        square = rng.random((SIDE, SIDE), np.float32)
-        self._compute = _checked(backend, product, square, square)
+        bits, block = (scheme.bits_per_weight, scheme.block) if scheme else (32, 1)
+        columns, side = lcm(COLUMNS, block), lcm(SIDE, block)
+        copies = ceil(max(LEAST_ROWS, 2 * cache * 8 / (bits * columns)) / SIDE)
+        self.bytes = int(copies * SIDE * columns * bits / 8)
+        self.flops = 2 * SIDE * SIDE * side
+        row, wide = rng.random((1, columns), np.float32), _weight(rng, (SIDE, columns), scheme)
+        many, square = rng.random((SIDE, side), np.float32), _weight(rng, (SIDE, side), scheme)
+        self._read = _checked(backend, product, row, wide, copies)
+        self._compute = _checked(backend, product, many, square)
         self._found: list[Limits] = []
 
     def measure(self) -> Limits:
@@ -85,7 +93,7 @@ class Gauge:
         The quickest rounds count: what was lost to other programs lowers no roof.
         """
         read, compute = min(timed(self._read, 5)), min(timed(self._compute, 7))
-        self._found.append(Limits(self.bytes / read / 1e9, 2 * SIDE**3 / compute / 1e9))
+        self._found.append(Limits(self.bytes / read / 1e9, self.flops / compute / 1e9))
         return self.best
 
     @property
@@ -98,17 +106,49 @@ class Gauge:
         self._read()
 
 
-def _checked(backend: Backend, product: Product, x: Any, weight: Any) -> Callable[[], Any]:
-    """A product that is right: what a wrong one reaches is no roof.
+def measure_rows(
+    backend: Backend, product: Product, rows: Sequence[int], side: int, scheme: Scheme | None, rounds: int
+) -> dict[int, float]:
+    """GFLOP/s of products with so many rows, by square weights of a side, one after the other, as a step has them.
+
+    The quickest round counts, as in `Gauge`; numbers of rows take turns, as what disturbs lasts for a while.
+    """
+    rng = np.random.default_rng(0)
+    side = lcm(side, scheme.block if scheme else 1)
+    square = _weight(rng, (side, side), scheme)
+    copies = max(1, min(MOST_COPIES, COPIED // int(square.nbytes)))
+    calls = {
+        count: [_checked(backend, product, x, square) for _ in range(copies)]
+        for count in rows
+        for x in [rng.random((count, side), np.float32)]
+    }
+    found = [{n: min(timed(lambda n=n: [call() for call in calls[n]], 3)) for n in rows} for _ in range(rounds)]  # type: ignore[misc]
+    return {n: 2 * n * copies * side**2 / min(times[n] for times in found) / 1e9 for n in rows}
+
+
+def _weight(rng: np.random.Generator, shape: tuple[int, int], scheme: Scheme | None) -> Any:
+    return scheme.draw(rng, shape) if scheme else rng.random(shape, np.float32)
+
+
+def _repeated(block: Any, copies: int) -> Any:
+    """A weight of so many copies of a block below one another: drawing it all would take longer than reading it."""
+    if not isinstance(block, QuantWeight):
+        return np.tile(block, (copies, 1))
+    return block.rows(lambda array: np.tile(array, (copies, 1)), (copies * block.shape[0],))
+
+
+def _checked(backend: Backend, product: Product, x: Any, block: Any, copies: int = 1) -> Callable[[], Any]:
+    """A product by so many copies of a block that is right: what a wrong one reaches is no roof.
 
     Raises:
         TinyllmError: it is wrong.
     """
-    call = product(x, weight)
-    given, wanted = backend.to_numpy(call()), x @ weight.T
+    call = product(x, _repeated(block, copies))
+    given, wanted = backend.to_numpy(call()), np.tile(x @ dense(np, block, np.float32).T, (1, copies))
     if (
         given.shape != wanted.shape
         or not np.abs(given.astype(np.float32) - wanted).max() <= WORST * np.abs(wanted).max()
     ):
-        raise TinyllmError(f"its linear is wrong on {list(x.shape)} by {list(weight.shape)}")
+        sizes = [copies * block.shape[0], block.shape[1]]
+        raise TinyllmError(f"its linear is wrong on {list(x.shape)} by {sizes}")
     return call

@@ -143,12 +143,4 @@ def perplexity(model: Path, backend: str, fast: bool, dtype: str | None = None) 
 
     llm = load(model, backend, fast=fast, dtype=dtype)
     ids = llm.tokenizer.encode((Path(__file__).parent / "text.txt").read_text(encoding="utf-8"))
-    total, count = 0.0, 0
-    for start in range(0, len(ids) - 1, 512):
-        window = ids[start : start + 513]
-        logits = llm.logits(window[:-1]).astype(np.float64)
-        top = logits.max(-1, keepdims=True)
-        log_sum = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
-        total += float((log_sum - logits[np.arange(len(window) - 1), window[1:]]).sum())
-        count += len(window) - 1
-    return float(np.exp(total / count))
+    return llm.logprobs(ids, context=513, stride=512).perplexity

@@ -180,7 +180,7 @@ def _gauge(registry: Registry, backend: Backend, cache: int) -> Gauge | str:
     """What measures the limits, once used, or the reason why they cannot be measured: the ops are timed all the
     same."""
     try:
-        gauge = Gauge(backend, partial(_product, registry, backend), cache)
+        gauge = Gauge(backend, partial(product, registry, backend), cache)
         gauge.measure()
     except Exception as error:  # noqa: BLE001  a plugin's kernel may raise anything
         return str(error) or type(error).__name__
@@ -275,7 +275,7 @@ def _timed_under_guard(
     )
 
 
-def _product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
+def product(registry: Registry, backend: Backend, x: Any, weight: Any) -> Callable[[], Any]:
     """A call of the backend's `linear` in float32."""
     example = Example(registry.spec("linear"), "limits", DTYPE, {"x": x, "weight": weight}, {})
     trial = Trial(registry, backend, example)

@@ -15,6 +15,7 @@ from tinyllm.cli.bench import app as bench
 from tinyllm.cli.cache import cache
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
+from tinyllm.cli.compare import compare
 from tinyllm.cli.config import config
 from tinyllm.cli.deploy import deploy
 from tinyllm.cli.doctor import doctor
@@ -24,10 +25,15 @@ from tinyllm.cli.graph import graph
 from tinyllm.cli.models import models
 from tinyllm.cli.new_backend.starter import new_backend
 from tinyllm.cli.ops import ops
+from tinyllm.cli.perplexity import perplexity
+from tinyllm.cli.plan import plan
 from tinyllm.cli.plugin_commands import Root
 from tinyllm.cli.pull import pull
+from tinyllm.cli.quantize import quantize
 from tinyllm.cli.report import app as report
+from tinyllm.cli.route import route
 from tinyllm.cli.serve import serve
+from tinyllm.cli.simulate import simulate
 from tinyllm.cli.trace import trace
 from tinyllm.cli.which import which
 
@@ -53,6 +59,15 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm deploy smollm2 --replicas 2",
         "tinyllm deploy smollm2 --min 1 --max 8 --cpus-per-replica 4 --address auto",
     ),
+    route: (
+        "tinyllm route http://10.0.0.1:8000 http://10.0.0.2:8000",
+        "tinyllm route http://a:8000 http://b:8000 --port 80 --host 0.0.0.0 --policy least-loaded",
+    ),
+    simulate: (
+        "tinyllm simulate --measure smollm2",
+        "tinyllm simulate --replicas 8 --trace conversation_trace.jsonl --cache-tokens 200000",
+        "tinyllm simulate --replicas 100 --requests 100000 --rate 200 --policy warm,round-robin",
+    ),
     batch: (
         "tinyllm batch in.jsonl -o out.jsonl",
         "tinyllm batch in.jsonl -o out.jsonl --errors errors.jsonl --ordered",
@@ -68,9 +83,25 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",
     ),
     new_backend: ("tinyllm new-backend mine", "tinyllm new-backend mine --folder ~/src"),
+    perplexity: (
+        "tinyllm perplexity smollm2 text.txt",
+        "tinyllm perplexity smollm2 text.txt --context 2048 --stride 1024 --json",
+    ),
+    compare: (
+        "tinyllm compare original/ quantized/ text.txt",
+        "tinyllm compare smollm2 smollm2 text.txt --fast-b --worst 10",
+    ),
+    quantize: (
+        "tinyllm quantize model/ model-4bit/ --bits 4 --group-size 64 --keep lm_head.weight",
+        "tinyllm quantize model-f16.gguf model-q8.gguf --type Q8_0 --text text.txt",
+    ),
     graph: (
         "tinyllm graph smollm2 --html graph.html",
         "tinyllm trace --json > trace.json && tinyllm graph --trace trace.json --step decode --svg graph.svg",
+    ),
+    plan: (
+        "tinyllm plan config.json --context 8192 --batch 8 --memory 16GB --quantize 4",
+        "tinyllm plan HuggingFaceTB/SmolLM2-360M-Instruct --json",
     ),
     trace: (
         "tinyllm trace --shapes smollm2.jsonl",

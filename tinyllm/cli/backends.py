@@ -37,6 +37,7 @@ def backends(as_json: options.Json = False) -> None:
                 "broken": broken,
                 "selected": default,
                 "per_op": dict(selection.per_op),
+                "per_node": dict(selection.per_node),
                 "source": selection.source,
             }
         )
@@ -53,5 +54,5 @@ def backends(as_json: options.Json = False) -> None:
     ]
     table += [(name, "broken", "", "", error) for name, error in broken.items()]
     print_table(["name", "available", "devices", "score", "about"], table)
-    per_op = "".join(f"; {op} on {name}" for op, name in selection.per_op)
-    note(f"* {default} is selected: {selection.source}{per_op}")
+    others = "".join(f"; {what} on {name}" for what, name in (*selection.per_op, *selection.per_node))
+    note(f"* {default} is selected: {selection.source}{others}")

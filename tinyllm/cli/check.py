@@ -176,7 +176,7 @@ def _selected() -> str:
 
     registry = default_registry()
     selection = registry.select()
-    if selection.per_op:
+    if selection.per_op or selection.per_node:
         raise InvalidInputError(f"check: {selection.source} gives ops different backends; name the one to check")
     return selection.default or registry.best()
 

@@ -66,14 +66,11 @@ def _of_ops(dtype: str) -> Collection:
 
 
 def _of_model(model: str | None, backend: str | None, dtype: str | None, prompt: str, max_tokens: int) -> Collection:
-    from tinyllm.cli.output import loading_line
+    from tinyllm.cli.run_prompt import run_prompt
+    from tinyllm.cli.session import load_model
     from tinyllm.definitions.collect import Collector
-    from tinyllm.llm import load
-    from tinyllm.registry.registry import default_registry
 
-    registry = default_registry()
-    collector = Collector(registry.plugins, registry.settings)
-    with loading_line("loading") as progress:
-        llm = load(model, backend=backend, registry=collector, progress=progress, dtype=dtype)
-    llm.generate(prompt, max_tokens=max_tokens, temperature=0.0)
+    llm = load_model(model, backend, dtype, None, None, quiet=True)
+    collector = Collector(llm.registry.specs)
+    run_prompt("export-definitions", llm, prompt, max_tokens, collector)
     return collector.found

@@ -112,7 +112,8 @@ def _open(name: str, backend: str | None, dtype: str | None, fast: bool | None, 
     config, stated = opened.config, model_graph(opened.config, *settings)
     weights = opened.weights(stated.tensors())
     weights.check()
-    merged, kernels = choose(stated, registry, selection, weights, fast=fast)
+    merged, bound = choose(stated, registry, selection, weights, fast=fast)
+    kernels = {node: kernel.choice.id for node, kernel in bound.items()}
     stored = {name: _stored(weights.info(weight.tensors[0]).type) for name, weight in merged.weights.items()}
     about = f"{config.family}, {config.num_layers} layers, {merged.dtype}, {main.name}:{main.device}"
     return _Opened(merged, Facts(kernels, stored), about)

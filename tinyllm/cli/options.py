@@ -30,7 +30,8 @@ def model_names() -> list[str]:
     return sorted(sources.KNOWN)
 
 
-def _ops() -> list[str]:
+def op_names() -> list[str]:
+    """The ops that there are, for shells to complete."""
     from tinyllm.registry.registry import default_registry
 
     return sorted(default_registry().specs)
@@ -114,14 +115,14 @@ BackendName = Annotated[
         metavar="NAME",
         autocompletion=_backends,
         show_default="best available",
-        help="torch, mlx:cpu, or per op: linear=torch,*=mlx.",
+        help="torch, mlx:cpu, or per op or node: linear=torch,*.mlp.*=numpy,*=mlx.",
     ),
 ]
 KnownModelName = Annotated[
     str | None,
     typer.Argument(metavar="NAME", autocompletion=model_names, show_default="smollm2", help="Known name or hub id."),
 ]
-OpName = Annotated[str, typer.Argument(metavar="OP", autocompletion=_ops, help="The op, such as sdpa.")]
+OpName = Annotated[str, typer.Argument(metavar="OP", autocompletion=op_names, help="The op, such as sdpa.")]
 MaxTokens = Annotated[
     int | None,
     typer.Option(
@@ -204,6 +205,28 @@ KvCacheDtype = Annotated[
         autocompletion=lambda: list(KV_CACHE_DTYPES),
         show_default="auto",
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", autocompletion=model_names, help="Folder, .gguf file, hub id or known name (smollm2)."
+    ),
+]
+TextFile = Annotated[str, typer.Argument(metavar="FILE", help="A text, UTF-8; - reads it from stdin.")]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context", metavar="N", show_default="1024, or all that the model reads", help="Tokens of a window."
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride",
+        metavar="N",
+        show_default="512, or the context",
+        help="Tokens from one window to the next; a window's others are what the model has seen by then.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -117,6 +117,32 @@ def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 @contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal's stderr, from the first report on.
+
+    Gives a function that takes the number that is done and the number in all.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+@contextmanager
 def loading_line(label: str) -> Iterator[Callable[[int, int], None]]:
     """A line such as `loading 12/211` on a terminal's stderr, removed at the end.
 

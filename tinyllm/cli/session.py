@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.cli.output import download_bar, loading_line, note, size
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_INPUT = 16 << 20
-"""Most bytes that are read of stdin for a prompt, which are far more than fill a context."""
+"""Most bytes that are read of a text, which are far more than fill a context."""
 
 
 def read_stdin(read: Callable[[int], bytes], what: str) -> str:
@@ -48,6 +49,20 @@ def read_prompt(prompt: str) -> str:
         text = read_stdin(sys.stdin.buffer.read, "a prompt").removesuffix("\n").removesuffix("\r")
     if not text:
         raise InvalidInputError("prompt: expected some text, got an empty prompt")
+    return text
+
+
+def read_text(file: str) -> str:
+    """The text of a file, as it is; `-` stands for stdin. Raises `InvalidInputError` for a file that cannot be read, is
+    no UTF-8, or has no text."""
+    from tinyllm.models.checkpoints.files import read_file
+
+    if file == "-":
+        text, where = read_stdin(sys.stdin.buffer.read, "a text"), "stdin"
+    else:
+        text, where = decode(read_file(Path(file), MOST_INPUT), file), file
+    if not text:
+        raise InvalidInputError(f"{where}: expected some text, got an empty file")
     return text
 
 
@@ -123,13 +138,15 @@ def model_name(model: str | None) -> str:
 
 
 def describe(llm: LLM) -> str:
-    """What loading chose, as lines: the kernels and how many calls each runs, the schemes whose weights were expanded,
-    the weights that are held in a second form, the tensors of the checkpoint that were skipped, and the dtype of keys
-    and values."""
+    """What loading chose, as lines: the kernels and how many calls each runs, the copies between backends at each step,
+    the schemes whose weights were expanded, the weights that are held in a second form, the tensors of the checkpoint
+    that were skipped, and the dtype of keys and values."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
+    copies = Counter(node.kernel.removeprefix("copy ") for node in llm.program.nodes if node.op == "copy")
     sections = {
         "kernels": [f"{count:5} {kernel}" for kernel, count in sorted(counts.items())],
+        "copies between backends": [f"{count:5} {way}" for way, count in sorted(copies.items())],
         "schemes run as float matrices": [
             f"{name}: {size(before)} are {size(after)}" for name, (before, after) in report.expanded.items()
         ],

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyllm.cli import options
-from tinyllm.errors import InvalidInputError
+from tinyllm.cli.output import note, print_json, print_table
+from tinyllm.cli.run_prompt import run_prompt
+from tinyllm.cli.target import check_target, write_target
+from tinyllm.errors import TinyllmError, invalid
 
 if TYPE_CHECKING:
-    from tinyllm.graph.tools.times import StepTimes
+    from tinyllm.bench.limits import Limits
+    from tinyllm.bench.step_trace import Row
     from tinyllm.llm import LLM
+    from tinyllm.plugins.backend import BoundNode
 
 
-class _Traced(NamedTuple):
-    """A step: its times, and the bytes of the weights that each node reads."""
+@dataclass(frozen=True)
+class _Traced:
+    """A step: seconds when nobody observes it, and a row for each node."""
 
-    times: StepTimes
-    read: list[int]
+    seconds: float
+    rows: list[Row]
 
 
 def trace(
@@ -34,6 +43,15 @@ def trace(
             help="Write each different call to this file, which holds the prompt's token ids, and take no times.",
         ),
     ] = None,
+    chrome: Annotated[
+        Path | None,
+        typer.Option(
+            "--chrome",
+            metavar="FILE",
+            show_default=False,
+            help="Write the times for Perfetto or Chrome's viewer.",
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Times that each step is run.")] = 9,
     nodes: Annotated[bool, typer.Option("--nodes", help="A line for each node, not for each kernel.")] = False,
     model: options.ModelName = None,
@@ -44,7 +62,9 @@ def trace(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Tokens to generate.")] = 3,
     as_json: options.Json = False,
 ) -> None:
-    """Show where the time of the prompt and of a token goes, kernel by kernel; native steps, which are one call, too.
+    """Show where the time of the prompt and of a token goes, kernel by kernel, the slowest first: milliseconds, bytes
+    read and written, GB/s, GFLOP/s, and the share of what this machine can do at most. Native steps, which are one
+    call, and copies between backends are shown too.
 
     With --shapes: run a model and record each different call of an op; `tinyllm check --shapes FILE` replays them as
     cases. The file holds the integer inputs of the calls, and so the token ids of the prompt and of the answer:
@@ -52,35 +72,33 @@ def trace(
     """
     from tinyllm.cli.session import load_model
 
-    settings = {"dtype": dtype, "fast": fast, "kv_cache_dtype": kv_cache_dtype}
-    if shapes is not None:
-        _record(prompt, shapes, model, backend, settings, max_tokens)
-        return
+    if shapes is not None and chrome is not None:
+        raise invalid("trace", "--chrome", "a run that takes times", "--shapes, which takes none")
+    for what, path in (("shapes file", shapes), ("trace file", chrome)):
+        if path is not None:
+            check_target(what, path)
     llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
-    steps = _times(llm, prompt, max_tokens, runs)
+    if shapes is not None:
+        _record(llm, prompt, max_tokens, shapes)
+        return
+    limits = _Limits(llm, quiet=as_json)
+    steps = _trace(llm, prompt, max_tokens, runs, limits)
+    if chrome is not None:
+        from tinyllm.bench.chrome_trace import chrome_trace
+
+        write_target("trace file", chrome, json.dumps(chrome_trace({name: one.rows for name, one in steps.items()})))
     if as_json:
-        from tinyllm.cli.output import print_json
-
-        print_json({name: _as_json(*step) for name, step in steps.items()})
+        print_json({name: _as_json(one) | {"limits": limits.as_json()} for name, one in steps.items()})
     else:
-        _print(steps, nodes)
+        _print(steps, limits, nodes)
 
 
-def _record(
-    prompt: str, shapes: Path, model: str | None, backend: str | None, settings: dict[str, Any], max_tokens: int
-) -> None:
-    from tinyllm.cli.output import loading_line, note
-    from tinyllm.conformance.shapes import check_writable, write_shapes
-    from tinyllm.graph.tools.trace import Recorder
-    from tinyllm.llm import load
-    from tinyllm.registry.registry import default_registry
+def _record(llm: LLM, prompt: str, max_tokens: int, shapes: Path) -> None:
+    from tinyllm.conformance.shapes import write_shapes
+    from tinyllm.graph.tools.recorder import Recorder
 
-    check_writable(shapes)
-    registry = default_registry()
-    recorder = Recorder(registry.plugins, registry.settings)
-    with loading_line("loading") as progress:
-        llm = load(model, backend=backend, registry=recorder, progress=progress, **settings)
-    llm.generate(prompt, max_tokens=max_tokens, temperature=0.0)
+    recorder = Recorder(llm.registry.specs)
+    run_prompt("trace", llm, prompt, max_tokens, recorder)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
     total = sum(recorder.counts.values())
     note(
@@ -89,68 +107,106 @@ def _record(
     )
 
 
-def _times(llm: LLM, prompt: str, max_tokens: int, runs: int) -> dict[str, _Traced]:
+class _Limits:
+    """Those of this machine, for each backend and kind of weight that a model has."""
+
+    def __init__(self, llm: LLM, quiet: bool) -> None:
+        from tinyllm.graph.tools.cost import held_bytes
+
+        self._registry, self._quiet = llm.registry, quiet
+        self._held = held_bytes(llm.program.nodes, llm.registry.specs)
+        self.found: dict[str, Limits | None] = {}
+
+    def of(self, node: BoundNode) -> Limits | None:
+        """What a node is held against; None where it could not be measured, which a line tells."""
+        from tinyllm.bench.kept_limits import kept_limits
+        from tinyllm.graph.tools.cost import weight_scheme
+
+        quantized = weight_scheme(node)
+        scheme = quantized.scheme if quantized else None
+        where = f"{node.backend.name}:{node.backend.device}"
+        key = f"{where} {scheme or 'float32'}"
+        if key not in self.found:
+            try:
+                tell = (lambda what: None) if self._quiet else note
+                self.found[key] = kept_limits(self._registry, where, scheme, self._held, on_step=tell)
+            except TinyllmError as error:
+                note(f"{key}: the machine's limits could not be measured: {error}")
+                self.found[key] = None
+        return self.found[key]
+
+    def as_json(self) -> dict[str, Any]:
+        """By backend and kind of weight."""
+        return {name: asdict(limits) for name, limits in self.found.items() if limits}
+
+
+def _trace(llm: LLM, prompt: str, max_tokens: int, runs: int, limits: _Limits) -> dict[str, _Traced]:
     """The step of the prompt, and that of the last of the tokens that follow it."""
-    from functools import partial
-
-    from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+    from tinyllm.bench.step_trace import node_rows
+    from tinyllm.graph.tools.cost import step_sizes
     from tinyllm.graph.tools.times import step_times
-    from tinyllm.graph.tools.weight_bytes import weight_bytes
-    from tinyllm.registry.registry import default_registry
 
-    ids = llm.encode(prompt)
-    if len(ids) + max_tokens > llm.context:
-        raise InvalidInputError(
-            f"trace: expected a prompt and --max-tokens of at most {llm.context} tokens together, got {len(ids)} and "
-            f"{max_tokens}"
-        )
-    size = llm.program.page_size
-    pages = list(range(-(-(len(ids) + max_tokens) // size)))
-    runner = ModelRunner(llm.program, len(pages), size)
-    prefill = make_step([Chunk(ids, 0, pages)], size)
-    best = int(runner.step(prefill)[-1].argmax())
-    for place in range(max_tokens):
-        decode = make_step([Chunk([best], len(ids) + place, pages)], size)
-        best = int(runner.step(decode)[-1].argmax())
-    specs = default_registry().specs
-
-    def traced(batch: Any, tokens: int) -> _Traced:
-        times = step_times(partial(runner.step, batch), runs)
-        return _Traced(times, [weight_bytes(node, specs, {"T": tokens, "R": 1}) for node, _ in times.nodes])
-
-    return {f"prompt of {len(ids)}": traced(prefill, len(ids)), f"token {len(ids) + max_tokens}": traced(decode, 1)}
+    runner, prefill, decode = run_prompt("trace", llm, prompt, max_tokens)
+    prompted = len(prefill.tokens)
+    names = {f"prompt of {prompted}": prefill, f"token {prompted + max_tokens}": decode}
+    times = {name: step_times(partial(runner.step, batch), runs) for name, batch in names.items()}
+    traced = {}
+    for name, batch in names.items():  # limits, where they are not known yet, are measured after the times
+        sizes = step_sizes(len(batch.tokens), int(batch.kv_len[0]))
+        rows = node_rows(times[name].nodes, llm.registry.specs, sizes, limits.of)
+        traced[name] = _Traced(times[name].whole, rows)
+    return traced
 
 
-def _print(steps: dict[str, _Traced], nodes: bool) -> None:
-    from tinyllm.cli.output import note, print_table
+def _print(steps: dict[str, _Traced], limits: _Limits, nodes: bool) -> None:
+    from tinyllm.bench.step_trace import by_kernel, slowest_first
 
-    for name, (times, read) in steps.items():
-        total = sum(seconds for _, seconds in times.nodes)
+    figures = ["ms", "share", "MB", "GB/s", "GFLOP/s", "of limit"]
+    for name, step in steps.items():
+        total, moved = sum(row.seconds for row in step.rows), sum(row.bytes for row in step.rows)
         if nodes:
-            each = zip(times.nodes, read, strict=True)
-            rows = [(node.name, node.kernel, *_cells(seconds, total, size)) for (node, seconds), size in each]
-            print_table([name, "kernel", "ms", "share", "weights MB"], rows)
+            rows: list[tuple[Any, ...]] = [
+                (row.name, row.kernel, *_cells(row, total)) for row in slowest_first(step.rows)
+            ]
         else:
-            found, sizes = times.by_kernel(), dict.fromkeys(times.by_kernel(), 0)
-            for (node, _), size in zip(times.nodes, read, strict=True):
-                sizes[node.kernel] += size
-            print_table(
-                [name, "nodes", "ms", "share", "weights MB"],
-                [(kernel, count, *_cells(seconds, total, sizes[kernel])) for kernel, (count, seconds) in found.items()],
-            )
+            rows = [(row.kernel, row.nodes, *_cells(row, total)) for row in by_kernel(step.rows)]
+        print_table([name, "kernel" if nodes else "nodes", *figures], rows)
+        copies = [row for row in step.rows if row.op == "copy"]
         note(
-            f"{name}: {total * 1e3:.2f} ms node by node; {times.whole * 1e3:.2f} ms when nobody looks; "
-            f"{sum(read) / 1e6:.1f} MB of weights"
+            f"{name}: {total * 1e3:.2f} ms node by node; {step.seconds * 1e3:.2f} ms when nobody looks; "
+            f"{moved / 1e6:.1f} MB read and written; {len(copies)} copies between backends, "
+            f"{sum(row.bytes for row in copies) / 1e6:.2f} MB"
         )
+    for name, one in limits.found.items():
+        if one is not None:
+            note(f"limit of {name}: {one.gb_s:.1f} GB/s, {one.gflop_s:.0f} GFLOP/s")
 
 
-def _cells(seconds: float, total: float, read: int) -> tuple[str, str, str]:
-    return f"{seconds * 1e3:.3f}", f"{seconds / total:.1%}" if total else "", f"{read / 1e6:.2f}" if read else ""
-
-
-def _as_json(times: StepTimes, read: list[int]) -> dict[str, Any]:
-    nodes = [
-        {"name": node.name, "op": node.op, "kernel": node.kernel, "seconds": seconds, "weight_bytes": size}
-        for (node, seconds), size in zip(times.nodes, read, strict=True)
+def _cells(row: Row, total: float) -> list[str]:
+    figures = [row.gb_s, row.gflop_s]
+    return [
+        f"{row.seconds * 1e3:.3f}",
+        f"{row.seconds / total:.1%}" if total else "",
+        f"{row.bytes / 1e6:.2f}" if row.bytes else "",
+        *("" if figure is None else f"{figure:.3g}" for figure in figures),
+        "" if row.of_limit is None else f"{row.of_limit:.0%}",
     ]
-    return {"seconds": times.whole, "nodes": nodes}
+
+
+def _as_json(step: _Traced) -> dict[str, Any]:
+    nodes = [
+        {
+            "name": row.name,
+            "op": row.op,
+            "kernel": row.kernel,
+            "backend": row.backend,
+            "seconds": row.seconds,
+            "flops": row.flops,
+            "bytes": row.bytes,
+            "gb_s": row.gb_s,
+            "gflop_s": row.gflop_s,
+            "of_limit": row.of_limit,
+        }
+        for row in step.rows
+    ]
+    return {"seconds": step.seconds, "nodes": nodes}

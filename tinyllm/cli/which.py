@@ -1,4 +1,4 @@
-"""`tinyllm which OP`: which kernel runs an op, and why the others do not."""
+"""`tinyllm which OP`: which kernel runs an op, and why the others do not; or which run the nodes of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from tinyllm.cli import options
 from tinyllm.cli.output import note, print_json, print_table
-from tinyllm.errors import UnknownNameError, UnsupportedError, suggest
+from tinyllm.errors import UnknownNameError, UnsupportedError, invalid, suggest
 
 if TYPE_CHECKING:
     from tinyllm.plugins.backend import Backend
@@ -20,20 +20,42 @@ if TYPE_CHECKING:
 
 
 def which(
-    op: options.OpName,
+    op: Annotated[
+        str,
+        typer.Argument(
+            metavar="OP|NODES",
+            autocompletion=options.op_names,
+            help="The op, such as sdpa, or a pattern of a model's nodes, such as 'model.layers.3.*'.",
+        ),
+    ],
     backend: options.BackendName = None,
     case: Annotated[
         str | None, typer.Option("--case", metavar="ID", help="The case of the op's spec to ask about.")
     ] = None,
+    model: options.ModelName = None,
     dtype: options.Dtype = None,
     fast: options.Fast = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the kernels of an op, and which one runs and why.
+    """Show the kernels of an op, and which one runs and why; or what runs the nodes of a model.
 
     The call is a case of the op's spec. The selected backend is asked twice: for a single call, and for a call in a
     model, where a weight is packed once and used often.
+
+    A pattern of node names, which has a dot or a star, loads the model and shows backend and kernel of each node that
+    it names, and the copies between backends that bring their inputs.
     """
+    from tinyllm.registry.selection import is_pattern
+
+    if is_pattern(op):
+        if case is not None:
+            raise invalid("which", "--case", "an op", f"the nodes {op}")
+        from tinyllm.cli.which_nodes import which_nodes
+
+        which_nodes(op, model, backend, dtype, fast, as_json)
+        return
+    if model is not None:
+        raise invalid("which", "--model", "a pattern of nodes, such as '*.mlp.*'", f"the op {op}")
     from tinyllm.conformance.example import make_example
     from tinyllm.plugins.kernel import EVERY_CPU
     from tinyllm.registry.registry import default_registry

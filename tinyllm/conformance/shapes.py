@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import numpy as np
 
 from tinyllm.errors import TinyllmError, suggest
-from tinyllm.graph.tools.trace import Recorded
+from tinyllm.graph.tools.recorder import Recorded
 from tinyllm.spec.cases import Case, Draw, booleans, constant, integers, normal, quantized
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
@@ -55,24 +54,6 @@ def _encoded(value: Any) -> Any:
     if type(value).__name__ in SETTINGS:
         return {type(value).__name__: {f.name: _encoded(getattr(value, f.name)) for f in dataclass_fields(value)}}
     return list(value) if isinstance(value, tuple) else value
-
-
-def check_writable(path: Path) -> None:
-    """Raises `ShapesFileError` where no file can be written, so that no model runs for nothing. Leaves what is there as
-    it is."""
-    if os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise ShapesFileError(
-            f"shapes file {path}: expected a file in a folder that exists, got "
-            f"{'a folder' if os.path.isdir(path) else 'none'}"
-        )
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # a name that no file can have
-        raise ShapesFileError(f"shapes file {path}: cannot be written: {error.strerror}") from error
-    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
-        raise ShapesFileError(f"shapes file {path}: cannot be written: permission denied")
 
 
 def write_shapes(path: Path, calls: Iterable[tuple[Recorded, int]]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from tinyllm.definitions.definition import Definition, define
 from tinyllm.definitions.workload import Workload, workload_of
 from tinyllm.errors import InvalidInputError, UnsupportedError
-from tinyllm.graph.tools.trace import Recorder
-from tinyllm.plugins.backend import Backend
+from tinyllm.graph.observe import Ran
+from tinyllm.graph.tools.recorder import Recorder
 from tinyllm.spec.cases import Case
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantType, QuantWeight
@@ -155,21 +155,18 @@ def _named(pattern: str, kind: Any, way: Callable[[str, int], Any]) -> Any:
     )
 
 
+@dataclass
 class Collector(Recorder):
-    """A registry whose programs tell every call that they make to a collection."""
+    """An observer of values that tells every call that a program makes to a collection."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.found = Collection()
-        self._seen: set[Any] = set()
+    found: Collection = field(default_factory=Collection)
 
-    def _record(
-        self, spec: OpSpec, call: Call | None, backend: Backend, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
+    def __call__(self, ran: Ran) -> None:
+        """Tell the call of a node, if none of its form came before."""
         before = set(self.calls)
-        super()._record(spec, call, backend, args, kwargs)
-        if call is None or not (new := set(self.calls) - before):
-            return
-        recorded = self.calls[new.pop()]
-        concrete = check_call(spec, recorded.types, recorded.attributes)
-        self.found.add(spec, call, concrete, recorded.values)
+        super().__call__(ran)
+        new = set(self.calls) - before
+        if ran.node.asked is not None and new:
+            spec, recorded = self.specs[ran.node.op], self.calls[new.pop()]
+            concrete = check_call(spec, recorded.types, recorded.attributes)
+            self.found.add(spec, ran.node.asked, concrete, recorded.values)

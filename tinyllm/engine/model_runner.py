@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.graph.program import Observe, Pages, Program
+from tinyllm.graph.observe import Observe
+from tinyllm.graph.program import Pages, Program
 
 Indices = NDArray[np.int32]
 
@@ -114,10 +115,10 @@ class ModelRunner:
             return 0
         return self.program.gathered(batch.kv_len, batch.block_table, self.page_size)
 
-    def step(self, batch: StepBatch, observe: Observe | None = None) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch, observe: Observe | None = None, values_told: bool = False) -> NDArray[np.float32]:
         """Run one step and return the logits `[R, vocab_size]` of `batch.logit_rows`, float32.
 
-        observe: told of every node and the time that it took.
+        observe: told of every node and the time that it took; values_told: and of what went in and came out.
 
         Raises whatever a kernel raises; the pool is lost then, as a step consumes its pages.
         """
@@ -132,7 +133,7 @@ class ModelRunner:
             "logit_rows": batch.logit_rows,
             "state_rows": batch.state_rows,
         }
-        run = self.program if observe is None else partial(self.program, observe=observe)
+        run = self.program if observe is None else partial(self.program, observe=observe, values_told=values_told)
         state, self._state = self._state, None
         with np.errstate(all="ignore"):  # logits that are not finite are an error of their own: no warnings before it
             (logits,), self._state = run(inputs, {} if state is None else state)

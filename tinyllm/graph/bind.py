@@ -19,10 +19,10 @@ from tinyllm.graph.weights import WeightKey, WeightSource, load_weights, place, 
 from tinyllm.plugins.backend import Backend
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.registry.registry import Registry
-from tinyllm.registry.selection import Selection
+from tinyllm.registry.selection import Selection, fits, nearest
 from tinyllm.spec.scheme import QuantType
-from tinyllm.spec.types import ArrayType
-from tinyllm.spec.validation import check_call
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import check_call, output_names
 
 HOST = "host"
 
@@ -49,24 +49,30 @@ def bind(
         progress: told (weights bound, weights in all).
 
     Raises:
-        UnsupportedError: no kernel for a node, or `kv_append` and its attention on two backends.
+        UnsupportedError: no kernel for a node, or nodes of one state on two backends.
         CheckpointError: a weight that does not fit its node.
-        InvalidInputError: a backend was named for an op that the graph does not have.
+        InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
-    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
-    binder.choose_kernels()
+    binder = _chosen(graph, registry, selection, source, fast)
     told = progress or (lambda done, total: None)
     return binder.lay_out(load_weights(binder.graph, source, binder.bound, files, binder.report, told))
 
 
 def choose(
     graph: Graph, registry: Registry, selection: Selection, source: WeightSource, *, fast: bool | None = None
-) -> tuple[Graph, dict[str, str]]:
-    """What `bind` does before it reads a weight: the graph with what can be one call merged, and per node the id of its
-    kernel. Arguments and errors are those of `bind`."""
+) -> tuple[Graph, Mapping[str, BoundKernel]]:
+    """What `bind` would run, the graph as it is merged and the kernel of each of its nodes; no weight is read.
+
+    Raises as `bind` does, but for weights.
+    """
+    binder = _chosen(graph, registry, selection, source, fast)
+    return binder.graph, binder.bound
+
+
+def _chosen(graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> _Binder:
     binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
     binder.choose_kernels()
-    return binder.graph, binder.report.kernels
+    return binder
 
 
 class _Binder:
@@ -76,6 +82,7 @@ class _Binder:
         self.graph, self.registry, self.selection, self.source, self.fast = graph, registry, selection, source, fast
         self.readers = graph.consumers()
         self.bound: dict[str, BoundKernel] = {}
+        self.asked: dict[str, Call] = {}
         self.report = Report()
 
     def choose_kernels(self) -> None:
@@ -84,7 +91,7 @@ class _Binder:
         readers = self.readers
         for node in self.graph.nodes:
             spec = self.registry.spec(node.op)
-            backend = self.registry.backend_for(node.op, self.selection)
+            backend = self.registry.backend_for(node.op, self.selection, node.name)
             types = {i: self._type(name) for i, name in node.inputs.items()}
             weights = [node.inputs[i.name] for i in spec.inputs if i.kind == "weight" and i.name in node.inputs]
             call = check_call(spec, types, node.attributes, backend.device)
@@ -94,16 +101,21 @@ class _Binder:
                 shared=any(self._is_shared(name, readers[name]) for name in weights if name in self.graph.weights),
             )
             choice = self.registry.choose(call, backend, fast=self.fast)
-            self.bound[node.name] = self.registry.bind(choice)
+            self.bound[node.name], self.asked[node.name] = self.registry.bind(choice), call
             self.report.kernels[node.name] = choice.id
         self._check_states()
 
     def _check_selection(self) -> None:
-        ops = {node.op for node in self.graph.nodes}
-        for name, _ in self.selection.per_op:
-            if name not in ops:
+        """Every choice is of something that this model has."""
+        ops, names = {node.op for node in self.graph.nodes}, [node.name for node in self.graph.nodes]
+        for op, _ in self.selection.per_op:
+            if op not in ops:
                 known = f"an op of this model ({', '.join(sorted(ops))})"
-                raise invalid(self.selection.source, name, known, "one it does not have")
+                raise invalid(self.selection.source, op, known, "one it does not have")
+        for pattern, _ in self.selection.per_node:
+            if not any(fits(pattern, name) for name in names):
+                known = f"nodes of this model (the nearest are {', '.join(nearest(pattern, names))})"
+                raise invalid(self.selection.source, pattern, known, "a pattern that fits none")
 
     def _type(self, name: str) -> ArrayType | QuantType:
         if name not in self.graph.weights:
@@ -115,7 +127,7 @@ class _Binder:
         return all(self._reads_halves(node, name) for node in self.readers[name])
 
     def _reads_halves(self, node: Node, name: str) -> bool:
-        backend = self.registry.backend_for(node.op, self.selection).name
+        backend = self.registry.backend_for(node.op, self.selection, node.name).name
         kernels = (k for k in self.registry.plugins.kernels if (k.backend, k.op) == (backend, node.op))
         kinds = {i.kind for i in self.registry.spec(node.op).inputs if node.inputs.get(i.name) == name}
         return kinds == {"weight"} and any(HALVES.keys() <= {*kernel.schemes} for kernel in kernels)
@@ -131,8 +143,8 @@ class _Binder:
             users = [n for n in self.graph.nodes if name in {origin.get(v, v) for v in n.inputs.values()}]
             backends = {place(self.bound[n.name].backend) for n in users}
             if len(backends) > 1:
-                ops = ", ".join(f"{n.op} on {place(self.bound[n.name].backend)}" for n in users)
-                raise UnsupportedError(f"state {name}: kv_append and its attention must share a backend, got {ops}")
+                nodes = ", ".join(f"{n.name} on {place(self.bound[n.name].backend)}" for n in users)
+                raise UnsupportedError(f"state {name}: all that read or write it must share a backend, got {nodes}")
 
     def lay_out(self, weights: Mapping[WeightKey, Any]) -> Program:
         """The flat list of calls, with copies between backends made explicit and values freed after their last use."""
@@ -158,7 +170,7 @@ class _Binder:
                     slot = slots[name, needed]
                     if home[name] != needed and slot not in copied:
                         copied.add(slot)
-                        steps.append(_copy(name, home[name], needed, backends, slots))
+                        steps.append(_copy(name, self.graph.type_of(name), home[name], needed, backends, slots))
                 sources[input_name] = slot
             for output in node.outputs:
                 home[output] = here
@@ -180,15 +192,17 @@ class _Binder:
             node.op,
             node.name,
             bound.choice.id,
+            bound.backend,
             function,
             tuple(sources[name] for name in names),
             targets,
-            len(node.outputs) > 1 or spec.gives_many,
-            bound.call,
-            names,
-            tuple(self.graph.type_of(output) for output in node.outputs),
-            bound.backend,
-            bool(kernel and kernel.traceable),
+            several=len(node.outputs) > 1 or spec.gives_many,
+            call=bound.call,
+            asked=self.asked[node.name],
+            inputs=names,
+            outputs=output_names(spec, bound.call),
+            types=tuple(self.graph.type_of(output) for output in node.outputs),
+            traceable=bool(kernel and kernel.traceable),
         )
 
     def _program(
@@ -226,7 +240,7 @@ def _by_name(function: Callable[..., Any], positional: int, names: tuple[str, ..
     return lambda *args: function(*args[:positional], **dict(zip(names, args[positional:], strict=True)))
 
 
-def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], slots: Slots) -> Step:
+def _copy(name: str, kind: ArrayType, home: str, needed: str, backends: Mapping[str, Backend], slots: Slots) -> Step:
     """An explicit move of a value between host and backends."""
     backend = backends[home if needed == HOST else needed]
 
@@ -236,4 +250,4 @@ def _copy(name: str, home: str, needed: str, backends: Mapping[str, Backend], sl
 
     what = f"{name} {home}->{needed}"
     ends = (slots[name, home],), (slots[name, needed],)
-    return Step("copy", what, "copy", move, *ends, False, None, (), (), backend, False)
+    return Step("copy", what, f"copy {home}->{needed}", backend, move, *ends, outputs=("value",), types=(kind,))

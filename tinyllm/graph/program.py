@@ -3,25 +3,20 @@ call, where their backend gains by it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from tinyllm.graph.graph import State
+from tinyllm.graph.observe import Observe, is_array, observed
 from tinyllm.plugins.backend import Backend, BoundNode, Run
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.pages import neighbours
 from tinyllm.spec.rope import RopeScaling
-from tinyllm.spec.scheme import QuantWeight
-
-Observe = Callable[[BoundNode, float], None]
-"""Told of each node that ran, and the seconds that it took; of a view that costs nothing 0."""
 
 Pages = dict[str, Any]
 """Native page arrays by state name. Whoever holds it owns it: a step consumes it and gives a new one."""
@@ -29,12 +24,16 @@ Pages = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step(BoundNode):
-    """A bound node with the backend that it runs on."""
+    """A bound node that is one call of the program, or a run of them that is."""
 
-    backend: Backend
-    traceable: bool
+    traceable: bool = False
     run: Run | None = None
     """The nodes that this step is one call of."""
+
+    @property
+    def nodes(self) -> tuple[BoundNode, ...]:
+        """Those of the run, or itself."""
+        return self.run.nodes if self.run else (self,)
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,12 @@ class Program:
         report: Report,
     ) -> None:
         self.steps = steps
+        self.nodes = tuple(node for step in steps for node in step.nodes)
+        """Every node in the order in which they run, copies and those of linked runs included."""
         self.report = report
         self._inputs, self._states, self._updates, self._outputs = inputs, states, updates, outputs
         self._allocations = allocations
-        self.scalings = _scalings(steps)
+        self.scalings = _scalings(self.nodes)
         self._backends = list({id(s.backend): s.backend for s in steps}.values())
         self._template: list[Any] = [None] * size
         for slot, value in constants.items():
@@ -107,7 +108,7 @@ class Program:
     def page_size(self) -> int:
         """Tokens of a page that suit the backends: small where neighbouring pages are read in place, large where they
         are gathered."""
-        return 64 if all(a.backend.heads_first for a in self._allocations.values()) else 256
+        return page_size(a.backend for a in self._allocations.values())
 
     @property
     def cache_dtypes(self) -> tuple[str, ...]:
@@ -171,11 +172,12 @@ class Program:
         return grown
 
     def __call__(
-        self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None
+        self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None, values_told: bool = False
     ) -> tuple[list[np.ndarray], Pages]:
         """One step. `state` is emptied: its pages are written in place, and only the returned one holds them.
 
         observe: told of every node, those of a linked run too. Each is waited for, so that the step takes longer.
+        values_told: of their inputs and outputs as well; linked runs then run node by node.
         """
         values = self._template.copy()
         for name, slot in self._inputs.items():
@@ -186,7 +188,7 @@ class Program:
             for backend in self._backends:
                 backend.check_process()
                 contexts.enter_context(backend.step_context())
-            calls = self._calls if observe is None else self._observed(observe)
+            calls = self._calls if observe is None else self._observed(observe, values_told)
             for function, sources, targets, dead in calls:
                 result = function(*[values[i] for i in sources])
                 if isinstance(targets, int):
@@ -203,37 +205,23 @@ class Program:
                 backend.synchronize(*owned, *(values[slot] for slot, home in self._outputs if home is backend))
             return [backend.to_numpy(values[slot]) for slot, backend in self._outputs], updated
 
-    def _observed(self, observe: Observe) -> list[Any]:
+    def _observed(self, observe: Observe, values: bool) -> list[Any]:
         """The calls, each of which tells of its nodes."""
-
-        def timed(step: Step, *arrays: Any) -> Any:
-            linked = getattr(step.function, "timed", None)
-            if linked is not None and step.run is not None:
-                results, seconds = linked(*arrays)
-                for node, took in zip(step.run.nodes, seconds, strict=True):
-                    observe(node, took)
-                return results
-            if step.run is not None:
-                return step.run(*arrays, around=partial(_timed_node, step.backend, observe))
-            return _timed_node(step.backend, observe, step, arrays)
-
-        return [(partial(timed, step), *rest) for step, (_, *rest) in zip(self.steps, self._calls, strict=True)]
+        return [
+            (observed(step, function, step.run, observe, values), *rest)
+            for step, (function, *rest) in zip(self.steps, self._calls, strict=True)
+        ]
 
 
-def _scalings(steps: list[Step]) -> tuple[RopeScaling, ...]:
+def page_size(backends: Iterable[Backend]) -> int:
+    """Tokens of a page that suits the backends of all states."""
+    return 64 if all(backend.heads_first for backend in backends) else 256
+
+
+def _scalings(nodes: tuple[BoundNode, ...]) -> tuple[RopeScaling, ...]:
     """Those of rotary embeddings that go by the length of the sequence, each once."""
-    nodes: list[BoundNode] = [node for step in steps for node in (step.run.nodes if step.run else (step,))]
     found = [node.call.attributes.get("scaling") for node in nodes if node.call]
     return tuple(dict.fromkeys(s for s in found if isinstance(s, RopeScaling) and s.by_length))
-
-
-def _timed_node(backend: Backend, observe: Observe, node: BoundNode, arrays: Sequence[Any]) -> Any:
-    start = time.perf_counter()
-    result = node.function(*arrays)
-    parts = result if isinstance(result, tuple) else (result,)
-    backend.synchronize(*(part for part in parts if _is_array(part)))
-    observe(node, time.perf_counter() - start)
-    return result
 
 
 def _pages(allocation: Allocation, shape: tuple[int, ...]) -> np.ndarray:
@@ -283,7 +271,7 @@ def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], 
         return steps
     targets = {number for step in steps for number in step.targets}
     sources = dict.fromkeys(number for step in steps for number in step.sources if number not in targets)
-    packed = {n: constants[n] for n in sources if n in constants and not _is_array(constants[n])}
+    packed = {n: constants[n] for n in sources if n in constants and not is_array(constants[n])}
     read_later = kept | {number for step in later for number in step.sources}
     inputs = tuple(number for number in sources if number not in packed)
     outputs = tuple(number for step in steps for number in step.targets if number in read_later)
@@ -293,11 +281,4 @@ def _linked(steps: list[Step], later: list[Step], constants: Mapping[int, Any], 
     if function is None:
         return steps
     name = f"{steps[0].name} .. {steps[-1].name}"
-    return [
-        Step("run", name, f"{backend.name}/run", function, inputs, outputs, True, None, (), (), backend, False, run)
-    ]
-
-
-def _is_array(value: Any) -> bool:
-    """A packed weight may know its dtype, but has no shape."""
-    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, QuantWeight)
+    return [Step("run", name, f"{backend.name}/run", backend, function, inputs, outputs, several=True, run=run)]

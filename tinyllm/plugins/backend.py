@@ -57,19 +57,23 @@ class BoundNode:
 
     kernel: its id, `mlx/linear:scratch`. several: the function gives a tuple, a part for each target.
     call: the call that it was bound for, sizes that change from step to step by their names; None: a copy between
-    backends. inputs: what the op calls each source. types: of the targets.
+    backends. asked: the same as the model makes it, its weights as the checkpoint holds them. inputs, outputs: what the
+    op calls each source and target. types: of the targets.
     """
 
     op: str
     name: str
     kernel: str
+    backend: Backend
     function: Callable[..., Any]
     sources: tuple[int, ...]
     targets: tuple[int, ...]
-    several: bool
-    call: Call | None
-    inputs: tuple[str, ...]
-    types: tuple[ArrayType, ...]
+    several: bool = False
+    call: Call | None = None
+    asked: Call | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    types: tuple[ArrayType, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,10 @@ class Registry:
         if selection in self._checked:
             return
         where = f"{selection.source}: "
-        for op, name in selection.per_op:
+        for op, _ in selection.per_op:
             if op not in self.specs:
                 raise UnknownNameError(f"{where}unknown op {op!r}.{suggest(op, self.specs)}")
+        for _, name in (*selection.per_op, *selection.per_node):
             self._find(name, where)
         if selection.default is not None:
             self._find(selection.default, where)
@@ -180,10 +181,10 @@ class Registry:
             raise BackendUnavailableError("no backend is available; install one with: pip install 'tinyllm[torch]'")
         return max(available, key=lambda name: probes[name].score)
 
-    def backend_for(self, op: str, selection: Selection) -> Backend:
-        """The backend a selection gives to an op. Raises as `check` and `backend` do."""
+    def backend_for(self, op: str, selection: Selection, node: str = "") -> Backend:
+        """The backend a selection gives to an op, or to a node of a model. Raises as `check` and `backend` do."""
         self.check(selection)
-        return self.backend(selection.for_op(op) or self.best())
+        return self.backend((selection.for_node(node, op) if node else selection.for_op(op)) or self.best())
 
     def kernels(self, backend: str, op: str) -> list[Kernel]:
         """Kernels of a backend for an op, highest priority first; those of `"*"` serve every backend on a CPU."""

@@ -12,11 +12,8 @@ import numpy as np
 from tinyllm.engine.page_pool import Key
 from tinyllm.errors import invalid
 from tinyllm.scale.prefix_memory import PrefixMemory
+from tinyllm.scale.settings import POLICIES, REMEMBERED, SLACK
 
-SLACK = 4
-"""By how many requests a replica that has the prefix may be busier than the least busy one."""
-REMEMBERED = 4096
-"""Keys of prefixes that are remembered of each replica."""
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -141,10 +138,6 @@ class Warm(LeastLoaded):
             if near:
                 return Choice(min(near, key=lambda replica: (loads[replica], replica)), depth)
         return Choice(least)
-
-
-POLICIES = ("warm", "least-loaded", "round-robin")
-"""Names of the policies."""
 
 
 def make_policy(name: str, slack: int = SLACK, remembered: int = REMEMBERED) -> Policy:

@@ -72,7 +72,7 @@ def is_loopback(address: str) -> bool:
     return address == "localhost"
 
 
-def allowed_hosts(address: str, names: Collection[str]) -> frozenset[str]:
+def allowed_hosts(address: str, names: Collection[str], command: str = "serve") -> frozenset[str]:
     """What `CheckHost` lets in, for a server that listens at an address: the names of this machine, that address, and
     the names given. Empty, which lets in any, where other machines can reach it and no name is given.
 
@@ -82,7 +82,7 @@ def allowed_hosts(address: str, names: Collection[str]) -> frozenset[str]:
     for name in names:
         if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
             raise InvalidInputError(
-                f"serve: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}"
+                f"{command}: allowed-host: expected a name without scheme or port, such as ai.example, got {name!r}"
             )
     if not names and not is_loopback(address):
         return frozenset()

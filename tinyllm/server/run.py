@@ -30,13 +30,13 @@ _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
 
 
-def open_socket(address: str, port: int) -> socket.socket:
-    """A socket that listens. Raises `InvalidInputError` where the address cannot be had."""
+def open_socket(address: str, port: int, command: str = "serve") -> socket.socket:
+    """A socket that listens. Raises `InvalidInputError`, which names the command, where the address cannot be had."""
     try:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as error:
         raise InvalidInputError(
-            f"serve: host: expected an address of this machine, got {address!r}: {error}"
+            f"{command}: host: expected an address of this machine, got {address!r}: {error}"
         ) from error
     family, _, _, _, place = found[0]
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
@@ -44,7 +44,8 @@ def open_socket(address: str, port: int) -> socket.socket:
         listening = socket.create_server(place, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InvalidInputError(f"serve: {address}:{port}: expected an address that is free, got: {reason}") from error
+        where = f"{command}: {address}:{port}"
+        raise InvalidInputError(f"{where}: expected an address that is free, got: {reason}") from error
     # inherited by every connection: what is written goes out at once, though what was before is not confirmed yet
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(AttributeError, OSError):  # inherited by every connection; not all systems have it

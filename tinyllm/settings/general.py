@@ -9,7 +9,10 @@ KV_CACHE_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 SETTINGS = (
     SettingSpec(
-        "backend", TEXT, None, "backend, `name:device`, or per op `linear=torch,*=mlx`; unset: the best available"
+        "backend",
+        TEXT,
+        None,
+        "backend, `name:device`, or per op or node `linear=torch,*.mlp.*=numpy,*=mlx`; unset: the best available",
     ),
     SettingSpec("kernels", TEXT, "", "pinned kernels, `mlx/sdpa=scratch,torch/linear=fused`"),
     SettingSpec("fast", FLAG, False, "allow kernels that round activations or scales (exact=False)"),

@@ -18,6 +18,7 @@ MODULES = (
     "tinyllm.server.settings",
     "tinyllm.batch.settings",
     "tinyllm.bench.settings",
+    "tinyllm.scale.settings",
 )
 """The modules that declare settings, each in a tuple `SETTINGS`, in the order in which `tinyllm config` lists them."""
 

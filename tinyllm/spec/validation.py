@@ -142,3 +142,12 @@ def check_call(
 def output_types(spec: OpSpec, call: Call) -> tuple[ArrayType, ...]:
     """Types of the outputs of a checked call."""
     return tuple(kind for output in spec.outputs for kind in output.types(call))
+
+
+def output_names(spec: OpSpec, call: Call) -> tuple[str, ...]:
+    """Names of the outputs of a checked call; of one that is many `parts:0`, `parts:1` and so on."""
+    return tuple(
+        f"{output.name}:{n}" if output.is_many else output.name
+        for output in spec.outputs
+        for n, _ in enumerate(output.types(call))
+    )

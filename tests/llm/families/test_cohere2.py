@@ -15,10 +15,20 @@ from tinyllm.models.families.families import decoder_config
 
 KINDS = ["sliding_attention", "full_attention"]
 MODELS = {
-    "bias": Tiny("Cohere2", {"attention_bias": True, "sliding_window": 9, "layer_types": KINDS, "logit_scale": 0.3}),
+    "bias": Tiny(
+        "Cohere2",
+        {
+            "num_hidden_layers": 2,
+            "attention_bias": True,
+            "sliding_window": 9,
+            "layer_types": KINDS,
+            "logit_scale": 0.3,
+        },
+    ),
     "seven-heads": Tiny(
         "Cohere2",
         {
+            "num_hidden_layers": 2,
             "hidden_size": 42,
             "num_attention_heads": 7,
             "num_key_value_heads": 1,
@@ -31,8 +41,7 @@ MODELS = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_and_tokens_are_the_judges(model: str, tmp_path: Path) -> None:
-    tiny = MODELS[model]
-    judge = Tiny("Cohere2", tiny.config | {"num_hidden_layers": 2}).save(tmp_path)
+    judge = MODELS[model].save(tmp_path)
     for backend in backends():
         assert_is_the_judges(tmp_path, judge, backend)
     slides = [kind == "sliding_attention" for kind in judge.config.layer_types]

@@ -152,16 +152,28 @@ def _keys(call: Call) -> int:
 
 
 def _flops(call: Call) -> int:
+    """Of the products with the keys that each token sees, where all sequences have as many tokens and keys."""
     q, v = call.shape("q"), call.shape("v_pages")
-    return attention_flops(call, (q[0], q[1], _keys(call)), q[2], v[3])
+    new, keys = _each(call)
+    hidden = max(0, keys - new)
+    seen = sum(min(keys, place, call.attributes["window"] or keys) for place in range(hidden + 1, hidden + new + 1))
+    return attention_flops(call, (q[0], q[1], seen), q[2], v[3]) // max(1, new)
 
 
 def _bytes(call: Call) -> int:
-    """q and the pages named by the block table are read, and y is written; the rest of the pool is not touched."""
+    """q and the keys and values that some token sees are read, and y is written; the rest of the pool is not
+    touched."""
     q, k, v = call.shape("q"), call.shape("k_pages"), call.shape("v_pages")
-    rows = call.shape("block_table")[0] * _keys(call) * k[1]
+    new, keys = _each(call)
+    seen = min(keys, (call.attributes["window"] or keys) + max(0, new - 1))
+    rows = call.shape("block_table")[0] * seen * k[1]
     numbers, stored = prod(q) + prod(q[:2]) * v[3], rows * (k[3] + v[3])
     return int(sum(n * numpy_dtype(call.dtype(name)).itemsize for n, name in ((numbers, "q"), (stored, "k_pages"))))
+
+
+def _each(call: Call) -> tuple[int, int]:
+    """New tokens and keys of a sequence, if all have as many: the keys are those of all its pages."""
+    return -(-call.shape("q")[0] // max(1, call.shape("block_table")[0])), _keys(call)
 
 
 paged_attention = OpSpec(

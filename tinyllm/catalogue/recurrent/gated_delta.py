@@ -15,6 +15,7 @@ from tinyllm.catalogue.recurrent.states import (
     bench_prefix,
     check_sequences,
     check_values,
+    state_bytes,
     unread_rows,
     with_rows,
 )
@@ -183,6 +184,7 @@ gated_delta = OpSpec(
     check=_check,
     check_values=lambda call, values: check_values(call, values, call.shape("q")[0], call.shape("state")[0]),
     flops=lambda call: 7 * call.shape("v")[0] * prod(call.shape("state")[1:]),
+    bytes=lambda call: state_bytes(call, ("q", "k", "v", "v", "a", "b", "a_log", "dt_bias")),  # y is as large as v
     scale=_scale,
     sums=_sums,
     unread=lambda inputs, attributes: {

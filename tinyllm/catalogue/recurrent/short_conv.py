@@ -15,6 +15,7 @@ from tinyllm.catalogue.recurrent.states import (
     bench_prefix,
     check_sequences,
     check_values,
+    state_bytes,
     unread_rows,
     with_rows,
 )
@@ -118,6 +119,7 @@ short_conv = OpSpec(
     check=_check,
     check_values=lambda call, values: check_values(call, values, call.shape("x")[0], call.shape("state")[0]),
     flops=lambda call: 2 * prod(call.shape("x")) * call.shape("weight")[1],
+    bytes=lambda call: state_bytes(call, ("x", "x", "weight", "bias")),  # y is as large as x
     scale=_scale,
     sums=_sums,
     unread=lambda inputs, attributes: {

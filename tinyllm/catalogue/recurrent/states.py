@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from tinyllm.errors import invalid
 from tinyllm.spec.cases import Draw, constant, poisoned
+from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import Input
 from tinyllm.spec.sequences import sequences
 from tinyllm.spec.types import Call
@@ -62,6 +64,14 @@ def unread_rows(inputs: Any) -> Any:
     free = np.zeros(inputs["state"].shape[0], bool)
     free[[row for _, _, row, begins in sequences(*(inputs[name] for name in HOST)) if begins]] = True
     return free
+
+
+def state_bytes(call: Call, names: tuple[str, ...]) -> int:
+    """Bytes of arrays of these shapes, each read or written once, and of the rows of the state that sequences have,
+    which are read and written; the other rows are not touched."""
+    rows = 2 * call.shape("kv_len")[0] * prod(call.shape("state")[1:]) * numpy_dtype(call.dtype("state")).itemsize
+    given = [name for name in names if call.inputs[name] is not None]
+    return int(rows + sum(prod(call.shape(name)) * numpy_dtype(call.dtype(name)).itemsize for name in given))
 
 
 def batch(lengths: list[tuple[int, int]], rows: list[int], count: int, *of_a_row: int) -> dict[str, Draw]:

@@ -92,11 +92,20 @@ class Affine(Grouped):
     def quantize(self, xp: Any, w: Any) -> QuantWeight:
         """The ends of a group become the ends of its scale: `bias = min(w)`,
         `scale = (max(w) - min(w)) / (2^bits - 1)`."""
+        return self.nearest(xp, w, *self.ends(xp, w))
+
+    def ends(self, xp: Any, w: Any) -> tuple[Any, Any]:
+        """The scales and biases of `quantize`, `[..., N, K / group_size]`."""
         groups = xp.reshape(w, (*w.shape[:-1], w.shape[-1] // self.group_size, self.group_size))
-        biases, most = xp.min(groups, axis=-1), 2**self.bits - 1
-        scales = (xp.max(groups, axis=-1) - biases) / most
-        q = divided(xp, w - per_column(xp, biases, self.group_size), scales, self.group_size)
-        words = pack(xp, xp.clip(xp.round(q), 0, most), self.bits)
+        biases = xp.min(groups, axis=-1)
+        return (xp.max(groups, axis=-1) - biases) / (2**self.bits - 1), biases
+
+    def nearest(self, xp: Any, w: Any, scales: Any, biases: Any) -> QuantWeight:
+        """The weight of these scales and biases whose integers come nearest to floats `[..., N, K]`, in whose dtype it
+        is computed."""
+        offsets = w - per_column(xp, xp.astype(biases, w.dtype), self.group_size)
+        q = divided(xp, offsets, xp.astype(scales, w.dtype), self.group_size)
+        words = pack(xp, xp.clip(xp.round(q), 0, 2**self.bits - 1), self.bits)
         return QuantWeight(self, {"q": words, "scales": scales, "biases": biases}, tuple(w.shape))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> QuantWeight:

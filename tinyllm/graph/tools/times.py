@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from tinyllm.graph.program import Observe
-from tinyllm.plugins.backend import BoundNode
+from tinyllm.graph.observe import Observe, Ran
 
 
 @dataclass(frozen=True)
@@ -16,16 +15,8 @@ class StepTimes:
     """Seconds. nodes: each node that ran, in order, with the time that it took. whole: of the step that nobody
     observes."""
 
-    nodes: list[tuple[BoundNode, float]]
+    nodes: list[Ran]
     whole: float
-
-    def by_kernel(self) -> dict[str, tuple[int, float]]:
-        """Per kernel how many nodes it ran and the time of all of them, the longest first."""
-        found: dict[str, tuple[int, float]] = {}
-        for node, seconds in self.nodes:
-            count, before = found.get(node.kernel, (0, 0.0))
-            found[node.kernel] = count + 1, before + seconds
-        return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
 
 def step_times(step: Callable[[Observe | None], object], runs: int) -> StepTimes:
@@ -33,17 +24,17 @@ def step_times(step: Callable[[Observe | None], object], runs: int) -> StepTimes
 
     Args:
         step: runs it, telling an observer of each node where there is one; see `Program`.
-        runs: of either kind; the first two steps count for neither.
+        runs: of either kind, after one that does not count. Those that nobody observes come one after the other, as in
+            real use, and then the others.
     """
-    step(None)
-    step(lambda node, seconds: None)
     whole, observed = [], []
-    for _ in range(runs):
+    for run in range(runs + 1):
         start = time.perf_counter()
         step(None)
-        whole.append(time.perf_counter() - start)
-        told: list[tuple[BoundNode, float]] = []
-        step(lambda node, seconds, told=told: told.append((node, seconds)))  # type: ignore[misc]
-        observed.append(told)
-    nodes = [(same[0][0], median(seconds for _, seconds in same)) for same in zip(*observed, strict=True)]
+        whole += [time.perf_counter() - start] if run else []
+    for run in range(runs + 1):
+        told: list[Ran] = []
+        step(told.append)
+        observed += [told] if run else []
+    nodes = [Ran(same[0].node, median(ran.seconds for ran in same)) for same in zip(*observed, strict=True)]
     return StepTimes(nodes, median(whole))

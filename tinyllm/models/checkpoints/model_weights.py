@@ -68,7 +68,7 @@ class ModelWeights:
 
     def info(self, name: str) -> TensorInfo:
         """The type of a weight, and the bytes of its share of the file."""
-        infos = [self._checkpoint.info(tensor) for tensor in self._tensors_of(self._places[name])]
+        infos = [self._checkpoint.info(tensor) for tensor in self.sources(name)]
         shape, kind = self._shapes[name], infos[0].type
         if len({info.dtype for info in infos}) > 1:
             kind = ArrayType(shape, "float32")  # as `read` gives them
@@ -83,6 +83,14 @@ class ModelWeights:
         place = self._places[name]
         tensors = [self._cut(name, place, self._checkpoint.read(tensor)) for tensor in self._tensors_of(place)]
         return _stacked(name, tensors) if place.of_experts else tensors[0]
+
+    def place(self, name: str) -> Place:
+        """Where a weight is."""
+        return self._places[name]
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The tensors that a weight is made of."""
+        return self._tensors_of(self._places[name])
 
     def laid_out(self, read: Callable[[str], NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """The tensors of a file in which the rules find weights, which `read` gives by name."""

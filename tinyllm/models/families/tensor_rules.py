@@ -57,6 +57,14 @@ class Place:
         """Whether each expert has a tensor of its own."""
         return "{expert}" in self.rule.tensor
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weight is the tensor as it is."""
+        rule = self.rule
+        moved = rule.interleaved or rule.transposed is not False or rule.squeezed or rule.order is not None
+        changed = rule.offset != 0 or rule.convert is not None
+        return len(rule.weights) == 1 and not (self.of_experts or moved or changed)
+
     def tensor(self, expert: int = 0) -> str:
         """The name of the file's tensor."""
         return self.rule.tensor.format(layer=self.layer, expert=expert) + self.ending
@@ -76,6 +84,16 @@ def place_of(weight: str, rules: Sequence[TensorRule], present: Collection[str])
     found = [place for rule in rules for place in _matches(weight, rule)]
     own = Place(TensorRule(weight.replace("{", "{{").replace("}", "}}"), (weight,)), 0, 0, "")
     return next((place for place in found if place.tensor() in present), found[0] if found else own)
+
+
+def name_alone(weight: str, rules: Sequence[TensorRule]) -> str | None:
+    """A name under which a file may have a weight as it is, by itself and whole; None where the rules know of none."""
+    for place in (*(place for rule in rules for place in _matches(weight, rule)), place_of(weight, (), ())):
+        name = place.tensor()
+        is_tensor = has_ending(name) or not has_ending(weight)  # stacks in a tensor without an ending are parameters
+        if place.is_plain and is_tensor and place_of(weight, rules, {name}).tensor() == name:
+            return name
+    return None
 
 
 def _matches(weight: str, rule: TensorRule) -> list[Place]:

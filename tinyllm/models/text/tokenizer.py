@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from copy import copy
 from functools import cached_property
+from pathlib import Path
 
 import tokenizers
 from tokenizers import models, processors
@@ -69,6 +70,16 @@ class Tokenizer:
         check_unicode("encode", "text", text)
         ids = self._encoder.encode(text)
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
+
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json`, which puts around a text what this tokenizer does."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        around = {str(backend.id_to_token(index)): index for index in (*self._before, *self._after)}
+        if around:
+            names = {index: token for token, index in around.items()}
+            single = [*(names[index] for index in self._before), "$A", *(names[index] for index in self._after)]
+            backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=[*around.items()])
+        backend.save(str(path))
 
     def check_speed(self) -> None:
         """Raises `CheckpointError` where short texts take too long."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from tinyllm.scale.policy import REMEMBERED, SLACK, Fleet, make_policy
+from tinyllm.scale.policy import Fleet, make_policy
+from tinyllm.scale.settings import REMEMBERED, SLACK
 
 
 class PolicyRouter(RequestRouter):  # type: ignore[misc, unused-ignore]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -73,7 +74,7 @@ def deployed(
         try:
             serve.run(application(plan, scaling, policy, variables), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
-            raise TinyllmError(f"deploy: the replicas could not be started: {_cause(error)}") from error
+            raise TinyllmError(f"deploy: the replicas could not be started: {_cause()}") from error
         yield not before.proxies
     finally:
         with suppress(TimeoutError):  # what is left is killed
@@ -127,7 +128,12 @@ def application(plan: Plan, scaling: Scaling, policy: str, variables: Mapping[st
     return front.bind(replicas.bind(plan), *(app[name] for name in ("max_body", "max_bodies", "receive_timeout")))
 
 
-def _cause(error: RuntimeError) -> str:
-    """The last line of what Ray says, which is that of the traceback in it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip(" '\")") if lines else type(error).__name__
+def _cause() -> str:
+    """What keeps the replicas from starting: the error at the end of what Ray says of them."""
+    application = serve.status().applications.get(APPLICATION)
+    deployments = application.deployments.values() if application else ()
+    for text in (*(deployment.message for deployment in deployments), application.message if application else ""):
+        errors = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception): ", line)]
+        if errors:
+            return str(errors[-1].partition(": ")[2])
+    return "Ray's logs have the cause"

@@ -176,4 +176,3 @@ class SimulatedReplica:
             sequence.pages += pool.allocate(missing, sequence.pages[-1])
         cast(SimulatedSequence, sequence).written += count - 1
         return Part(entry, sequence.tokens(sequence.cached, sequence.cached + count), 1)
-

@@ -80,11 +80,13 @@ class StepTimes:
             raise InvalidInputError(f"simulate: {path}: expected format {FORMAT!r} of version {VERSION}, got another")
         try:
             rows = tuple(tuple(row) for row in document["seconds"])
-            axes = (tuple(document[name]) for name in ("prompt_tokens", "decoding"))
-            return StepTimes(*axes, rows, str(document.get("about", "")))
+            prompt_tokens, decoding = (tuple(document[name]) for name in ("prompt_tokens", "decoding"))
+            return StepTimes(prompt_tokens, decoding, rows, str(document.get("about", "")))
         except (KeyError, TypeError) as error:
-            raise InvalidInputError(f"simulate: {path}: expected a table of step times, got one that lacks "
-                                    f"prompt_tokens, decoding or seconds") from error
+            raise InvalidInputError(
+                f"simulate: {path}: expected a table of step times, got one that lacks "
+                f"prompt_tokens, decoding or seconds"
+            ) from error
 
 
 def _between(axis: tuple[int, ...], value: int) -> tuple[int, float]:

@@ -1,8 +1,8 @@
 """Requests with the times at which they come: read from a file, or made up with prefixes in common.
 
-The format is that of Mooncake's public traces (https://github.com/kvcache-ai/Mooncake), a JSON object a line:
-`timestamp` in milliseconds, `input_length` and `output_length` in tokens, and `hash_ids`, a number for each block of 512
-tokens of the prompt, equal where the block and all before it are.
+The format is that of Mooncake's public traces (https://github.com/kvcache-ai/Mooncake), a JSON object a line. It has
+`timestamp` in milliseconds, `input_length` and `output_length` in tokens, and `hash_ids`, a number for each block of
+512 tokens of the prompt, equal where the block and all before it are.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _number(where: str, fields: dict[str, Any], name: str, low: int, kinds: tuple[type, ...] = (int,)) -> float:
-    value = fields.get(name)
+    value: Any = fields.get(name)
     if type(value) not in kinds or not low <= value < float("inf"):
         kind = "an integer" if kinds == (int,) else "a number"
         raise InvalidInputError(f"simulate: {where}: {name}: expected {kind} of at least {low}, got {quoted(value)}")

@@ -1,0 +1,1 @@
+"""A proxy before replicas, which sends each request where its prefix is warm."""
