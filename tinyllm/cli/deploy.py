@@ -91,7 +91,9 @@ def deploy(
         app_options(chosen),
         chosen.log_level,
     )
-    with open_socket(chosen.host, chosen.port, "deploy") as listening:  # whether it is free is told at once, and 0 is any
+    with open_socket(
+        chosen.host, chosen.port, "deploy"
+    ) as listening:  # whether it is free is told at once, and 0 is any
         port = listening.getsockname()[1]
     if not is_loopback(chosen.host) and chosen.api_key is None:
         note(f"warning: deploy: {chosen.host} can be reached from other machines, and there is no api_key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,6 +21,7 @@ from tinyllm.scale.deploy.replica import Plan, Replica
 from tinyllm.scale.deploy.scaling import Scaling
 
 APPLICATION = "tinyllm"
+_CONNECT_SECONDS = 5.0
 _LAST_SECONDS = 10.0
 """The time that a replica has to end once the requests had theirs."""
 _MANY = 100_000
@@ -38,8 +40,11 @@ def cluster(address: str | None, scaling: Scaling) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {} if address else {"include_dashboard": False, "object_store_memory": _STORE}
     try:
+        if reachable := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address or ""):
+            # Ray itself tries for a minute, and then ends the process
+            socket.create_connection((reachable[1], int(reachable[2])), _CONNECT_SECONDS).close()
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise TinyllmError(f"deploy: {address or 'ray'}: the cluster cannot be joined: {told}") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
