@@ -26,8 +26,10 @@ browser:  ## Chromium, which the tests of the chat page need
 	@if command -v chromium >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	if command -v apt-get >/dev/null && $$as true 2>/dev/null; \
-	then $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
-	else echo "browser: put a program named chromium on the PATH (Debian: apt-get install chromium); without it the page's tests are skipped"; fi
+	then $$as apt-get update -qq && $$as \
+		env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "browser: put a program named chromium on the PATH (Debian: apt-get install chromium);" \
+		"without it the page's tests are skipped"; fi
 
 bench: install  ## speed of ops, and of the model against its peers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

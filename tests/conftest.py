@@ -7,10 +7,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tinyllm.settings.known import known_settings
 
+hypothesis.settings.register_profile("tinyllm", deadline=None)  # how long an example takes is no property
+hypothesis.settings.load_profile("tinyllm")
 # Before a conftest of a folder imports them: the libraries' thread pools share two cores here, and threads that wait
 # must not spin against the next library's. NumPy's always do, which makes the references' products ten times as dear.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

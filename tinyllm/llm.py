@@ -21,22 +21,19 @@ from tinyllm.engine.sampling.defaults import SamplingDefaults, model_defaults
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.engine.scoring import TextLogprobs, score, settled_windows
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.errors import InvalidInputError
-from tinyllm.graph.bind import bind
-from tinyllm.graph.packed_files import PackedFiles
+from tinyllm.errors import InvalidInputError, invalid
 from tinyllm.graph.program import Program
+from tinyllm.models.bound_model import ModelChoice, bind_model
 from tinyllm.models.checkpoints.checkpoint import Checkpoint
 from tinyllm.models.decoder.config import DecoderConfig
 from tinyllm.models.download.damage import check_in_background
-from tinyllm.models.download.sources import packed_folder, resolve
-from tinyllm.models.families.families import FAMILIES
-from tinyllm.models.model_graph import model_graph
-from tinyllm.models.open_model import open_model
+from tinyllm.models.download.sources import resolve
 from tinyllm.models.text.chat_prompt import TemplateOptions, chat_prompt, split_options
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.turn_ends import turn_ends
+from tinyllm.parallel.ranks import bind_shared_out
 from tinyllm.registry.registry import Registry, default_registry
 
 CACHE_TOKENS = 16384
@@ -56,6 +53,7 @@ def load(
     dtype: str | None = None,
     fast: bool | None = None,
     kv_cache_dtype: str | None = None,
+    tensor_parallel: int = 1,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> LLM:
@@ -70,27 +68,27 @@ def load(
         fast: allow kernels that round activations or scales, and a cache of fewer bits where the backend gains by it.
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
             or with `fast` what the backend likes best.
+        tensor_parallel: processes among which the model is shared out, this one included; the others are started here,
+            with the settings of files and variables, and end with this one.
         progress: called with (weights bound, weights in all).
 
     Raises:
         ModelNotFoundError, CheckpointError, UnknownNameError, BackendUnavailableError, UnsupportedError.
     """
+    if registry is not None and tensor_parallel != 1:
+        raise invalid("load", "registry", "none with tensor_parallel, whose processes make their own", "one")
     registry = registry or default_registry()
     selection = registry.select(backend)
     registry.backend(selection.default or registry.best())  # a wrong name is an error before anything is downloaded
     path = resolve(str(model if model is not None else registry.settings["model"].value))
     check_in_background(path)
-    opened = open_model(path, (*FAMILIES, *registry.plugins.families))
-    checkpoint, config = opened.checkpoint, opened.config
-    graph = model_graph(config, registry, selection, dtype, fast, kv_cache_dtype)
-    weights = opened.weights(graph.tensors())
-    skipped = weights.check()
-    defaults = model_defaults(checkpoint, config.max_position)
-    limit = registry.settings["cache_size"].value
-    files = PackedFiles(packed_folder(), checkpoint.name, limit) if limit else None
-    with np.errstate(all="ignore"):  # a weight out of its dtype's range shows in the logits, which are looked at
-        program = bind(graph, registry, selection, weights, fast=fast, files=files, progress=progress)
-    return LLM(checkpoint, config, program, skipped, registry, defaults)
+    choice = ModelChoice(path, backend, dtype, fast, kv_cache_dtype)
+    if tensor_parallel == 1:
+        bound = bind_model(choice, registry, progress=progress)
+    else:
+        bound = bind_shared_out(choice, registry, tensor_parallel, progress)
+    defaults = model_defaults(bound.checkpoint, bound.config.max_position)
+    return LLM(bound.checkpoint, bound.config, bound.program, bound.skipped_tensors, registry, defaults)
 
 
 class LLM:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
-from tinyllm.plugins import QuantWeight
+from tinyllm.plugins import QuantWeight, named_experts
 from tinyllm_mlx.arrays import exp, row_sums, widen
 from tinyllm_mlx.quantized import dequantize
 
@@ -100,8 +100,8 @@ def moe_experts(
 ) -> mx.array:
     """`sum_j weights_j down(act(gate x) (up x))`, `[T, K]`: an expert after the other, of which only those that are
     named are read and, if they are quantized, expanded. `experts` is a numpy array."""
-    wide, (tokens, top_k), flat = widen(x), experts.shape, experts.reshape(-1)
-    if 0 in (*x.shape, *gate_proj.shape, flat.size) and down_bias is None:
+    wide = widen(x)
+    if 0 in (*x.shape, *gate_proj.shape, experts.size) and down_bias is None:
         return mx.zeros(x.shape, x.dtype)
 
     def product(rows: mx.array, stack: mx.array | QuantWeight, bias: mx.array | None, expert: int) -> mx.array:
@@ -112,18 +112,17 @@ def moe_experts(
         z = rows @ matrix.T
         return z if bias is None else z + widen(bias[expert])
 
-    places, parts = [], []
-    for expert in np.unique(flat).tolist():
-        named = np.flatnonzero(flat == expert)
-        rows = mx.take(wide, mx.array(named // top_k), axis=0)
+    order, parts = [], []
+    for expert, places, tokens in named_experts(experts):
+        rows = mx.take(wide, mx.array(tokens), axis=0)
         gate, up = product(rows, gate_proj, gate_bias, expert), product(rows, up_proj, up_bias, expert)
         if limit is not None:
             gate, up = mx.minimum(gate, limit), mx.clip(up, -limit, limit)
         turn = alpha * gate if activation == "silu" else TANH * (gate + 0.044715 * gate * gate * gate)
-        places.append(named)
+        order.append(places)
         parts.append(product(gate / (1 + exp(-turn)) * (up + up_offset), down_proj, down_bias, expert))
     if not parts:
         return mx.zeros(x.shape, x.dtype)
-    back = mx.array(np.argsort(np.concatenate(places), kind="stable"))
-    each = mx.take(mx.concatenate(parts, axis=0), back, axis=0).reshape(tokens, top_k, -1)
+    back = mx.array(np.argsort(np.concatenate(order), kind="stable"))
+    each = mx.take(mx.concatenate(parts, axis=0), back, axis=0).reshape(*experts.shape, -1)
     return mx.sum(each * widen(weights)[..., None], axis=1).astype(x.dtype)

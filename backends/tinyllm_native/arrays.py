@@ -27,3 +27,13 @@ def of_dtype(array: np.ndarray) -> int:
 def rows_of(array: np.ndarray) -> int:
     """How many rows `[*B, D]` has."""
     return prod(array.shape[:-1])
+
+
+def are_neighbours(array: np.ndarray, axis: int) -> bool:
+    """Whether numbers that differ in the axes after one lie one after the other; steps are told along the others."""
+    apart = array.itemsize
+    for size, stride in zip(array.shape[:axis:-1], array.strides[:axis:-1], strict=True):
+        if size > 1 and stride != apart:
+            return False
+        apart *= size
+    return True

@@ -11,9 +11,10 @@ from typing import Any
 from tinyllm.plugins import BoundNode
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
-from tinyllm_native.link import Linker, NotLinked, Size, Value
+from tinyllm_native.link import Linker, NotLinked
 from tinyllm_native.moe import PROJECTIONS, SCORES, of_settings
 from tinyllm_native.rope import frequencies
+from tinyllm_native.values import Size, Value
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
 """By the kernel's name the bytes of the integers that activations become."""

@@ -7,54 +7,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyllm.plugins import BoundNode, Run, numpy_dtype
+from tinyllm_native.arrays import are_neighbours, contiguous, int32
 from tinyllm_native.library import library
 from tinyllm_native.linear import structure
 from tinyllm_native.records import DTYPES, Record, Temporary, record
 from tinyllm_native.threads import thread_count
-
-Symbol = tuple[int, str, int]
-"""A size that a step tells: of which input of the run, its `shape` or its `strides`, along which axis."""
-Size = int | tuple[Symbol, int]
-"""A number, or a multiple of a size that a step tells."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """Rows `[rows, *tail]` in a slot: from `offset` bytes on, `stride` bytes from row to row; the numbers of a row are
-    neighbours.
-
-    slot: an input of the run, `~n` its temporary array n, or a further array that is made for an output.
-    """
-
-    slot: int
-    rows: Size
-    tail: tuple[int, ...]
-    dtype: str
-    stride: int
-    offset: int = 0
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number."""
-        return numpy_dtype(self.dtype).itemsize
-
-    @property
-    def columns(self) -> int:
-        """Numbers of a row."""
-        return prod(self.tail)
-
-    @property
-    def number(self) -> int:
-        """That of the dtype, as the library has them."""
-        return DTYPES[self.dtype]
-
+from tinyllm_native.values import Size, Symbol, Value
 
 KERNELS = ("native", "rounded")
 """Names of the kernels that the library has; what others do is not said by records."""
@@ -312,8 +277,8 @@ class LinkedStep:
         """Note where an array lies that was not here at the step before, and what of its sizes matters."""
         array = given[place]
         if place not in self._apart:
-            array = _ready(array)
-        elif not _are_neighbours(array, self._apart[place]) or (place in self._written and not array.flags.writeable):
+            array = int32(array) if array.dtype.kind in "iu" else contiguous(array)
+        elif not are_neighbours(array, self._apart[place]) or (place in self._written and not array.flags.writeable):
             array = array.copy()
         self._seen[place] = weakref.ref(given[place]) if array is given[place] else _nothing
         given[place] = array
@@ -329,20 +294,3 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
-
-
-def _are_neighbours(array: np.ndarray, axis: int) -> bool:
-    """Whether numbers that differ in the axes after one lie one after the other; steps are told along the others."""
-    apart = array.itemsize
-    for size, stride in zip(array.shape[:axis:-1], array.strides[:axis:-1], strict=True):
-        if size > 1 and stride != apart:
-            return False
-        apart *= size
-    return True
-
-
-def _ready(array: np.ndarray) -> np.ndarray:
-    """Indices as int32, and numbers that are neighbours."""
-    if array.dtype.kind in "iu":
-        array = array.astype(np.int32, copy=False)
-    return array if array.flags.c_contiguous else array.copy()

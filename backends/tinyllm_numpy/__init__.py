@@ -29,8 +29,8 @@ def _own(op: str, module: str, *, prepare: str | None = None, host: tuple[str, .
 
 @hookimpl
 def tinyllm_kernels() -> list[Kernel]:
-    """`own`: plain numpy, without the copies of the reference. `rows` looks up quantized tables and `formula` expands
-    weights of any scheme, on every CPU."""
+    """`own`: plain numpy, without the copies of the reference. `rows` looks up quantized tables, `formula` expands
+    weights of any scheme and `by_group` sums over processes, on every CPU."""
     elements = ("add", "mul", "scale", "softcap", "sigmoid", "swiglu", "geglu")
     rows = ("rms_norm", "layer_norm", "rope_rotate", "split", "split_heads", "merge_heads")
     return [
@@ -61,6 +61,15 @@ def tinyllm_kernels() -> list[Kernel]:
             arrays="host",
             host=("experts",),
             schemes=(DENSE, ANY_SCHEME),
+            spec_version=4,
+        ),
+        Kernel(
+            EVERY_CPU,
+            "all_reduce",
+            "by_group",
+            "tinyllm_numpy.parallel:all_reduce",
+            arrays="host",
+            traceable=False,  # other processes are waited for
             spec_version=4,
         ),
         Kernel(

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tinyllm.plugins import QuantWeight
+from tinyllm.plugins import QuantWeight, named_experts
 from tinyllm_numpy.widen import widen
 
 LEAST_SUM = 1e-20
@@ -88,8 +88,8 @@ def moe_experts(
 ) -> np.ndarray:
     """`sum_j weights_j down(act(gate x) (up x))`, `[T, K]`: an expert after the other, of which only those that are
     named are read and, if they are quantized, expanded."""
-    wide, top_k, flat = widen(x), experts.shape[1], experts.reshape(-1)
-    y = np.zeros(x.shape, wide.dtype)
+    wide = widen(x)
+    y, factors = np.zeros(x.shape, wide.dtype), weights.reshape(-1).astype(wide.dtype)
 
     def product(rows: np.ndarray, stack: np.ndarray | QuantWeight, bias: np.ndarray | None, expert: int) -> np.ndarray:
         if isinstance(stack, QuantWeight):
@@ -100,16 +100,14 @@ def moe_experts(
         z: np.ndarray = rows @ matrix.T
         return z if bias is None else z + widen(bias[expert])
 
-    for expert in np.unique(flat).tolist():
-        places = np.flatnonzero(flat == expert)
-        tokens = places // top_k
+    for expert, places, tokens in named_experts(experts):
         rows = wide[tokens]
         gate, up = product(rows, gate_proj, gate_bias, expert), product(rows, up_proj, up_bias, expert)
         if limit is not None:
             gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
         hidden = _gated(gate, alpha if activation == "silu" else None) * (up + up_offset)
         part = product(hidden, down_proj, down_bias, expert)
-        np.add.at(y, tokens, part * weights.reshape(-1)[places, None].astype(wide.dtype))
+        np.add.at(y, tokens, part * factors[places, None])
     return y.astype(x.dtype, copy=False)
 
 

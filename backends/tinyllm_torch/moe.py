@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tinyllm.plugins import QuantWeight
+from tinyllm.plugins import QuantWeight, named_experts
 from tinyllm_torch.quantized import dequantize
 from tinyllm_torch.widen import narrow, widen
 
@@ -77,7 +77,7 @@ def moe_experts(
 ) -> torch.Tensor:
     """`sum_j weights_j down(act(gate x) (up x))`, `[T, K]`: an expert after the other, of which only those that are
     named are read and, if they are quantized, expanded. `experts` is a numpy array."""
-    wide, top_k, flat = widen(x), experts.shape[1], experts.reshape(-1)
+    wide = widen(x)
     y, factors = torch.zeros_like(wide), weights.reshape(-1).to(wide.dtype)
     to = str(wide.dtype).removeprefix("torch.")
 
@@ -90,9 +90,8 @@ def moe_experts(
             matrix = widen(stack[expert])
         return F.linear(rows, matrix, None if bias is None else widen(bias[expert]))
 
-    for expert in np.unique(flat).tolist():
-        named = np.flatnonzero(flat == expert)
-        places, tokens = (torch.from_numpy(n).to(x.device) for n in (named, named // top_k))
+    for expert, *indices in named_experts(experts):
+        places, tokens = (torch.from_numpy(each).to(x.device) for each in indices)
         rows = wide.index_select(0, tokens)
         gate, up = product(rows, gate_proj, gate_bias, expert), product(rows, up_proj, up_bias, expert)
         if limit is not None:

@@ -48,6 +48,7 @@ def load_fake(
     kv_cache_dtype: str | None,
     *,
     quiet: bool = False,
+    tensor_parallel: int = 1,
 ) -> llm.LLM:
     """In place of `load_model`."""
     if seconds := float(os.environ.get("FAKE_LOAD", "0")):

@@ -59,7 +59,7 @@ def test_names_that_the_system_or_nobody_knows(
 
 
 def test_whatever_is_told_is_a_line_for_people(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, quiet: bool) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
         warnings.warn(MEGABYTE, UserWarning, stacklevel=1)
         raise ZeroDivisionError(MEGABYTE)
 

@@ -138,7 +138,7 @@ def test_a_malformed_config_file_is_named_with_its_line(
 def test_the_unexpected(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, traceback: bool
 ) -> None:
-    def fail(*arguments: object, quiet: bool) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
         raise ZeroDivisionError("by zero\nof all things")
 
     monkeypatch.setenv("TINYLLM_DEBUG", variable)
@@ -154,7 +154,7 @@ def test_the_unexpected(
 
 
 def test_interrupt_is_130_and_a_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object, quiet: bool) -> None:
+    def interrupt(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "load_model", interrupt)

@@ -121,7 +121,7 @@ def authored(monkeypatch: pytest.MonkeyPatch, **values: Any) -> LLM:
     """A fake model whose files say how to sample it, in place of the one that commands load."""
     llm = fake_llm()
     llm.sampling_defaults = SamplingDefaults(values, "generation_config.json")
-    monkeypatch.setattr(session, "load_model", lambda *arguments, quiet=False: llm)
+    monkeypatch.setattr(session, "load_model", lambda *arguments, **settings: llm)
     return llm
 
 

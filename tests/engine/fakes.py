@@ -72,6 +72,7 @@ class FakeProgram:
             kernels={"0.mlp": "fake/linear:fused", "1.mlp": "fake/linear:fused", "norm": "fake/rms_norm:reference"},
             second_copies=["embed: fake/embedding:rows, fake/linear:fused"],
             expanded={"affine, 4 bits": (4_000_000, 16_000_000)},
+            share=None,
         )
     )
 

@@ -149,7 +149,7 @@ def test_costs_are_those_of_the_calls_that_a_step_makes() -> None:
     runner = ModelRunner(program, 2, 1)
     costs = {c.name: c for c in node_costs(*chosen(graph, types_of(graph)), step_sizes(1, 2, 2))}
     seen = []
-    runner.step(make_step([Chunk([3, 4], 0, [0, 1])], 1), lambda node, seconds: seen.append(node))
+    runner.step(make_step([Chunk([3, 4], 0, [0, 1])], 1), lambda ran: seen.append(ran.node))
     seen = [node for node in seen if node.call is not None]  # the others are copies from the host
     assert [node.name for node in seen] == list(costs)
     assert [node.kernel for node in seen] == [cost.kernel for cost in costs.values()]

@@ -9,32 +9,20 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import backends, registry
+from tests.llm.families.harness import BOUND, PROMPT, Tiny, wanted_logits
 from tinyllm.errors import CheckpointError, InvalidInputError
 from tinyllm.llm import load
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import Setting
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", {"tie_word_embeddings": False}),
-    "llama-tied-bias": ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
-    "llama-head_dim": ("Llama", {"head_dim": 20}),
-    "llama-linear": ("Llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
-    "llama3": (
+VARIANTS: dict[str, Tiny] = {
+    "llama": Tiny("Llama", {"tie_word_embeddings": False}),
+    "llama-tied-bias": Tiny("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    "llama-head_dim": Tiny("Llama", {"head_dim": 20}),
+    "llama-linear": Tiny("Llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
+    "llama3": Tiny(
         "Llama",
         {
             "rope_scaling": {
@@ -46,29 +34,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
-    "llama-yarn": (
+    "llama-yarn": Tiny(
         "Llama",
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
     ),
-    "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
-    "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
+    "qwen2": Tiny("Qwen2", {"tie_word_embeddings": False}),
+    "qwen2-tied": Tiny("Qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
 }
 
 
 def checkpoint(variant: str, folder: Path, dtype: str = "float32", **save: Any) -> Any:
     """Write a random checkpoint and give transformers' model of it."""
-    kind, extra = VARIANTS[variant]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**SIZES | extra)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config).to(getattr(torch, dtype)).eval()
-    for name, parameter in model.named_parameters():  # biases and norms that start as 0 and 1 would hide mistakes
-        if parameter.ndim == 1:
-            torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.3)
-        else:
-            torch.nn.init.normal_(parameter, 0.0, 0.15)
-    model.save_pretrained(folder, **save)
-    # read back: casting the model casts its rotary frequencies too, which no checkpoint holds
-    return getattr(transformers, f"{kind}ForCausalLM").from_pretrained(folder, dtype="float32").eval()
+    return VARIANTS[variant].save(folder, dtype, **save)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -77,14 +54,13 @@ def test_logits_and_greedy_tokens(variant: str, backend: str, tmp_path: Path) ->
     """Logits of a prompt, and the tokens of a greedy continuation, are transformers'."""
     judge = checkpoint(variant, tmp_path)
     llm = load(tmp_path, backend, registry=registry())
-    ids = [int(i) for i in np.random.default_rng(1).integers(3, 97, 70)]
+    wanted = wanted_logits(judge, PROMPT)
+    np.testing.assert_allclose(llm.logits(PROMPT), wanted, atol=BOUND * np.abs(wanted).max(), rtol=0)
     with torch.inference_mode():
-        wanted = judge(torch.tensor([ids])).logits[0].numpy()
         tokens = judge.generate(
-            torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0
-        )[0, 70:].tolist()
-    np.testing.assert_allclose(llm.logits(ids), wanted, atol=3e-4 * np.abs(wanted).max(), rtol=0)
-    assert _continue(llm, ids, 20) == tokens
+            torch.tensor([PROMPT]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[0, len(PROMPT) :].tolist()
+    assert _continue(llm, PROMPT, 20) == tokens
 
 
 def _continue(llm: Any, ids: list[int], count: int) -> list[int]:
@@ -101,11 +77,9 @@ def test_16_bit_checkpoints_in_shards(dtype: str, tmp_path: Path) -> None:
     judge = checkpoint("qwen2", tmp_path, dtype, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     ids = list(range(5, 40))
-    with torch.inference_mode():
-        wanted = judge(torch.tensor([ids])).logits[0].numpy()
-    np.testing.assert_allclose(
-        load(tmp_path, "numpy", registry=registry()).logits(ids), wanted, atol=3e-4 * np.abs(wanted).max(), rtol=0
-    )
+    wanted = wanted_logits(judge, ids)
+    logits = load(tmp_path, "numpy", registry=registry()).logits(ids)
+    np.testing.assert_allclose(logits, wanted, atol=BOUND * np.abs(wanted).max(), rtol=0)
 
 
 def test_token_ids_out_of_range_and_overlong_prompts(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import registry
-from tests.llm.test_families import SIZES, VARIANTS, checkpoint
+from tests.llm.families.harness import SIZES
+from tests.llm.test_families import VARIANTS, checkpoint
 from tests.models.conftest import write_gguf
 from tinyllm.catalogue.schemes.affine import Affine
 from tinyllm.catalogue.schemes.bits import pack
@@ -149,9 +150,9 @@ def test_a_packed_head_of_mlx_counts(differs: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", ["llama-tied-bias", "qwen2-tied"])
 def test_a_decoder_saved_by_itself(variant: str, tmp_path: Path) -> None:
     """transformers' `LlamaModel` and `Qwen2Model` write no prefix `model.`."""
-    kind, extra = VARIANTS[variant]
+    tiny = VARIANTS[variant]
     torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**SIZES | extra))
+    model = getattr(transformers, f"{tiny.classes}Model")(tiny.theirs)
     model.save_pretrained(tmp_path)
     assert "embed_tokens.weight" in safetensors.load_file(tmp_path / "model.safetensors")
     same_logits(opened(tmp_path), reread(tmp_path))

@@ -233,6 +233,20 @@ def test_missing_surplus_and_misshapen_tensors_are_named(tiny_folder: Callable[.
         check_tensors(checkpoint, expected | {"model.norm.weight": (65,)})
 
 
+def test_a_tensor_has_its_name_in_the_file_where_that_is_another(tiny_folder: Callable[..., Path]) -> None:
+    """As of a decoder that is a part of a model that reads pictures."""
+    folder = tiny_folder("llama")
+    tensors = load_file(folder / "model.safetensors")
+    theirs = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    theirs["model.language_model.norm.weight"] = np.ones(65, np.int8)
+    save_file(theirs | {"model.language_model.odd.weight": np.ones(1, np.float32)}, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors(checkpoint, {name: tensor.shape for name, tensor in tensors.items()})
+    for problem, tensor in (("surplus", "odd"), ("wrong shape", "norm"), ("wrong dtype", "norm")):
+        assert f"{problem} model.language_model.{tensor}" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("dtype", "advice"), [("int8", ""), ("bool", ""), ("uint16", ""), ("float64", ", cast to float32 before saving")]
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.catalogue.harness import registry
-from tests.models.quantized_folders import FORMATS, float8, gptq, mxfp4, stream, write
+from tests.models.quantized_folders import FORMATS, compressed, float8, gptq, mxfp4, stream, write
 from tinyllm.errors import CheckpointError
 from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
 from tinyllm.spec.quantized import dense
@@ -229,6 +229,30 @@ def test_a_part_that_is_missing_or_of_another_kind_is_refused_by_name(name: str,
             short = {f"a.{other}": array[:-1] if other == part else array for other, array in tensors.items()}
             with pytest.raises(CheckpointError, match=r"a[.:]"):
                 open_checkpoint(write(tmp_path, config, short)).read("a.weight")
+
+
+def test_an_order_of_columns_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    """Where the settings say that there is one, and where they do not but another layer has one."""
+    for name, whole in (("gptq4 ordered", ()), ("gptq3 ordered", ("b",))):
+        format_ = FORMATS[name]
+        tensors, _ = format_.make(np.random.default_rng(7), 64, 96)
+        left = {f"a.{part}": array for part, array in tensors.items() if part != "g_idx"}
+        left |= {f"{stem}.{part}": array for stem in whole for part, array in tensors.items()}
+        with pytest.raises(CheckpointError, match=r"a: expected the tensors .*, got 'none called g_idx'"):
+            open_checkpoint(write(tmp_path, {format_.key: format_.settings}, left))
+        floats = {f"a.{part}": array.astype("f4") if part == "g_idx" else array for part, array in tensors.items()}
+        with pytest.raises(CheckpointError, match=r"a\.g_idx: expected int32 or int64, got 'float32'"):
+            open_checkpoint(write(tmp_path, {format_.key: format_.settings}, floats))
+
+
+def test_an_order_that_compressed_tensors_speaks_of_is_needed(tmp_path: Path) -> None:
+    weights = {"num_bits": 4, "strategy": "group", "group_size": 32, "actorder": "group"}
+    tensors, _ = FORMATS["w4 groups"].make(np.random.default_rng(7), 64, 96)
+    named = {f"a.{part}": array for part, array in tensors.items()}
+    config = {"quantization_config": compressed("pack-quantized", **weights)}
+    with pytest.raises(CheckpointError, match=r"a: expected the tensors .*, got 'none called weight_g_idx'"):
+        open_checkpoint(write(tmp_path, config, named))
+    open_checkpoint(write(tmp_path, config, named | {"a.weight_g_idx": np.arange(96, dtype="i4") // 32}))
 
 
 def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:

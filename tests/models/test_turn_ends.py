@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import tokenizers
@@ -70,14 +71,14 @@ def test_what_a_template_writes_after_a_reply_ends_a_turn(template: str, ends: s
     assert texts(tokenizer("<s>", "<e>", "<ee>", "<|user|>", "<|assistant|>"), template) == ends
 
 
-def gguf_without_eot(folder: Path) -> Path:
+def gguf_without_eot(folder: Path, end_type: gguf.TokenType = gguf.TokenType.CONTROL) -> Path:
     random = np.random.default_rng(5)
     keys: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": TOKENS,
         "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3] * 3,
+        "tokenizer.ggml.token_type": [1] * (len(TOKENS) - 3) + [3, 3, int(end_type)],
         "tokenizer.ggml.eos_token_id": ENDOFTEXT,
         "tokenizer.chat_template": CHATML,
     }
@@ -95,6 +96,13 @@ def folder_without_eot(folder: Path) -> Path:
     (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
     (folder / "chat_template.jinja").write_text(CHATML)
     return folder
+
+
+def test_a_known_end_that_a_gguf_file_calls_a_users_own_ends_a_turn(tmp_path: Path) -> None:
+    """As llama.cpp's converter has `<|tool_response>` of Gemma 4."""
+    llm = load(gguf_without_eot(tmp_path, gguf.TokenType.USER_DEFINED), "numpy")
+    assert llm.stop_token_ids == {ENDOFTEXT, END}
+    assert llm.tokenizer.encode("hello<|im_end|>")[-1] == END and llm.tokenizer.decode([END]) == ""
 
 
 @pytest.mark.parametrize("kind", ["gguf", "folder"])

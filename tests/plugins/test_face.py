@@ -52,6 +52,7 @@ NAMES = (
     "InvalidInputError",
     "Kernel",
     "LayerConfig",
+    "LayerInputConfig",
     "MlpConfig",
     "MoeConfig",
     "Nf4",
@@ -84,6 +85,7 @@ NAMES = (
     "interleaved_pairs",
     "invalid",
     "inverse_frequencies",
+    "named_experts",
     "neighbours",
     "numpy_dtype",
     "pack",
@@ -99,6 +101,10 @@ PUBLIC = ("tinyllm.errors", "tinyllm.plugins", *(f"tinyllm.{name}" for name in t
 KIT = "tinyllm.conformance"
 """What the tests of a plugin may import as well, with the modules in it."""
 DEEP = (
+    ("backends/tinyllm_torch/custom_ops.py", "tinyllm.registry.registry"),
+    ("backends/tinyllm_torch/custom_ops.py", "tinyllm.spec.op_spec"),
+    ("backends/tinyllm_torch/custom_ops.py", "tinyllm.spec.types"),
+    ("backends/tinyllm_torch/custom_ops.py", "tinyllm.spec.validation"),
     ("backends/tinyllm_torch/oracle/answers.py", "tinyllm.conformance.example"),
     ("backends/tinyllm_torch/oracle/answers.py", "tinyllm.conformance.oracles.mapped"),
     ("backends/tinyllm_torch/oracle/moe.py", "tinyllm.conformance.example"),

@@ -185,3 +185,30 @@ def test_its_graph_is_shown_from_both_forms_and_from_a_config_alone(models: Mode
     (models.folder / "model.safetensors").unlink()
     result = cli("graph", str(models.folder), "--backend", "numpy")
     assert result.code == 0 and "layer 1" in result.out, result.err
+
+
+def test_what_is_measured_of_it_is_the_same_from_both_forms(models: Models, cli: Cli, tmp_path: Path) -> None:
+    """Commands that print no reply; what `quantize` writes of it is loaded again."""
+    text = tmp_path / "text.txt"
+    text.write_text("hello world " * 8)
+    numpy = ("--backend", "numpy", "--json")
+    found = []
+    for path in (models.folder, models.gguf):
+
+        def done(*arguments: str) -> Any:
+            result = cli(*arguments)
+            assert result.code == 0, result.err
+            return json.loads(result.out)
+
+        planned = done("plan", str(path), *numpy, "--context", "64")
+        traced = done("trace", "hello", "--model", str(path), *numpy, "--runs", "1")
+        nodes = [node["name"] for node in traced["prompt of 3"]["nodes"]]
+        found.append((planned["family"], planned["parameters"], planned["weights"], planned["prefill"]["flops"], nodes))
+        sizes = ("--prompt-tokens", "4", "--new-tokens", "2", "--rounds", "1")
+        done("bench", "model", "--model", str(path), "--backends", "numpy", "--no-fast", "--json", *sizes)
+        written = tmp_path / f"written{path.suffix}"
+        done("quantize", str(path), str(written), "--json", *(("--group-size", "32") if path.is_dir() else ()))
+        assert done("perplexity", str(written), str(text), *numpy)["perplexity"] > 1
+    assert found[0] == found[1] and found[0][0] == "lantern"
+    compared = done("compare", str(models.folder), str(models.gguf), str(text), *numpy)
+    assert compared["divergence_max"] < 1e-9

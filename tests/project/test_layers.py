@@ -27,6 +27,7 @@ ORDER = (
     "tinyllm.ops",
     "tinyllm.graph",
     "tinyllm.models",
+    "tinyllm.parallel",
     "tinyllm.engine",
     "tinyllm.chat",
     "tinyllm.llm",

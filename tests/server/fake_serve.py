@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 from tests.openai.fakes import Program, make_llm
 from tinyllm.cli import app, session
@@ -17,7 +18,7 @@ from tinyllm.errors import ModelNotFoundError
 from tinyllm.llm import LLM
 
 
-def load(model: str | None, backend: str | None, dtype: str | None, fast: bool | None, cache: str | None) -> LLM:
+def load(*arguments: Any, tensor_parallel: int = 1) -> LLM:
     """In place of `load_model`."""
     time.sleep(float(os.environ.get("FAKE_LOAD", "0")))
     if os.environ.get("FAKE_BROKEN"):

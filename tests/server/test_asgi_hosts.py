@@ -18,8 +18,8 @@ import pytest
 from starlette.types import ASGIApp
 
 from tests.openai.fakes import Program, make_llm
+from tests.server.bodies import CHAT, TEXT, chunks, error
 from tests.server.fakes import make_model
-from tests.server.test_api import CHAT, TEXT, chunks, error
 from tests.server.test_robustness import until
 from tinyllm.errors import InvalidInputError
 from tinyllm.server.app import make_app

@@ -12,8 +12,8 @@ import pytest
 
 from tests.engine.grammar.hostile import ENDLESS, compilers, intersections, until
 from tests.openai.fakes import Program, make_llm
+from tests.server.bodies import CHAT, TEXT, error
 from tests.server.fakes import serving
-from tests.server.test_api import CHAT, TEXT, error
 from tests.server.test_robustness import LONG, raw_post
 from tinyllm.engine.grammar.limits import GrammarLimits
 from tinyllm.server.served_model import EngineSettings, ServedModel

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.openai.fakes import Program
+from tests.server.bodies import TEXT, error
 from tests.server.fakes import Live, make_model, serving
-from tests.server.test_api import TEXT, error
 from tests.server.test_robustness import LONG, raw_post, until
 from tinyllm.server.connections import Connections
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.bodies import CHAT, TEXT, error
 from tests.server.fakes import Live
-from tests.server.test_api import CHAT, TEXT, error
 from tests.server.test_robustness import until
 from tinyllm.engine.sequence import Piece
 from tinyllm.openai.replies import Reply

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.openai.fakes import Program, make_llm
+from tests.server.bodies import CHAT, TEXT, chunks, error
 from tests.server.fakes import Live, make_model, serving
-from tests.server.test_api import CHAT, TEXT, chunks, error
 from tinyllm.server.rate_meter import RateMeter
 
 LONG = {"model": "fake", "prompt": "abc", "max_tokens": 2900, "temperature": 0, "ignore_eos": True}

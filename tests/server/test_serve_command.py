@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Cli, cli
-from tests.server.test_api import TEXT
+from tests.server.bodies import TEXT
 from tinyllm.server.app import make_app
 from tinyllm.server.connections import Connections
 from tinyllm.server.run import run

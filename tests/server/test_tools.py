@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.openai.fakes import TOOL_TEMPLATE, Program
+from tests.server.bodies import chunks, error
 from tests.server.fakes import make_model, serving
-from tests.server.test_api import chunks, error
 
 SCHEMA = {
     "type": "object",

@@ -9,6 +9,7 @@ from tinyllm.catalogue.attention.paged_attention import paged_attention
 from tinyllm.catalogue.attention.sdpa import sdpa
 from tinyllm.catalogue.moe.moe_experts import moe_experts
 from tinyllm.catalogue.moe.moe_router import moe_router
+from tinyllm.catalogue.parallel.all_reduce import all_reduce
 from tinyllm.catalogue.products.embedding import embedding
 from tinyllm.catalogue.products.linear import linear
 from tinyllm.catalogue.quantize.dequantize import dequantize
@@ -65,6 +66,7 @@ CATALOGUE: dict[str, OpSpec] = {
         paged_attention,
         short_conv,
         gated_delta,
+        all_reduce,
         quantize,
         dequantize,
     )

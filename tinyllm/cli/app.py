@@ -12,12 +12,14 @@ from tinyllm import __version__
 from tinyllm.cli.backends import backends
 from tinyllm.cli.batch import batch
 from tinyllm.cli.bench import app as bench
+from tinyllm.cli.bisect import bisect
 from tinyllm.cli.cache import cache
 from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.compare import compare
 from tinyllm.cli.config import config
 from tinyllm.cli.deploy import deploy
+from tinyllm.cli.diff import diff
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.export_definitions import export_definitions
 from tinyllm.cli.generate import generate
@@ -77,7 +79,14 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm check mybackend --tier full --report report.html",
         "tinyllm check torch --case 'sdpa[L3,S5,D4,f32]'",
         "tinyllm check mybackend --op gqa --timeout 10",
+        "tinyllm check --case wrong-node.safetensors",
     ),
+    diff: (
+        "tinyllm diff smollm2 -b native --against torch",
+        "tinyllm diff my-model --against transformers --plot layers.svg",
+        "tinyllm diff -b torch --save torch.safetensors && tinyllm diff -b mybackend --against torch.safetensors",
+    ),
+    bisect: ("tinyllm bisect smollm2 -b mybackend --against torch",),
     export_definitions: (
         "tinyllm export-definitions --out smollm2-definitions",
         "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,10 @@ def check(
         ),
     ] = None,
     case: Annotated[
-        str, typer.Option("--case", metavar="ID", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'.")
+        str,
+        typer.Option(
+            "--case", metavar="ID|FILE", help="Only this check, such as 'sdpa[L3,S5,D4,f32]'; or a call in a file."
+        ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the inputs.")] = 0,
     shapes: Annotated[
@@ -98,6 +102,7 @@ def check(
     from tinyllm.conformance.checks.check import TIERS, Plan
     from tinyllm.conformance.collect import collect
     from tinyllm.conformance.isolate import isolated_ops, run_isolated
+    from tinyllm.conformance.node_case import is_case_file
     from tinyllm.conformance.reports.files import check_target, write
     from tinyllm.conformance.reports.report import Report
     from tinyllm.conformance.reports.summary import Way, by_op, idle
@@ -118,7 +123,7 @@ def check(
         ops, kernels, backend, timeout = (judged,), (KERNEL,), backend or "torch", timeout or SOLUTION_TIMEOUT
     elif definitions:
         raise InvalidInputError("check: --definitions goes with --solution")
-    name = backend or _selected()
+    name = backend or (_backend_of(case) if is_case_file(case) else _selected())
     if "=" in name:
         raise InvalidInputError(f"check: expected one backend at a time, got {name!r}")
     tiers = TIERS if case else tuple(t.strip() for t in tier.split(","))
@@ -179,6 +184,14 @@ def _selected() -> str:
     if selection.per_op or selection.per_node:
         raise InvalidInputError(f"check: {selection.source} gives ops different backends; name the one to check")
     return selection.default or registry.best()
+
+
+def _backend_of(file: str) -> str:
+    """The backend that the call in a file was made on. Raises `InvalidInputError` for a file that is no case."""
+    from tinyllm.conformance.node_case import read_case
+    from tinyllm.registry.registry import default_registry
+
+    return read_case(Path(file), default_registry()).backend
 
 
 def _op_of(case: str) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ def generate(
     ] = False,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
+    tensor_parallel: options.TensorParallel = 1,
     dtype: options.Dtype = None,
     as_json: options.Json = False,
     verbose: Annotated[
@@ -85,7 +86,7 @@ def generate(
         continue_final_message=continue_final_message,
     )
     text = read_prompt(prompt)
-    llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
+    llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json, tensor_parallel=tensor_parallel)
     if verbose:
         note(describe(llm))
         if line := describe_defaults(llm, sampling):

@@ -74,6 +74,10 @@ def models(as_json: options.Json = False) -> None:
         "* is used where no model is named. Folders in Hugging Face form, .gguf files and hub ids (org/name) "
         "work as well."
     )
+    note(
+        "The families of tinyllm are held to transformers, logits and greedy tokens, by small random models that have "
+        "all of their features."
+    )
 
 
 def find(name: str) -> Path | None:

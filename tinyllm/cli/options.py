@@ -207,6 +207,15 @@ KvCacheDtype = Annotated[
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel",
+        metavar="N",
+        min=1,
+        help="Processes that share the model out.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """Control characters, with which a reply could steer the terminal."""
@@ -103,17 +104,8 @@ def download_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task(label, total=None)
-
-    def report(done: int, total: int | None) -> None:
-        bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
+    with _reported(Progress(*columns, console=Console(stderr=True)), label) as report:
         yield report
-    finally:
-        bar.stop()
 
 
 @contextmanager
@@ -129,10 +121,16 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    with _reported(Progress(*columns, console=Console(stderr=True), transient=True), label) as report:
+        yield report
+
+
+@contextmanager
+def _reported(bar: Progress, label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A function that tells a bar, which begins with the first report, what is done and how much there is in all."""
     task = bar.add_task(label, total=None)
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int | None) -> None:
         bar.start()
         bar.update(task, completed=done, total=total)
 

@@ -46,6 +46,7 @@ def serve(
     drain: Annotated[float | None, options.setting("serve.drain", metavar="SECONDS")] = None,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
+    tensor_parallel: options.TensorParallel = 1,
     dtype: options.Dtype = None,
     log_level: Annotated[str | None, options.setting("serve.log_level", metavar="LEVEL")] = None,
 ) -> None:
@@ -73,7 +74,7 @@ def serve(
     name = chosen.served_name or options.served_name(session.model_name(model))
     served = ServedModel(
         name,
-        lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype),
+        lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
         engine_settings(chosen),
         GrammarLimits.of(settings),
     )

@@ -104,6 +104,7 @@ def load_model(
     kv_cache_dtype: str | None,
     *,
     quiet: bool = False,
+    tensor_parallel: int = 1,
 ) -> LLM:
     """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
 
@@ -122,7 +123,15 @@ def load_model(
     with download_bar(f"fetching {name}") as report:
         path = resolve(name, progress=report)
     with loading_line(f"loading {name}") as progress:
-        llm = load(path, backend, dtype=dtype, fast=fast, kv_cache_dtype=kv_cache_dtype, progress=progress)
+        llm = load(
+            path,
+            backend,
+            dtype=dtype,
+            fast=fast,
+            kv_cache_dtype=kv_cache_dtype,
+            tensor_parallel=tensor_parallel,
+            progress=progress,
+        )
     if (written := llm.program.report.written) and not quiet:
         note(f"packed weights: {size(written)} in {packed_folder()}; the next start reads them there")
     if (pictures := sum(name.startswith(TOWERS) for name in llm.skipped_tensors)) and not quiet:
@@ -140,7 +149,7 @@ def model_name(model: str | None) -> str:
 def describe(llm: LLM) -> str:
     """What loading chose, as lines: the kernels and how many calls each runs, the copies between backends at each step,
     the schemes whose weights were expanded, the weights that are held in a second form, the tensors of the checkpoint
-    that were skipped, and the dtype of keys and values."""
+    that were skipped, the dtype of keys and values, and what this process has of a model that is shared out."""
     report = llm.program.report
     counts = Counter(report.kernels.values())
     copies = Counter(node.kernel.removeprefix("copy ") for node in llm.program.nodes if node.op == "copy")
@@ -154,7 +163,10 @@ def describe(llm: LLM) -> str:
         "tensors of the checkpoint that were skipped": llm.skipped_tensors,
     }
     told = ["\n  ".join([f"{title}: {len(lines) or 'none'}", *lines]) for title, lines in sections.items()]
-    return "\n".join([*told, f"keys and values in {', '.join(llm.program.cache_dtypes)}"])
+    told.append(f"keys and values in {', '.join(llm.program.cache_dtypes)}")
+    if report.share is not None:
+        told.append(f"weights in this process: {size(report.share[0])} of {size(report.share[1])}")
+    return "\n".join(told)
 
 
 def describe_defaults(llm: LLM, said: Collection[str] = ()) -> str:

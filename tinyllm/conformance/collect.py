@@ -21,6 +21,7 @@ from tinyllm.conformance.checks.unread import unread
 from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.example import DTYPES
 from tinyllm.conformance.fuzz import fuzz
+from tinyllm.conformance.node_case import case_checks, is_case_file
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.solution import add_solution
 from tinyllm.definitions.solution import KERNEL
@@ -91,6 +92,8 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
         UnknownNameError: as `trials` does; no check has the id asked for, with the nearest ones; or the shapes file
             lacks an op asked for.
     """
+    if is_case_file(plan.case):
+        return list(case_checks(registry, plan))
     found = list(arrays(registry.backend(plan.backend), plan)) if not plan.shapes and not plan.solution else []
     asked = trials(registry, plan)
     for op in plan.ops if plan.shapes else ():

@@ -12,6 +12,7 @@ from tinyllm.conformance.bounds import INEXACT, MEAN_SHARE, step_factor
 from tinyllm.conformance.checks.check import Admitted, Check, DeclaredError, Plan, Trial
 from tinyllm.conformance.checks.origin import Watch, origin
 from tinyllm.conformance.judge import Verdict
+from tinyllm.conformance.node_case import is_case_file
 from tinyllm.conformance.result import BAD, Outcome, Result
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import UnsupportedError
@@ -48,7 +49,7 @@ class Runner:
         if check.subject and watch:
             check.subject.watch = watch
         start = time.perf_counter()
-        factor = max((_factor(d, check.dtype) for d in declared), default=1.0)
+        factor = admitted_factor(declared, check.dtype)
         outcome, verdict = _outcome(check, Admitted(factor, any(isinstance(d, Unrepeatable) for d in declared)))
         seconds = time.perf_counter() - start
         if check.subject:
@@ -90,7 +91,8 @@ class Runner:
         if (subject.id, dtype) not in self._origins:
             try:
                 self._origins[subject.id, dtype] = origin(trial, subject, dtype)
-            except (Exception, SystemExit):  # noqa: BLE001  a kernel that fails on its own case is told by the check of that case
+            # a kernel that fails on its own case is told by the check of that case
+            except (Exception, SystemExit):  # noqa: BLE001
                 self._origins[subject.id, dtype] = "kernel"
         return self._origins[subject.id, dtype]
 
@@ -119,6 +121,11 @@ def _outcome(check: Check, admitted: Admitted) -> tuple[Outcome, Verdict]:
     return (Outcome.FAIL if verdict.message else Outcome.PASS), verdict
 
 
+def admitted_factor(declarations: Iterable[Declaration], dtype: str) -> float:
+    """By how much the bounds of a check are widened."""
+    return max((_factor(d, dtype) for d in declarations), default=1.0)
+
+
 def _factor(declaration: Declaration, dtype: str) -> float:
     """By how much a declaration widens the bounds."""
     if isinstance(declaration, RoundedSteps):
@@ -138,6 +145,8 @@ def _used(declaration: Declaration, dtype: str, outcome: Outcome, verdict: Verdi
 
 def snippet(check_id: str, aspect: str, plan: Plan) -> str:
     """What to paste to see a failure again; a check of a case's outputs also as Python, with its data."""
+    if is_case_file(plan.case):
+        return f"tinyllm check {plan.backend} --case {plan.case!r}"
     words = ["tinyllm check", plan.backend, "--case", repr(check_id)]
     words += [part for name in plan.oracles for part in ("--oracle", name)]
     words += ["--shapes", plan.shapes] if plan.shapes else []

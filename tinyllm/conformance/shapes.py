@@ -45,14 +45,14 @@ def to_line(call: Recorded, count: int) -> str:
             inputs[name] = {"dtype": kind.dtype, "shape": list(kind.shape)}
             if name in call.values:
                 inputs[name]["values"] = call.values[name].tolist()
-    attributes = {name: _encoded(value) for name, value in call.attributes.items()}
+    attributes = {name: encoded(value) for name, value in call.attributes.items()}
     return json.dumps({"op": call.op, "inputs": inputs, "attributes": attributes, "count": count})
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """The value of an attribute: tuples are lists, one of `SETTINGS` is an object of its class and fields."""
     if type(value).__name__ in SETTINGS:
-        return {type(value).__name__: {f.name: _encoded(getattr(value, f.name)) for f in dataclass_fields(value)}}
+        return {type(value).__name__: {f.name: encoded(getattr(value, f.name)) for f in dataclass_fields(value)}}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -152,7 +152,7 @@ def _case(line: Any, specs: Mapping[str, OpSpec], schemes: Mapping[str, Scheme],
     ):
         for name in names:
             _one_of(f"{spec.name}: {field}", name, known)
-    attributes = {name: _decoded(name, value) for name, value in settings.items()}
+    attributes = {name: decoded(name, value) for name, value in settings.items()}
     types: dict[str, ArrayType | QuantType] = {}
     draws: dict[str, Draw] = {}
     values: dict[str, np.ndarray] = {}
@@ -173,7 +173,7 @@ def _case(line: Any, specs: Mapping[str, OpSpec], schemes: Mapping[str, Scheme],
     return spec.name, Case(f"line{number}:{shapes}", draws, attributes, tier="shapes")
 
 
-def _decoded(field: str, value: Any) -> Any:
+def decoded(field: str, value: Any) -> Any:
     """The value of an attribute: lists are tuples, an object is one of `SETTINGS`."""
     if isinstance(value, list):
         return tuple(value)
@@ -183,14 +183,14 @@ def _decoded(field: str, value: Any) -> Any:
         raise _wrong(field, f"one of {', '.join(SETTINGS)} with its fields", value)
     ((name, fields),) = value.items()
     kind = SETTINGS[_one_of(field, name, SETTINGS)]
-    hints, decoded = get_type_hints(kind), {}
+    hints, made = get_type_hints(kind), {}
     for part, inner in _object(f"{field}.{name}", fields).items():
         where = f"{field}.{name}.{part}"
         wanted = _kinds(hints[_one_of(f"{field}.{name}", part, hints)])
-        decoded[part] = _decoded(where, inner)
-        if type(decoded[part]) not in wanted and not (float in wanted and type(decoded[part]) is int):
+        made[part] = decoded(where, inner)
+        if type(made[part]) not in wanted and not (float in wanted and type(made[part]) is int):
             raise _wrong(where, " or ".join("null" if w is NoneType else w.__name__ for w in wanted), inner)
-    return kind(**decoded)
+    return kind(**made)
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

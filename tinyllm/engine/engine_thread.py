@@ -143,7 +143,8 @@ class EngineThread:
                 for event in engine.step() if engine.has_work else ():
                     self._tell(event)
                 self._count(engine)
-        except BaseException as error:  # noqa: BLE001  it could not be made, or has a mistake itself: everybody is told, it takes no more
+        # it could not be made, or has a mistake itself: everybody is told, it takes no more
+        except BaseException as error:  # noqa: BLE001
             self.error = error
         self._loaded.set()
         with self._posting:

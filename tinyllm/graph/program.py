@@ -63,13 +63,15 @@ class Report:
 
     kernels: per node its kernel's id. second_copies: weights that are held in more than one form.
     expanded: per kernel and scheme that runs as float matrices, the bytes of its weights before and after.
-    written: bytes of packed weights that were put into files.
+    written: bytes of packed weights that were put into files. share: where several processes share the model out, the
+    bytes of the weights that this one has, as the checkpoint holds them, and those of all.
     """
 
     kernels: dict[str, str] = field(default_factory=dict)
     second_copies: list[str] = field(default_factory=list)
     expanded: dict[str, tuple[int, int]] = field(default_factory=dict)
     written: int = 0
+    share: tuple[int, int] | None = None
 
 
 class Program:

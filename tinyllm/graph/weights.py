@@ -123,15 +123,7 @@ def _load(
     def read() -> Any:
         """The weight itself, read when it is first needed: a packed form that lies in a file needs none."""
         if not stored:
-            tensor = _tensor(weight, source)
-            if isinstance(tensor, QuantWeight):
-                tensor = replace(tensor, dtype=weight.dtype)
-            elif isinstance(kind := users[0].bound.call.inputs[users[0].input], QuantType):
-                tensor = HALVES[kind.scheme.name].of(tensor, weight.dtype)
-            stored.append(tensor)
-            if tuple(stored[0].shape) != weight.shape:
-                wanted, got = list(weight.shape), list(stored[0].shape)
-                raise CheckpointError(f"weight {weight.name}: expected shape {wanted}, got {got}")
+            stored.append(read_weight(weight, users[0].bound.call.inputs[users[0].input], source))
         return stored[0]
 
     loaded = {}
@@ -145,6 +137,25 @@ def _load(
         kernels = ", ".join(use.bound.choice.id for use in forms.values())
         report.second_copies.append(f"{weight.name}: {kernels}")
     return loaded
+
+
+def read_weight(weight: Weight, kind: ArrayType | QuantType | None, source: WeightSource) -> Any:
+    """A weight as the checkpoint holds it, its parts below one another: a float numpy array or a `QuantWeight`.
+
+    kind: what a node takes it for: floats of 16 bits may be taken for a scheme.
+
+    Raises:
+        CheckpointError: it does not fit its node. UnsupportedError: parts that cannot be stacked.
+    """
+    tensor = _tensor(weight, source)
+    if isinstance(tensor, QuantWeight):
+        tensor = replace(tensor, dtype=weight.dtype)
+    elif isinstance(kind, QuantType):
+        tensor = HALVES[kind.scheme.name].of(tensor, weight.dtype)
+    if tuple(tensor.shape) != weight.shape:
+        wanted, got = list(weight.shape), list(tensor.shape)
+        raise CheckpointError(f"weight {weight.name}: expected shape {wanted}, got {got}")
+    return tensor
 
 
 def _tensor(weight: Weight, source: WeightSource) -> Any:

@@ -19,12 +19,16 @@ from tinyllm.models.families.tensor_rules import TensorRule
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A checkpoint with what its family makes of it."""
+    """A checkpoint with what its family makes of it.
+
+    tied_by_file: the embedding is the head as well though the config does not say so, as the file has it twice.
+    """
 
     checkpoint: Checkpoint
     config: DecoderConfig
     rules: tuple[TensorRule, ...]
     skipped: tuple[str, ...] = ()
+    tied_by_file: bool = False
 
     def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelWeights:
         """The weights of its graph, whose names and shapes `Graph.tensors` gives."""
@@ -44,7 +48,8 @@ def open_model(path: Path, families: Sequence[Family] = FAMILIES) -> OpenModel:
     rules = family.rules(checkpoint.format)
     tied = has_tied_head(checkpoint, rules, config.tie_word_embeddings)
     skipped = tuple(beginning.replace("{layers}", str(config.num_layers)) for beginning in family.skipped)
-    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, skipped)
+    tied_by_file = tied and not config.tie_word_embeddings
+    return OpenModel(checkpoint, replace(config, tie_word_embeddings=tied), rules, skipped, tied_by_file)
 
 
 def has_weights(path: Path) -> bool:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
-from typing import Any
 
 from tinyllm.engine.grammar.calls import PYTHON_TAG
 from tinyllm.models.text.call_tags import BEGIN, END
 from tinyllm.openai.call_formats import FORMATS, FUNCTION, GLM, CallFormat, Schemas
 from tinyllm.openai.call_parts import CallDelta, CallForm, JsonEnd, Part, new_call_id
+from tinyllm.openai.call_values import calls_of, parsed
 
 _NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _HEAD = re.compile(_NAME.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
@@ -169,7 +169,7 @@ class ToolCallParser:
     def _read_value(self, parts: list[Part], last: bool) -> bool:
         """A head whose arguments can be passed on piece by piece, or calls in another form, once they are whole."""
         named = _NAME.match(self._held)
-        name = _parsed(named[1]) if named else None
+        name = parsed(named[1]) if named else None
         exact = self._form != "any" and not self._tagged
         if named and (name not in self._names or (exact and named[1] != json.dumps(name))):
             return self._leave(parts)
@@ -184,7 +184,8 @@ class ToolCallParser:
             self._scanned = len(self._held)
             return self._leave(parts) if last else False
         length += self._scanned
-        calls = [] if exact and not self._is_exact_list() else self._calls(_parsed(self._held[:length]))
+        may_call = not exact or self._is_exact_list()
+        calls = calls_of(parsed(self._held[:length]), self._names, tagged=self._tagged) if may_call else []
         if not calls:
             self._lead, self._held = self._lead + self._held[:length], self._held[length:]
             return self._leave(parts)
@@ -266,34 +267,6 @@ class ToolCallParser:
         self.count += 1
         self._spoke = False
         return self.count - 1
-
-    def _calls(self, value: Any) -> list[tuple[str, str]]:
-        """(name, arguments) of each call that a value is; none where a part of it is something else."""
-        calls = []
-        for item in value if isinstance(value, list) else [value]:
-            call = item["function"] if isinstance(item, dict) and "function" in item else item
-            if not isinstance(call, dict):
-                return []
-            name = call.get("name")
-            if not isinstance(name, str) or name not in self._names:
-                return []
-            if not self._tagged and not {"arguments", "parameters"} & {*call}:
-                return []  # an object that has a name
-            arguments = call.get("arguments", call.get("parameters"))
-            arguments = {} if arguments is None else arguments
-            if not isinstance(arguments, (dict, str)):
-                return []
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            calls.append((name, text or "{}"))
-        return calls
-
-
-def _parsed(text: str) -> Any:
-    """The value that a text is as JSON; None for any other text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _certain_length(text: str, tags: Collection[str]) -> int:

@@ -36,6 +36,7 @@ from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Support
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
 from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.experts import named_experts
 from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.pages import neighbours, runs
@@ -116,6 +117,7 @@ __all__ = [
     "interleaved_pairs",
     "invalid",
     "inverse_frequencies",
+    "named_experts",
     "neighbours",
     "numpy_dtype",
     "pack",

@@ -60,6 +60,31 @@ def take_rows(weight: Any, rows: Any) -> Any:
     return replace(weight, arrays=arrays, shape=shape)
 
 
+def take_columns(weight: Any, columns: slice) -> Any:
+    """Neighbouring columns of a numpy array or a `QuantWeight` `[..., N, K]`, whole groups of them.
+
+    Raises:
+        UnsupportedError: the columns cut groups apart, or stand in an order of their own.
+    """
+    if not isinstance(weight, QuantWeight):
+        return weight[..., columns]
+    count = columns.stop - columns.start
+    if columns.start % weight.scheme.block or count % weight.scheme.block:
+        raise UnsupportedError(
+            f"{weight.scheme}: columns {columns.start} to {columns.stop} are no whole groups of {weight.scheme.block}"
+        )
+    shape = (*weight.shape[:-1], count)
+    kinds, wanted = weight.scheme.parts(weight.shape), weight.scheme.parts(shape)
+    arrays = {}
+    for name, array in weight.arrays.items():
+        size, kept = kinds[name].shape, wanted[name].shape
+        if size != kept and not kinds[name].by_row:
+            raise UnsupportedError(f"{weight.scheme}: columns in an order of their own cannot be taken apart")
+        start = columns.start * kept[-1] // count
+        arrays[name] = array if size == kept else array[..., start : start + kept[-1]]
+    return replace(weight, arrays=arrays, shape=shape)
+
+
 def check_quant_weight(
     where: str,
     name: str,

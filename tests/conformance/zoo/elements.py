@@ -15,6 +15,17 @@ def _sigmoid(x: Any) -> Any:
         return 1 / (1 + np.exp(-x))
 
 
+def all_reduce(x: Any, *, group: Any = None, mistake: str | None = None) -> Any:
+    if group is None or mistake == "its own part alone":
+        return x
+    if mistake == "sums in 16 bits":
+        return group.sum(x)
+    total = group.sum(wide(x))
+    if mistake == "the mean":
+        total = total / group.ranks
+    return (total - wide(x) if mistake == "without its own part" else total).astype(x.dtype)
+
+
 def sigmoid(x: Any, *, mistake: str | None = None) -> Any:
     values = wide(x)
     y = np.clip(values / 6 + 0.5, 0, 1) if mistake == "a straight line" else _sigmoid(values)
@@ -110,6 +121,10 @@ def layer_norm(x: Any, weight: Any, *, bias: Any = None, eps: float = 1e-5, mist
 
 
 MUTANTS = (
+    Mutant("its own part alone", "all_reduce", "The group is not looked at.", all_reduce),
+    Mutant("the mean", "all_reduce", "As gradients are reduced.", all_reduce),
+    Mutant("without its own part", "all_reduce", "What the others sent, and no more.", all_reduce),
+    Mutant("sums in 16 bits", "all_reduce", "Each sum of two is rounded.", all_reduce),
     Mutant("a straight line", "sigmoid", "The hard sigmoid of small processors.", sigmoid),
     Mutant("halves swapped", "swiglu", "silu of `up` instead of `gate`.", swiglu),
     Mutant("NaN becomes the limit", "swiglu", "fmin gives the number that is not NaN, here the limit.", swiglu),

@@ -11,7 +11,9 @@ import pytest
 
 from tests.catalogue.harness import registry
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
+from tinyllm.errors import CheckpointError
 from tinyllm.llm import LLM, load
+from tinyllm.models.families.families import decoder_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -76,6 +78,12 @@ def own_config(classes: str, **changes: Any) -> dict[str, Any]:
     """A `config.json` with transformers' own defaults."""
     config: dict[str, Any] = getattr(transformers, f"{classes}Config")().to_dict()
     return config | changes
+
+
+def assert_refused(config: dict[str, Any], changes: dict[str, Any], told: str = "") -> None:
+    """The config with the changes is refused by the name of the first, and `told` follows it."""
+    with pytest.raises(CheckpointError, match=f"config: {next(iter(changes))}{told}"):
+        decoder_config(config | changes)
 
 
 def wanted_logits(judge: Any, ids: list[int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tinyllm.catalogue.rows.silu import silu_of
 from tinyllm.errors import invalid
 from tinyllm.spec.attribute_checks import choice, number, optional
 from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.experts import named_experts
 from tinyllm.spec.op_spec import Attribute, Input, OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.quantized import dense, magnitude
@@ -27,22 +28,14 @@ def _of(weight: Any, expert: int) -> Any:
     return weight.matrix(expert) if isinstance(weight, QuantWeight) else weight[expert, ...]
 
 
-def _groups(experts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each expert that is named, with the places `token * top_k + slot` that name it."""
-    flat = experts.reshape(-1)
-    for expert in np.unique(flat):
-        yield int(expert), np.flatnonzero(flat == expert)
-
-
 def _by_expert(xp: Any, x: Any, experts: Any, weights: Any, width: int, of_expert: Callable[[Any, int], Any]) -> Any:
     """`[T, K]`: the weighted sums of what `of_expert(rows of x, expert)` gives, `[rows, width]`."""
-    tokens, top_k = experts.shape
-    places, parts = [np.zeros(0, np.int64)], [xp.zeros((0, width), dtype=x.dtype)]
-    for expert, named in _groups(experts):
-        places.append(named)
-        parts.append(of_expert(xp.take(x, xp.asarray(named // top_k), axis=0), expert))
-    back = xp.asarray(np.argsort(np.concatenate(places), kind="stable"))
-    each = xp.reshape(xp.take(xp.concat(parts, axis=0), back, axis=0), (tokens, top_k, width))
+    order, parts = [np.zeros(0, np.int64)], [xp.zeros((0, width), dtype=x.dtype)]
+    for expert, places, tokens in named_experts(experts):
+        order.append(places)
+        parts.append(of_expert(xp.take(x, xp.asarray(tokens), axis=0), expert))
+    back = xp.asarray(np.argsort(np.concatenate(order), kind="stable"))
+    each = xp.reshape(xp.take(xp.concat(parts, axis=0), back, axis=0), (*experts.shape, width))
     return xp.sum(each * xp.expand_dims(xp.astype(weights, x.dtype), axis=-1), axis=1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from tinyllm.conformance.bounds import HALVES, bounds_of, half_step
 from tinyllm.conformance.checks.check import Admitted, DeclaredError
 from tinyllm.conformance.example import DTYPES, Example
 from tinyllm.conformance.judge import Verdict, judge
+from tinyllm.conformance.properties.described import described
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError, TinyllmError, UnsupportedError
 from tinyllm.spec.dtypes import numpy_dtype
@@ -188,33 +189,6 @@ def check_values(example: Example) -> None:
         )
 
 
-def _described(example: Example) -> str:
-    """A call as ids write it: `sdpa[q2x3x4,k2x5x4,v2x5x4,causal,float32]`; small arrays of integers with their numbers,
-    no defaults."""
-    parts = []
-    for name, value in example.inputs.items():
-        if isinstance(value, QuantWeight):
-            parts.append(f"{name} {'x'.join(map(str, value.shape))}:{value.scheme}")
-        elif value.dtype.kind in "iu" and value.size <= 12:
-            parts.append(f"{name}={value.tolist()}".replace(" ", ""))
-        else:
-            kind = "" if str(value.dtype) == example.dtype else f":{value.dtype}"
-            parts.append(name + ("x".join(map(str, value.shape)) or " scalar") + kind)
-    defaults = {a.name: a.default for a in example.spec.attributes}
-    for name, value in example.attributes.items():
-        if value is not defaults.get(name) and value != defaults.get(name):
-            parts.append(name if value is True else f"{name}={_short(value)}")
-    return f"{example.spec.name}[{','.join([*parts, example.dtype])}]"
-
-
-def _short(value: Any) -> str:
-    """Of settings, those that are not as they are by default."""
-    if not is_dataclass(value) or isinstance(value, type):
-        return str(value).replace(" ", "")
-    changed = [f"{f.name}={_short(given)}" for f in fields(value) if (given := getattr(value, f.name)) != f.default]
-    return f"{type(value).__name__}({','.join(changed)})"
-
-
 @dataclass(frozen=True)
 class _Failure:
     """An input on which something does not hold."""
@@ -299,7 +273,7 @@ def search(
 
 
 def _failure(tried: Sequence[Example], message: str, error: Exception | None) -> _Failure:
-    names = list(dict.fromkeys(map(_described, tried)))
+    names = list(dict.fromkeys(map(described, tried)))
     told = " and ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     values = (v for example in tried for v in example.inputs.values())
     size = sum(v.nbytes if isinstance(v, QuantWeight) else v.size for v in values)

@@ -70,6 +70,10 @@ class Checkpoint(ABC):
     def tensor_names(self) -> tuple[str, ...]:
         """All tensors, in the order of the file."""
 
+    def name_in_file(self, name: str) -> str:
+        """A tensor's name as the file has it. Raises `CheckpointError` for a name that is not there."""
+        return name
+
     @abstractmethod
     def info(self, name: str) -> TensorInfo:
         """Shape, dtype and size of a tensor. Raises `CheckpointError` for a name that is not there."""
@@ -118,7 +122,8 @@ def check_tensors(
     unused: names that the model can do without, as an output matrix that repeats the embedding. Harmless are
     `*rotary_emb.inv_freq` as well, which follow from the config, and biases of zeros, which GPTQ's tools wrote for
     layers that have none.
-    Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got.
+    Raises `CheckpointError` naming missing and other surplus tensors, and shapes and dtypes expected and got; what is
+    there by its name in the file.
     """
     there = checkpoint.tensor_names()
     surplus = [name for name in there if name not in expected]
@@ -132,13 +137,13 @@ def check_tensors(
     if missing := [name for name in expected if name not in present]:
         problems.append(f"missing {_some(missing)}")
     if unknown := [name for name in surplus if name not in skipped]:
-        problems.append(f"surplus {_some(unknown)}")
+        problems.append(f"surplus {_some([checkpoint.name_in_file(name) for name in unknown])}")
     infos = {name: checkpoint.info(name) for name in expected if name in present}
-    shapes = ((name, list(expected[name]), list(info.shape)) for name, info in infos.items())
+    shapes = ((checkpoint.name_in_file(name), list(expected[name]), list(info.shape)) for name, info in infos.items())
     if wrong := [f"{name} (expected {want}, got {got})" for name, want, got in shapes if want != got]:
         problems.append(f"wrong shape {_some(wrong)}")
     foreign = {
-        name: info.dtype
+        checkpoint.name_in_file(name): info.dtype
         for name, info in infos.items()
         if isinstance(info.type, ArrayType) and info.dtype not in DTYPES
     }

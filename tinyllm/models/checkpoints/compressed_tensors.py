@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,21 @@ from tinyllm.models.checkpoints.quantization import (
     Arrays,
     Layer,
     Quantization,
-    Stored,
     Tensors,
     by_group,
     check_left_out,
     check_settings,
+    grouped_layer,
     matches,
     module_list,
-    order_of,
-    permuted,
     stems,
 )
 from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight, Scheme
 
 _WHOLE = ("int-quantized", "float-quantized", "naive-quantized")
 _FORMATS = (*_WHOLE, "pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized")
+_ORDERED = ("group", "dynamic", True)
+"""Values of `actorder` with which each layer says the order of its columns."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class _Group:
     group_size: int
     """0: a scale for each row or for all."""
     block: tuple[int, int] | None
+    ordered: bool
+    """Columns lie in an order of their own, which each layer says."""
 
     @classmethod
     def read(cls, settings: Any, format_: Any, where: str) -> _Group:
@@ -63,10 +64,11 @@ class _Group:
             raise CheckpointError(f"{where}.format: expected one of {', '.join(_FORMATS)}, got {quoted(format_)}")
         weights: dict[str, Any] = settings["weights"]
         where += ".weights"
-        understood = dict.fromkeys(("observer", "observer_kwargs", "scale_dtype", "zp_dtype", "actorder"))
+        understood = dict.fromkeys(("observer", "observer_kwargs", "scale_dtype", "zp_dtype"))
         understood |= {"num_bits": (*BITS,), "type": ("int", "float"), "symmetric": (True, False), "dynamic": (False,)}
         understood |= {"strategy": ("tensor", "channel", "group", "block", "tensor_group")}
         understood |= {"group_size": None, "block_structure": None, "head_dim": (None,)}
+        understood |= {"actorder": (*_ORDERED, None, False, "weight", "static")}
         check_settings(where, weights, understood)
         block, group_size = weights.get("block_structure"), weights.get("group_size")
         if block is not None and not (isinstance(block, list) and len(block) == 2 and all(map(_is_size, block))):
@@ -87,6 +89,7 @@ class _Group:
             weights.get("symmetric", True),
             int(group_size or 0) if grouped else 0,
             tuple(block) if block else None,
+            weights.get("actorder") in _ORDERED,
         )
 
 
@@ -145,9 +148,10 @@ class CompressedTensors(Quantization):
     def _packed(self, stored: Tensors, stem: str, group: _Group) -> Layer:
         """Integers in words, `2^(bits - 1)` added to each."""
         needed = ("weight_packed", "weight_scale", "weight_shape", *(() if group.symmetric else ("weight_zero_point",)))
+        needed += ("weight_g_idx",) if group.ordered else ()
         parts = self.parts_of(stored, stem, needed, ("weight_g_idx",))
-        kinds = {"weight_scale": SCALES, "weight_shape": ("int64", "int32")}
-        for part in needed:
+        kinds = {"weight_scale": SCALES, "weight_shape": ("int64", "int32"), "weight_g_idx": ("int64", "int32")}
+        for part in parts:
             self.need_dtype(stored, parts[part], *kinds.get(part, ("int32",)))
         self.need_shape(stored, parts["weight_shape"], (2,))
         rows, columns = (int(size) for size in stored[parts["weight_shape"]].read())
@@ -159,30 +163,22 @@ class CompressedTensors(Quantization):
         self._need_scales(stored, parts["weight_scale"], rows, columns, scheme.group_size)
         if not group.symmetric:
             self.need_shape(stored, parts["weight_zero_point"], (-(-rows * group.bits // WORD), groups))
-        shape = (rows, columns)
-        if "weight_g_idx" in parts:
+        stated = stored[parts["weight_g_idx"]] if "weight_g_idx" in parts else None
+        if stated is not None:
             self.need_shape(stored, parts["weight_g_idx"], (columns,))
-        order = partial(self._order, stored[parts["weight_g_idx"]], groups, scheme) if "weight_g_idx" in parts else None
 
-        def make(arrays: Arrays) -> QuantWeight:
+        def order() -> NDArray[np.int32] | None:
+            return None if stated is None else by_group(self.where, stated.read(), groups, scheme.group_size)
+
+        def make(arrays: Arrays) -> dict[str, NDArray[Any]]:
             made = {"q": arrays["weight_packed"].view(np.uint32), "scales": _rows(arrays["weight_scale"], rows)}
             if not group.symmetric:
                 words = np.ascontiguousarray(arrays["weight_zero_point"].T).view(np.uint32)
                 zeros = unpack(np, words, group.bits, words.shape[1] * WORD // group.bits)[:, :rows]
                 made["zeros"] = np.ascontiguousarray(zeros.T.astype(np.uint8))
-            permutation = order() if order else None
-            if permutation is not None:
-                made = permuted(made, permutation, group.bits)
-            return checked_weight(self.where, f"{stem}.weight", QuantWeight(scheme, made, shape))
+            return made
 
-        def told() -> str:
-            permutation = order() if order else None
-            return "" if permutation is None else order_of(permutation)
-
-        return Layer(QuantType(shape, scheme), parts, make, told)
-
-    def _order(self, groups: Stored, count: int, scheme: ZeroPoint) -> NDArray[np.int32] | None:
-        return by_group(self.where, groups.read(), count, scheme.group_size)
+        return grouped_layer(self.where, f"{stem}.weight", scheme, (rows, columns), parts, make, order)
 
     def _integers(self, stored: Tensors, stem: str, group: _Group) -> Layer:
         """A byte for each; where they are not symmetric, taken as unsigned ones."""

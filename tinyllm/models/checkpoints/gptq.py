@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,19 @@ from tinyllm.models.checkpoints.quantization import (
     Arrays,
     Layer,
     Quantization,
-    Stored,
     Tensors,
     by_group,
     check_left_out,
     check_settings,
+    grouped_layer,
     module_list,
-    order_of,
-    permuted,
     stems,
 )
 from tinyllm.spec.scheme import SCALES, QuantType, QuantWeight
 
 _NAMES = (
     # how the weights were found, and by what: nothing of it is in the numbers that a file stands for
-    "quant_method damp_percent damp_auto_increment static_groups true_sequential model_name_or_path meta desc_act "
+    "quant_method damp_percent damp_auto_increment static_groups true_sequential model_name_or_path meta "
     "model_file_base_name lm_head tokenizer dataset batch_size model_seqlen block_name_to_quantize pad_token_id "
     "module_name_preceding_first_block use_cuda_fp16 use_exllama disable_exllama max_input_length exllama_config "
     "cache_block_outputs modules_in_block_to_quantize backend hyb_act act_group_aware mse version do_fuse "
@@ -44,7 +41,8 @@ _AWQ_PLACES = {4: (0, 4, 1, 5, 2, 6, 3, 7), 8: (0, 2, 1, 3)}
 
 @dataclass(frozen=True)
 class Gptq(Quantization):
-    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so.
+    """Codes of a column of K in words one below another; `qzeros` are one too small where `minus_one` says so. Each
+    layer says the order of its columns where `ordered` or any other does.
 
     Source: GPTQModel, which owns the format: the 1 is added to whole words, so that a zero of 0 takes from its
     neighbour and gives back.
@@ -54,22 +52,29 @@ class Gptq(Quantization):
     group_size: int
     minus_one: bool
     symmetric: bool
+    ordered: bool
 
     @classmethod
     def read(cls, settings: dict[str, Any], where: str) -> Gptq:
         """From the config's settings. Raises `CheckpointError` for what is not understood."""
         understood: dict[str, Any] = {"bits": (2, 3, 4, 8), "group_size": None, "sym": (True, False)}
         understood |= {"checkpoint_format": ("gptq", "gptq_v2"), "format": ("gptq", "gptq_v2"), "dynamic": (None, {})}
+        understood |= {"desc_act": (True, False, None)}
         understood |= {"pack_dtype": ("int32",), "is_marlin_format": (False,), "adapter": (None,), "rotation": (None,)}
         check_settings(where, settings, _UNSEEN | understood)
         format_ = settings.get("checkpoint_format", settings.get("format", "gptq"))
-        return cls(where, *_bits_and_group(settings, where), format_ == "gptq", settings.get("sym") is True)
+        bits, group_size = _bits_and_group(settings, where)
+        ordered = settings.get("desc_act") is True and group_size != -1
+        return cls(where, bits, group_size, format_ == "gptq", settings.get("sym") is True, ordered)
 
     def layers(self, stored: Tensors) -> dict[str, Layer]:
-        return {f"{stem}.weight": self._layer(stored, stem) for stem in stems(stored, ".qweight")}
+        needed = ["qweight", "qzeros", "scales"]
+        if self.ordered or stems(stored, ".g_idx"):
+            needed.append("g_idx")
+        return {f"{stem}.weight": self._layer(stored, stem, needed) for stem in stems(stored, ".qweight")}
 
-    def _layer(self, stored: Tensors, stem: str) -> Layer:
-        parts = self.parts_of(stored, stem, ("qweight", "qzeros", "scales"), ("g_idx",))
+    def _layer(self, stored: Tensors, stem: str, needed: list[str]) -> Layer:
+        parts = self.parts_of(stored, stem, needed)
         for part in ("qweight", "qzeros"):
             self.need_dtype(stored, parts[part], "int32")
         self.need_dtype(stored, parts["scales"], *SCALES)
@@ -82,31 +87,25 @@ class Gptq(Quantization):
             raise self.fail(parts["qweight"], f"columns that groups of {group} divide", columns)
         self.need_shape(stored, parts["scales"], (columns // group, rows))
         self.need_shape(stored, parts["qzeros"], (columns // group, rows * self.bits // WORD))
-        scheme, order = ZeroPoint(self.bits, group), None
-        if "g_idx" in parts:
+        stated = stored[parts["g_idx"]] if "g_idx" in parts else None
+        if stated is not None:
             self.need_shape(stored, parts["g_idx"], (columns,))
-            order = partial(self._order, stored[parts["g_idx"]], f"{self.where}: {parts['g_idx']}", group)
-        shape = (rows, columns)
+            self.need_dtype(stored, parts["g_idx"], "int32", "int64")
 
-        def make(arrays: Arrays) -> QuantWeight:
-            made: dict[str, NDArray[Any]] = {
+        def order() -> NDArray[np.int32] | None:
+            if stated is None:
+                return None
+            return by_group(f"{self.where}: {parts['g_idx']}", stated.read(), columns // group, group)
+
+        def make(arrays: Arrays) -> dict[str, NDArray[Any]]:
+            return {
                 "q": np.ascontiguousarray(arrays["qweight"].T).view(np.uint32),
                 "scales": np.ascontiguousarray(arrays["scales"].T),
                 "zeros": np.ascontiguousarray(self._zeros(arrays["qzeros"], parts["qzeros"]).T),
             }
-            permutation = order() if order else None
-            if permutation is not None:
-                made = permuted(made, permutation, self.bits)
-            return checked_weight(self.where, f"{stem}.weight", QuantWeight(scheme, made, shape))
 
-        def told() -> str:
-            permutation = order() if order else None
-            return "" if permutation is None else order_of(permutation)
-
-        return Layer(QuantType(shape, scheme), parts, make, told)
-
-    def _order(self, groups: Stored, where: str, group_size: int) -> NDArray[np.int32] | None:
-        return by_group(where, groups.read(), groups.shape[0] // group_size, group_size)
+        scheme = ZeroPoint(self.bits, group)
+        return grouped_layer(self.where, f"{stem}.weight", scheme, (rows, columns), parts, make, order)
 
     def _zeros(self, words: NDArray[np.int32], name: str) -> NDArray[np.uint8]:
         """`[groups, N]`, from their words."""

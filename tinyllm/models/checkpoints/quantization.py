@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyllm.catalogue.schemes.bits import pack, unpack
+from tinyllm.catalogue.schemes.zero_point import ZeroPoint
 from tinyllm.errors import CheckpointError, quoted, shortened
+from tinyllm.models.checkpoints.checkpoint import checked_weight
 from tinyllm.spec.scheme import QuantType, QuantWeight
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -170,6 +172,33 @@ def permuted(arrays: dict[str, NDArray[Any]], permutation: NDArray[np.int32], bi
     """The arrays of a `ZeroPoint` weight with its columns in the order of their groups."""
     codes = unpack(np, arrays["q"], bits, len(permutation)).astype(np.uint8)
     return arrays | {"q": pack(np, codes[:, permutation], bits), "permutation": permutation}
+
+
+def grouped_layer(
+    where: str,
+    name: str,
+    scheme: ZeroPoint,
+    shape: tuple[int, ...],
+    parts: Mapping[str, str],
+    make: Callable[[Arrays], dict[str, NDArray[Any]]],
+    order: Callable[[], NDArray[np.int32] | None],
+) -> Layer:
+    """The weight of a `ZeroPoint` scheme whose columns may stand in another order than group by group.
+
+    make: the weight's arrays, with the columns as they stand. order: as `by_group` gives it, read when it is needed.
+    """
+
+    def made(arrays: Arrays) -> QuantWeight:
+        of_weight, permutation = make(arrays), order()
+        if permutation is not None:
+            of_weight = permuted(of_weight, permutation, scheme.bits)
+        return checked_weight(where, name, QuantWeight(scheme, of_weight, shape))
+
+    def told() -> str:
+        permutation = order()
+        return "" if permutation is None else order_of(permutation)
+
+    return Layer(QuantType(shape, scheme), parts, made, told)
 
 
 def powers_of_two(where: str, exponents: NDArray[Any]) -> NDArray[Any]:

@@ -30,6 +30,7 @@ _KEYS = {
     "long_mscale": "long_mscale",
 }
 _ORIGINAL = "original_max_position_embeddings"
+_SHARE = "partial_rotary_factor"
 _TYPES: dict[str, set[str]] = {
     "default": set(),
     "linear": {"factor"},
@@ -41,7 +42,7 @@ _TYPES: dict[str, set[str]] = {
     "longrope": {
         *("factor", _ORIGINAL, "attention_factor", "short_factor", "long_factor", "short_mscale", "long_mscale"),
     },
-    "proportional": {"factor", "partial_rotary_factor"},
+    "proportional": {"factor", _SHARE},
 }
 _NEEDS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -84,7 +85,7 @@ class RopeFields:
         dims = int(head_dim * self.share)
         if dims <= 0 or dims % 2:
             expected = f"a share that is an even number of the head's {head_dim} dims"
-            raise fields.fail("partial_rotary_factor", expected, self.share)
+            raise fields.fail(_SHARE, expected, self.share)
         for name in ("short_factor", "long_factor"):
             if self.scaling.kind == "longrope" and (got := len(getattr(self.scaling, name))) != dims // 2:
                 raise fields.fail(f"rope_scaling.{name}", f"{dims // 2} numbers, one for each pair", got)
@@ -125,10 +126,10 @@ def rope_fields(
         stated = _of_kind(fields, name, stated, kind)
     elif unscaled is not None:
         local = fields.number(*unscaled)
-        return RopeFields(local, RopeScaling(), _share(fields, {}, share, False))
+        return RopeFields(local, RopeScaling(), _number(fields, _SHARE, {}, share, False))
     settings = {key: value for key, value in stated.items() if value is not None}
-    theta = _theta(fields, settings, theta, by_kind)
-    share = _share(fields, settings, share, by_kind)
+    theta = _number(fields, "rope_theta", settings, theta, by_kind)
+    share = _number(fields, _SHARE, settings, share, by_kind)
     sections = _sections(fields, settings)
     scaling = _scaling(fields, settings, max_position, share)
     return RopeFields(theta, scaling, 1.0 if scaling.kind == "proportional" else share, sections)
@@ -147,25 +148,15 @@ def _of_kind(fields: Fields, name: str, stated: Mapping[str, Any], kind: str | N
     return settings
 
 
-def _theta(fields: Fields, settings: dict[str, Any], default: float, by_kind: bool) -> float:
-    """Taken out of the settings. Of kinds of layers each has its own; where there is one rope, the two must agree."""
-    inner = settings.pop("rope_theta", None)
-    if inner is not None and not is_number("rope_theta", inner):
-        raise fields.fail("rope_theta", number_expected("rope_theta"), inner)
-    outer = fields.number("rope_theta", default if inner is None else inner)
+def _number(fields: Fields, name: str, settings: dict[str, Any], default: float, by_kind: bool) -> float:
+    """A number of the rope, taken out of the settings, or else the config's own of that name. Of kinds of layers each
+    has its own; where there is one rope, the two must agree."""
+    inner = settings.pop(name, None)
+    if inner is not None and not is_number(name, inner):
+        raise fields.fail(name, number_expected(name), inner)
+    outer = fields.number(name, default if inner is None else inner)
     if inner is not None and inner != outer and not by_kind:
-        raise fields.fail("rope_theta", f"{inner} as in rope_parameters", outer)
-    return float(outer if inner is None else inner)
-
-
-def _share(fields: Fields, settings: dict[str, Any], default: float, by_kind: bool) -> float:
-    """Taken out of the settings, likewise."""
-    inner = settings.pop("partial_rotary_factor", None)
-    if inner is not None and not is_number("partial_rotary_factor", inner):
-        raise fields.fail("partial_rotary_factor", number_expected("partial_rotary_factor"), inner)
-    outer = fields.number("partial_rotary_factor", default if inner is None else inner)
-    if inner is not None and inner != outer and not by_kind:
-        raise fields.fail("partial_rotary_factor", f"{inner} as in rope_parameters", outer)
+        raise fields.fail(name, f"{inner} as in rope_parameters", outer)
     return float(outer if inner is None else inner)
 
 
@@ -186,7 +177,7 @@ def _scaling(fields: Fields, settings: dict[str, Any], max_position: int, share:
     if not isinstance(kind, str) or kind not in _TYPES:
         raise fields.fail("rope_type", f"one of {', '.join(_TYPES)}", kind)
     if kind == "proportional":
-        settings["partial_rotary_factor"] = share
+        settings[_SHARE] = share
     outside = fields.get(_ORIGINAL)
     if _ORIGINAL in _TYPES[kind]:
         original = outside if outside is not None else settings.get(_ORIGINAL, max_position)

@@ -46,7 +46,7 @@ def write_folder(
     folder.mkdir()
     quantization = {"group_size": scheme.group_size, "bits": scheme.bits, "mode": "affine"}
     config = opened.checkpoint.config | {"quantization": quantization}
-    if opened.config.tie_word_embeddings:  # of a file that repeats the embedding as its head, one is written
+    if opened.tied_by_file:  # one of the two is written
         config["tie_word_embeddings"] = True
     _write_json(folder / "config.json", config)
     _copy_texts(opened, folder)

@@ -14,7 +14,6 @@ from tinyllm.catalogue import CATALOGUE
 from tinyllm.errors import CheckpointError, UnknownNameError, UnsupportedError, invalid
 from tinyllm.graph.graph import Graph
 from tinyllm.models.checkpoints.model_weights import HEAD, Tensor
-from tinyllm.models.checkpoints.safetensors import SafetensorsCheckpoint
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.families.families import family_of
 from tinyllm.models.families.family import Family
@@ -94,7 +93,7 @@ class Plan:
         shape = self.checkpoint.info(name).shape
         quantized = name in self.matrices and len(shape) > 1
         read = partial(self._read, self.checkpoint.read, name)
-        return Output(self._in_file(name), (name,), shape, self._dtype(name), quantized, read)
+        return Output(self.checkpoint.name_in_file(name), (name,), shape, self._dtype(name), quantized, read)
 
     def _weight(self, weight: str, name: str) -> Output:
         """A weight of the graph by itself, whatever its tensors are."""
@@ -131,11 +130,7 @@ class Plan:
         name, source = name_alone(weight, self._rules), self.weights.sources(weight)[0]
         if name is None:
             raise CheckpointError(f"{self.checkpoint.path}: {source}: MLX's format has no form for it")
-        return self._in_file(source).partition(_LAYERS)[0] + name[name.index(_LAYERS) :]
-
-    def _in_file(self, name: str) -> str:
-        checkpoint = self.checkpoint
-        return checkpoint.name_in_file(name) if isinstance(checkpoint, SafetensorsCheckpoint) else name
+        return self.checkpoint.name_in_file(source).partition(_LAYERS)[0] + name[name.index(_LAYERS) :]
 
     def _dtype(self, name: str) -> str:
         kind = self.checkpoint.info(name).type

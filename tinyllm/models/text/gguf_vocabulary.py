@@ -16,6 +16,7 @@ from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sen
 from tinyllm.models.text.token_text import SPACE
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.tokenizer_bounds import library_errors
+from tinyllm.models.text.turn_ends import KNOWN_ENDS
 
 
 def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
@@ -135,12 +136,13 @@ class _Vocabulary:
         return tuple(token for token in self.of_type(USER_DEFINED) if SPACE in token)
 
     def add_added_tokens(self, backend: tokenizers.Tokenizer) -> None:
-        """Control and user-defined tokens are taken whole, wherever they stand in a text."""
-        backend.add_special_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=True) for token in self.of_type(CONTROL)]
-        )
+        """Control and user-defined tokens are taken whole, wherever they stand in a text. What is known to end a turn
+        is a control token whatever the file calls it: files of Gemma 4 have `<|tool_response>` as a user's own."""
+        own = self.of_type(USER_DEFINED)
+        control = [*self.of_type(CONTROL), *(token for token in own if token in KNOWN_ENDS)]
+        backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in control])
         backend.add_tokens(
-            [tokenizers.AddedToken(token, normalized=False, special=False) for token in self.of_type(USER_DEFINED)]
+            [tokenizers.AddedToken(token, normalized=False, special=False) for token in own if token not in KNOWN_ENDS]
         )
 
 

@@ -1,0 +1,1 @@
+"""Ops between the processes that share one model out."""

@@ -1,0 +1,42 @@
+"""`tinyllm diff --against transformers`: the hidden states of both, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyllm.cli.diff_output import show_bars
+from tinyllm.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from tinyllm.conformance.compared_model import ComparedModel
+    from tinyllm.graph.program import Program
+
+
+def show_transformers(
+    loaded: ComparedModel, program: Program, ids: list[int], plot: Path | None, as_json: bool
+) -> bool:
+    """Compare and print; whether a state departs."""
+    from tinyllm.conformance.transformers_diff import DEPARTS, diff_with_transformers
+
+    states = diff_with_transformers(loaded, program, ids)
+    first = next((state for state in states if state.departs), None)
+    if plot is not None:
+        from tinyllm.bench.diff_plot import draw
+
+        draw({"against transformers": [(state.what, state.difference) for state in states]}, plot)
+    if as_json:
+        told = [asdict(s) | {"difference": s.difference if math.isfinite(s.difference) else None} for s in states]
+        print_json({"tokens": len(ids), "departs": first.what if first else None, "states": told})
+        return first is not None
+    show_bars(["after", "node", "differs by"], [(state.what, state.node, state.difference) for state in states])
+    if first is None:
+        note(f"no state of {len(ids)} tokens departs from transformers' by more than {DEPARTS:g}")
+        return False
+    print(
+        f"first that departs: {first.what} ({first.node}), by {first.difference:.2e} at token {first.token}; its "
+        f"number {first.place} is {first.ours:.6g} here and {first.theirs:.6g} there"
+    )
+    return True
