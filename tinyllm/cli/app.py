@@ -18,6 +18,7 @@ from tinyllm.cli.chat import chat
 from tinyllm.cli.check import check
 from tinyllm.cli.compare import compare
 from tinyllm.cli.config import config
+from tinyllm.cli.deploy import deploy
 from tinyllm.cli.diff import diff
 from tinyllm.cli.doctor import doctor
 from tinyllm.cli.export_definitions import export_definitions
@@ -56,6 +57,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     config: ("tinyllm config", "TINYLLM_FAST=1 tinyllm config"),
     doctor: ("tinyllm doctor", "tinyllm doctor --json"),
     serve: ("tinyllm serve", "tinyllm serve -b torch --port 8080 --api-key secret"),
+    deploy: (
+        "tinyllm deploy smollm2 --replicas 2",
+        "tinyllm deploy smollm2 --min 1 --max 8 --cpus-per-replica 4 --address auto",
+    ),
     route: (
         "tinyllm route http://10.0.0.1:8000 http://10.0.0.2:8000",
         "tinyllm route http://a:8000 http://b:8000 --port 80 --host 0.0.0.0 --policy least-loaded",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ from tinyllm.settings.read import DEFAULT, Setting, read_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyllm.server.served_model import ServedModel
+    from tinyllm.server.served_model import EngineSettings, ServedModel
 
 
 def serve(
@@ -57,44 +58,27 @@ def serve(
     """
     with options.extra("serve", "serve"):
         from tinyllm.engine.grammar.limits import GrammarLimits
-        from tinyllm.server.access import allowed_hosts, is_loopback
+        from tinyllm.server.access import is_loopback
         from tinyllm.server.app import make_app
         from tinyllm.server.connections import Connections
         from tinyllm.server.logs import configure
         from tinyllm.server.run import open_socket, run
-        from tinyllm.server.served_model import EngineSettings, ServedModel
+        from tinyllm.server.served_model import ServedModel
 
     settings = read_settings()
     _check_cache(settings, pages, cache_tokens)
     chosen = options.resolved("serve", settings, context.params)  # the options above, those given and those not
     configure(chosen.log_level)
-    sizes = EngineSettings(
-        cache_tokens=chosen.cache_tokens,
-        pages=chosen.pages if cache_tokens is None else None,
-        page_size=chosen.page_size,
-        max_step_tokens=chosen.max_step_tokens,
-        max_running=chosen.max_running,
-        max_waiting=chosen.max_waiting,
-        one_at_a_time=chosen.batch_invariant,
-    )
+    if cache_tokens is not None:
+        chosen.pages = None
     name = chosen.served_name or options.served_name(session.model_name(model))
     served = ServedModel(
         name,
         lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
-        sizes,
+        engine_settings(chosen),
         GrammarLimits.of(settings),
     )
-    app = make_app(
-        served,
-        api_key=chosen.api_key,
-        cors=chosen.cors,
-        hosts=allowed_hosts(chosen.host, chosen.allowed_host),
-        timeout=chosen.timeout,
-        max_body=chosen.max_body,
-        max_bodies=chosen.max_bodies,
-        receive_timeout=chosen.receive_timeout,
-        drain=chosen.drain,
-    )
+    app = make_app(served, **app_options(chosen))
     listening = open_socket(chosen.host, chosen.port)
     with_key = chosen.api_key is not None
     if not is_loopback(chosen.host) and not with_key:
@@ -106,6 +90,29 @@ def serve(
     note(f"{address} answers with 503 until {served.name} is loaded")
     connections = Connections(most_per_client=chosen.max_connections_per_client, receive_timeout=chosen.receive_timeout)
     run(app, served, listening, lambda: _summary(served, address, with_key), connections)
+
+
+def engine_settings(chosen: SimpleNamespace) -> EngineSettings:
+    """The sizes of an engine that the settings of the table `serve` say."""
+    from tinyllm.server.served_model import EngineSettings
+
+    return EngineSettings(
+        cache_tokens=chosen.cache_tokens,
+        pages=chosen.pages,
+        page_size=chosen.page_size,
+        max_step_tokens=chosen.max_step_tokens,
+        max_running=chosen.max_running,
+        max_waiting=chosen.max_waiting,
+        one_at_a_time=chosen.batch_invariant,
+    )
+
+
+def app_options(chosen: SimpleNamespace) -> dict[str, Any]:
+    """The options of `make_app` that the settings of the table `serve` say."""
+    from tinyllm.server.access import allowed_hosts
+
+    names = ("api_key", "cors", "timeout", "max_body", "max_bodies", "receive_timeout", "drain")
+    return {name: getattr(chosen, name) for name in names} | {"hosts": allowed_hosts(chosen.host, chosen.allowed_host)}
 
 
 def _check_cache(settings: Mapping[str, Setting], pages: int | None, cache_tokens: int | None) -> None:
