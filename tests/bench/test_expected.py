@@ -32,6 +32,26 @@ def test_of_each_node_the_longer_of_moving_and_computing() -> None:
     assert total == pytest.approx(1.3 + 3e-6 + 1e-3 + 4e-4)
 
 
+def test_each_node_goes_by_the_limits_of_its_own_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured for the schemes that it has there; the step is the first backend's."""
+    asked: list[Any] = []
+
+    def limits(registry: Any, backend: str, scheme: Any, *arguments: Any, **more: Any) -> Limits:
+        asked.append((backend, scheme))
+        return Limits(10.0 if backend == "numpy:cpu" else 1.0, 100.0)
+
+    def step(registry: Any, backend: str, **more: Any) -> StepCost:
+        return StepCost(1e-3, 0.25, 0.0) if backend == "numpy:cpu" else StepCost(1e-2, 1e9, 1e9)
+
+    monkeypatch.setattr("tinyllm.bench.expected.kept_limits", limits)
+    monkeypatch.setattr("tinyllm.bench.expected.kept_step_cost", step)
+    here = NodeCost("a", "add", "", 0, 10**9, backend="numpy:cpu")
+    there = NodeCost("b", "embedding", "", 0, 10**9, FOUR, backend="torch:cpu")
+    speeds = kept_speeds(registry(), "numpy:cpu", [here, there], 1)
+    assert asked == [("numpy:cpu", None), ("torch:cpu", None), ("torch:cpu", FOUR)]
+    assert speeds.step_seconds([here, there], 1) == pytest.approx(0.1 + 1e-3 + 1.0 + 1e-2 + 0.25)
+
+
 def test_products_are_as_fast_as_their_rows_let_them_be() -> None:
     """With one row what is read decides; between what was measured, time grows evenly; past it, speed stays."""
 

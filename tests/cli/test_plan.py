@@ -111,6 +111,14 @@ def test_a_table_says_the_same(cli: Cli, config: Path) -> None:
     assert "PROMPT OF 512" in result.out and "A TOKEN FOR 1" in result.out and "float32" in result.out
 
 
+def test_patterns_of_nodes_are_planned_by_their_backends(cli: Cli, config: Path) -> None:
+    if not _native():
+        pytest.skip("needs a second backend")
+    nodes = planned(cli, str(config), "-b", "*.mlp.*=native,*=numpy")["nodes"]
+    assert set(nodes) == {"native:cpu", "numpy:cpu"} and min(nodes.values()) > 0
+    assert set(planned(cli, str(config), "-b", "numpy")["nodes"]) == {"numpy:cpu"}
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_quantize_plans_for_matrices_of_fewer_bits(cli: Cli, config: Path, bits: int) -> None:
     """Norms stay as they are."""
@@ -173,6 +181,7 @@ def test_measure_measures_anew(cli: Cli, config: Path, known_machine: list[bool]
         (("--batch", "0"), "--batch"),
         (("--context", "20", "--prompt-tokens", "21"), "plan: prompt_tokens: expected 1 to 20, got 21"),
         (("--quantize", "7"), "affine: bits: expected one of 2, 3, 4, 5, 6, 8"),
+        (("--quantize", "4", "--group-size", "37"), "plan: group_size: expected one that divides the rows of a matrix"),
         (("--dtype", "float8"), "plan: dtype: expected one of"),
         (("--kv-cache-dtype", "int3"), "plan: kv_cache_dtype: expected one of auto, float32"),
     ],

@@ -37,6 +37,7 @@ from tinyllm.registry.registry import Registry
 from tinyllm.registry.selection import Selection
 from tinyllm.settings.general import KV_CACHE_DTYPES
 from tinyllm.spec.dtypes import numpy_dtype
+from tinyllm.spec.scheme import QuantType
 
 CONTEXT, PROMPT = 4096, 512
 """Tokens of a sequence and of a prompt, unless they are given or the model takes fewer."""
@@ -82,7 +83,8 @@ def plan_model(model: PlannedModel, registry: Registry, selection: Selection, wa
     """The plan of a model.
 
     Raises:
-        InvalidInputError: a context longer than the model's, a dtype that the backend does not compute in.
+        InvalidInputError: a context longer than the model's, a dtype that the backend does not compute in, groups that
+            divide the rows of no matrix.
         UnsupportedError: no kernel for one of its nodes.
     """
     config, specs = model.config, registry.specs
@@ -93,6 +95,9 @@ def plan_model(model: PlannedModel, registry: Registry, selection: Selection, wa
     stored = next((state.dtype for state in graph.states.values() if not state.by_sequence), graph.dtype)
     types = model.types(graph)
     held = quantized(graph, specs, types, wanted.scheme) if wanted.scheme else types
+    made = {kind.scheme for kind in held.values() if isinstance(kind, QuantType)}
+    if wanted.scheme and wanted.scheme not in made:
+        raise invalid("plan", "group_size", "one that divides the rows of a matrix", wanted.scheme.group_size)
     merged, bound = choose(graph, registry, selection, StatedTypes(held))
     weights = held_weights(merged, bound)
     reading, adding = step_sizes(1, prompt, prompt), step_sizes(wanted.batch, 1, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,7 +118,7 @@ def _by_op(costs: list[NodeCost], speeds: Speeds) -> dict[str, tuple[int, int, i
     found: dict[str, tuple[int, int, int, float]] = {}
     for cost in costs:
         count, flops, moved, seconds = found.get(cost.op, (0, 0, 0, 0.0))
-        seconds += speeds.node_seconds(cost) + speeds.step.node
+        seconds += speeds.call_seconds(cost)
         found[cost.op] = count + 1, flops + cost.flops, moved + cost.bytes, seconds
     return dict(sorted(found.items(), key=lambda item: -item[1][3]))
 
@@ -125,7 +126,7 @@ def _by_op(costs: list[NodeCost], speeds: Speeds) -> dict[str, tuple[int, int, i
 def _print(name: str, plan: Plan, speeds: Speeds, limit: int | None) -> None:
     from tinyllm.cli.output import print_table
 
-    print_table([f"on {plan.backend}", "numbers", "bytes"], _memory(name, plan, limit))
+    print_table([f"on {', '.join(_backends(plan))}", "numbers", "bytes"], _memory(name, plan, limit))
     steps = {
         f"prompt of {plan.prompt_tokens}": (plan.prefill, plan.prompt_tokens, 1),
         f"a token for {plan.need.batch}": (plan.decode, plan.need.batch, plan.need.batch),
@@ -137,6 +138,11 @@ def _print(name: str, plan: Plan, speeds: Speeds, limit: int | None) -> None:
         lines += [("the step itself", "", "", "", f"{speeds.step.seconds(0, sequences) * 1e3:.3f}", "")]
         lines += [("all", *_cells(len(costs), flops, moved, seconds), f"{tokens / seconds:.1f}")]
         print_table([step, "nodes", "GFLOP", "MB", "ms", "tok/s"], lines)
+
+
+def _backends(plan: Plan) -> dict[str, int]:
+    """The backends that run its nodes, with how many each runs."""
+    return dict(Counter(cost.backend for cost in plan.decode))
 
 
 def _memory(name: str, plan: Plan, limit: int | None) -> list[tuple[str, str, str]]:
@@ -214,6 +220,7 @@ def _as_json(name: str, plan: Plan, speeds: Speeds, limit: int | None, found: li
         "model": name,
         "family": plan.config.family,
         "backend": plan.backend,
+        "nodes": _backends(plan),
         "parameters": asdict(plan.parameters),
         "weights": {kind: asdict(held) for kind, held in plan.weights.items()},
         "cache_dtype": plan.cache_dtype,

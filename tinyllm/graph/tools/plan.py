@@ -141,7 +141,7 @@ def step_sizes(sequences: int, tokens: int, keys: int) -> dict[str, int]:
 @dataclass(frozen=True)
 class NodeCost:
     """What a node of a step computes and moves. scheme: of its weights; None: floats, or none. rows: how many are
-    multiplied with each of its weights; 0: it is no product."""
+    multiplied with each of its weights; 0: it is no product. backend: `name:device`; empty: the plan's."""
 
     name: str
     op: str
@@ -150,6 +150,7 @@ class NodeCost:
     bytes: int
     scheme: Scheme | None = None
     rows: int = 0
+    backend: str = ""
 
 
 def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Mapping[str, int]) -> list[NodeCost]:
@@ -167,7 +168,8 @@ def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Mapping[st
             call = check_call(kernel.spec, types, node.attributes)
             known[key] = int(kernel.spec.flops(call)), call_bytes(kernel.spec, call), _rows(call)
         flops, moved, rows = known[key]
-        costs.append(NodeCost(node.name, node.op, kernel.choice.id, flops, moved, _scheme(types), rows))
+        where = f"{kernel.backend.name}:{kernel.backend.device}"
+        costs.append(NodeCost(node.name, node.op, kernel.choice.id, flops, moved, _scheme(types), rows, where))
     return costs
 
 
