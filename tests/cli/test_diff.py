@@ -124,6 +124,10 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
     weights = f"{folder}/model.safetensors"
     result = cli("diff", folder, "-b", "numpy", "--against", weights)
     assert result.code == 2 and "wrote, got a file of another kind" in result.err
+    halved = cli("bisect", folder, "-b", "numpy", "--against", "transformers")
+    assert halved.code == 2 and "bisect: --against: expected a backend" in halved.err
+    result = cli("check", "--case", f"{folder}/config.json")
+    assert result.code == 2 and "got a file of another kind" in result.err
     result = cli("check", "--case", weights)
     assert result.code == 2 and "check: --case: " in result.err and "got a file of another kind" in result.err
 

@@ -52,6 +52,7 @@ def test_a_model_is_exported_at_the_shapes_of_its_run(cli: Cli, folder: Path, tm
     ("arguments", "words"),
     [
         (("--ops", "--dtype", "float64", "--out", "new"), "--dtype: expected one of float32, float16, bfloat16"),
+        (("smollm2", "--ops", "--out", "new"), "MODEL: expected none beside --ops"),
         (("--ops", "--out", "."), "--out: expected a new or empty folder"),
     ],
 )

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tinyllm.cli import diff_options, options
+from tinyllm.cli.diff import TRANSFORMERS
+from tinyllm.errors import invalid
 
 
 def bisect(
@@ -36,6 +38,8 @@ def bisect(
 
     loaded = diff_options.open_model(model, backend, dtype, fast, kv_cache_dtype)
     registry = loaded.registry
+    if against == TRANSFORMERS:
+        raise invalid("bisect", "--against", "a backend, whose nodes can run in place of others", repr(against))
     registry.select(against)  # a wrong name is an error before anything runs
     ours = backend or registry.select(None).default or registry.best()
     wanted = diff_options.wanted_nodes("bisect", loaded, nodes)

@@ -37,7 +37,11 @@ def export_definitions(
     """
     from tinyllm.cli.output import note, print_json, print_table
     from tinyllm.definitions.export import check_folder, write
+    from tinyllm.errors import invalid
 
+    if ops and (model is not None or backend is not None):
+        given = "MODEL" if model is not None else "--backend"
+        raise invalid("export-definitions", given, "none beside --ops, which takes no model", model or backend)
     check_folder(out)
     found = _of_ops(dtype or "float32") if ops else _of_model(model, backend, dtype, prompt, max_tokens)
     written = write(found, out)

@@ -38,7 +38,7 @@ class NodeCase:
 
 def is_case_file(case: str) -> bool:
     """Whether `--case` names a file and no check."""
-    return case.endswith(SUFFIX)
+    return case.endswith(SUFFIX) or Path(case).is_file()
 
 
 def write_case(path: Path, case: NodeCase) -> None:
