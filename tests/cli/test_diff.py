@@ -13,6 +13,7 @@ import pytest
 from tests.catalogue.harness import backends, registry, with_kernels
 from tests.cli.conftest import Cli
 from tests.llm.families.harness import Tiny
+from tinyllm.conformance.array_file import write_arrays
 from tinyllm.plugins.kernel import Kernel
 from tinyllm.registry.registry import Registry
 
@@ -80,7 +81,8 @@ def test_a_wrong_kernel_is_named_and_its_call_is_kept(
 def test_where_all_is_right(cli: Cli, folder: str, tmp_path: Path) -> None:
     """As data, as a plot, against a file; nothing is written of a node."""
     reference, plot, case = (str(tmp_path / name) for name in ("r.safetensors", "p.svg", "c.safetensors"))
-    assert cli("diff", folder, "-b", "torch", "--save", reference, *ASKED).code == 0
+    saved = cli("diff", folder, "-b", "torch", "--save", reference, "--json", *ASKED)
+    assert saved.code == 0 and json.loads(saved.out)["reference"] == reference
     result = cli("diff", folder, "-b", "numpy", "--against", reference, "--json", "--plot", plot, "--case", case)
     told = json.loads(result.out)
     assert result.code == 0 and told["wrong"] == [] and told["case"] is None and not Path(case).exists()
@@ -120,7 +122,7 @@ def test_bad_calls_are_told_in_a_line(cli: Cli, folder: str, arguments: list[str
     assert result.code and words in result.err and result.err.count("\n") == 1 and not result.out
 
 
-def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, folder: str) -> None:
+def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, folder: str, tmp_path: Path) -> None:
     weights = f"{folder}/model.safetensors"
     result = cli("diff", folder, "-b", "numpy", "--against", weights)
     assert result.code == 2 and "wrote, got a file of another kind" in result.err
@@ -128,6 +130,10 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
     assert halved.code == 2 and "bisect: --against: expected a backend" in halved.err
     result = cli("check", "--case", f"{folder}/config.json")
     assert result.code == 2 and "got a file of another kind" in result.err
+    for kind, arguments in (("reference", ["diff", folder, "--against"]), ("case", ["check", "--case"])):
+        write_arrays(tmp_path / "x.safetensors", f"tinyllm_{kind}", {"op": "add"}, {})
+        result = cli(*arguments, str(tmp_path / "x.safetensors"))
+        assert result.code == 2 and "got a file of another kind" in result.err
     result = cli("check", "--case", weights)
     assert result.code == 2 and "check: --case: " in result.err and "got a file of another kind" in result.err
 

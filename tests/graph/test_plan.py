@@ -14,6 +14,7 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.errors import UnsupportedError
 from tinyllm.graph.bind import bind, choose
 from tinyllm.graph.graph import Graph, GraphBuilder
+from tinyllm.graph.tools.cost import type_bytes
 from tinyllm.graph.tools.plan import (
     StatedTypes,
     call_bytes,
@@ -23,7 +24,6 @@ from tinyllm.graph.tools.plan import (
     quantized,
     state_bytes,
     step_sizes,
-    type_bytes,
     value_bytes,
 )
 from tinyllm.models.decoder.config import (

@@ -12,6 +12,7 @@ from tinyllm.errors import invalid
 from tinyllm.graph.bind import choose
 from tinyllm.graph.graph import Graph
 from tinyllm.graph.program import page_size
+from tinyllm.graph.tools.cost import type_bytes
 from tinyllm.graph.tools.fit import Choices, Need
 from tinyllm.graph.tools.plan import (
     Held,
@@ -25,7 +26,6 @@ from tinyllm.graph.tools.plan import (
     quantized,
     state_bytes,
     step_sizes,
-    type_bytes,
     value_bytes,
 )
 from tinyllm.graph.weights import stored_type

@@ -81,7 +81,10 @@ def diff(
         from tinyllm.conformance.model_diff import reference_of, write_reference
 
         write_reference(save, reference_of(loaded, ours, ids, decode))
-        note(f"{save}: what {len(loaded.nodes)} nodes give for {len(ids)} tokens")
+        if as_json and against is None:
+            print_json({"reference": str(save), "nodes": len(loaded.nodes), "tokens": len(ids)})
+        else:
+            note(f"{save}: what {len(loaded.nodes)} nodes give for {len(ids)} tokens")
     if against is None:
         return
     if against == TRANSFORMERS:

@@ -68,7 +68,7 @@ def simulate(
     from tinyllm.scale.simulate.trace import made_up, read_trace, write_trace
 
     if measure is not None:
-        _measure(measure, backend, times)
+        _measure(measure, backend, times, as_json)
         return
     if replicas < 1:
         raise invalid("simulate", "replicas", "an integer of at least 1", str(replicas))
@@ -103,15 +103,18 @@ def simulate(
     print_table(COLUMNS, [row(summary) for summary in found])
 
 
-def _measure(model: str, backend: str | None, path: Path) -> None:
+def _measure(model: str, backend: str | None, path: Path, as_json: bool) -> None:
     """Measure a model and write the table."""
     from dataclasses import replace
 
     from tinyllm.scale.simulate.measure import measure
 
-    llm = session.load_model(model, backend, None, None, None)
+    llm = session.load_model(model, backend, None, None, None, quiet=as_json)
     with loading_line("measuring") as report:
         table = measure(llm, report=report)
     table = replace(table, about=f"{options.served_name(model)} on {table.about}")
     table.write(path)
-    print(f"{path}: {table.about}")
+    if as_json:
+        print_json({"file": str(path), "times": table.about})
+    else:
+        print(f"{path}: {table.about}")

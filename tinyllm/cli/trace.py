@@ -79,7 +79,7 @@ def trace(
             check_target(what, path)
     llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json)
     if shapes is not None:
-        _record(llm, prompt, max_tokens, shapes)
+        _record(llm, prompt, max_tokens, shapes, as_json)
         return
     limits = _Limits(llm, quiet=as_json)
     steps = _trace(llm, prompt, max_tokens, runs, limits)
@@ -93,18 +93,19 @@ def trace(
         _print(steps, limits, nodes)
 
 
-def _record(llm: LLM, prompt: str, max_tokens: int, shapes: Path) -> None:
+def _record(llm: LLM, prompt: str, max_tokens: int, shapes: Path, as_json: bool) -> None:
     from tinyllm.conformance.shapes import write_shapes
     from tinyllm.graph.tools.recorder import Recorder
 
     recorder = Recorder(llm.registry.specs)
     run_prompt("trace", llm, prompt, max_tokens, recorder)
     write_shapes(shapes, [(call, recorder.counts[key]) for key, call in recorder.calls.items()])
+    different, ops = len(recorder.calls), len({call.op for call in recorder.calls.values()})
     total = sum(recorder.counts.values())
-    note(
-        f"{shapes}: {len(recorder.calls)} different calls of {len({c.op for c in recorder.calls.values()})} ops, "
-        f"{total} in all"
-    )
+    if as_json:
+        print_json({"shapes": str(shapes), "different_calls": different, "ops": ops, "calls": total})
+    else:
+        note(f"{shapes}: {different} different calls of {ops} ops, {total} in all")
 
 
 class _Limits:

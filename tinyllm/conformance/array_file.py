@@ -6,7 +6,7 @@ Format: the safetensors specification. The reader is the one of checkpoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,14 @@ def write_arrays(path: Path, kind: str, about: Mapping[str, Any], arrays: Mappin
         raise TinyllmError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def read_arrays(where: str, path: Path, kind: str, maker: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_arrays(
+    where: str, path: Path, kind: str, maker: str, fields: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What is said about the arrays of a file, and the arrays by name.
 
     Args:
         where: the option that names the file, for messages. maker: the command that writes such files.
+        fields: what has to be said of the arrays.
 
     Raises:
         InvalidInputError: the file is not there, or is no file of this kind.
@@ -58,6 +61,7 @@ def read_arrays(where: str, path: Path, kind: str, maker: str) -> tuple[dict[str
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         about = json.loads(header["__metadata__"][kind])
+        about = {name: about[name] for name in fields}
     except (OSError, CheckpointError, ValueError, LookupError, TypeError) as error:
         told = "a file of another kind" if path.is_file() else "none"
         raise InvalidInputError(f"{where}: {path}: expected a file that {maker} wrote, got {told}") from error

@@ -20,6 +20,7 @@ from tinyllm.plugins.backend import BoundNode
 
 KIND = "tinyllm_reference"
 MAKER = "tinyllm diff --save"
+FIELDS = ("ids", "decode", "dtype", "nodes")
 
 Values = dict[Key, np.ndarray]
 
@@ -177,16 +178,16 @@ def reference_of(model: ComparedModel, program: Program, ids: Sequence[int], dec
 
 def write_reference(path: Path, reference: Reference) -> None:
     """Raises `TinyllmError` where the file cannot be written."""
-    about = {name: getattr(reference, name) for name in ("ids", "decode", "dtype", "nodes")}
+    about = {name: getattr(reference, name) for name in FIELDS}
     arrays = {f"{step}/{node}/{output}": array for (step, node, output), array in reference.values.items()}
     write_arrays(path, KIND, about, arrays)
 
 
 def read_reference(path: Path) -> Reference:
     """Raises `InvalidInputError` for a file that is not there or no reference."""
-    about, arrays = read_arrays("diff: --against", path, KIND, MAKER)
+    about, arrays = read_arrays("diff: --against", path, KIND, MAKER, FIELDS)
     values = Values()
     for key, array in arrays.items():
         step, node, output = key.split("/")
         values[int(step), node, output] = array
-    return Reference(about["ids"], about["decode"], about["dtype"], about["nodes"], values)
+    return Reference(**about, values=values)

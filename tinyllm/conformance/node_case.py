@@ -24,6 +24,7 @@ from tinyllm.spec.scheme import QuantWeight
 KIND = "tinyllm_case"
 MAKER = "tinyllm diff"
 SUFFIX = ".safetensors"
+FIELDS = ("op", "attributes", "weights", "dtype", "backend", "kernel", "node")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_case(path: Path, registry: Registry) -> NodeCase:
     Raises:
         InvalidInputError: no such file, or one that is no case. UnknownNameError: an op that is not there.
     """
-    about, arrays = read_arrays("check: --case", path, KIND, MAKER)
+    about, arrays = read_arrays("check: --case", path, KIND, MAKER, FIELDS)
     spec = registry.spec(about["op"])
     weights = {name: _weight(name, said, arrays, registry) for name, said in about["weights"].items()}
     inputs = {i.name: weights.get(i.name, arrays.get(i.name)) for i in spec.inputs}

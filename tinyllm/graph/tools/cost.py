@@ -34,11 +34,11 @@ def step_sizes(tokens: int, keys: int, rows: int = 1) -> Sizes:
 
 def node_cost(node: BoundNode, specs: Mapping[str, OpSpec], sizes: Sizes) -> Cost:
     """The cost of a node, which must name no other sizes. A copy reads and writes its value."""
-    written = sum(type_bytes(_sized(kind, sizes)) for kind in node.types)
+    written = sum(type_bytes(sized(kind, sizes)) for kind in node.types)
     if node.call is None:
         return Cost(0, 2 * written)
     spec = specs[node.op]
-    types = {name: _sized(kind, sizes) for name, kind in node.call.inputs.items() if kind is not None}
+    types = {name: sized(kind, sizes) for name, kind in node.call.inputs.items() if kind is not None}
     call = check_call(spec, types, node.call.attributes, node.call.device)
     moved = written + sum(map(type_bytes, types.values())) if spec.bytes is None else spec.bytes(call)
     return Cost(int(spec.flops(call)), int(moved))
@@ -68,5 +68,6 @@ def type_bytes(kind: ArrayType | QuantType) -> int:
     return int(prod(int(size) for size in kind.shape) * bits / 8)
 
 
-def _sized(kind: ArrayType | QuantType, sizes: Sizes) -> Any:
+def sized(kind: ArrayType | QuantType, sizes: Sizes) -> Any:
+    """A type with numbers for the sizes that have names."""
     return replace(kind, shape=tuple(sizes[size] if isinstance(size, str) else size for size in kind.shape))

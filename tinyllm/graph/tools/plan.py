@@ -4,12 +4,13 @@ of a step moves and computes. No weight is read."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
 
 from tinyllm.errors import UnsupportedError
 from tinyllm.graph.graph import Graph, Node, State
+from tinyllm.graph.tools.cost import sized, type_bytes
 from tinyllm.graph.weights import weight_key
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.spec.dtypes import numpy_dtype
@@ -162,7 +163,7 @@ def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Mapping[st
     costs = []
     for node in graph.nodes:
         kernel = bound[node.name]
-        types = {name: _sized(kind, sizes) for name, kind in kernel.call.inputs.items() if kind is not None}
+        types = {name: sized(kind, sizes) for name, kind in kernel.call.inputs.items() if kind is not None}
         key = node.op, tuple(types.items()), tuple(node.attributes.items())
         if key not in known:  # layers are alike
             call = check_call(kernel.spec, types, node.attributes)
@@ -179,12 +180,6 @@ def call_bytes(spec: OpSpec, call: Call) -> int:
     if spec.bytes is not None:
         return int(spec.bytes(call))
     return sum(type_bytes(kind) for kind in (*call.inputs.values(), *output_types(spec, call)) if kind is not None)
-
-
-def type_bytes(kind: Typed) -> int:
-    """Bytes of an array or a quantized weight whose sizes are known."""
-    bits = kind.scheme.bits_per_weight if isinstance(kind, QuantType) else 8 * numpy_dtype(kind.dtype).itemsize
-    return int(_numbers(kind) * bits / 8)
 
 
 def _numbers(kind: Typed) -> int:
@@ -207,7 +202,7 @@ def value_bytes(graph: Graph, specs: Mapping[str, OpSpec], sizes: Mapping[str, i
     for number, node in enumerate(graph.nodes):
         for name in node.outputs:
             if homes[name] == name and name not in states:
-                size = type_bytes(_sized(graph.types[name], sizes))
+                size = type_bytes(sized(graph.types[name], sizes))
                 alive += size
                 end = last.get(name, number)
                 ends[end] = ends.get(end, 0) + size
@@ -234,7 +229,3 @@ def _rows(call: Call) -> int:
 
 def _scheme(types: Mapping[str, Typed]) -> Scheme | None:
     return next((kind.scheme for kind in types.values() if isinstance(kind, QuantType)), None)
-
-
-def _sized(kind: Typed, sizes: Mapping[str, int]) -> Any:
-    return replace(kind, shape=tuple(sizes[size] if isinstance(size, str) else size for size in kind.shape))
