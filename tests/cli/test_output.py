@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
 from tinyllm.cli import meter
-from tinyllm.cli.output import download_bar, loading_line
+from tinyllm.cli.output import download_bar, loading_line, print_json
 from tinyllm.engine.sequence import Piece
 
 
@@ -25,6 +27,15 @@ def test_progress_is_for_terminals(capfd: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     shown = show()
     assert "loading x 1/2" in shown and "fetching x" in shown
+
+
+def test_numbers_that_json_has_not_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(name: str) -> NoReturn:
+        raise AssertionError(name)
+
+    print_json({"a": float("nan"), "b": [1.5, {"c": (float("inf"), 2, "x", None, True)}]})
+    told = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert told == {"a": None, "b": [1.5, {"c": [None, 2, "x", None, True]}]}
 
 
 def test_speeds_are_tokens_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

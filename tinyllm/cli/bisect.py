@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Annotated
 
@@ -51,9 +50,8 @@ def bisect(
 
     bisection.told = told if not as_json else (lambda what: None)
     found = bisection.run(wanted)
-    distance = found.distance if math.isfinite(found.distance) else None
     if as_json:
-        print_json(asdict(found) | {"distance": distance, "ours": ours, "theirs": against, "tokens": len(ids)})
+        print_json(asdict(found) | {"ours": ours, "theirs": against, "tokens": len(ids)})
     elif not found.nodes:
         note(f"{found.programs} programs: nothing to find; the logits differ by {found.distance:.1e} of the largest")
     else:

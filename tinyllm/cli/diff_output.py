@@ -101,7 +101,7 @@ def as_data(result: ModelDiff, tokens: int, decode: int, case: Path) -> dict[str
                 "kernel": node.kernel,
                 "layer": node.layer,
                 "step": node.step,
-                "difference": node.difference if math.isfinite(node.difference) else None,
+                "difference": node.difference,
             }
             for node in result.nodes
         ],

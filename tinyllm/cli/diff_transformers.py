@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,8 @@ def show_transformers(
 
         draw({"against transformers": [(state.what, state.difference) for state in states]}, plot)
     if as_json:
-        told = [asdict(s) | {"difference": s.difference if math.isfinite(s.difference) else None} for s in states]
-        print_json({"tokens": len(ids), "departs": first.what if first else None, "states": told})
+        told = {"tokens": len(ids), "departs": first.what if first else None}
+        print_json(told | {"states": [asdict(state) for state in states]})
         return first is not None
     show_bars(["after", "node", "differs by"], [(state.what, state.node, state.difference) for state in states])
     if first is None:

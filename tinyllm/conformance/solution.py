@@ -39,7 +39,7 @@ def planned(registry: Registry, solution: str, definitions: str, op: str) -> tup
     found = read_solution(path)
     if not found.definition:
         if not op:
-            raise InvalidInputError(f"{path}: expected --op, the op that its run computes")
+            raise InvalidInputError(f"{path}: expected --op, the op that its run computes (--ops of bench ops)")
         registry.spec(op)
         return op, ""
     folder = Path(definitions) if definitions else _nearest(path)
