@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_told(custom: CustomOps) -> None:
     """Every op is either there or left out with a reason."""
     assert {*custom.names} | {*custom.left_out} == {*SPECS} and not {*custom.names} & {*custom.left_out}
     assert custom.left_out["kv_append"].startswith("consumes k_pages") and "quantized" in custom.left_out["quantize"]
-    assert custom.without == {"rope": ("scaling",), "rope_angles": ("scaling",)}
+    assert custom.without == {"rope": ("scaling",), "rope_angles": ("scaling",), "all_reduce": ("group",)}
     assert schema(SPECS["rms_norm"]) == "(Tensor x, Tensor weight, *, float eps=1e-06, float offset=0.0) -> Tensor"
 
 

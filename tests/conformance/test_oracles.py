@@ -225,8 +225,8 @@ class TestTorch:
         unknown = [r for r in seen if "does not know scheme" in r.message]
         assert {r.message.rpartition(" ")[2] for r in unknown} == {*SCHEMES} - {"affine", "int8"}
         others = [r for r in seen if r not in unknown]
-        assert {r.op for r in others} == {"quantize", "rope", "rope_angles", "mha", "moe_router"}
-        assert all("scaling" in r.message for r in others if r.op not in ("quantize", "moe_router"))
+        assert {r.op for r in others} == {"quantize", "rope", "rope_angles", "mha", "moe_router", "all_reduce"}
+        assert all("scaling" in r.message for r in others if r.op not in ("quantize", "moe_router", "all_reduce"))
 
     @pytest.mark.parametrize("op", ["gqa", "sdpa", "mha", "paged_attention", "dequantize"])
     def test_the_reference_agrees_to_the_last_digits_of_float64(self, op: str) -> None:

@@ -77,14 +77,16 @@ class Parameters:
 
 
 def parameters(graph: Graph) -> Parameters:
-    """Of an unmerged graph. What balances the load of a mixture's experts is learnt in another way, and is none."""
+    """Of an unmerged graph. What balances the load of a mixture's experts is learnt in another way, and is none; nor is
+    a weight that no checkpoint has."""
     balances = {node.inputs["bias"] for node in graph.nodes if node.op == "moe_router" and "bias" in node.inputs}
-    sizes = {name: prod(weight.shape) for name, weight in graph.weights.items() if name not in balances}
+    held = {name: weight for name, weight in graph.weights.items() if weight.value is None}
+    sizes = {name: prod(weight.shape) for name, weight in held.items() if name not in balances}
     used = dict(sizes)
     for node in graph.nodes:
         if node.op == "moe_experts":
             named = graph.type_of(node.inputs["experts"]).shape[-1]
-            for name in (name for name in node.inputs.values() if name in graph.weights):
+            for name in (name for name in node.inputs.values() if name in sizes):
                 used[name] = sizes[name] * int(named) // graph.weights[name].shape[0]
     return Parameters(sum(sizes.values()), sum(used.values()))
 
