@@ -139,8 +139,11 @@ class _Binder:
     def _check_states(self) -> None:
         """Pages are written and read in place, so all nodes that touch a state share a backend."""
         origin = {new: old for old, new in self.graph.updates.items()}
-        for name in self.graph.states:
-            users = [n for n in self.graph.nodes if name in {origin.get(v, v) for v in n.inputs.values()}]
+        touching: dict[str, list[Node]] = {name: [] for name in self.graph.states}
+        for node in self.graph.nodes:
+            for name in {origin.get(value, value) for value in node.inputs.values()} & touching.keys():
+                touching[name].append(node)
+        for name, users in touching.items():
             backends = {place(self.bound[n.name].backend) for n in users}
             if len(backends) > 1:
                 nodes = ", ".join(f"{n.name} on {place(self.bound[n.name].backend)}" for n in users)
