@@ -101,7 +101,8 @@ def theirs(classes: str, config: Any, task: str = "ForCausalLM") -> int:
     with torch.device("meta"):
         model = getattr(transformers, f"{classes}{task}")(config)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}  # Ernie has a load that is balanced
-    scalars = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith("layer_scalar"))  # Gemma 4's
+    # Gemma 4's scalars of layers are no parameters there
+    scalars = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith("layer_scalar"))
     return scalars + sum(p.numel() for name, p in trained.items() if not name.startswith(TOWERS))
 
 
