@@ -49,9 +49,8 @@ def main(connection_number: int, memory: int) -> None:
         connection.send("")
         try:
             _follow(connection, program)
-        except Exception:
+        finally:
             group.give_up()
-            raise
 
 
 def _check_alive(parent: int) -> None:
