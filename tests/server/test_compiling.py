@@ -32,7 +32,7 @@ def ask(url: str, **extra: Any) -> httpx.Response:
 
 
 def test_eight_at_a_time_hold_up_nobody() -> None:
-    with serving(model(GrammarLimits(seconds=0.2, memory=1 << 30))) as live, ThreadPoolExecutor(8) as pool:
+    with serving(model(GrammarLimits(seconds=0.2, memory=1 << 30, patience=1000))) as live, ThreadPoolExecutor(8) as pool:
         assert ask(live.url, guided_choice=["yes"]).status_code == 200
         asked = [pool.submit(ask, live.url, guided_json=intersections(n)) for n in range(8)]
         assert until(lambda: compilers(children=True))
@@ -66,7 +66,7 @@ def test_compiling_is_part_of_the_time_that_a_request_has() -> None:
         start = time.monotonic()
         response = ask(live.url, guided_json=intersections())
         assert response.status_code == 504 and error(response)["code"] == "timeout"
-        assert time.monotonic() - start < 10 and until(lambda: not compilers(children=True))
+        assert time.monotonic() - start < 30 and until(lambda: not compilers(children=True))
 
 
 def test_a_client_that_goes_away_ends_the_compiling_of_its_grammar() -> None:
@@ -87,12 +87,12 @@ def test_a_server_that_shuts_down_waits_for_no_grammar() -> None:
         start = time.monotonic()
         live.server.should_exit = True
         client.join(10)
-    assert time.monotonic() - start < 10 and until(lambda: not compilers())
+    assert time.monotonic() - start < 30 and until(lambda: not compilers())
     assert answers[0].status_code == 503 and error(answers[0])["code"] == "draining"
 
 
 def test_a_running_stream_goes_on() -> None:
-    with serving(model(GrammarLimits(seconds=0.5))) as live, ThreadPoolExecutor(4) as pool:
+    with serving(model(GrammarLimits(seconds=0.5, patience=1000))) as live, ThreadPoolExecutor(4) as pool:
         body = TEXT | {"max_tokens": 150, "ignore_eos": True, "stream": True}
         with httpx.stream("POST", f"{live.url}/v1/completions", json=body, timeout=20) as response:
             asked = [pool.submit(ask, live.url, guided_json=intersections(n)) for n in range(4)]

@@ -48,13 +48,18 @@ class _Child:
     pid: int
     answers: Connection
     until: float
+    killed: bool = False
+
+    def kill(self) -> None:
+        """Have it end, and stay in its lane until it has: on a busy machine a nice process takes long to die."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.until, self.killed = math.inf, True
 
     def end(self) -> tuple[int, float]:
-        """End it, and return its exit code, which is negative for the signal that it died of, and the processor time
-        that it took."""
+        """Wait for its end, and return its exit code, which is negative for the signal that it died of, and the
+        processor time that it took."""
         self.answers.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
         return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
 
@@ -116,8 +121,12 @@ class TrialProcess:
         seconds = min(max(0.0, until - time.monotonic()), _PARENT_SECONDS)
         ready = wait([self._parent, *(child.answers for _, child in running)], seconds)
         for lane, child in running:
-            if child.answers in ready or time.monotonic() >= child.until:
-                self._finish(lane, child, child.answers in ready)
+            if child.answers in ready and child.killed:
+                self._end(lane, child)
+            elif child.answers in ready:
+                self._finish(lane, child)
+            elif time.monotonic() >= child.until:
+                self._give_up(lane, child)
         if self._parent in ready:
             self._take(json.loads(self._parent.recv_bytes()))
 
@@ -132,29 +141,37 @@ class TrialProcess:
         for lane in self._lanes:
             lane.waiting = deque(job for job in lane.waiting if job.id != message["id"])
             if lane.child is not None and lane.child.job.id == message["id"]:
-                self._end(lane, lane.child)
+                lane.child.kill()
 
-    def _finish(self, lane: _Lane, child: _Child, ended: bool) -> None:
+    def _finish(self, lane: _Lane, child: _Child) -> None:
         """Hand on what a child says. One that died of its limits says nothing."""
         answer = None
-        if ended:
-            with suppress(EOFError, OSError):
-                answer = json.loads(child.answers.recv_bytes())
+        with suppress(EOFError, OSError):
+            answer = json.loads(child.answers.recv_bytes())
         late = self._end(lane, child) == -signal.SIGPROF
-        if answer is None and (late or not ended) and lane.next is not None:
+        if answer is None and late and lane.next is not None:
             lane.next.waiting.append(child.job)
             return
         if answer is not None:
             answer["slow"] = lane is not self._lanes[0]
-        elif not ended:
-            waited = self._limits.patience * lane.seconds
-            answer = {"busy": f"grammar: the machine was too busy to compile it within {waited:g} s"}
         else:
             limits, kind = self._limits, child.job.grammars[0].kind
             within = f"{limits.seconds:g} s of processor time" if late else f"{limits.memory / 2**20:g} MiB of memory"
             problem = invalid("grammar", kind, f"one that compiles within {within}", "one that takes more")
             answer = {"guilty": 0, "problem": str(problem)}
-        self._parent.send_bytes(json.dumps({"id": child.job.id, **answer}).encode())
+        self._answer(child.job, answer)
+
+    def _give_up(self, lane: _Lane, child: _Child) -> None:
+        """Wait no longer for a child that comes to nothing."""
+        child.kill()
+        if lane.next is not None:
+            lane.next.waiting.append(child.job)
+            return
+        waited = self._limits.patience * lane.seconds
+        self._answer(child.job, {"busy": f"grammar: the machine was too busy to compile it within {waited:g} s"})
+
+    def _answer(self, job: _Job, answer: dict[str, Any]) -> None:
+        self._parent.send_bytes(json.dumps({"id": job.id, **answer}).encode())
 
     def _end(self, lane: _Lane, child: _Child) -> int:
         """End the child of a lane, and return its exit code."""
