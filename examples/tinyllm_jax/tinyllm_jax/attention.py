@@ -114,7 +114,8 @@ def gqa(
 def kv_append(k_pages: Any, v_pages: Any, k: Any, v: Any, slots: Any) -> tuple[Any, Any]:
     """Token t goes to slot slots[t]. The pages are given away, so that the new ones may lie where they lay."""
     page, place = jnp.divmod(slots, k_pages.shape[2])
-    return k_pages.at[page, :, place].set(k), v_pages.at[page, :, place].set(v)
+    put = [pages.at[page, :, place].set(x.astype(pages.dtype)) for pages, x in ((k_pages, k), (v_pages, v))]
+    return put[0], put[1]
 
 
 def paged_attention(
