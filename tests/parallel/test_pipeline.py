@@ -28,6 +28,7 @@ from tinyllm.graph.program import Pages, Program
 from tinyllm.llm import LLM, load
 from tinyllm.models.bound_model import BoundStage, ModelChoice, bind_stage
 from tinyllm.parallel import stage_process
+from tinyllm.parallel.greeting import Door
 from tinyllm.parallel.pipeline import bind_in_stages
 from tinyllm.parallel.shared_memory import RanksEndedError
 from tinyllm.parallel.stages import Stages
@@ -168,8 +169,11 @@ def environments(stages: int) -> list[dict[str, str]]:
 
 
 @contextmanager
-def in_threads(folder: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Iterator[Program]:
-    """A model of two stages that were started by a launcher, the second of which is a thread here."""
+def in_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], dtype: str | None = None
+) -> Iterator[Program]:
+    """A model of two stages that were started by a launcher, the second of which is a thread here. dtype: as the second
+    one is asked for it."""
     registry = Registry(settings=read_settings(environ={"TINYLLM_PIPELINE_TOKEN": "a text that nobody guesses"}))
 
     def changed(*arguments: Any) -> BoundStage:
@@ -177,12 +181,12 @@ def in_threads(folder: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[
         return BoundStage(**vars(bound) | {"program": Changed(bound.program, happens)})
 
     monkeypatch.setattr(stage_process, "bind_stage", changed)
-    choice, ended = ModelChoice(folder, "native"), list[object]()
+    choice, other, ended = ModelChoice(folder, "native"), ModelChoice(folder, "native", dtype), list[object]()
     first, second = environments(2)
 
     def follow() -> None:
         try:
-            bind_in_stages(choice, registry, 2, patience=1.0, environment=second)
+            bind_in_stages(other, registry, 2, patience=1.0, environment=second)
         except SystemExit as end:
             ended.append(end.code)
 
@@ -235,6 +239,21 @@ def test_a_stage_that_cannot_be_loaded_says_why(folder: Path, monkeypatch: pytes
         in_threads(folder, monkeypatch, lambda: None),
     ):
         pass
+
+
+def test_another_model_in_another_stage_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(TinyllmError, match="stage 1 of 2 has another model, or loads it with other options"),
+        in_threads(folder, monkeypatch, lambda: None, "float32"),
+    ):
+        pass
+
+
+def test_stages_that_do_not_join_are_named() -> None:
+    stages, door = Stages(3, 1.0), Door(("127.0.0.1", 0), 2)
+    with pytest.raises(TinyllmError, match=r"stage 1, 2 of 3 did not join within 0.1 s"):
+        stages.gather(door, "a text that nobody guesses", 0.1)
+    door.close()
 
 
 def command(pid: str) -> str:
