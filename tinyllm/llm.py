@@ -33,6 +33,7 @@ from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.token_ids import checked_ids, plain
 from tinyllm.models.text.tokenizer import Tokenizer
 from tinyllm.models.text.turn_ends import turn_ends
+from tinyllm.parallel.pipeline import bind_in_stages
 from tinyllm.parallel.ranks import bind_shared_out
 from tinyllm.registry.registry import Registry, default_registry
 
@@ -54,6 +55,7 @@ def load(
     fast: bool | None = None,
     kv_cache_dtype: str | None = None,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> LLM:
@@ -70,23 +72,31 @@ def load(
             or with `fast` what the backend likes best.
         tensor_parallel: processes among which the model is shared out, this one included; the others are started here,
             with the settings of files and variables, and end with this one.
+        pipeline_parallel: processes that have some of the layers each, this one the first of them. The others are
+            started here, and end with this one; or `torchrun` has started all of them: in the others this function then
+            runs their layers, and ends the process when the first one ends.
         progress: called with (weights bound, weights in all).
 
     Raises:
         ModelNotFoundError, CheckpointError, UnknownNameError, BackendUnavailableError, UnsupportedError.
     """
-    if registry is not None and tensor_parallel != 1:
-        raise invalid("load", "registry", "none with tensor_parallel, whose processes make their own", "one")
+    for name, number in (("tensor_parallel", tensor_parallel), ("pipeline_parallel", pipeline_parallel)):
+        if registry is not None and number != 1:
+            raise invalid("load", "registry", f"none with {name}, whose processes make their own", "one")
+    if tensor_parallel != 1 and pipeline_parallel != 1:
+        raise invalid("load", "pipeline_parallel", "1 with tensor_parallel", pipeline_parallel)
     registry = registry or default_registry()
     selection = registry.select(backend)
     registry.backend(selection.default or registry.best())  # a wrong name is an error before anything is downloaded
     path = resolve(str(model if model is not None else registry.settings["model"].value))
     check_in_background(path)
     choice = ModelChoice(path, backend, dtype, fast, kv_cache_dtype)
-    if tensor_parallel == 1:
-        bound = bind_model(choice, registry, progress=progress)
-    else:
+    if tensor_parallel != 1:
         bound = bind_shared_out(choice, registry, tensor_parallel, progress)
+    elif pipeline_parallel != 1:
+        bound = bind_in_stages(choice, registry, pipeline_parallel, progress)
+    else:
+        bound = bind_model(choice, registry, progress=progress)
     defaults = model_defaults(bound.checkpoint, bound.config.max_position)
     return LLM(bound.checkpoint, bound.config, bound.program, bound.skipped_tensors, registry, defaults)
 

@@ -49,6 +49,7 @@ def load_fake(
     *,
     quiet: bool = False,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
 ) -> llm.LLM:
     """In place of `load_model`."""
     if seconds := float(os.environ.get("FAKE_LOAD", "0")):

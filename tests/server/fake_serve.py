@@ -18,7 +18,7 @@ from tinyllm.errors import ModelNotFoundError
 from tinyllm.llm import LLM
 
 
-def load(*arguments: Any, tensor_parallel: int = 1) -> LLM:
+def load(*arguments: Any, tensor_parallel: int = 1, pipeline_parallel: int = 1) -> LLM:
     """In place of `load_model`."""
     time.sleep(float(os.environ.get("FAKE_LOAD", "0")))
     if os.environ.get("FAKE_BROKEN"):

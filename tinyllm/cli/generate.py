@@ -39,6 +39,7 @@ def generate(
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     tensor_parallel: options.TensorParallel = 1,
+    pipeline_parallel: options.PipelineParallel = 1,
     dtype: options.Dtype = None,
     as_json: options.Json = False,
     verbose: Annotated[
@@ -58,6 +59,7 @@ def generate(
         checked,
         describe,
         describe_defaults,
+        follow_first,
         load_model,
         model_name,
         read_prompt,
@@ -85,8 +87,18 @@ def generate(
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
     )
+    follow_first(model, backend, dtype, fast, kv_cache_dtype, pipeline_parallel)
     text = read_prompt(prompt)
-    llm = load_model(model, backend, dtype, fast, kv_cache_dtype, quiet=as_json, tensor_parallel=tensor_parallel)
+    llm = load_model(
+        model,
+        backend,
+        dtype,
+        fast,
+        kv_cache_dtype,
+        quiet=as_json,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
     if verbose:
         note(describe(llm))
         if line := describe_defaults(llm, sampling):

@@ -216,6 +216,15 @@ TensorParallel = Annotated[
         help="Processes that share the model out.",
     ),
 ]
+PipelineParallel = Annotated[
+    int,
+    typer.Option(
+        "--pipeline-parallel",
+        metavar="N",
+        min=1,
+        help="Processes that have some of the layers each: started here, or by torchrun.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

@@ -47,6 +47,7 @@ def serve(
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     tensor_parallel: options.TensorParallel = 1,
+    pipeline_parallel: options.PipelineParallel = 1,
     dtype: options.Dtype = None,
     log_level: Annotated[str | None, options.setting("serve.log_level", metavar="LEVEL")] = None,
 ) -> None:
@@ -68,13 +69,22 @@ def serve(
     settings = read_settings()
     _check_cache(settings, pages, cache_tokens)
     chosen = options.resolved("serve", settings, context.params)  # the options above, those given and those not
+    session.follow_first(model, backend, dtype, fast, kv_cache_dtype, pipeline_parallel)
     configure(chosen.log_level)
     if cache_tokens is not None:
         chosen.pages = None
     name = chosen.served_name or options.served_name(session.model_name(model))
     served = ServedModel(
         name,
-        lambda: session.load_model(model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
+        lambda: session.load_model(
+            model,
+            backend,
+            dtype,
+            fast,
+            kv_cache_dtype,
+            tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+        ),
         engine_settings(chosen),
         GrammarLimits.of(settings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -105,6 +106,7 @@ def load_model(
     *,
     quiet: bool = False,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
 ) -> LLM:
     """Load a model (None: the one of the settings), downloaded first if it is not on this machine.
 
@@ -130,6 +132,7 @@ def load_model(
             fast=fast,
             kv_cache_dtype=kv_cache_dtype,
             tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
             progress=progress,
         )
     if (written := llm.program.report.written) and not quiet:
@@ -137,6 +140,31 @@ def load_model(
     if (pictures := sum(name.startswith(TOWERS) for name in llm.skipped_tensors)) and not quiet:
         note(f"text alone: {pictures} tensors that read pictures or sounds are skipped")
     return llm
+
+
+def follow_first(
+    model: str | None,
+    backend: str | None,
+    dtype: str | None,
+    fast: bool | None,
+    kv_cache_dtype: str | None,
+    pipeline_parallel: int,
+) -> None:
+    """Where torchrun has started this process as one of a pipeline, and not as the first: run its layers, say nothing,
+    and end the process when the first one ends. Raises as `load` does."""
+    from tinyllm.llm import load
+    from tinyllm.parallel.torchrun import torchrun_place
+
+    place = torchrun_place(os.environ) if pipeline_parallel > 1 else None
+    if place is not None and place.rank > 0:
+        load(
+            model,
+            backend,
+            dtype=dtype,
+            fast=fast,
+            kv_cache_dtype=kv_cache_dtype,
+            pipeline_parallel=pipeline_parallel,
+        )
 
 
 def model_name(model: str | None) -> str:

@@ -39,6 +39,7 @@ def bind(
     fast: bool | None = None,
     files: PackedFiles | None = None,
     progress: Callable[[int, int], None] | None = None,
+    whole: Graph | None = None,
 ) -> Program:
     """Merge what can be one call, choose kernels, load and pack weights layer by layer, and lay out the calls.
 
@@ -47,13 +48,14 @@ def bind(
         fast: allow kernels that round activations or scales; None: as the settings say.
         files: where packed weights are kept; None: nowhere.
         progress: told (weights bound, weights in all).
+        whole: the graph of which this one is a stage: kernels are chosen as for that, so that numbers are the same.
 
     Raises:
         UnsupportedError: no kernel for a node, or nodes of one state on two backends.
         CheckpointError: a weight that does not fit its node.
         InvalidInputError: a backend was named for an op or for nodes that the graph does not have.
     """
-    binder = _chosen(graph, registry, selection, source, fast)
+    binder = _chosen(graph, registry, selection, source, fast, whole)
     told = progress or (lambda done, total: None)
     return binder.lay_out(load_weights(binder.graph, source, binder.bound, files, binder.report, told))
 
@@ -69,18 +71,33 @@ def choose(
     return binder.graph, binder.bound
 
 
-def _chosen(graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None) -> _Binder:
-    binder = _Binder(merge_calls(graph, source), registry, selection, source, fast)
+def _chosen(
+    graph: Graph,
+    registry: Registry,
+    selection: Selection,
+    source: WeightSource,
+    fast: bool | None,
+    whole: Graph | None = None,
+) -> _Binder:
+    merged = merge_calls(graph, source)
+    known = merged if whole is None or whole is graph else merge_calls(whole, source)
+    binder = _Binder(merged, registry, selection, source, fast, known)
     binder.choose_kernels()
     return binder
 
 
 class _Binder:
     def __init__(
-        self, graph: Graph, registry: Registry, selection: Selection, source: WeightSource, fast: bool | None
+        self,
+        graph: Graph,
+        registry: Registry,
+        selection: Selection,
+        source: WeightSource,
+        fast: bool | None,
+        whole: Graph,
     ) -> None:
         self.graph, self.registry, self.selection, self.source, self.fast = graph, registry, selection, source, fast
-        self.readers = graph.consumers()
+        self.whole, self.readers = whole, whole.consumers()
         self.bound: dict[str, BoundKernel] = {}
         self.asked: dict[str, Call] = {}
         self.report = Report()
@@ -107,7 +124,7 @@ class _Binder:
 
     def _check_selection(self) -> None:
         """Every choice is of something that this model has."""
-        ops, names = {node.op for node in self.graph.nodes}, [node.name for node in self.graph.nodes]
+        ops, names = {node.op for node in self.whole.nodes}, [node.name for node in self.whole.nodes]
         for op, _ in self.selection.per_op:
             if op not in ops:
                 known = f"an op of this model ({', '.join(sorted(ops))})"

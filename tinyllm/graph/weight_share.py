@@ -66,7 +66,15 @@ class WeightShare:
 
 def weight_bytes(graph: Graph, source: WeightSource) -> int:
     """Bytes of all weights of a graph as a source holds them."""
-    return sum(_nbytes(source.info(name).type) for name, weight in graph.weights.items() if weight.value is None)
+    return sum(bytes_by_weight(graph, source).values())
+
+
+def bytes_by_weight(graph: Graph, source: WeightSource) -> dict[str, int]:
+    """The same of each weight; 0 of one that no checkpoint has."""
+    return {
+        name: 0 if weight.value is not None else _nbytes(source.info(name).type)
+        for name, weight in graph.weights.items()
+    }
 
 
 def _nbytes(kind: ArrayType | QuantType) -> int:

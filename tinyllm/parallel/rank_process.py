@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
 
 from tinyllm.errors import TinyllmError
-from tinyllm.graph.program import Pages, Program
 from tinyllm.models.bound_model import ModelChoice, bind_model
 from tinyllm.parallel.cores import keep_to
+from tinyllm.parallel.follow import follow
 from tinyllm.parallel.shared_memory import RanksEndedError, SharedMemoryGroup
 from tinyllm.registry.registry import default_registry
 
@@ -48,7 +46,7 @@ def main(connection_number: int, memory: int) -> None:
             return
         connection.send("")
         try:
-            _follow(connection, program)
+            follow(connection, program)
         finally:
             group.give_up()
 
@@ -56,23 +54,3 @@ def main(connection_number: int, memory: int) -> None:
 def _check_alive(parent: int) -> None:
     if os.getppid() != parent:
         raise RanksEndedError("tensor_parallel: the first process ended")
-
-
-def _follow(connection: Connection, program: Program) -> None:
-    pages: dict[int, Pages] = {0: {}}
-    while True:
-        dropped, what, number, *arguments = connection.recv()
-        for gone in dropped:
-            pages.pop(gone, None)
-        if what == "step":
-            _, pages[number] = program(arguments[0], pages[number])
-        elif what == "grow":
-            pages[number] = program.grow(pages[number], *arguments)
-        else:
-            pages[number] = program.allocate(*arguments)
-
-
-def command(connection: int, memory: int) -> list[Any]:
-    """The command line of a rank: not by multiprocessing, which would run the program's main module again."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from tinyllm.parallel.rank_process import main; "
-    return [sys.executable, "-c", f"{code}main({connection}, {memory})"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import weakref
 from collections.abc import Callable
@@ -16,13 +15,11 @@ from tinyllm.errors import TinyllmError, invalid
 from tinyllm.graph.program import Program
 from tinyllm.models.bound_model import BoundModel, ModelChoice, bind_model
 from tinyllm.parallel.cores import kept_to
+from tinyllm.parallel.processes import end, how_it_ended, start
 from tinyllm.parallel.program import ParallelProgram
-from tinyllm.parallel.rank_process import Order, command
+from tinyllm.parallel.rank_process import Order
 from tinyllm.parallel.shared_memory import PATIENCE, RanksEndedError, SharedMemoryGroup, shared_file
 from tinyllm.registry.registry import Registry
-
-GRACE = 2.0
-"""Seconds in which a process that is hung up on has to end."""
 
 
 class Ranks:
@@ -48,12 +45,8 @@ class Ranks:
     def _start(self, order: Order, memory: int) -> None:
         ours, theirs = Pipe()
         with theirs:
-            process = subprocess.Popen(
-                command(theirs.fileno(), memory),
-                pass_fds=[theirs.fileno(), memory],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the first process, which hangs up
+            process = start(
+                "tinyllm.parallel.rank_process", theirs.fileno(), memory, pass_fds=[theirs.fileno(), memory]
             )
         self._processes.append(process)
         self._connections.append(ours)
@@ -102,9 +95,8 @@ def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _ended(processes: list[subprocess.Popen[bytes]], rank: int) -> RanksEndedError:
-    code = processes[rank - 1].wait(GRACE)
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-    return RanksEndedError(f"tensor_parallel: process {rank} of {len(processes) + 1} ended {how}: load the model again")
+    how = how_it_ended(processes[rank - 1])
+    return RanksEndedError(f"tensor_parallel: process {rank} of {len(processes) + 1} {how}: load the model again")
 
 
 def bind_shared_out(
@@ -134,9 +126,4 @@ def _end(processes: list[subprocess.Popen[bytes]], connections: list[Connection]
     """Hang up; a process that does not end by that is killed."""
     for connection in connections:
         connection.close()
-    for process in processes:
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    end(processes)

@@ -22,6 +22,12 @@ SETTINGS = (
         "auto",
         "dtype that keys and values are kept in; auto: the model's, or with `fast` what the backend likes best",
     ),
+    SettingSpec(
+        "pipeline_token",
+        Kind(str, secret=True),
+        None,
+        "what the stages of --pipeline-parallel show one another; unset: what is drawn where all are on one machine",
+    ),
     SettingSpec("model", TEXT, "smollm2", "the model that is used when none is named"),
     SettingSpec("max_tokens", COUNT, 256, "tokens to generate when not said"),
     SettingSpec(

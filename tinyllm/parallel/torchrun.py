@@ -1,0 +1,48 @@
+"""Where `torchrun`, or whatever sets the same variables, has put this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinyllm.errors import ConfigError, quoted
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of `world_size` processes, the first of which, of rank 0, is on the machine of that address. The launcher may
+    listen at the port itself, as torchrun does."""
+
+    rank: int
+    world_size: int
+    address: str
+    port: int
+
+
+def torchrun_place(environment: Mapping[str, str]) -> Place | None:
+    """The place that the variables say; None where none of them is set.
+
+    Raises:
+        ConfigError: some are set and others are not, or one has a value that it cannot have.
+    """
+    given = {name: environment[name] for name in VARIABLES if environment.get(name)}
+    if not given:
+        return None
+    if missing := [name for name in VARIABLES if name not in given]:
+        raise ConfigError(
+            f"{', '.join(missing)}: expected a value, as {', '.join(given)} {'have' if len(given) > 1 else 'has'} one: "
+            f"torchrun sets all of {', '.join(VARIABLES)}"
+        )
+    world_size = _number("WORLD_SIZE", given, 1, 1 << 16)
+    rank = _number("RANK", given, 0, world_size - 1)
+    return Place(rank, world_size, given["MASTER_ADDR"], _number("MASTER_PORT", given, 1, 65535))
+
+
+def _number(name: str, given: Mapping[str, str], low: int, high: int) -> int:
+    text = given[name]
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    if not low <= number <= high:
+        raise ConfigError(f"{name}: expected a number from {low} to {high}, got {quoted(text)}")
+    return number
