@@ -66,7 +66,7 @@ def run(policy: Policy, operations: list[tuple[Any, ...]]) -> list[int | None]:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(operations=OPERATIONS)
 def test_choices_are_allowed_and_repeatable(name: str, operations: list[tuple[Any, ...]]) -> None:
     """Never an unhealthy replica or one that is out of the question; never busier than the slack allows; the same

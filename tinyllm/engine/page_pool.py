@@ -22,6 +22,7 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 
 _GAP = re.compile(rb"\x01+")
+"""Free pages side by side."""
 
 Key = bytes
 """What a page contains: a hash of its tokens and of all before them, and of what else its numbers depend on."""
