@@ -3,8 +3,10 @@
 Two `tinyllm serve` on a thread each serve throughout, and `tinyllm route` stands before them with one policy after the
 other. The same requests come for each, four at a time: each has the prefix of one of `GROUPS` groups, drawn evenly, and
 some tokens of its own. Together both caches hold all prefixes; one alone does not. Every policy has prefixes of its own
-tokens, so that none finds what another left. Prints the share of prompt tokens that were in a cache, how many times
-that of round robin it is, and the times in milliseconds.
+tokens, so that none finds what another left, and one request of each group comes before those that are counted.
+
+Prints the share of prompt tokens that were in a cache, how many times that of round robin it is, and the times in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ import numpy as np
 from tinyllm.scale.settings import POLICIES
 
 GROUPS, PREFIX, OWN, REPLY = 20, 256, 24, 4
-CACHE = 56 * 64
-"""Tokens of a server's cache: half of the prefixes, and the requests that run."""
+CACHE = 44 * 64
+"""Tokens of a server's cache: half of the prefixes, and a page of their own for four requests."""
 AT_A_TIME = 4
+TOKENS = 1000, 40_000
+"""Those below are special ones, or bytes."""
 _COMMAND = (sys.executable, "-c", "from tinyllm.cli.main import main; raise SystemExit(main())")
 
 
@@ -63,10 +67,10 @@ def running(*arguments: str) -> Iterator[str]:
 
 
 def prompts(count: int, policy: str) -> list[list[int]]:
-    """The same groups for all policies, of other tokens for each."""
-    group = np.random.default_rng(0).integers(0, GROUPS, count)
+    """One of each group and then some more: the same groups for all policies, of other tokens for each."""
+    group = np.concatenate([np.arange(GROUPS), np.random.default_rng(0).integers(0, GROUPS, count)])
     tokens = np.random.default_rng(1 + POLICIES.index(policy))
-    prefixes, own = tokens.integers(1000, 40_000, (GROUPS, PREFIX)), tokens.integers(1000, 40_000, (count, OWN))
+    prefixes, own = tokens.integers(*TOKENS, (GROUPS, PREFIX)), tokens.integers(*TOKENS, (len(group), OWN))
     return np.concatenate([prefixes[group], own], axis=1).tolist()  # type: ignore[no-any-return]
 
 
@@ -93,7 +97,7 @@ def measured(policy: str, servers: list[str], count: int) -> list[Reply]:
             time.sleep(0.1)
         model = client.get("/v1/models").json()["data"][0]["id"]
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            return list(pool.map(lambda prompt: ask(client, model, prompt), prompts(count, policy)))
+            return list(pool.map(lambda prompt: ask(client, model, prompt), prompts(count, policy)))[GROUPS:]
 
 
 def main() -> None:

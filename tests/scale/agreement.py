@@ -137,7 +137,7 @@ class Measured:
 
 def step_times(llm: LLM) -> StepTimes:
     """How long steps take now, in processor time."""
-    return measure(llm, (0, 16, 64, 128), (0, 1, 2, 4), 128, clock=time.process_time)
+    return measure(llm, (0, 16, 64, 128), (0, 1, 2, 4), 128, repeats=9, clock=time.process_time)
 
 
 def mean(a: StepTimes, b: StepTimes) -> StepTimes:

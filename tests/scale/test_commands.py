@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Cli, cli
-from tests.openai.fakes import make_llm
+from tests.openai.fakes import Program, make_llm
 from tests.server.fakes import serving
 from tinyllm.scale.simulate.measure import measure
 from tinyllm.scale.simulate.step_times import StepTimes
@@ -137,6 +137,13 @@ def test_a_table_is_measured_and_kept(tmp_path: Path) -> None:
     table.write(tmp_path / "new" / "times.json")
     assert StepTimes.read(tmp_path / "new" / "times.json") == table
     assert TIMES.nanoseconds(256, 0) == 50_000_000 and TIMES.nanoseconds(0, 3) == 30_000_000
+
+
+def test_steps_are_timed_that_hold_what_the_table_says() -> None:
+    """And none in which some of those that are to decode still read their prompts: the clock counts tokens."""
+    program = Program()
+    table = measure(make_llm(program), (0, 8, 40), (0, 1, 16), 128, clock=lambda: float(sum(program.sizes)))
+    assert table.seconds == tuple(tuple(float(p + d) for d in table.decoding) for p in table.prompt_tokens)
 
 
 def test_requests_are_written_as_they_are_read(tmp_path: Path) -> None:
