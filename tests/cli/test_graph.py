@@ -129,7 +129,8 @@ def test_shares_of_a_trace_are_its_seconds(cli: Cli, model: Path, traced: Path, 
 
 
 def _nodes(trace: dict[str, Any]) -> list[dict[str, Any]]:
-    return next(found for name, found in trace.items() if name.startswith("prompt"))["nodes"]  # type: ignore[no-any-return]
+    nodes: list[dict[str, Any]] = next(found for name, found in trace.items() if name.startswith("prompt"))["nodes"]
+    return nodes
 
 
 @pytest.mark.parametrize(

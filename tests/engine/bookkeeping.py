@@ -38,4 +38,6 @@ def pool_problems(pool: PagePool, holders: Sequence[Sequence[int]]) -> list[str]
             problems.append(f"page {page}: kept, but nobody can find it")
     if {p: k for k, p in pool._page_of.items()} != pool._key_of:
         problems.append("keys and pages do not name each other")
+    if pool.held != sum(count > 0 for count in counts):
+        problems.append(f"{pool.held} pages are said to be held")
     return problems

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.bookkeeping import engine_problems
 from tests.engine.fakes import PAGE, Failing, alone, engine, run, sequence
-from tinyllm.engine import scheduler
+from tinyllm.engine import sequence as sequences
 from tinyllm.engine.engine import StepError
 
 
@@ -77,13 +77,13 @@ def test_what_a_library_raises_while_a_token_is_chosen_ends_one_request(monkeypa
 
 def test_keys_are_made_once_a_page_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that ends within a page does not look at all tokens of a long reply again."""
-    made, page_keys = [], scheduler.page_keys
+    made, page_keys = [], sequences.page_keys
 
     def counted(*given: Any) -> Any:
         made.append(len(given[0]))
         return page_keys(*given)
 
-    monkeypatch.setattr(scheduler, "page_keys", counted)
+    monkeypatch.setattr(sequences, "page_keys", counted)
     run(engine(), {"a": ("ab", {"max_tokens": 41})})
     assert made == list(range(PAGE, 41 + 2, PAGE))
 

@@ -156,5 +156,5 @@ def test_problems_are_seen() -> None:
     assert (
         pool_problems(pool, []) and pool_problems(pool, [pages, pages]) and pool_problems(pool, [[pages[0], pages[0]]])
     )
-    pool._free[pages[0]] = True
+    pool._free[pages[0]] = 1
     assert any("expected one of them" in p for p in pool_problems(pool, [pages]))

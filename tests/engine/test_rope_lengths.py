@@ -190,4 +190,4 @@ def test_models_without_such_rope_know_nothing_of_lengths() -> None:
     assert plain.scalings == () and program("dynamic", "numpy").scalings == (SCALINGS["dynamic"],)
     entry = Entry(sequence("abc"))
     RopeLengths(plain.scalings).settle(entry)
-    assert (entry.side, RopeLengths().outgrown(entry)) == (b"", False)
+    assert (entry.side, RopeLengths().outgrown([entry])) == (b"", [])

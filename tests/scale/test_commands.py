@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Cli, cli
-from tests.openai.fakes import make_llm
+from tests.openai.fakes import Program, make_llm
 from tests.server.fakes import serving
 from tinyllm.scale.simulate.measure import measure
 from tinyllm.scale.simulate.step_times import StepTimes
@@ -91,9 +91,13 @@ LINE = '{"timestamp": 1, "input_length": 513, "output_length": 2, "hash_ids": [1
     [
         ("no JSON", "expected a JSON object, got 'no JSON'"),
         ("[1]", "expected a JSON object, got [1]"),
-        (LINE.replace("513", "0"), "input_length: expected an integer of at least 1, got 0"),
-        (LINE.replace("2,", "2.5,", 1), "output_length: expected an integer of at least 1, got 2.5"),
-        (LINE.replace("1,", "NaN,", 1), "timestamp: expected a number of at least 0, got nan"),
+        (LINE.replace("513", "0"), "input_length: expected an integer from 1 to 2147483647, got 0"),
+        (LINE.replace("2,", "2.5,", 1), "output_length: expected an integer from 1 to 2147483647, got 2.5"),
+        (LINE.replace("1,", "NaN,", 1), "timestamp: expected a number from 0 to 8796093022208, got nan"),
+        (LINE.replace("1,", "1e300,", 1), "timestamp: expected a number from 0 to"),
+        (LINE.replace("2,", f"{10**400},", 1), "output_length: expected an integer from 1 to"),
+        ("[" * 100_000, "expected a JSON object, got '[["),
+        ("\udcff", "expected a JSON object, got '\ufffd'"),
         (LINE.replace(", 2]", "]"), "hash_ids: expected 2 integers from 0 to 2147483647, one for each 512 tokens"),
         (LINE.replace(", 2]", ", -2]"), "hash_ids: expected 2 integers"),
     ],
@@ -101,7 +105,7 @@ LINE = '{"timestamp": 1, "input_length": 513, "output_length": 2, "hash_ids": [1
 def test_a_line_that_is_no_request_is_named(cli: Cli, tmp_path: Path, line: str, told: str) -> None:
     times, trace = tmp_path / "times.json", tmp_path / "trace.jsonl"
     TIMES.write(times)
-    trace.write_text(f"{LINE}\n\n{line}\n")
+    trace.write_bytes(f"{LINE}\n\n{line}\n".encode(errors="surrogateescape"))
     found = cli("simulate", "--times", str(times), "--trace", str(trace))
     assert found.code == 2 and found.err.startswith(f"error: simulate: {trace}:3: {told}")
 
@@ -118,6 +122,10 @@ def test_what_cannot_be_simulated(cli: Cli, tmp_path: Path) -> None:
         ("--times", "nowhere.json"): "simulate: nowhere.json: no table of step times: No such file",
         ("--times", str(other)): f"simulate: {other}: expected format 'tinyllm step times' of version 1",
         ("--cache-tokens", "64"): "simulate: cache-tokens: expected at least the",
+        ("--trace", "x", "--seed", "0", "--rate", "2"): "simulate: trace: expected no option beside it that makes up "
+        "requests, got --rate, --seed",
+        ("--measure", "x", "--replicas", "2"): "simulate: measure: expected no option beside it that runs requests, "
+        "got --replicas",
     }.items():
         found = cli("simulate", "--times", str(times), *arguments)
         assert found.code == 2 and found.err.startswith(f"error: {told}"), (arguments, found.err)
@@ -129,6 +137,13 @@ def test_a_table_is_measured_and_kept(tmp_path: Path) -> None:
     table.write(tmp_path / "new" / "times.json")
     assert StepTimes.read(tmp_path / "new" / "times.json") == table
     assert TIMES.nanoseconds(256, 0) == 50_000_000 and TIMES.nanoseconds(0, 3) == 30_000_000
+
+
+def test_steps_are_timed_that_hold_what_the_table_says() -> None:
+    """And none in which some of those that are to decode still read their prompts: the clock counts tokens."""
+    program = Program()
+    table = measure(make_llm(program), (0, 8, 40), (0, 1, 16), 128, clock=lambda: float(sum(program.sizes)))
+    assert table.seconds == tuple(tuple(float(p + d) for d in table.decoding) for p in table.prompt_tokens)
 
 
 def test_requests_are_written_as_they_are_read(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tinyllm.errors import InvalidInputError
 from tinyllm.scale.route.replicas import check_urls
 
 LONG = TEXT | {"max_tokens": 200, "stream": True, "ignore_eos": True}
+SHORTER = LONG | {"max_tokens": 60}
 
 
 def healthy(live: LiveRouter) -> list[bool]:
@@ -77,7 +78,7 @@ STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodi
 
 def test_a_peer_that_hangs_fails_its_request_and_no_other() -> None:
     with peer() as hanging, serving() as good:
-        with routing([hanging, good.url], "round-robin", timeout=0.5) as live, ThreadPoolExecutor(6) as pool:
+        with routing([hanging, good.url], "round-robin", timeout=1.5) as live, ThreadPoolExecutor(6) as pool:
             began = time.monotonic()
             answers = list(
                 pool.map(lambda n: httpx.post(f"{live.url}/v1/completions", json=TEXT, timeout=20), range(6))
@@ -149,7 +150,7 @@ def test_a_router_that_drains_lets_streams_end_and_breaks_off_the_rest() -> None
         for drain, ends in ((20.0, True), (0.2, False)):
             with (
                 routing([server.url], drain=drain) as live,
-                httpx.stream("POST", f"{live.url}/v1/completions", json=LONG, timeout=20) as response,
+                httpx.stream("POST", f"{live.url}/v1/completions", json=SHORTER, timeout=20) as response,
             ):
                 lines = response.iter_lines()
                 next(lines)
@@ -192,12 +193,13 @@ def test_warm_finds_more_than_round_robin() -> None:
 @pytest.mark.slow
 def test_a_replica_that_is_killed_loses_no_request_that_had_not_begun() -> None:
     """Of those that had, each ends with an error; all others are answered whole."""
-    with process("--served-name", "fake", "--max-running", "4") as doomed, process("--served-name", "fake") as other:
+    slow = process("--served-name", "fake", "--max-running", "4", FAKE_DELAY="0.02")
+    with slow as doomed, process("--served-name", "fake") as other:
         urls = [address(found) for found in (doomed, other)]
         with routing(urls, "round-robin") as live, ThreadPoolExecutor(24) as pool:
 
             def ask(number: int) -> tuple[bool, int, str]:
-                with httpx.stream("POST", f"{live.url}/v1/completions", json=LONG, timeout=60) as response:
+                with httpx.stream("POST", f"{live.url}/v1/completions", json=SHORTER, timeout=60) as response:
                     lines = [line for line in response.iter_lines() if line]
                 return response.status_code == 200, len(lines), lines[-1]
 

@@ -13,10 +13,17 @@ from tinyllm.cli.output import loading_line, note, print_json, print_table
 from tinyllm.scale.settings import POLICIES, SLACK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tinyllm.scale.simulate.trace import TraceRequest
 
 
+_OF_MADE_UP = ("requests", "rate", "groups", "prefix_tokens", "prompt_tokens", "reply_tokens", "seed")
+_OF_MEASURE = ("measure", "backend", "times", "as_json")
+
+
 def simulate(
+    context: typer.Context,
     replicas: Annotated[int, typer.Option("--replicas", "-r", metavar="N", help="Servers.")] = 2,
     trace: Annotated[
         Path | None,
@@ -68,6 +75,9 @@ def simulate(
     from tinyllm.scale.simulate.trace import made_up, read_trace, write_trace
 
     if measure is not None:
+        _refuse(
+            context, [name for name in context.params if name not in _OF_MEASURE], "that runs requests", "--measure"
+        )
         _measure(measure, backend, times, as_json)
         return
     if replicas < 1:
@@ -80,6 +90,7 @@ def simulate(
     sizes = ReplicaSizes(max(1, -(-cache_tokens // page_size)), page_size, max_step_tokens, max_running)
     asked: list[TraceRequest]
     if trace is not None:
+        _refuse(context, _OF_MADE_UP, "that makes up requests", "--trace")
         asked = read_trace(trace)
     else:
         asked = list(made_up(requests, rate, groups, prefix_tokens, prompt_tokens, reply_tokens, seed))
@@ -101,6 +112,16 @@ def simulate(
     of = f" of {table.about}" if table.about else ""
     note(f"{len(asked)} requests, {replicas} replicas{of}; {found[0].seconds:.1f} s of virtual time; times in ms")
     print_table(COLUMNS, [row(summary) for summary in found])
+
+
+def _refuse(context: typer.Context, names: Iterable[str], kind: str, beside: str) -> None:
+    """Raise where options are given that would do nothing."""
+    from tinyllm.errors import invalid
+
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise invalid("simulate", beside.lstrip("-"), f"no option beside it {kind}", options)
 
 
 def _measure(model: str, backend: str | None, path: Path, as_json: bool) -> None:

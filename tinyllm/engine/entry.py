@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tinyllm.engine.page_pool import Key
 from tinyllm.engine.sequence import Sequence
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """A sequence with what the scheduler knows of it.
 
@@ -25,8 +26,8 @@ class Entry:
     """The length by which its keys turn, unless it is longer."""
     row: int = 0
     """Of the model's recurrent states, while it runs."""
-    arrived: float = 0.0
-    number: int = 0
+    rank: tuple[float, int] = (0.0, 0)
+    """The lower, the earlier: when it came and what its priority is worth, then its number."""
     suspect: bool = False
     reused: int | None = None
     """How many of its tokens were in the cache when it first ran."""
@@ -36,8 +37,7 @@ class Entry:
     """Keys of the pages that another may have written for it; made when they are first asked for."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A sequence's share of a step.
 
     tokens: its next ones. rows: how many of these, from the last, have their logits wanted: 0 for a chunk of a prompt

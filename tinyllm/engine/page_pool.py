@@ -13,12 +13,16 @@ that the two have in common.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
 from tinyllm.errors import TinyllmError
+
+_GAP = re.compile(rb"\x01+")
+"""Free pages side by side."""
 
 Key = bytes
 """What a page contains: a hash of its tokens and of all before them, and of what else its numbers depend on."""
@@ -37,11 +41,10 @@ def page_keys(tokens: Sequence[int], page_size: int, salt: bytes = b"", known: S
     """
     keys = list(known)
     key = keys[-1] if keys else hashlib.blake2b(salt, digest_size=16).digest()
-    whole = np.asarray(tokens[len(keys) * page_size : len(tokens) // page_size * page_size], np.int32).reshape(
-        -1, page_size
-    )
-    for page in whole:
-        key = hashlib.blake2b(key + page.tobytes(), digest_size=16).digest()
+    missing = tokens[len(keys) * page_size : len(tokens) // page_size * page_size]
+    data, size = np.asarray(missing, np.int32).tobytes(), 4 * page_size
+    for start in range(0, len(data), size):
+        key = hashlib.blake2b(key + data[start : start + size], digest_size=16).digest()
         keys.append(key)
     return keys
 
@@ -57,7 +60,9 @@ class PagePool:
     def __init__(self, pages: int, page_size: int, largest: int | None = None) -> None:
         self.pages, self.page_size, self.largest = pages, page_size, largest
         self._unit = page_size
-        self._free = np.ones(pages, bool)
+        self.held = 0
+        """Pages that sequences hold."""
+        self._free = bytearray(b"\x01" * pages)  # 1: free
         self._holders = [0] * pages
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, Key] = {}
@@ -67,12 +72,7 @@ class PagePool:
     @property
     def available(self) -> int:
         """Pages that can be had: free ones and kept ones."""
-        return int(np.count_nonzero(self._free)) + len(self._kept)
-
-    @property
-    def held(self) -> int:
-        """Pages that sequences hold."""
-        return self.pages - self.available
+        return self.pages - self.held
 
     @property
     def capacity(self) -> int:
@@ -110,28 +110,26 @@ class PagePool:
         """
         if count > self.available:
             raise OutOfPagesError(f"{count} pages were asked for, {self.available} of {self.pages} are available")
-        while count > np.count_nonzero(self._free):
+        while count > self.available - len(self._kept):
             self._evict()
         taken: list[int] = []
         place = None if after is None else after + 1
         while len(taken) < count:
             if place is None or place >= self.pages or not self._free[place]:
                 place = self._begin(max(count - len(taken), room - len(taken)))
-            self._free[place] = False
+            self._free[place] = 0
             self._holders[place] = 1
             taken.append(place)
             place += 1
+        self.held += count
         return taken
 
     def _begin(self, room: int) -> int:
         """Where a sequence begins: in the middle of the largest gap, so that it and its neighbour both can grow, or
         earlier if it must."""
-        walled = np.zeros(self.pages + 2, bool)
-        walled[1:-1] = self._free
-        edges = np.flatnonzero(walled[1:] != walled[:-1])
-        starts, ends = edges[::2], edges[1::2]
-        largest = int(np.argmax(ends - starts))
-        start, end = int(starts[largest]), int(ends[largest])
+        largest = max(_GAP.findall(self._free), key=len)
+        start = self._free.find(largest)
+        end = start + len(largest)
         if start == 0 and end == self.pages:
             return 0
         return max(start, min((start + end) // 2, end - room))
@@ -140,17 +138,22 @@ class PagePool:
         page, _ = self._kept.popitem(last=False)
         if self._tokens_in.pop(page, None) is None:
             del self._page_of[self._key_of.pop(page)]
-        self._free[page] = True
+        self._free[page] = 1
 
     def known(self, keys: Sequence[Key]) -> int:
         """How many of these keys, from the first, are those of a page."""
-        return next((n for n, key in enumerate(keys) if key not in self._page_of), len(keys))
+        for n, key in enumerate(keys):
+            if key not in self._page_of:
+                return n
+        return len(keys)
 
     def match(self, keys: Sequence[Key]) -> list[int]:
         """Pages that contain the longest prefix of these keys; they are held from now on."""
         pages = [self._page_of[key] for key in keys[: self.known(keys)]]
         for page in pages:
-            self._kept.pop(page, None)
+            if not self._holders[page]:
+                del self._kept[page]
+                self.held += 1
             self._holders[page] += 1
         return pages
 
@@ -170,6 +173,7 @@ class PagePool:
             return [], 0
         del self._tokens_in[page], self._kept[page]
         self._holders[page] = 1
+        self.held += 1
         return [page], length
 
     def register(self, page: int, key: Key) -> None:
@@ -187,17 +191,19 @@ class PagePool:
             self._holders[page] -= 1
             if self._holders[page]:
                 continue
+            self.held -= 1
             if self.largest is not None and tokens:
                 self._tokens_in[page] = salt, tokens
             if page in self._key_of or page in self._tokens_in:
                 self._kept[page] = None
             else:
-                self._free[page] = True
+                self._free[page] = 1
 
     def forget(self) -> None:
         """What pages contain is gone: a step that was broken off has taken the pool with it. Pages that grow begin
         anew, as the size that they had may have been what there was no memory for."""
-        self._free[list(self._kept)] = True
+        for page in self._kept:
+            self._free[page] = 1
         for contents in (self._kept, self._key_of, self._page_of, self._tokens_in):
             contents.clear()
         self.page_size = self._unit

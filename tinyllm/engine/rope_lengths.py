@@ -12,6 +12,7 @@ Pages are shared among sequences whose keys turn alike, and no others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 
 from tinyllm.engine.entry import Entry
@@ -37,6 +38,9 @@ class RopeLengths:
         if side != entry.side:
             entry.side, entry.prefix_keys = side, []
 
-    def outgrown(self, entry: Entry) -> bool:
-        """Whether a sequence that runs has to be read anew."""
+    def outgrown(self, running: Iterable[Entry]) -> list[Entry]:
+        """Those of the sequences that run which have to be read anew."""
+        return [entry for entry in running if self._has_outgrown(entry)] if self._two_sets else []
+
+    def _has_outgrown(self, entry: Entry) -> bool:
         return any(s.side(entry.read_as) != s.side(entry.sequence.length) for s in self._two_sets)

@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Callable
 from itertools import count
+from operator import attrgetter
 
 from tinyllm.engine.entry import Entry, Part
-from tinyllm.engine.page_pool import Key, PagePool, page_keys
+from tinyllm.engine.page_pool import Key, PagePool
 from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.engine.sequence import Sequence
 from tinyllm.engine.state_rows import StateRows
+
+_RANK = attrgetter("rank")
 
 
 class Scheduler:
@@ -61,7 +64,7 @@ class Scheduler:
 
     def add(self, entry: Entry) -> None:
         """Put a new sequence into the queue."""
-        entry.arrived, entry.number = self.clock(), next(self._numbers)
+        entry.rank = self.clock() + entry.priority * self.aging, next(self._numbers)
         self.lengths.settle(entry)
         self.waiting.append(entry)
 
@@ -73,31 +76,35 @@ class Scheduler:
 
     def schedule(self) -> list[Part]:
         """Return the parts of the next step, none if there is nothing to do, and take pages for them."""
-        for entry in [e for e in self.running if self.lengths.outgrown(e)]:
+        for entry in self.lengths.outgrown(self.running):
             self._preempt(entry)
-        suspects = [e for e in (*self.running, *self.waiting) if e.suspect]
+        entries = [*self.running, *self.waiting]
+        suspects = [e for e in entries if e.suspect]
         if suspects:
-            return self._alone(min(suspects, key=self._rank))
-        late = {e for e in (*self.running, *self.waiting) if e.sequence.late}
+            return self._alone(min(suspects, key=_RANK))
+        late = {e for e in entries if e.sequence.late}
         # where all are late, one has to be waited for
-        return self._next_parts(late) or (self._next_parts(late - {min(late, key=self._rank)}) if late else [])
+        return self._next_parts(late) or (self._next_parts(late - {min(late, key=_RANK)}) if late else [])
 
     def _next_parts(self, late: set[Entry]) -> list[Part]:
         """Parts of all sequences but those that would hold up the others."""
         if self.one_at_a_time:
             return self._next_turn(late)
         parts, rows = list[Part](), self.max_prompt_rows
-        room = max(1, self.max_step_tokens - sum(e.sequence.pending == 1 for e in self.running))
-        for entry in sorted(self.running, key=self._rank):
+        room = max(1, self.max_step_tokens - sum([e.sequence.pending == 1 for e in self.running]))
+        for entry in sorted(self.running, key=_RANK):
             if entry in late or entry not in self.running:  # preempted for one before it
                 continue
-            decodes = entry.sequence.pending == 1
-            count = 1 if decodes else _count(entry.sequence, room, rows)
+            sequence = entry.sequence
+            decodes = sequence.pending == 1
+            count = 1 if decodes else _count(sequence, room, rows)
             if count > 0 and self._grow(entry, count):
+                if decodes:
+                    parts.append(Part(entry, sequence.tokens(sequence.cached, sequence.cached + 1), 1))
+                    continue
                 parts.append(_part(entry, count))
-                if not decodes:
-                    room, rows = room - count, rows - parts[-1].rows
-        for entry in sorted(self.waiting, key=self._rank):
+                room, rows = room - count, rows - parts[-1].rows
+        for entry in sorted(self.waiting, key=_RANK):
             if room <= 0 or len(self.running) >= self.max_running:
                 break
             if entry in late or self._is_being_read(entry) or not _count(entry.sequence, room, rows):
@@ -110,18 +117,17 @@ class Scheduler:
 
     def done(self, parts: list[Part]) -> None:
         """Note that a step has run: what it computed is in the pages now, and whole pages can be found by others."""
-        for part in parts:
-            entry, sequence = part.entry, part.entry.sequence
-            sequence.cached += len(part.tokens)
+        for entry, tokens, rows in parts:
+            sequence = entry.sequence
+            sequence.cached += len(tokens)
             known = len(entry.keys)
             # one at a time keys of the prompt alone: those that were decoded have other bits than a prompt's
             whole = self._shared(min(sequence.cached, len(sequence.prompt)) if self.one_at_a_time else sequence.cached)
             if whole > known:  # most steps end within a page, and a reply may be long
-                size = self.pool.page_size
-                entry.keys = page_keys(sequence.tokens(0, whole * size), size, entry.salt + entry.side, entry.keys)
+                entry.keys = sequence.page_keys(whole, self.pool.page_size, entry.salt + entry.side, entry.keys)
                 for page, key in zip(sequence.pages[known:], entry.keys[known:], strict=False):
                     self.pool.register(page, key)
-            if part.rows:  # until then it may still be the cause
+            if rows:  # until then it may still be the cause
                 entry.suspect = False
 
     def failed(self, parts: list[Part]) -> None:
@@ -145,21 +151,18 @@ class Scheduler:
 
     def _next_turn(self, late: set[Entry]) -> list[Part]:
         """One sequence a step, in turn; new ones begin as soon as there is room."""
-        for entry in sorted(self.waiting, key=self._rank):
+        for entry in sorted(self.waiting, key=_RANK):
             if len(self.running) >= self.max_running:
                 break
             if not self._is_being_read(entry) and not self._admit(entry):
                 break
-        for entry in sorted(self.running, key=lambda e: (self._turns.get(e, 0), self._rank(e))):
+        for entry in sorted(self.running, key=lambda e: (self._turns.get(e, 0), e.rank)):
             sequence = entry.sequence
             count = min(sequence.pending, self.max_step_tokens - sequence.cached % self.max_step_tokens)
             if entry not in late and entry in self.running and self._grow(entry, count):
                 self._turns[entry] = self._turns.get(entry, min(self._turns.values(), default=0)) + 1
                 return [_part(entry, count)]
         return []
-
-    def _rank(self, entry: Entry) -> tuple[float, int]:
-        return entry.arrived + entry.priority * self.aging, entry.number
 
     def _shared(self, tokens: int) -> int:
         """How many pages of so many tokens others may begin on: those that are whole, and none that still grows. One at
@@ -175,9 +178,7 @@ class Scheduler:
         size, sequence = self.pool.page_size, entry.sequence
         whole = self._shared(sequence.length - 1)
         if len(entry.prefix_keys) < whole:
-            entry.prefix_keys = page_keys(
-                sequence.tokens(0, whole * size), size, entry.salt + entry.side, entry.prefix_keys
-            )
+            entry.prefix_keys = sequence.page_keys(whole, size, entry.salt + entry.side, entry.prefix_keys)
         return entry.prefix_keys
 
     def _usable_keys(self, entry: Entry) -> list[Key]:
@@ -242,17 +243,18 @@ class Scheduler:
     def _grow(self, entry: Entry, tokens: int) -> bool:
         """Make room for so many more tokens of a sequence; pages are taken from those who come last if need be. False:
         it was itself the last, and waits again."""
-        sequence = entry.sequence
-        self.pool.grow(sequence.cached + tokens, sequence.longest)
-        missing = self.pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
+        sequence, pool = entry.sequence, self.pool
+        if pool.largest is not None:
+            pool.grow(sequence.cached + tokens, sequence.longest)
+        missing = pool.pages_for(sequence.cached + tokens) - len(sequence.pages)
         if missing <= 0:
             return True
-        while missing > self.pool.available:
-            last = max(self.running, key=self._rank)
+        while missing > pool.available:
+            last = max(self.running, key=_RANK)
             self._preempt(last)
             if last is entry:
                 return False
-        sequence.pages += self.pool.allocate(missing, sequence.pages[-1] if sequence.pages else None)
+        sequence.pages += pool.allocate(missing, sequence.pages[-1] if sequence.pages else None)
         return True
 
     def _preempt(self, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tinyllm.engine.grammar.state import GrammarState, Mask
+from tinyllm.engine.page_pool import Key, page_keys
 from tinyllm.engine.sampling.adjust import TokenCounts, adjust
 from tinyllm.engine.sampling.logprobs import TokenLogprob, log_probability
 from tinyllm.engine.sampling.params import Logits, SamplingParams
@@ -128,6 +129,10 @@ class Sequence:
         if start >= prompt:
             return self.generated[start - prompt : end - prompt]
         return self.prompt[start:end] if end <= prompt else self.prompt[start:] + self.generated[: end - prompt]
+
+    def page_keys(self, pages: int, page_size: int, salt: bytes, known: list[Key]) -> list[Key]:
+        """The keys of the first pages, of which some are known: see `page_keys`."""
+        return page_keys(self.tokens(0, pages * page_size), page_size, salt, known)
 
     def advance(self, logits: Logits) -> Piece:
         """Take the next token from logits `[V]`, and the text it brings.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ class Fleet:
         self.pages_held = np.zeros(count, np.float64)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A replica, and how many keys of the request it probably has."""
 
     replica: int
@@ -58,7 +57,7 @@ class Policy(ABC):
         if without:
             usable = usable.copy()
             usable[list(without)] = False
-        if not usable.any():
+        if not np.count_nonzero(usable):
             return None
         choice = self._choose(fleet, keys, usable)
         self._last = choice.replica
@@ -76,7 +75,7 @@ class Policy(ABC):
 
     def _next(self, places: np.ndarray) -> int:
         """Of places in rising order the first after the one chosen last."""
-        return int(places[np.searchsorted(places, self._last, side="right") % places.size])
+        return int(places[places.searchsorted(self._last, side="right") % places.size])
 
 
 class RoundRobin(Policy):
@@ -90,13 +89,18 @@ class LeastLoaded(Policy):
     """The one with the fewest requests; among equals the one whose replies hold the fewest pages, then the next."""
 
     def _choose(self, fleet: Fleet, keys: Sequence[Key], usable: np.ndarray) -> Choice:
-        return Choice(self._least(fleet, usable, np.maximum(fleet.in_flight, fleet.told)))
+        return Choice(self._least(fleet, self._loads(fleet, usable)))
 
-    def _least(self, fleet: Fleet, usable: np.ndarray, loads: np.ndarray) -> int:
-        loads = np.where(usable, loads, _NEVER)
-        places = np.flatnonzero(loads == loads.min())
-        held = fleet.pages_held[places]
-        return self._next(places[held == held.min()])
+    def _loads(self, fleet: Fleet, usable: np.ndarray) -> np.ndarray:
+        """Requests at each replica; those that are not usable have more than any."""
+        return np.where(usable, np.maximum(fleet.in_flight, fleet.told), _NEVER)
+
+    def _least(self, fleet: Fleet, loads: np.ndarray) -> int:
+        places = (loads == loads.min()).nonzero()[0]
+        if len(places) > 1:
+            held = fleet.pages_held[places]
+            places = places[held == held.min()]
+        return self._next(places)
 
 
 class Warm(LeastLoaded):
@@ -124,8 +128,8 @@ class Warm(LeastLoaded):
         self.memory.forget(replica)
 
     def _choose(self, fleet: Fleet, keys: Sequence[Key], usable: np.ndarray) -> Choice:
-        loads = np.maximum(fleet.in_flight, fleet.told)
-        least = self._least(fleet, usable, loads)
+        loads = self._loads(fleet, usable)
+        least = self._least(fleet, loads)
         most, seen = loads[least] + self.slack, 0
         for depth in range(self.memory.depth(keys), 0, -1):
             holders = self.memory.holders(keys[depth - 1])
@@ -134,9 +138,11 @@ class Warm(LeastLoaded):
             seen = len(holders)
             if least in holders:
                 return Choice(least, depth)
-            near = [replica for replica in holders if usable[replica] and loads[replica] <= most]
-            if near:
-                return Choice(min(near, key=lambda replica: (loads[replica], replica)), depth)
+            places = np.fromiter(holders, np.int64, seen)
+            held = loads[places]
+            lowest = held.min()
+            if lowest <= most:
+                return Choice(int(places[held == lowest].min()), depth)
         return Choice(least)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +21,7 @@ from tinyllm.openai.requests import PreparedRequest, check_model
 from tinyllm.openai.schema import ChatRequest, CompletionRequest
 from tinyllm.server.compiling import ClientGoneError, compiled_constraint, until_gone
 from tinyllm.server.errors import Responses, error_responses
+from tinyllm.server.events import event_bytes, json_bytes
 from tinyllm.server.in_flight import RequestInFlight
 from tinyllm.server.logs import log
 from tinyllm.server.metrics import Metrics
@@ -138,7 +138,7 @@ class ReplyResponse(Response):
                 raise error
             if prepared.request.stream:
                 if done and prepared.with_usage:
-                    data += _event(reply.usage_chunk())
+                    data += event_bytes(reply.usage_chunk())
                 await self._send_data(data, done, send)
             elif done:
                 self._started = True
@@ -162,7 +162,7 @@ class ReplyResponse(Response):
     def _take(self, pieces: list[tuple[int, Piece, int]]) -> bytes:
         """Put pieces into the reply. Returns what a stream is sent of them."""
         chunks = [chunk for index, piece, reused in pieces for chunk in self._reply.push(index, piece, reused)]
-        return b"".join(map(_event, chunks)) if self._prepared.request.stream else b""
+        return b"".join(map(event_bytes, chunks)) if self._prepared.request.stream else b""
 
     async def _send_data(self, data: bytes, done: bool, send: Send) -> None:
         if not self._started:
@@ -181,7 +181,7 @@ class ReplyResponse(Response):
             extra={"fields": {"request_id": state["request_id"]}},
             exc_info=error if answer.status == 500 else None,
         )
-        await send({"type": "http.response.body", "body": _event(answer.body())})
+        await send({"type": "http.response.body", "body": event_bytes(answer.body())})
 
     def _note(self, state: dict[str, Any]) -> None:
         """For the log and the metrics: tokens, times, and how the reply ended."""
@@ -201,21 +201,11 @@ class ReplyResponse(Response):
             metrics.whole.observe(time.monotonic() - state["started"])
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    """JSON in ASCII, which can say half a surrogate pair, too: the arguments of a tool call may hold one."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
 def _whole(body: dict[str, Any]) -> bytes:
     """A whole reply as JSON, a choice at a time, between which other threads have their turn."""
     rest = {name: value for name, value in body.items() if name != "choices"}
-    choices = [_json(choice) for choice in body["choices"]]
-    return _json(rest)[:-1] + b',"choices":[' + b",".join(choices) + b"]}"
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    """A server-sent event."""
-    return b"data: " + _json(value) + b"\n\n"
+    choices = [json_bytes(choice) for choice in body["choices"]]
+    return json_bytes(rest)[:-1] + b',"choices":[' + b",".join(choices) + b"]}"
 
 
 async def _end_when_gone(receive: Receive, request: RequestInFlight) -> None:

@@ -3,8 +3,6 @@ dies before the client was sent anything."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -14,10 +12,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tinyllm.engine.page_pool import Key
-from tinyllm.models.text.json_text import read_json
 from tinyllm.openai.errors import ApiError
-from tinyllm.scale.route.prompt_keys import prompt_keys
+from tinyllm.scale.route.prompt_keys import request_keys
 from tinyllm.server.errors import error_response
+from tinyllm.server.events import event_bytes
 from tinyllm.server.middleware import LimitBody
 
 TRIES = 3
@@ -26,9 +24,6 @@ _PASSED_ON = (
     *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path"),
     *("query_string", "root_path", "headers", "client", "server"),
 )
-_WITH_PROMPT = ("/v1/chat/completions", "/v1/completions")
-_SMALL = 1 << 14
-"""Bytes of a body that are read at once; a larger one is read beside the event loop."""
 
 
 class Front:
@@ -75,7 +70,7 @@ class _Forward:
         reads = scope["method"] not in ("GET", "HEAD", "OPTIONS")
         body = await Request(scope, receive).body() if reads else b""
         scope = {name: value for name, value in scope.items() if name != "state"}
-        keys = await _keys(scope["path"], body)
+        keys = await request_keys(scope["path"], body)
         try:
             for _ in range(TRIES):
                 if await self._try(scope, body, keys, send):
@@ -101,22 +96,7 @@ class _Forward:
             if not streams:
                 raise
             error = ApiError(502, "the replica went away before the end of the reply", code="replica_gone")
-            event = b"data: " + json.dumps(error.body(), separators=(",", ":")).encode() + b"\n\n"
-            await send({"type": "http.response.body", "body": event})
+            await send({"type": "http.response.body", "body": event_bytes(error.body())})
         finally:
             answer.cancel()
         return True
-
-
-async def _keys(path: str, body: bytes) -> list[Key]:
-    """Of the request's prompt. What is no JSON has none: a replica says what is wrong with it."""
-    if path not in _WITH_PROMPT:
-        return []
-
-    def read() -> list[Key]:
-        try:
-            return prompt_keys(read_json(body))
-        except ValueError:
-            return []
-
-    return read() if len(body) < _SMALL else await asyncio.to_thread(read)

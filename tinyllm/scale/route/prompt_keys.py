@@ -7,17 +7,36 @@ them, a chain of hashes. To ask a replica's `/tokenize` would cost every request
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, cast
 
 import numpy as np
 
 from tinyllm.engine.page_pool import Key, page_keys
+from tinyllm.models.text.json_text import read_json
 
 BLOCK = 256
 """Bytes of a block, or of token ids a fourth as many: about the 64 tokens of a page."""
 _TEMPLATE_FIELDS = ("tools", "chat_template_kwargs", "reasoning_effort", "response_format")
 """What chat templates write before the messages, or may."""
+_WITH_PROMPT = ("/v1/chat/completions", "/v1/completions")
+_SMALL = 1 << 14
+"""Bytes of a body that are read at once; a larger one is read beside the event loop."""
+
+
+async def request_keys(path: str, body: bytes) -> list[Key]:
+    """The keys of a request's prompt. What is no JSON has none: the replica says what is wrong with it."""
+    if path not in _WITH_PROMPT:
+        return []
+
+    def read() -> list[Key]:
+        try:
+            return prompt_keys(read_json(body))
+        except ValueError:
+            return []
+
+    return read() if len(body) < _SMALL else await asyncio.to_thread(read)
 
 
 def prompt_keys(body: Any) -> list[Key]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 
@@ -12,18 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from tinyllm.engine.page_pool import Key
-from tinyllm.models.text.json_text import read_json
 from tinyllm.openai.errors import ApiError
 from tinyllm.scale.policy import Choice
 from tinyllm.scale.route.metrics import RouteMetrics
-from tinyllm.scale.route.prompt_keys import prompt_keys
+from tinyllm.scale.route.prompt_keys import request_keys
 from tinyllm.scale.route.replicas import Replicas
 from tinyllm.scale.route.upstream import Answer, Headers, ask, passed_on
 from tinyllm.server.compiling import until_gone
 from tinyllm.server.errors import error_response
+from tinyllm.server.events import event_bytes
 from tinyllm.server.logs import log
 
-_WITH_PROMPT = ("/v1/chat/completions", "/v1/completions")
 _BUSY = (429, 503)
 """A replica that answers so has not begun: another may have room."""
 
@@ -111,7 +109,7 @@ class _Forward:
         """Try replicas until one answers."""
         try:
             self._router.check_ready()
-            await self._try_all(body, await self._keys(body))
+            await self._try_all(body, await request_keys(self._scope["path"], body))
         except ApiError as error:
             await self.end(error)
 
@@ -122,21 +120,7 @@ class _Forward:
             await error_response(error)(self._scope, _nothing, self._send)
         if not self._streams:
             return
-        event = b"data: " + json.dumps(error.body(), separators=(",", ":")).encode() + b"\n\n"
-        await self._send({"type": "http.response.body", "body": event})
-
-    async def _keys(self, body: bytes) -> list[Key]:
-        """Of the request's prompt. What is no JSON has none: the replica says what is wrong with it."""
-        if self._scope["path"] not in _WITH_PROMPT:
-            return []
-
-        def read() -> list[Key]:
-            try:
-                return prompt_keys(read_json(body))
-            except ValueError:
-                return []
-
-        return read() if len(body) < 1 << 14 else await asyncio.to_thread(read)
+        await self._send({"type": "http.response.body", "body": event_bytes(error.body())})
 
     async def _try_all(self, body: bytes, keys: list[Key]) -> None:
         failed: list[int] = []

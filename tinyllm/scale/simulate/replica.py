@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from tinyllm.engine.entry import Entry, Part
-from tinyllm.engine.page_pool import Key, PagePool, page_keys
+from tinyllm.engine.page_pool import Key, PagePool
 from tinyllm.engine.scheduler import Scheduler
 from tinyllm.engine.sequence import Sequence
 from tinyllm.scale.simulate.step_times import StepTimes
@@ -31,49 +30,55 @@ class ReplicaSizes:
         return self.pages * self.page_size
 
 
-@dataclass(frozen=True)
-class _Length:
-    """What the scheduler reads of a request's sampling settings."""
-
-    max_tokens: int
-
-
 class SimulatedSequence(Sequence):
-    """A sequence whose tokens are known from the start and mean nothing: no text, no sampling.
+    """A sequence that has a length and no tokens: no text, no sampling.
 
-    The tokens of a block are all its hash id, those of the reply a number below 0 that no other request has. Where the
-    keys of pages go by all tokens before them, that tells the same prefixes apart as the trace does.
+    Its pages get names in place of hashes of tokens: those of the prompt from the hash ids of their block and of all
+    before it, those of the reply from the request's number. That tells apart what the trace tells apart, and no more.
 
-    number: of the request.
+    number: of the request. length, longest: tokens that are there, prompt included, and those that will be.
+    prefix_keys: names of the whole pages before the prompt's last token.
     """
 
-    def __init__(self, request: TraceRequest, number: int) -> None:
-        prompt, reply = request.input_length, request.output_length
-        self._tokens = np.empty(prompt + reply, np.int32)
-        self._tokens[:prompt] = np.repeat(np.array(request.hash_ids, np.int32), BLOCK)[:prompt]
-        self._tokens[prompt:] = -1 - number % 2**31
-        self.prompt = cast(list[int], self._tokens[:prompt])
-        self.number, self.params, self.limit = number, cast(Any, _Length(reply)), prompt + reply
-        self.pages, self.cached, self.grammar, self._prompt_logprobs = [], 0, None, []
-        self.written = 0
+    length = longest = 0
+    late = False
+
+    def __init__(self, request: TraceRequest, number: int, page_size: int) -> None:
+        self.number, self.length, self.longest = number, request.input_length, request.total
+        self.prompt = cast(list[int], range(self.length))
+        self.pages, self.cached = [], 0
+        self._names = _names(request, page_size)
+        self.prefix_keys = self._names[: (self.length - 1) // page_size]
 
     @property
-    def written(self) -> int:
-        """Tokens of the reply that are there."""
-        return len(self.generated)
+    def pending(self) -> int:
+        """Tokens that have not been in a step yet."""
+        return self.length - self.cached
 
-    @written.setter
-    def written(self, count: int) -> None:
-        self.generated = cast(list[int], range(count))
+    @property
+    def first_row(self) -> int:
+        """The last token, whose logits alone are wanted."""
+        return self.length - 1
 
     def tokens(self, start: int, end: int) -> list[int]:
-        """Tokens `start` to `end - 1`, counted through prompt and reply, as int32 `[end - start]`."""
-        return cast(list[int], self._tokens[start:end])
+        """As many of them as are asked for."""
+        return range(start, end)  # type: ignore[return-value]
 
-    def keys(self, page_size: int) -> list[Key]:
-        """Keys of the whole pages before the prompt's last token."""
-        whole = (len(self.prompt) - 1) // page_size * page_size
-        return page_keys(self.tokens(0, whole), page_size)
+    def page_keys(self, pages: int, page_size: int, salt: bytes, known: list[Key]) -> list[Key]:
+        """The names of the first pages."""
+        names = self._names[:pages]
+        return names + [b"%d %d" % (self.number, page) for page in range(len(names), pages)]
+
+
+def _names(request: TraceRequest, page_size: int) -> list[Key]:
+    """A name for each whole page of a prompt."""
+    names, block, read = list[Key](), b"", 0
+    for page in range(1, request.input_length // page_size + 1):
+        while read * BLOCK < page * page_size:
+            block = hashlib.blake2b(block + request.hash_ids[read].to_bytes(4, "little"), digest_size=16).digest()
+            read += 1
+        names.append(block + page.to_bytes(4, "little"))
+    return names
 
 
 class SimulatedReplica:
@@ -106,10 +111,10 @@ class SimulatedReplica:
         self._parts: list[Part] = []
         self._now = self._begun = self._step = self._steps = 0
 
-    def add(self, now: int, sequence: SimulatedSequence, keys: list[Key]) -> None:
-        """Take a request. keys: those of its first pages, so that they are made once."""
+    def add(self, now: int, sequence: SimulatedSequence) -> None:
+        """Take a request."""
         self._now = now
-        self.scheduler.add(Entry(sequence, prefix_keys=keys))
+        self.scheduler.add(Entry(sequence, prefix_keys=sequence.prefix_keys))
         if self.ends is None:
             self._begin(now)
         elif self._steps > 1:  # who comes is looked at after the step that runs
@@ -124,16 +129,16 @@ class SimulatedReplica:
         if count > 1:
             parts = [self._longer(part.entry, count) for part in parts]
         self.scheduler.done(parts)
-        for part in parts:
-            sequence = cast(SimulatedSequence, part.entry.sequence)
-            if sequence.pending:
+        for entry, _, rows in parts:
+            if not rows:
                 continue
-            if not sequence.written:
+            sequence: Any = entry.sequence
+            if sequence.length == len(sequence.prompt):
                 self._first_token(sequence.number, now)
-            sequence.written += 1
+            sequence.length += 1
             self.tokens += count
-            if sequence.written == sequence.params.max_tokens:
-                self.scheduler.remove(part.entry)
+            if sequence.length == sequence.longest:
+                self.scheduler.remove(entry)
                 self._done(sequence.number, now)
         self._begin(now)
 
@@ -161,7 +166,7 @@ class SimulatedReplica:
         if len(parts) < len(self.scheduler.running):
             return 1
         sequences = [part.entry.sequence for part in parts]
-        steps = min([s.params.max_tokens - len(s.generated) if s.generated else 1 for s in sequences])
+        steps = min([s.longest - s.length if s.length > len(s.prompt) else 1 for s in sequences])
         pages_for, room = self.pool.pages_for, self.pool.available
         # no sequence holds more pages than its tokens need
         while steps > 1 and sum([pages_for(s.cached + steps) - len(s.pages) for s in sequences]) > room:
@@ -170,9 +175,10 @@ class SimulatedReplica:
 
     def _longer(self, entry: Entry, count: int) -> Part:
         """A part of `count` tokens in place of the first of them, with the pages that they need."""
-        sequence, pool = entry.sequence, self.pool
+        sequence: Any = entry.sequence
+        pool = self.pool
         missing = pool.pages_for(sequence.cached + count) - len(sequence.pages)
         if missing > 0:
             sequence.pages += pool.allocate(missing, sequence.pages[-1])
-        cast(SimulatedSequence, sequence).written += count - 1
-        return Part(entry, sequence.tokens(sequence.cached, sequence.cached + count), 1)
+        sequence.length += count - 1
+        return Part(entry, sequence.tokens(0, count), 1)

@@ -120,8 +120,8 @@ class _Run:
 
     def _send(self, number: int, now: int) -> int:
         """Send a request to the replica that the policy chooses."""
-        sequence = SimulatedSequence(self._trace[number], number)
-        keys = sequence.keys(self._sizes.page_size)
+        sequence = SimulatedSequence(self._trace[number], number, self._sizes.page_size)
+        keys = sequence.prefix_keys
         choice = self._policy.choose(self._fleet, keys)
         if choice is None:
             raise InvalidInputError("simulate: policy: expected a replica, got none")
@@ -129,7 +129,7 @@ class _Run:
         self._policy.sent(place, keys)
         self._went[number], self._warm[number] = place, choice.warm
         self._fleet.in_flight[place] += 1
-        self._replicas[place].add(now, sequence, keys)
+        self._replicas[place].add(now, sequence)
         return place
 
     def _on_first(self, number: int, now: int) -> None:
@@ -162,11 +162,9 @@ class _Run:
 
 def _check_fits(trace: Sequence[TraceRequest], sizes: ReplicaSizes) -> None:
     for number, request in enumerate(trace, 1):
-        tokens = request.input_length + request.output_length
-        if tokens > sizes.most_tokens:
-            raise InvalidInputError(
-                f"simulate: cache-tokens: expected at least the {tokens} of request {number}, got {sizes.most_tokens}"
-            )
+        if request.total > sizes.most_tokens:
+            expected = f"at least the {request.total} of request {number}"
+            raise InvalidInputError(f"simulate: cache-tokens: expected {expected}, got {sizes.most_tokens}")
 
 
 @contextmanager

@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyllm.errors import InvalidInputError, quoted
+from tinyllm.models.text.json_text import read_json
 
 BLOCK = 512
 """Tokens of a block that a hash id stands for."""
-_LARGEST_ID = 2**31 - 1
+_LARGEST = 2**31 - 1
+"""Of hash ids, and of lengths."""
+_LATEST = 2**43
+"""Of times, in milliseconds: as nanoseconds they fit into an int64."""
 
 
 class TraceRequest(NamedTuple):
@@ -28,6 +32,11 @@ class TraceRequest(NamedTuple):
     input_length: int
     output_length: int
     hash_ids: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Tokens of prompt and reply."""
+        return self.input_length + self.output_length
 
     def line(self) -> str:
         """The request as a line of a file."""
@@ -48,12 +57,10 @@ def read_trace(path: Path) -> list[TraceRequest]:
     """
     requests = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     requests.append(_request(f"{path}:{number}", line))
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"simulate: {path}:{len(requests) + 1}: expected text in UTF-8, got bytes") from error
     except OSError as error:
         raise InvalidInputError(f"simulate: {path}: cannot be read: {error.strerror}") from error
     if not requests:
@@ -61,33 +68,35 @@ def read_trace(path: Path) -> list[TraceRequest]:
     return sorted(requests, key=lambda request: request.at)
 
 
-def _request(where: str, line: str) -> TraceRequest:
+def _request(where: str, line: bytes) -> TraceRequest:
     try:
-        fields: Any = json.loads(line)
-    except ValueError as error:
-        raise InvalidInputError(f"simulate: {where}: expected a JSON object, got {quoted(line.strip())}") from error
+        fields = read_json(line)
+    except InvalidInputError as error:
+        text = line.strip().decode(errors="replace")
+        raise InvalidInputError(f"simulate: {where}: expected a JSON object, got {quoted(text)}") from error
     if not isinstance(fields, dict):
         raise InvalidInputError(f"simulate: {where}: expected a JSON object, got {quoted(fields)}")
-    at = _number(where, fields, "timestamp", 0, (int, float))
-    input_length = _number(where, fields, "input_length", 1)
-    output_length = _number(where, fields, "output_length", 1)
-    ids, blocks = fields.get("hash_ids"), -(-int(input_length) // BLOCK)
+    at = float(_number(where, fields, "timestamp", 0, _LATEST, (int, float)))
+    input_length, output_length = (_number(where, fields, f"{of}_length", 1, _LARGEST) for of in ("input", "output"))
+    ids, blocks = fields.get("hash_ids"), -(-input_length // BLOCK)
     if not isinstance(ids, list) or len(ids) != blocks or not all(_is_id(value) for value in ids):
-        expected = f"{blocks} integers from 0 to {_LARGEST_ID}, one for each {BLOCK} tokens"
+        expected = f"{blocks} integers from 0 to {_LARGEST}, one for each {BLOCK} tokens"
         raise InvalidInputError(f"simulate: {where}: hash_ids: expected {expected}, got {quoted(ids)}")
-    return TraceRequest(float(at), int(input_length), int(output_length), tuple(ids))
+    return TraceRequest(at, input_length, output_length, tuple(ids))
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST_ID
+    return type(value) is int and 0 <= value <= _LARGEST
 
 
-def _number(where: str, fields: dict[str, Any], name: str, low: int, kinds: tuple[type, ...] = (int,)) -> float:
+def _number(
+    where: str, fields: dict[str, Any], name: str, low: int, high: int, kinds: tuple[type, ...] = (int,)
+) -> Any:
     value: Any = fields.get(name)
-    if type(value) not in kinds or not low <= value < float("inf"):
-        kind = "an integer" if kinds == (int,) else "a number"
-        raise InvalidInputError(f"simulate: {where}: {name}: expected {kind} of at least {low}, got {quoted(value)}")
-    return float(value)
+    if type(value) not in kinds or not low <= value <= high:
+        expected = f"{'an integer' if kinds == (int,) else 'a number'} from {low} to {high}"
+        raise InvalidInputError(f"simulate: {where}: {name}: expected {expected}, got {quoted(value)}")
+    return value
 
 
 def made_up(
@@ -117,7 +126,7 @@ def made_up(
         first = int(group[n]) * prefix_blocks
         blocks = -(-int(own[n]) // BLOCK)
         ids = (*range(first, first + prefix_blocks), *range(next_id, next_id + blocks))
-        next_id = (next_id + blocks) % _LARGEST_ID
+        next_id = (next_id + blocks) % _LARGEST
         yield TraceRequest(float(at[n]), prefix_blocks * BLOCK + int(own[n]), int(reply[n]), ids)
 
 
