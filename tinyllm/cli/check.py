@@ -62,15 +62,7 @@ def check(
             help="Judge the kernel in this file, a solution of FlashInfer-Bench or Python with run. Its code is run.",
         ),
     ] = "",
-    definitions: Annotated[
-        str,
-        typer.Option(
-            "--definitions",
-            metavar="FOLDER",
-            show_default="the nearest above FILE",
-            help="Where export-definitions wrote the definition that --solution names.",
-        ),
-    ] = "",
+    definitions: options.Definitions = "",
     oracle: Annotated[
         Names,
         typer.Option(

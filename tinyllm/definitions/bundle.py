@@ -31,8 +31,9 @@ def bundle(function: FunctionType, instead: Mapping[Any, str], classes: Iterable
         UnsupportedError: it uses something that has no source, or two things of one name.
     """
     found: dict[str, tuple[Any, str]] = {}
-    for used in (*classes, function):
-        _add(used.__name__, used, found, instead)
+    for each in classes:
+        _add(each.__name__, each, found, instead)
+    _add(function.__name__, function, found, instead)
     texts = [text for _, text in found.values()]
     imports = sorted(text for text in texts if text.startswith(("import ", "from ")))
     return "\n\n".join(["\n".join(imports), *(text for text in texts if text not in imports)]).strip()

@@ -71,7 +71,7 @@ def write_gguf(
         floats: tensors besides those of outputs, which are written first.
         kind, progress: as `copy_gguf` has them.
     """
-    pieces = {name: _Piece(array.shape, "F32", lambda array=array: array) for name, array in floats.items()}
+    pieces = {name: _Piece(array.shape, "F32", partial(np.asarray, array)) for name, array in floats.items()}
     pieces |= {each.name: _piece(each, kind) for each in outputs}
     with closing(gguf.GGUFWriter(path, architecture)) as writer:
         for key, value in metadata.items():

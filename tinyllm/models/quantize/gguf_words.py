@@ -18,7 +18,7 @@ def words_of(checkpoint: Checkpoint, config: DecoderConfig) -> tuple[dict[str, A
 
     Raises `CheckpointError` for a tokenizer that GGUF has no form for.
     """
-    made = {"general.type": "model", "general.name": checkpoint.name}
+    made: dict[str, Any] = {"general.type": "model", "general.name": checkpoint.name}
     made |= from_generation_config(checkpoint.generation_config()[0])
     if isinstance(checkpoint, SafetensorsCheckpoint) and not has_tokenizer(checkpoint.folder):
         ids = {"bos": config.bos_token_id, "eos": next(iter(config.eos_token_ids), None)}

@@ -114,8 +114,8 @@ class Plan:
     def _placed(self, name: str, place: Place) -> Output:
         """The weights of a tensor as its rule has them: in the order of its rows, and below one another."""
         rule, weights = place.rule, place.weights()
-        moved = place.of_experts or rule.interleaved or rule.transposed is not False or isinstance(rule.order, tuple)
-        if moved or rule.convert is not None:
+        moved = place.of_experts or rule.interleaved or rule.transposed is not False or rule.convert is not None
+        if moved or isinstance(rule.order, tuple):
             raise CheckpointError(
                 f"{self.checkpoint.path}: {weights[0]}: files of this family have it in a form that is not written"
             )
