@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.catalogue.harness import backends
 from tests.cli.conftest import Cli
+from tests.models.conftest import folder
+from tinyllm import load
 from tinyllm.bench.expected import Speeds
 from tinyllm.bench.limits import Limits
 from tinyllm.bench.product_speed import ProductSpeed
@@ -20,6 +23,8 @@ from tinyllm.bench.step_cost import StepCost
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.families.families import decoder_config
 from tinyllm.registry.registry import default_registry
+
+__all__ = ["folder"]
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -109,6 +114,17 @@ def test_a_table_says_the_same(cli: Cli, config: Path) -> None:
     result = cli("plan", str(config), "--memory", "64GB")  # what the tests' own process takes counts
     assert result.code == 0 and "fits" in result.out.splitlines()[-1]
     assert "PROMPT OF 512" in result.out and "A TOKEN FOR 1" in result.out and "float32" in result.out
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("flags", [(), ("--fast",), ("--fast", "--kv-cache-dtype", "bfloat16")])
+def test_the_cache_has_the_dtype_that_it_has_once_loaded(
+    backend: str, flags: tuple[str, ...], cli: Cli, folder: Path
+) -> None:
+    """With the same options: a backend has one that it likes best where rounding is allowed."""
+    narrow = flags[-1] if len(flags) > 1 else None
+    loaded = load(folder, backend, fast="--fast" in flags or None, kv_cache_dtype=narrow)
+    assert (planned(cli, str(folder), "-b", backend, *flags)["cache_dtype"],) == loaded.program.cache_dtypes
 
 
 def test_patterns_of_nodes_are_planned_by_their_backends(cli: Cli, config: Path) -> None:

@@ -117,9 +117,21 @@ def test_quantize_writes_a_model_and_says_what_it_costs(cli: Cli, tmp_path: Path
         and "affine4/32: 15 tensors quantized, 5 kept" in plain.err
     )
     assert plain.out.splitlines()[1].startswith("perplexity ")
-    found = json.loads(cli("quantize", str(source), str(tmp_path / "o.gguf"), "--text", text, "--json").out)
+    found = json.loads(cli("quantize", str(source), str(tmp_path / "o.gguf"), "--json").out)
     assert (found["form"], found["quantized"], found["kept"]) == ("Q8_0", 15, 5)
     assert found["perplexity_change"] == pytest.approx(found["perplexity_after"] / found["perplexity_before"] - 1)
+
+
+def test_quantize_reads_no_text_where_none_is_asked_for_or_can_be(cli: Cli, tmp_path: Path) -> None:
+    """A model without a tokenizer is written nevertheless; with a text of the caller's it is an error."""
+    source = write_gguf(tmp_path / "model.gguf", keys={"tokenizer.ggml.model": "none"})
+    skipped = cli("quantize", str(source), str(tmp_path / "a.gguf"), "--no-perplexity")
+    without = cli("quantize", str(source), str(tmp_path / "b.gguf"))
+    assert [skipped.out.strip(), without.out.strip()] == [str(tmp_path / "a.gguf"), str(tmp_path / "b.gguf")]
+    assert "perplexity" not in skipped.err and "no perplexity: " in without.err
+    (tmp_path / "text.txt").write_text("a text")
+    asked = cli("quantize", str(source), str(tmp_path / "c.gguf"), "--text", str(tmp_path / "text.txt"))
+    assert asked.code == 1 and "tokenizer.ggml." in asked.err and not (tmp_path / "c.gguf").exists()
 
 
 @pytest.mark.parametrize(
@@ -132,6 +144,7 @@ def test_quantize_writes_a_model_and_says_what_it_costs(cli: Cli, tmp_path: Path
         (("out.gguf", "--bits", "4"), "quantize: --bits: expected no such option with the format gguf"),
         (("out", "--type", "Q8_0"), "quantize: --type: expected no such option with the format mlx"),
         (("out", "--format", "gguf"), "quantize: OUT: expected a file that ends in .gguf"),
+        (("out", "--text", "nowhere.txt", "--no-perplexity"), "quantize: --text: expected no text beside --no-perp"),
         (("out", "--text", "nowhere.txt"), "nowhere.txt: expected a readable file"),
         (("out", "--keep", "lm_head"), "--keep: expected a pattern of names such as"),
     ],

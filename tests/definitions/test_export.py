@@ -23,6 +23,9 @@ from tinyllm.spec.scheme import QuantWeight
 
 SPECS = default_registry().specs
 CASES = [(s, case) for s in SPECS.values() for case in [c for c in s.cases if c.tier == "smoke"][:6]]
+CASES += [(SPECS[op], case) for op in ("rope", "rope_angles", "mha") for case in SPECS[op].cases if "yarn" in case.id]
+CASES += [(SPECS["mha"], next(case for case in SPECS["mha"].cases if "rope" in case.attributes))]
+"""Some with settings that are objects."""
 ALONE = """
 import json, sys
 import numpy as np

@@ -9,13 +9,24 @@ import pytest
 
 from tests.cli.conftest import Cli, cli
 from tests.models.conftest import folder
+from tinyllm.conformance.example import make_example
 from tinyllm.definitions.cases import cases_of
+from tinyllm.definitions.collect import of_calls
+from tinyllm.definitions.export import write
 from tinyllm.definitions.read import read_definition, read_workloads
+from tinyllm.errors import InvalidInputError
 from tinyllm.registry.registry import default_registry
 
 __all__ = ["cli", "folder"]
 
 SPECS = default_registry().specs
+
+
+def test_what_is_left_out_is_counted(cli: Cli, tmp_path: Path) -> None:
+    """Each with its reason, and all of them in the last line."""
+    told = cli("export-definitions", "--ops", "--out", str(tmp_path / "out")).err
+    assert "not exported: dequantize: it takes a quantized weight" in told
+    assert told.splitlines()[-1].endswith("; 4 ops left out: all_reduce, dequantize, mha, quantize")
 
 
 def test_every_op_is_exported_at_the_shapes_that_are_timed(cli: Cli, tmp_path: Path) -> None:
@@ -30,6 +41,20 @@ def test_every_op_is_exported_at_the_shapes_that_are_timed(cli: Cli, tmp_path: P
         assert definition.name == one["name"] and definition.spec.name == one["op"]
         workloads = read_workloads(tmp_path / "out", definition)
         assert len(workloads) == one["workloads"] > 0 and len(cases_of(definition, workloads)) >= len(workloads)
+
+
+def test_settings_are_written_and_read_as_they_were(tmp_path: Path) -> None:
+    """Each case of a rope that has some, among them tuples and nulls; a field that there is not is named."""
+    spec = SPECS["rope_angles"]
+    calls = [make_example(spec, case, "float32") for case in spec.cases if case.attributes.get("scaling")]
+    found = of_calls((each.spec, each.call, each.inputs) for each in calls)
+    assert len(write(found, tmp_path)) == len(found.definitions) > 5
+    for name, definition in found.definitions.items():
+        assert read_definition(tmp_path, name, SPECS).attributes == definition.attributes
+    path = tmp_path / "definitions" / "rope_angles" / f"{name}.json"
+    path.write_text(path.read_text().replace("partial_rotary_factor", "no_such_field", 1))
+    with pytest.raises(InvalidInputError, match="no_such_field"):
+        read_definition(tmp_path, name, SPECS)
 
 
 def test_a_model_is_exported_at_the_shapes_of_its_run(cli: Cli, folder: Path, tmp_path: Path) -> None:

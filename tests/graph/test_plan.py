@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.catalogue.harness import backends, registry
 from tests.graph.tiny import FOUR_BITS, Tensors, tiny_config
@@ -14,16 +16,14 @@ from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
 from tinyllm.errors import UnsupportedError
 from tinyllm.graph.bind import bind, choose
 from tinyllm.graph.graph import Graph, GraphBuilder
-from tinyllm.graph.tools.cost import type_bytes
+from tinyllm.graph.tools.cost import Cost, Sizes, call_cost, node_cost, step_sizes, type_bytes
 from tinyllm.graph.tools.plan import (
     StatedTypes,
-    call_bytes,
     held_weights,
     node_costs,
     parameters,
     quantized,
     state_bytes,
-    step_sizes,
     value_bytes,
 )
 from tinyllm.models.decoder.config import (
@@ -123,7 +123,7 @@ def test_states_take_what_the_engine_allocates(kind: str) -> None:
 
 def test_a_products_cost_grows_with_its_rows_and_weights() -> None:
     graph = graph_of()
-    small, large = (node_costs(*chosen(graph, types_of(graph)), step_sizes(*sizes)) for sizes in ((1, 1, 9), (2, 5, 9)))
+    small, large = (node_costs(*chosen(graph, types_of(graph)), step_sizes(*sizes)) for sizes in ((1, 9), (5, 9, 2)))
     for one, many in zip(small, large, strict=True):
         if one.op == "linear":
             head = one.name == "logits" or one.name == "lm_head"
@@ -136,29 +136,41 @@ def test_a_products_cost_grows_with_its_rows_and_weights() -> None:
     read = sum(type_bytes(kind) for kind in types_of(graph).values())
     assert sum(cost.bytes for cost in small) > read - 4 * 61 * 64, "all but the rows of the embedding that are not read"
     packed = quantized(graph, SPECS, types_of(graph), FOUR_BITS)
-    fewer = node_costs(*chosen(graph, packed, "native"), step_sizes(1, 1, 9)) if "native" in backends() else []
+    fewer = node_costs(*chosen(graph, packed, "native"), step_sizes(1, 9)) if "native" in backends() else []
     assert sum(c.bytes for c in fewer) < sum(c.bytes for c in small)
     assert {str(c.scheme) for c in fewer if c.op == "linear"} <= {"affine4/32"}
 
 
-def test_costs_are_those_of_the_calls_that_a_step_makes() -> None:
-    """Of each node by its spec, on the very arrays."""
-    graph = graph_of()
-    tensors = Tensors(graph.tensors())
-    program = bind(graph, registry(), registry().select("numpy"), tensors)
-    runner = ModelRunner(program, 2, 1)
-    costs = {c.name: c for c in node_costs(*chosen(graph, types_of(graph)), step_sizes(1, 2, 2))}
-    seen = []
-    runner.step(make_step([Chunk([3, 4], 0, [0, 1])], 1), lambda ran: seen.append(ran.node))
-    seen = [node for node in seen if node.call is not None]  # the others are copies from the host
-    assert [node.name for node in seen] == list(costs)
-    assert [node.kernel for node in seen] == [cost.kernel for cost in costs.values()]
+BOUND = bind(graph_of(), registry(), registry().select("numpy"), Tensors(graph_of().tensors()))
+CHOSEN = chosen(graph_of(), types_of(graph_of()))
+
+
+def test_nodes_are_those_of_a_step() -> None:
+    """In their order, on the same kernels."""
+    costs, seen = node_costs(*CHOSEN, step_sizes(2, 2)), []
+    ModelRunner(BOUND, 2, 1).step(make_step([Chunk([3, 4], 0, [0, 1])], 1), lambda ran: seen.append(ran.node))
+    ran = [(node.name, node.kernel) for node in seen if node.call is not None]  # the others are copies from the host
+    assert ran == [(cost.name, cost.kernel) for cost in costs]
+
+
+@given(tokens=st.integers(1, 300), cached=st.integers(0, 300), sequences=st.integers(1, 5))
+def test_a_plan_counts_what_a_trace_counts(tokens: int, cached: int, sequences: int) -> None:
+    """Of each node, before binding and after it; and keys alike, whatever pages they lie in."""
+    sizes = step_sizes(tokens, tokens + cached, sequences)
+    planned = {cost.name: Cost(cost.flops, cost.bytes) for cost in node_costs(*CHOSEN, sizes)}
+    assert planned == _traced(sizes)
+    keys = tokens + cached
+    assert planned == _traced({**sizes, "page": 1, "M": keys, "P": sequences * keys})
+
+
+def _traced(sizes: Sizes) -> dict[str, Cost]:
+    return {node.name: node_cost(node, SPECS, sizes) for node in BOUND.nodes if node.call is not None}
 
 
 def test_bytes_without_a_formula_are_all_that_goes_in_and_out() -> None:
     spec = SPECS["add"]
     call = check_call(spec, {i.name: ArrayType((3, 5), "float16") for i in spec.inputs}, {})
-    assert spec.bytes is None and call_bytes(spec, call) == 3 * 3 * 5 * 2
+    assert spec.bytes is None and call_cost(spec, call).bytes == 3 * 3 * 5 * 2
 
 
 def test_values_that_are_alive_at_once() -> None:

@@ -12,7 +12,7 @@ from tinyllm.errors import invalid
 from tinyllm.graph.bind import choose
 from tinyllm.graph.graph import Graph
 from tinyllm.graph.program import page_size
-from tinyllm.graph.tools.cost import type_bytes
+from tinyllm.graph.tools.cost import step_sizes, type_bytes
 from tinyllm.graph.tools.fit import Choices, Need
 from tinyllm.graph.tools.plan import (
     Held,
@@ -25,7 +25,6 @@ from tinyllm.graph.tools.plan import (
     parameters,
     quantized,
     state_bytes,
-    step_sizes,
     value_bytes,
 )
 from tinyllm.graph.weights import stored_type
@@ -100,7 +99,7 @@ def plan_model(model: PlannedModel, registry: Registry, selection: Selection, wa
         raise invalid("plan", "group_size", "one that divides the rows of a matrix", wanted.scheme.group_size)
     merged, bound = choose(graph, registry, selection, StatedTypes(held))
     weights = held_weights(merged, bound)
-    reading, adding = step_sizes(1, prompt, prompt), step_sizes(wanted.batch, 1, context)
+    reading, adding = step_sizes(prompt, prompt), step_sizes(1, context, wanted.batch)
     by_token, by_sequence = state_bytes(graph.states.values())
     size = sum(kind.bytes for kind in weights.values())
     need = Need(

@@ -102,7 +102,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     quantize: (
         "tinyllm quantize model/ model-4bit/ --bits 4 --group-size 64 --keep lm_head.weight",
-        "tinyllm quantize model-f16.gguf model-q8.gguf --type Q8_0 --text text.txt",
+        "tinyllm quantize model/ model-q8.gguf --type Q8_0 --text text.txt",
     ),
     graph: (
         "tinyllm graph smollm2 --html graph.html",

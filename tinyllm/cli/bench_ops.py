@@ -52,15 +52,7 @@ def ops_command(
             "Its code runs in this process. Plain Python needs one --ops.",
         ),
     ] = None,
-    definitions: Annotated[
-        str,
-        typer.Option(
-            "--definitions",
-            metavar="FOLDER",
-            show_default="the nearest above FILE",
-            help="Where --solution's definition is.",
-        ),
-    ] = "",
+    definitions: options.Definitions = "",
     as_json: options.Json = False,
 ) -> None:
     """Measure every op at decode and prefill shapes, in float32: whether it is right, how fast it is, and its share of

@@ -62,15 +62,7 @@ def check(
             help="Judge the kernel in this file, a solution of FlashInfer-Bench or Python with run. Its code is run.",
         ),
     ] = "",
-    definitions: Annotated[
-        str,
-        typer.Option(
-            "--definitions",
-            metavar="FOLDER",
-            show_default="the nearest above FILE",
-            help="Where export-definitions wrote the definition that --solution names.",
-        ),
-    ] = "",
+    definitions: options.Definitions = "",
     oracle: Annotated[
         Names,
         typer.Option(
@@ -100,7 +92,7 @@ def check(
     from tinyllm.cli import check_output
     from tinyllm.cli.output import note, print_json
     from tinyllm.conformance.checks.check import TIERS, Plan
-    from tinyllm.conformance.collect import collect
+    from tinyllm.conformance.collect import collect, expect_id
     from tinyllm.conformance.isolate import isolated_ops, run_isolated
     from tinyllm.conformance.node_case import is_case_file
     from tinyllm.conformance.reports.files import check_target, write
@@ -123,7 +115,10 @@ def check(
         ops, kernels, backend, timeout = (judged,), (KERNEL,), backend or "torch", timeout or SOLUTION_TIMEOUT
     elif definitions:
         raise InvalidInputError("check: --definitions goes with --solution")
-    name = backend or (_backend_of(case) if is_case_file(case) else _selected())
+    if not is_case_file(case):
+        expect_id(case, registry)
+    made_on = _backend_of(case) if is_case_file(case) else ""
+    name = backend or made_on or _selected()
     if "=" in name:
         raise InvalidInputError(f"check: expected one backend at a time, got {name!r}")
     tiers = TIERS if case else tuple(t.strip() for t in tier.split(","))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,6 +72,8 @@ def token_ids(
     """
     import numpy as np
 
+    from tinyllm.cli.session import shipped_text
+
     most = min(TOKENS, model.context) if tokens is None else tokens
     if most > model.context:
         raise invalid(command, "--tokens", f"at most the context of {model.context} tokens", most)
@@ -82,7 +83,7 @@ def token_ids(
         vocabulary = model.opened.config.vocab_size
         ids = [int(number) for number in np.random.default_rng(0).integers(0, vocabulary, most)]
     else:
-        text = prompt or (Path(__file__).parents[1] / "bench" / "text.txt").read_text(encoding="utf-8")
+        text = prompt or shipped_text()
         try:
             tokenizer = model.opened.checkpoint.tokenizer()
         except CheckpointError as error:

@@ -55,7 +55,8 @@ def export_definitions(
         note(f"{name}: its weights are floats here; they ran in {scheme}")
     for op, why in sorted(found.left_out.items()):
         note(f"not exported: {op}: {why}")
-    note(f"{out}: {len(rows)} definitions, {sum(count for *_, count in rows)} workloads")
+    left = f"; {len(found.left_out)} ops left out: {', '.join(sorted(found.left_out))}" if found.left_out else ""
+    note(f"{out}: {len(rows)} definitions, {sum(count for *_, count in rows)} workloads{left}")
 
 
 def _of_ops(dtype: str) -> Collection:

@@ -248,3 +248,12 @@ Stride = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Definitions = Annotated[
+    str,
+    typer.Option(
+        "--definitions",
+        metavar="FOLDER",
+        show_default="the nearest above FILE",
+        help="Where export-definitions wrote the definition that --solution names.",
+    ),
+]

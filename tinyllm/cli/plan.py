@@ -56,6 +56,7 @@ def plan(
     ] = None,
     backend: options.BackendName = None,
     dtype: options.Dtype = None,
+    fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure this machine anew; otherwise what was measured once is kept.")
@@ -75,12 +76,15 @@ def plan(
     from tinyllm.graph.tools.fit import remedies
     from tinyllm.models.families.families import FAMILIES
     from tinyllm.models.planned_model import planned_model
-    from tinyllm.registry.registry import default_registry
+    from tinyllm.registry.registry import Registry, default_registry
     from tinyllm.settings.kinds import Bytes, Kind
+    from tinyllm.settings.read import Setting
 
     limit = Kind(Bytes, low=1).from_text("plan: --memory", memory) if memory else None
     scheme = None if quantize is None else Affine(quantize, group_size)
     registry = default_registry()
+    if fast is not None:  # of the cache's dtype, the kernels and the times alike
+        registry = Registry(registry.plugins, {**registry.settings, "fast": Setting(fast, "--fast")})
     selection = registry.select(backend)
     name = model_name(model)
     opened = planned_model(name, (*FAMILIES, *registry.plugins.families), quantized=scheme is not None)

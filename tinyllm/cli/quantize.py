@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyllm.cli import options
-from tinyllm.errors import invalid
+from tinyllm.errors import CheckpointError, invalid
 
 if TYPE_CHECKING:
     from tinyllm.catalogue.schemes.affine import Affine
     from tinyllm.engine.scoring import TextLogprobs
+    from tinyllm.models.families.family import Family
 
 _FORMATS = ("mlx", "gguf")
 
@@ -41,18 +43,27 @@ def quantize(
         typer.Option("--keep", metavar="GLOB", help="Tensors that stay as they are, lm_head.*; may be repeated."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="FILE", help="Say by how much the perplexity of this text changes.")
+        str | None,
+        typer.Option(
+            "--text",
+            metavar="FILE",
+            show_default="one of 636 tokens",
+            help="The text by how much whose perplexity changes is said.",
+        ),
     ] = None,
+    perplexity: Annotated[
+        bool, typer.Option("--perplexity/--no-perplexity", help="Read a text with both, which takes their memory.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a model at OUT.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a model anew, its matrices as integers of a few bits: a folder that mlx-lm reads, or from a GGUF file
-    another one that llama.cpp reads. What else is in it stays as it is.
+    """Write a model anew, its matrices as integers of a few bits: a folder that mlx-lm reads, or a GGUF file that
+    llama.cpp reads, and say by how much the perplexity of a text changes. What else is in it stays as it is.
 
     docs/quality.md says what each form costs, and which tensors it concerns.
     """
     from tinyllm.cli.output import download_bar, note, print_json, progress_bar, size
-    from tinyllm.cli.session import read_text
+    from tinyllm.cli.session import read_text, shipped_text
     from tinyllm.engine.scoring import change
     from tinyllm.models.download.sources import resolve
     from tinyllm.models.families.families import FAMILIES
@@ -60,10 +71,17 @@ def quantize(
     from tinyllm.registry.registry import default_registry
 
     form = _form(out, format, bits, group_size, type)
-    words = None if text is None else read_text(text)
+    if text is not None and not perplexity:
+        raise invalid("quantize", "--text", "no text beside --no-perplexity", repr(text))
+    words = read_text(text) if text is not None else shipped_text() if perplexity else None
     families = (*FAMILIES, *default_registry().plugins.families)
     with download_bar(f"fetching {model}") as report:
         path = resolve(model, progress=report)
+    if words is not None and (why := _without_tokenizer(path, families)):
+        if text is not None:
+            raise CheckpointError(why)
+        note(f"no perplexity: {why}")
+        words = None
     with progress_bar("quantizing") as progress:
         made = write(path, out, form, kept=keep or (), force=force, families=families, progress=progress)
     costs = None if words is None else [_logprobs(where, words, as_json) for where in (path, out)]
@@ -80,6 +98,8 @@ def quantize(
         f"{form}: {made.quantized} tensors quantized, {made.kept} kept; {size(made.bytes_before)} are "
         f"{size(made.bytes_after)}, {8 * made.bytes_after / made.numbers:.2f} bits a number"
     )
+    for each in made.notes:
+        note(f"{out}: {each}")
     if costs is not None:
         before, after = costs
         changed = change(before, after)
@@ -104,6 +124,18 @@ def _form(out: Path, format: str | None, bits: int | None, group_size: int | Non
     if type is not None:
         raise invalid("quantize", "--type", "no such option with the format mlx, which has --bits", repr(type))
     return affine(4 if bits is None else bits, 64 if group_size is None else group_size)
+
+
+def _without_tokenizer(path: Path, families: Sequence[Family]) -> str:
+    """Why a model can read no text, or nothing where it can."""
+    from tinyllm.models.checkpoints.open_checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(path, families)
+    try:
+        checkpoint.tokenizer()
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _logprobs(path: Path, text: str, quiet: bool) -> TextLogprobs:

@@ -67,6 +67,11 @@ def read_text(file: str) -> str:
     return text
 
 
+def shipped_text() -> str:
+    """The text that comes with the package: some prose of 636 tokens of SmolLM2's."""
+    return (Path(__file__).parents[1] / "bench" / "text.txt").read_text(encoding="utf-8")
+
+
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
     """The sampling settings that were set (not None).
 

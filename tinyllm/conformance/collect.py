@@ -25,7 +25,7 @@ from tinyllm.conformance.node_case import case_checks, is_case_file
 from tinyllm.conformance.shapes import read_shapes
 from tinyllm.conformance.solution import add_solution
 from tinyllm.definitions.solution import KERNEL
-from tinyllm.errors import UnknownNameError, quoted, suggest
+from tinyllm.errors import InvalidInputError, UnknownNameError, quoted, suggest
 from tinyllm.plugins.kernel import EVERY_CPU
 from tinyllm.plugins.oracle import ONNX
 from tinyllm.registry.registry import Registry
@@ -105,6 +105,15 @@ def collect(registry: Registry, plan: Plan) -> list[Check]:
         if trial.cases or not plan.shapes:
             found += [check for aspect in ASPECTS.values() for check in aspect(trial)]
     return found if not plan.case else _named(found, plan.case)
+
+
+def expect_id(case: str, registry: Registry) -> None:
+    """Raises `InvalidInputError` for a `--case` that can be no check's: one without its inputs in brackets."""
+    if case and "[" not in case:
+        near = difflib.get_close_matches(case.partition(":")[0], registry.specs, n=1, cutoff=0.7)
+        told = f"; --op {near[0]} runs all checks of that op" if near else ""
+        expected = "a check such as 'sdpa[L3,S5,D4,f32]', or a file that is there"
+        raise InvalidInputError(f"check: --case: expected {expected}, got {quoted(case)}{told}")
 
 
 def _named(checks: list[Check], wanted: str) -> list[Check]:

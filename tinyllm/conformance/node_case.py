@@ -38,8 +38,9 @@ class NodeCase:
 
 
 def is_case_file(case: str) -> bool:
-    """Whether `--case` names a file and no check."""
-    return case.endswith(SUFFIX) or Path(case).is_file()
+    """Whether `--case` names a file, there or not, and no check: an id has a bracket, and begins with a name."""
+    begins_as_path = case.startswith(("/", ".", "~"))
+    return case.endswith(SUFFIX) or begins_as_path or ("/" in case and "[" not in case) or Path(case).is_file()
 
 
 def write_case(path: Path, case: NodeCase) -> None:

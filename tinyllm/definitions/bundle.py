@@ -7,7 +7,7 @@ import builtins
 import inspect
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -18,18 +18,21 @@ PLAIN = (bool, int, float, str, type(None))
 """Constants that are written as they are; tuples of these as well."""
 
 
-def bundle(function: FunctionType, instead: Mapping[Any, str]) -> str:
+def bundle(function: FunctionType, instead: Mapping[Any, str], classes: Iterable[type] = ()) -> str:
     """The functions, classes and constants that a function uses, each before what uses it, and it itself.
 
     Docstrings and the hints of arguments are left out: they would name types that are not needed.
 
     Args:
-        instead: functions with the text that stands in their place.
+        instead: functions with the text that stands in their place. classes: of values that it is given, which it
+            may name nowhere.
 
     Raises:
         UnsupportedError: it uses something that has no source, or two things of one name.
     """
     found: dict[str, tuple[Any, str]] = {}
+    for each in classes:
+        _add(each.__name__, each, found, instead)
     _add(function.__name__, function, found, instead)
     texts = [text for _, text in found.values()]
     imports = sorted(text for text in texts if text.startswith(("import ", "from ")))

@@ -1,7 +1,8 @@
 """An op at given shapes, as FlashInfer-Bench defines a kernel: axes that are constant or vary, inputs, outputs.
 
 The names of inputs are the op's own, and `op_type` is the op's name. A float attribute that is not at its default is a
-scalar input; every other attribute is part of the definition and stands in its tags, `attribute:causal=true`.
+scalar input; every other attribute is part of the definition and stands in its tags, `attribute:causal=true`, settings
+such as those of a rope as an object of their class and fields.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Any
 
+from tinyllm.conformance.shapes import encoded
 from tinyllm.errors import UnsupportedError
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.outputs import Output
@@ -137,12 +139,12 @@ def define(spec: OpSpec, call: Call) -> Definition:
 
 
 def _check_values(spec: OpSpec, call: Call) -> None:
-    """Attributes are numbers, words, or lists of them."""
+    """Attributes are numbers, words, lists of them, or settings that are made of those."""
     for name, value in call.attributes.items():
         try:
-            json.dumps(value)
+            json.dumps(encoded(value))
         except TypeError as error:
-            raise UnsupportedError(f"{name} is an object, a {type(value).__name__}") from error
+            raise UnsupportedError(f"{name} is an object of {type(value).__name__}") from error
 
 
 def _input(name: str, pattern: str, call: Call, axes: dict[str, Dim]) -> Tensor:
@@ -206,8 +208,13 @@ def _name(definition: Definition) -> str:
     sizes = {axis: definition.axes[axis] for axis in axes}
     words = [f"{axis}{size}" for axis, size in sizes.items() if isinstance(size, int) and size != 1]
     words += [i.name for i in definition.spec.keyword if i.name in definition.inputs]
-    words += [name if value is True else f"{name}{value}" for name, value in definition.attributes.items()]
+    words += [_word(name, value) for name, value in definition.attributes.items()]
     typed = definition.call.dims.get("dtype of T")
     dtype = typed[1] if typed else next(iter(definition.inputs.values())).dtype
     plain = re.sub(r"[^a-z0-9_.]+", "-", "_".join([definition.spec.name, *dict.fromkeys(words), dtype]).lower())
     return plain.replace("-_", "_")
+
+
+def _word(name: str, value: Any) -> str:
+    """Of settings the name alone: they are many, and stand in the tags."""
+    return name if value is True or is_dataclass(value) else f"{name}{value}"

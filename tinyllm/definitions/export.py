@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tinyllm.conformance.shapes import encoded
 from tinyllm.definitions.collect import Collection
 from tinyllm.definitions.definition import ATTRIBUTE, Definition
 from tinyllm.definitions.reference import reference_source
@@ -30,7 +31,7 @@ def document(definition: Definition, about: str = "") -> dict[str, Any]:
         "name": definition.name,
         "op_type": spec.name,
         "description": f"{spec.summary} {about}".strip(),
-        "tags": [f"{ATTRIBUTE}{name}={json.dumps(value)}" for name, value in definition.attributes.items()],
+        "tags": [f"{ATTRIBUTE}{name}={json.dumps(encoded(value))}" for name, value in definition.attributes.items()],
         "axes": axes,
         "constraints": list(definition.constraints),
         "inputs": {name: tensor.to_json() for name, tensor in definition.inputs.items()},

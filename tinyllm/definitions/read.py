@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.conformance.shapes import decoded
 from tinyllm.definitions.definition import ATTRIBUTE, Definition, Tensor, define
 from tinyllm.definitions.schema import DefinitionFile, TraceFile, WorkloadFile, inside, parsed, read, text_of
 from tinyllm.definitions.workload import Workload, read_arrays
@@ -98,8 +99,15 @@ def _attributes(tags: list[str]) -> dict[str, Any]:
                 value = json.loads(text)
             except json.JSONDecodeError as error:
                 raise InvalidInputError(f"tags: {name}: expected JSON, got {text!r}") from error
-            found[name] = tuple(value) if isinstance(value, list) else value
+            found[name] = _decoded(name, value)
     return found
+
+
+def _decoded(name: str, value: Any) -> Any:
+    try:
+        return decoded(name, value)
+    except ValueError as error:
+        raise InvalidInputError(f"tags: {error}") from error
 
 
 def read_workloads(folder: Path, definition: Definition) -> list[Workload]:

@@ -5,6 +5,8 @@ It is the op's own formula, the one that the oracle is, in float64.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from inspect import unwrap
 from types import FunctionType
 from typing import Any
@@ -62,7 +64,7 @@ def reference_source(definition: Definition) -> str:
             "",
             "import numpy as np",
             "",
-            bundle(formula, INSTEAD).replace("import numpy as np\n", ""),
+            bundle(formula, INSTEAD, _classes(definition.attributes.values())).replace("import numpy as np\n", ""),
             "",
             HEAD,
             "",
@@ -73,3 +75,12 @@ def reference_source(definition: Definition) -> str:
             "",
         ]
     )
+
+
+def _classes(values: Iterable[Any]) -> list[type]:
+    """The classes of settings, and of settings within them."""
+    found: list[type] = []
+    for value in values:
+        if is_dataclass(value) and not isinstance(value, type):
+            found += [*_classes(getattr(value, field.name) for field in fields(value)), type(value)]
+    return list(dict.fromkeys(found))

@@ -57,7 +57,6 @@ def test_what_does_not_go_together_is_refused(source: Path, tmp_path: Path) -> N
         (InvalidInputError, "type: expected one of Q8_0, Q4_0, got 'Q5_K'", (tmp_path / "x.gguf", "Q5_K"), {}),
         (InvalidInputError, "OUT: expected a file that ends in .gguf", (tmp_path / "x", "Q8_0"), {}),
         (InvalidInputError, "OUT: expected a folder", (tmp_path / "x.gguf", FORM), {}),
-        (InvalidInputError, "MODEL: expected a .gguf file", (tmp_path / "x.gguf", "Q8_0"), {}),
         (InvalidInputError, "expected an existing folder to write into", (tmp_path / "no" / "x", FORM), {}),
         (UnknownNameError, "--keep: expected a pattern of names such as", (tmp_path / "x", FORM), {"kept": ["lm.*"]}),
     ]

@@ -11,8 +11,8 @@ from tinyllm.plugins.backend import BoundNode
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantType
-from tinyllm.spec.types import ArrayType
-from tinyllm.spec.validation import check_call
+from tinyllm.spec.types import ArrayType, Call
+from tinyllm.spec.validation import check_call, output_types
 
 Sizes = Mapping[str, int]
 """Sizes that change from step to step, by the names that the graph has for them."""
@@ -26,22 +26,36 @@ class Cost:
     bytes: int
 
 
-def step_sizes(tokens: int, keys: int, rows: int = 1) -> Sizes:
-    """Those of a step of one sequence: its new tokens, its keys after the step, and the rows of its logits. The keys
-    count as one page that they fill, so that no empty places are counted."""
-    return {"T": tokens, "R": rows, "B": 1, "B1": 2, "P": 1, "M": 1, "page": keys}
+def step_sizes(tokens: int, keys: int, sequences: int = 1) -> Sizes:
+    """The sizes of a graph in a step: the new tokens of each sequence, the keys that it has after the step, and one row
+    of logits each. The keys of a sequence count as one page that they fill, so that no empty places are counted."""
+    return {
+        "T": sequences * tokens,
+        "R": sequences,
+        "B": sequences,
+        "B1": sequences + 1,
+        "M": 1,
+        "page": max(1, keys),
+        "P": sequences,
+    }
+
+
+def call_cost(spec: OpSpec, call: Call) -> Cost:
+    """The cost of a call by the formulas of its op's spec; where that has none for bytes, each input is read once and
+    each output written once."""
+    if spec.bytes is not None:
+        return Cost(int(spec.flops(call)), int(spec.bytes(call)))
+    kinds = (kind for kind in (*call.inputs.values(), *output_types(spec, call)) if kind is not None)
+    return Cost(int(spec.flops(call)), sum(map(type_bytes, kinds)))
 
 
 def node_cost(node: BoundNode, specs: Mapping[str, OpSpec], sizes: Sizes) -> Cost:
     """The cost of a node, which must name no other sizes. A copy reads and writes its value."""
-    written = sum(type_bytes(sized(kind, sizes)) for kind in node.types)
     if node.call is None:
-        return Cost(0, 2 * written)
-    spec = specs[node.op]
+        return Cost(0, 2 * sum(type_bytes(sized(kind, sizes)) for kind in node.types))
     types = {name: sized(kind, sizes) for name, kind in node.call.inputs.items() if kind is not None}
-    call = check_call(spec, types, node.call.attributes, node.call.device)
-    moved = written + sum(map(type_bytes, types.values())) if spec.bytes is None else spec.bytes(call)
-    return Cost(int(spec.flops(call)), int(moved))
+    spec = specs[node.op]
+    return call_cost(spec, check_call(spec, types, node.call.attributes, node.call.device))
 
 
 def weight_scheme(node: BoundNode) -> QuantType | None:

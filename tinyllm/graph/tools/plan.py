@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 from tinyllm.errors import UnsupportedError
 from tinyllm.graph.graph import Graph, Node, State
-from tinyllm.graph.tools.cost import sized, type_bytes
+from tinyllm.graph.tools.cost import Cost, Sizes, call_cost, sized, type_bytes
 from tinyllm.graph.weights import weight_key
 from tinyllm.registry.bound_kernel import BoundKernel
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.scheme import QuantType, Scheme
 from tinyllm.spec.types import ArrayType, Call
-from tinyllm.spec.validation import check_call, output_types
+from tinyllm.spec.validation import check_call
 
 Typed = ArrayType | QuantType
 
@@ -127,20 +127,6 @@ def state_bytes(states: Iterable[State]) -> tuple[int, int]:
     return by_token, by_sequence
 
 
-def step_sizes(sequences: int, tokens: int, keys: int) -> dict[str, int]:
-    """The sizes of a graph in a step: so many sequences with so many new tokens each, which see so many keys, and one
-    row of logits each."""
-    return {
-        "T": sequences * tokens,
-        "R": sequences,
-        "B": sequences,
-        "B1": sequences + 1,
-        "M": keys,
-        "page": 1,
-        "P": sequences * max(1, keys),
-    }
-
-
 @dataclass(frozen=True)
 class NodeCost:
     """What a node of a step computes and moves. scheme: of its weights; None: floats, or none. rows: how many are
@@ -156,12 +142,12 @@ class NodeCost:
     backend: str = ""
 
 
-def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Mapping[str, int]) -> list[NodeCost]:
+def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Sizes) -> list[NodeCost]:
     """Of each node, by the formulas of its op's spec, the weights in the form that its kernel reads.
 
-    graph, bound: as `bind.choose` gives them. sizes: as `step_sizes` gives them.
+    graph, bound: as `bind.choose` gives them. sizes: as `cost.step_sizes` gives them.
     """
-    known: dict[Any, tuple[int, int, int]] = {}
+    known: dict[Any, tuple[Cost, int]] = {}
     costs = []
     for node in graph.nodes:
         kernel = bound[node.name]
@@ -169,26 +155,20 @@ def node_costs(graph: Graph, bound: Mapping[str, BoundKernel], sizes: Mapping[st
         key = node.op, tuple(types.items()), tuple(node.attributes.items())
         if key not in known:  # layers are alike
             call = check_call(kernel.spec, types, node.attributes)
-            known[key] = int(kernel.spec.flops(call)), call_bytes(kernel.spec, call), _rows(call)
-        flops, moved, rows = known[key]
+            known[key] = call_cost(kernel.spec, call), _rows(call)
+        cost, rows = known[key]
         where = f"{kernel.backend.name}:{kernel.backend.device}"
-        costs.append(NodeCost(node.name, node.op, kernel.choice.id, flops, moved, _scheme(types), rows, where))
+        costs.append(
+            NodeCost(node.name, node.op, kernel.choice.id, cost.flops, cost.bytes, _scheme(types), rows, where)
+        )
     return costs
-
-
-def call_bytes(spec: OpSpec, call: Call) -> int:
-    """Bytes that a call moves at least: as the spec says, otherwise each input read once and each output written
-    once."""
-    if spec.bytes is not None:
-        return int(spec.bytes(call))
-    return sum(type_bytes(kind) for kind in (*call.inputs.values(), *output_types(spec, call)) if kind is not None)
 
 
 def _numbers(kind: Typed) -> int:
     return prod(int(size) for size in kind.shape)
 
 
-def value_bytes(graph: Graph, specs: Mapping[str, OpSpec], sizes: Mapping[str, int]) -> int:
+def value_bytes(graph: Graph, specs: Mapping[str, OpSpec], sizes: Sizes) -> int:
     """The most bytes of values that are alive at once in a step, views counted once; what kernels take besides is not
     known here."""
     homes = {name: name for name in graph.inputs}

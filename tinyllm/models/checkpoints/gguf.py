@@ -10,7 +10,6 @@ import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError, quoted, shortened
 from tinyllm.models.checkpoints.files import check_apart, map_file
+from tinyllm.models.checkpoints.gguf_header import GgufTensor
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -75,19 +75,6 @@ def block_sizes(kind: str) -> tuple[int, int]:
     if kind in ARRAYS:
         return 1, ARRAYS[kind].itemsize
     return GGUF_SCHEMES[kind].block, GGUF_SCHEMES[kind].block_bytes
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """Where a tensor lies. `shape` is in numpy's order (rows last in the file come first); `start` counts from the
-    first byte of `map`, its file."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    start: int
-    nbytes: int
-    map: mmap.mmap
 
 
 LONG = 1024

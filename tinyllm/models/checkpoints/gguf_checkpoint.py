@@ -13,7 +13,8 @@ from tinyllm.catalogue.schemes.gguf import GGUF_SCHEMES
 from tinyllm.errors import CheckpointError, PluginError, TinyllmError, plugin_code, quoted
 from tinyllm.models.checkpoints.checkpoint import Checkpoint, TensorInfo, checked_weight, missing_tensor, read_only
 from tinyllm.models.checkpoints.files import identity, let_go
-from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile, GgufTensor
+from tinyllm.models.checkpoints.gguf import ARRAYS, GgufFile
+from tinyllm.models.checkpoints.gguf_header import GgufTensor
 from tinyllm.models.checkpoints.gguf_sampling import to_generation_config
 from tinyllm.models.checkpoints.gguf_split import open_gguf
 from tinyllm.models.families.family import Family

@@ -1,10 +1,11 @@
-"""The sampling settings in a GGUF's metadata, `general.sampling.*`, in the terms of `generation_config.json`.
+"""The sampling settings in a GGUF's metadata, `general.sampling.*`, in the terms of `generation_config.json`, and back.
 
 Source: llama.cpp, which takes them as defaults of its own settings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ def to_generation_config(file: GgufFile) -> dict[str, Any]:
         if isinstance(config.get(key), (int, float)):
             config[key] = max(config[key], 0)
     return config
+
+
+def from_generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of the settings that GGUF has names for."""
+    asked = {ours: config[theirs] for ours, theirs in _NAMES.items() if config.get(theirs) is not None}
+    if config.get("do_sample") is False:  # whatever else it says, the likeliest token is taken
+        asked["temp"] = 0
+    return {_PREFIX + key: int(value) if key == "top_k" else float(value) for key, value in asked.items()}
 
 
 def _shortest(value: Any) -> Any:

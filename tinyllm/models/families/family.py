@@ -66,12 +66,14 @@ class GgufForm:
     """A family's GGUF files.
 
     architectures: `general.architecture`. config: makes the `config.json` that `from_config` reads; it raises
-        `CheckpointError` for what it does not understand. tensors: where the weights are.
+        `CheckpointError` for what it does not understand. tensors: where the weights are. keys: what files have under
+        keys that mean something else in those of other families, for `gguf_keys` has their meaning.
     """
 
     architectures: tuple[str, ...]
     config: Callable[[GgufFields], dict[str, Any]]
     tensors: tuple[TensorRule, ...] = GGUF_NAMES
+    keys: Callable[[DecoderConfig], Mapping[str, Any]] = lambda config: {}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import CheckpointError, FieldError, shortened
-from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.checkpoints.gguf_header import GgufHeader
 from tinyllm.models.families.ranges import integer_expected, is_integer, is_number, number_expected
 
 # Keys whose numbers have a range of their own, by the field of `config.json` that has it.
@@ -66,10 +66,15 @@ class GgufFields:
     without: keys that are taken to be missing.
     """
 
-    def __init__(self, file: GgufFile, without: Collection[str] = ()) -> None:
+    def __init__(self, file: GgufHeader, without: Collection[str] = ()) -> None:
         self.file, self._without = file, without
         self.architecture = str(file.metadata.get("general.architecture"))
         self._seen = set(_HARMLESS)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The keys that a reader asked for, or that it knows."""
+        return frozenset(self._seen)
 
     def fail(self, key: str, expected: str, got: object) -> CheckpointError:
         """The one wording: `<file>: <architecture>.<key>: expected <expected>, got <got>`."""

@@ -105,6 +105,11 @@ def _config_of_gguf(fields: GgufFields, model_type: str) -> dict[str, Any]:
     }
 
 
+def _keys(config: DecoderConfig) -> dict[str, Any]:
+    """Granite divides logits."""
+    return {"logit_scale": 1 / config.logit_multiplier}
+
+
 _IN_GGUF = (*ROTATED_BY_NEIGHBOURS, *GGUF_SHARED_EXPERT, *GGUF_NAMES)
 _IN_FOLDERS = (
     *renamed({"mlp.gate": "block_sparse_moe.router.layer"}),
@@ -119,13 +124,13 @@ _DENSE_IN_FOLDERS = (
     TensorRule(f"{LAYER}shared_mlp.output_linear", (f"{LAYER}mlp.down_proj",)),
 )
 FAMILIES = (
-    Family("granite", ("granite",), granite, gguf=GgufForm(("granite",), _from_gguf, _IN_GGUF)),
+    Family("granite", ("granite",), granite, gguf=GgufForm(("granite",), _from_gguf, _IN_GGUF, _keys)),
     Family(
         "granitemoe",
         ("granitemoe", "granitemoeshared"),
         granite_moe,
         _IN_FOLDERS,
-        GgufForm(("granitemoe",), _moe_from_gguf, _IN_GGUF),
+        GgufForm(("granitemoe",), _moe_from_gguf, _IN_GGUF, _keys),
     ),
     Family("granitemoehybrid", ("granitemoehybrid",), granite_hybrid, (*_IN_FOLDERS, *_DENSE_IN_FOLDERS)),
 )

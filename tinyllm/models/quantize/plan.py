@@ -17,7 +17,7 @@ from tinyllm.models.checkpoints.model_weights import HEAD, Tensor
 from tinyllm.models.decoder.decoder import decoder
 from tinyllm.models.families.families import family_of
 from tinyllm.models.families.family import Family
-from tinyllm.models.families.tensor_rules import Place, has_ending, name_alone, place_of
+from tinyllm.models.families.tensor_rules import Place, TensorRule, has_ending, name_alone, place_of
 from tinyllm.models.open_model import OpenModel
 from tinyllm.spec.quantized import dense, take_rows
 from tinyllm.spec.scheme import QuantType, QuantWeight, Scheme
@@ -70,6 +70,16 @@ class Plan:
         """The tensors of a GGUF file for another one."""
         return [self._as_it_is(name) for name in self.checkpoint.tensor_names()]
 
+    def by_rules(self, rules: Sequence[TensorRule]) -> list[Output]:
+        """The tensors of a model by the names, the order of rows and the merged tensors that rules of GGUF files have.
+        What no op takes quantized is float32 there.
+
+        Raises `CheckpointError` for a form that is not written.
+        """
+        places = (place_of(weight, rules, ()) for weight in self.shapes)
+        made = [self._placed(name, place) for name, place in {each.tensor(): each for each in places}.items()]
+        return [each if each.quantized else replace(each, dtype="float32") for each in made]
+
     def of_folder(self) -> list[Output]:
         """The tensors of a folder.
 
@@ -82,7 +92,7 @@ class Plan:
             alone = {weight: name_alone(weight, self._rules) for weight in self.shapes}
             merged = {(place := place_of(w, self._rules, ())).tensor(): place for w, name in alone.items() if not name}
             made = [self._weight(weight, name) for weight, name in alone.items() if name]
-            return [*made, *(self._merged(name, place) for name, place in merged.items())]
+            return [*made, *(self._placed(name, place) for name, place in merged.items())]
         made = [self._weight(weight, self._stack(weight)) for weight in self.shapes if self._is_stacked(weight)]
         written = {name for output in made for name in output.sources}
         if self.opened.config.tie_word_embeddings:  # a head in the file repeats the embedding
@@ -101,21 +111,27 @@ class Plan:
         quantized = weight in self._quantized
         return Output(name, sources, self.shapes[weight], self._dtype(sources[0]), quantized, read)
 
-    def _merged(self, name: str, place: Place) -> Output:
-        """Weights that a folder has below one another in a tensor."""
+    def _placed(self, name: str, place: Place) -> Output:
+        """The weights of a tensor as its rule has them: in the order of its rows, and below one another."""
         rule, weights = place.rule, place.weights()
-        moved = place.of_experts or rule.interleaved or rule.transposed is not False or rule.order is not None
-        if moved or rule.offset or rule.convert is not None:
+        moved = place.of_experts or rule.interleaved or rule.transposed is not False or rule.convert is not None
+        if moved or isinstance(rule.order, tuple):
             raise CheckpointError(
-                f"{self.checkpoint.path}: {weights[0]}: folders of this family have it in a form that is not written; "
-                f"--format gguf keeps it as it is"
+                f"{self.checkpoint.path}: {weights[0]}: files of this family have it in a form that is not written"
             )
         made = [self._weight(weight, name) for weight in weights]
         shape = list(made[0].shape)
         axis = -2 if len(shape) > 1 else -1
+        if rule.order is not None:
+            order = np.argsort(rule.order(self.opened.config.layers[place.layer].attention, shape[axis]))
+            made = [replace(made[0], parts=partial(_ordered, made[0].parts, order))]
+        if rule.offset:
+            made = [replace(each, parts=partial(_less, each.parts, rule.offset)) for each in made]
         shape[axis] = sum(each.shape[axis] for each in made)
         if rule.squeezed:
             shape.insert(-1, 1)
+        if len(made) == 1:
+            return replace(made[0], shape=tuple(shape))
         sources = tuple(source for each in made for source in each.sources)
         read = partial(_merged_parts, [each.parts for each in made])
         return replace(made[0], sources=sources, shape=tuple(shape), parts=read)
@@ -175,6 +191,17 @@ def _matrices(graph: Graph) -> set[str]:
         if each.kind == "weight" and each.name in node.inputs
     }
     return {name for name in read & graph.weights.keys() if not name.endswith(_ROUTERS)}
+
+
+def _ordered(read: Callable[[], Iterable[Tensor]], order: NDArray[np.intp]) -> Iterator[Tensor]:
+    for part in read():
+        numbers = np.asarray(dense(np, part, np.float32))
+        yield numbers[..., order, :] if numbers.ndim > 1 else numbers[order]
+
+
+def _less(read: Callable[[], Iterable[Tensor]], offset: float) -> Iterator[Tensor]:
+    for part in read():
+        yield np.asarray(dense(np, part, np.float32)) - np.float32(offset)
 
 
 def _merged_parts(reads: list[Callable[[], Iterable[Tensor]]]) -> Iterator[Tensor]:

@@ -15,7 +15,9 @@ from tinyllm.models.families.families import FAMILIES
 from tinyllm.models.families.family import Family
 from tinyllm.models.open_model import open_model
 from tinyllm.models.quantize.folder import write_folder
-from tinyllm.models.quantize.gguf_file import TYPES, write_gguf
+from tinyllm.models.quantize.gguf_file import TYPES, copy_gguf, write_gguf
+from tinyllm.models.quantize.gguf_form import said_in_gguf
+from tinyllm.models.quantize.gguf_words import words_of
 from tinyllm.models.quantize.plan import Output, Plan, check_rows, keep
 from tinyllm.models.quantize.replace import check_out, replacing
 
@@ -25,14 +27,15 @@ GROUP_SIZES = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: bytes of weights before and after, how many tensors became integers and how many did not, and
-    the numbers in all of them."""
+    """What was written: bytes of weights before and after, how many tensors became integers and how many did not, the
+    numbers in all of them, and as sentences what the new files do not say as the old ones do."""
 
     bytes_before: int
     bytes_after: int
     quantized: int
     kept: int
     numbers: int
+    notes: tuple[str, ...] = ()
 
 
 def affine(bits: int, group_size: int) -> Affine:
@@ -59,14 +62,15 @@ def quantize(
     Args:
         model: a folder in Hugging Face form, or a `.gguf` file. out: where the new one goes: a folder, or for a form
             of GGUF a `.gguf` file.
-        form: `affine(bits, group_size)`, or one of GGUF's `TYPES`, for which the model has to be a GGUF file.
+        form: `affine(bits, group_size)`, or one of GGUF's `TYPES`.
         kept: patterns of the names of tensors that stay as they are. force: `out` may be there, and is replaced.
         progress: called with (tensors written, tensors in all).
 
     Raises:
         InvalidInputError: `out` may not be written, the form is none, or rows do not fit it; names the tensor.
         UnknownNameError: a pattern that names no tensor.
-        ModelNotFoundError, CheckpointError: as `open_model` does, and for a tensor that has no such form.
+        ModelNotFoundError, CheckpointError: as `open_model` does, and for a tensor that has no such form; for a GGUF
+            file of a folder also where GGUF cannot say what the model is, or what its tokenizer does.
     """
     if isinstance(form, str) and form not in TYPES:
         raise invalid("quantize", "type", f"one of {', '.join(TYPES)}", repr(form))
@@ -75,6 +79,7 @@ def quantize(
         raise invalid("quantize", "OUT", expected, repr(str(out)))
     check_out(out, model, force)
     opened = open_model(model, families)
+    notes: tuple[str, ...] = ()
     plan, checkpoint = Plan(opened, families), opened.checkpoint
     if isinstance(form, Affine):
         outputs = keep(plan.of_folder(), kept)
@@ -85,17 +90,21 @@ def quantize(
         outputs = keep(plan.of_gguf(), kept)
         check_rows(outputs, GGUF_SCHEMES[form])
         with replacing(out) as path:
-            write_gguf(checkpoint, outputs, form, path, progress)
+            copy_gguf(checkpoint, outputs, form, path, progress)
     else:
-        expected = "a .gguf file for a type of GGUF; llama.cpp's convert_hf_to_gguf.py makes one of a folder"
-        raise invalid("quantize", "MODEL", expected, repr(str(model)))
-    return _written(plan, outputs, out)
+        said = said_in_gguf(opened, families, plan.shapes)
+        outputs = keep(plan.by_rules(said.rules), kept)
+        check_rows(outputs, GGUF_SCHEMES[form])
+        words, notes = words_of(checkpoint, opened.config)
+        with replacing(out) as path:
+            write_gguf(said.architecture, words | said.metadata, outputs, said.ropes, form, path, progress)
+    return _written(plan, outputs, out, notes)
 
 
-def _written(plan: Plan, outputs: list[Output], out: Path) -> Written:
+def _written(plan: Plan, outputs: list[Output], out: Path, notes: tuple[str, ...]) -> Written:
     weights = out if out.is_file() else out / "model.safetensors"
     checkpoint = plan.checkpoint
     before = sum(checkpoint.info(name).nbytes for name in checkpoint.tensor_names())
     quantized = sum(each.quantized for each in outputs)
     numbers = sum(prod(each.shape) for each in outputs)
-    return Written(before, weights.stat().st_size, quantized, len(outputs) - quantized, numbers)
+    return Written(before, weights.stat().st_size, quantized, len(outputs) - quantized, numbers, notes)

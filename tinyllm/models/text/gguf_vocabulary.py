@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers
 
 from tinyllm.errors import CheckpointError, quoted, shortened, suggest
-from tinyllm.models.checkpoints.gguf import GgufFile
+from tinyllm.models.checkpoints.gguf_header import GgufHeader
 from tinyllm.models.text.chat_template import ChatTemplate
 from tinyllm.models.text.pre_tokenizers import CHARACTER_LEVEL, PRE_TOKENIZERS
 from tinyllm.models.text.sentencepiece import CONTROL, NORMAL, USER_DEFINED, Sentencepiece
@@ -19,7 +19,7 @@ from tinyllm.models.text.tokenizer_bounds import library_errors
 from tinyllm.models.text.turn_ends import KNOWN_ENDS
 
 
-def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
+def tokenizer_from_gguf(file: GgufHeader) -> Tokenizer:
     """The tokenizer of a GGUF file. Raises `CheckpointError` for a kind or pre-tokenizer not known, or inconsistent
     metadata."""
     vocabulary = _Vocabulary(file)
@@ -45,7 +45,7 @@ def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
     )
 
 
-def special_tokens(file: GgufFile) -> dict[str, str]:
+def special_tokens(file: GgufHeader) -> dict[str, str]:
     """The tokens that chat templates know by name: `bos_token`, `eos_token`, `unk_token`, `pad_token`."""
     vocabulary = _Vocabulary(file)
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -53,7 +53,7 @@ def special_tokens(file: GgufFile) -> dict[str, str]:
     return {name: vocabulary.tokens[index] for name, index in ids.items() if index is not None}
 
 
-def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
+def templates_from_gguf(file: GgufHeader) -> ChatTemplate | None:
     """The templates in a GGUF's metadata: `tokenizer.chat_template`, and `tokenizer.chat_template.<name>`."""
     prefix = "tokenizer.chat_template"
     found = {key: file.metadata[key] for key in file.metadata if key == prefix or key.startswith(f"{prefix}.")}
@@ -67,7 +67,7 @@ def templates_from_gguf(file: GgufFile) -> ChatTemplate | None:
 class _Vocabulary:
     """The keys under `tokenizer.ggml`, checked against one another."""
 
-    def __init__(self, file: GgufFile) -> None:
+    def __init__(self, file: GgufHeader) -> None:
         self.file = file
         self.tokens: list[str] = self.strings("tokens")
         self.pre = str(self.get("pre", "default"))

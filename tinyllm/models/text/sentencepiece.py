@@ -65,16 +65,16 @@ class Sentencepiece:
     def _bpe(self) -> models.BPE:
         return models.BPE(
             vocab={piece: index for index, piece in enumerate(self.pieces)},
-            merges=self._merges_by_score() if self.merges is None else self.merges,
+            merges=self.merges_by_score() if self.merges is None else self.merges,
             unk_token=None if self.unknown is None else self.pieces[self.unknown],
             fuse_unk=True,
             byte_fallback=self.byte_fallback,
             ignore_merges=bool(self.whole),  # a piece that is taken whole has no merges
         )
 
-    def _merges_by_score(self) -> list[tuple[str, str]]:
-        """Sentencepiece joins the pair whose whole has the best score: the same as merges ranked by the score of what
-        they make."""
+    def merges_by_score(self) -> list[tuple[str, str]]:
+        """The pairs that become one piece, in their order: sentencepiece joins that whose whole has the best score, the
+        same as merges ranked by the score of what they make."""
         scores = {
             piece: score
             for piece, score, its in zip(self.pieces, self.scores, self.types, strict=True)

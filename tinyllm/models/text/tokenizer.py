@@ -54,6 +54,16 @@ class Tokenizer:
         """How many tokens there are, added ones included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that `add_special_tokens` puts before a text and after it."""
+        return list(self._before), list(self._after)
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """What encodes, of the tokenizers package."""
+        return self._backend
+
     @cached_property
     def longest_token(self) -> int:
         """Most characters of a token, and at least 16, as a text may shrink a little before it is cut into tokens."""

@@ -56,6 +56,11 @@ def tokenizer_from_folder(folder: Path, config: Mapping[str, Any], generation_co
     return made
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a file with a vocabulary."""
+    return _file(folder).exists()
+
+
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """`tokenizer_config.json`, and where it lists no added tokens the older files that did: `special_tokens_map.json`
     and `added_tokens.json`. Sentencepiece and tekken files name their special tokens themselves, unless these do."""
