@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ def main(connection_number: int, memory: int) -> None:
             return
         connection.send("")
         try:
-            _follow(connection, program)
+            follow(connection.recv, program)
         finally:
             group.give_up()
 
@@ -58,10 +59,11 @@ def _check_alive(parent: int) -> None:
         raise RanksEndedError("tensor_parallel: the first process ended")
 
 
-def _follow(connection: Connection, program: Program) -> None:
+def follow(receive: Callable[[], Any], program: Program) -> None:
+    """Do what the messages of a `ParallelProgram` say, until `receive` raises."""
     pages: dict[int, Pages] = {0: {}}
     while True:
-        dropped, what, number, *arguments = connection.recv()
+        dropped, what, number, *arguments = receive()
         for gone in dropped:
             pages.pop(gone, None)
         if what == "step":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import ModelGoneError
 from tinyllm.spec.communicator import Communicator
 
 PART = 1 << 20
@@ -27,7 +27,7 @@ SPINS, YIELDS = 500, 2000
 NAP = 1e-4
 
 
-class RanksEndedError(TinyllmError):
+class RanksEndedError(ModelGoneError):
     """Another of the processes that share a model out ended, or does not answer."""
 
 

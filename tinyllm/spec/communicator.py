@@ -24,6 +24,27 @@ class Communicator(ABC):
         """
 
 
+class Network(Communicator):
+    """Processes that somebody else started, perhaps on several machines: the first one also tells the others what to
+    do, between steps. Every method raises `ModelGoneError` where another process is gone, as far as that is seen."""
+
+    @abstractmethod
+    def tell(self, message: bytes) -> None:
+        """Send a message to all others. For the first process."""
+
+    @abstractmethod
+    def told(self) -> bytes:
+        """The first process's next message, however long that takes. For the others."""
+
+    @abstractmethod
+    def gather(self, message: bytes) -> list[bytes]:
+        """What all say at this point, in the order of the ranks, however long that takes. For all of them."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Hang up, so that all others fail that wait, now or later."""
+
+
 @dataclass(frozen=True)
 class Alike(Communicator):
     """The only process, as if there were others, all of which hold what it holds: what a kernel is tried with."""

@@ -1,0 +1,104 @@
+"""One model over processes that a launcher started: the first is the user's, and the others follow."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parallel.folders import talking_llama
+from tinyllm.errors import ConfigError
+from tinyllm.llm import load
+from tinyllm.parallel.torchrun import Place, local_share, torchrun_place
+
+torch = pytest.importorskip("torch")
+
+SET = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+CLI = ("-m", "tinyllm.cli.main")
+TWO = ("--tensor-parallel", "2")
+COUNT = ("--raw", "-n", "12", "abc")
+
+
+def test_a_place_is_read_or_refused() -> None:
+    assert torchrun_place({}) is None and torchrun_place({"MASTER_PORT": "29500"}) is None
+    assert torchrun_place(SET) == Place(1, 2, "node0", 29500)
+    assert local_share({}) == (0, 1) and local_share({"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR: expected a value beside RANK, WORLD_SIZE, MASTER_PORT"),
+        ({"RANK": "2"}, "RANK: expected a number from 0 to 1, got '2'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: expected a number from 1 to 1048576, got 'two'"),
+        ({"MASTER_PORT": "-1"}, "MASTER_PORT: expected a number from 1 to 65535, got '-1'"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "LOCAL_RANK: expected a number from 0 to 1, got ''"),
+    ],
+)
+def test_half_a_place_is_an_error(wrong: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        torchrun_place(SET | wrong)
+        local_share(SET | wrong)
+    assert message in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_llama(tmp_path_factory.mktemp("llama"))
+
+
+def launched(*arguments: str, number: int = 2) -> list[subprocess.Popen[str]]:
+    """Processes with the variables that a launcher sets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, *arguments]
+    return [
+        subprocess.Popen(command, env=os.environ | place | {"RANK": str(rank)}, text=True, **pipes)
+        for rank in range(number)
+    ]
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """How each ended: its status, and what it said."""
+    said = [process.communicate(timeout=60) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def test_torchrun_starts_one_model(folder: Path) -> None:
+    """The first process answers, and the other says nothing."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *CLI]
+    command += ["generate", "--model", str(folder), "--backend", "torch", *TWO, *COUNT]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    one = load(folder, "torch").generate("abc", raw=True, max_tokens=12)
+    assert (ran.returncode, ran.stdout) == (0, f"{one.text}\n"), ran.stderr
+    assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("prompt 3 tokens, ")
+
+
+def test_a_number_that_is_not_the_launchers_is_told_once(folder: Path) -> None:
+    options = ("generate", "--model", str(folder), "-b", "native", "--tensor-parallel", "3")
+    first, other = ends(launched(*CLI, *options, *COUNT))
+    message = "error: load: tensor_parallel: expected WORLD_SIZE, which the launcher set to 2, got 3\n"
+    assert first == (2, "", message) and other == (0, "", "")
+
+
+def test_one_that_dies_ends_all(folder: Path) -> None:
+    """A program of one's own: `load` does not return in the others."""
+    code = (
+        f"from tinyllm.llm import load; llm = load({str(folder)!r}, 'native', tensor_parallel=2)\n"
+        "print('loaded', flush=True)\n"
+        "while True: llm.logits([3, 4, 5])"
+    )
+    processes = launched("-c", code)
+    assert processes[0].stdout is not None and processes[0].stdout.readline() == "loaded\n"
+    processes[1].kill()
+    (status, _, err), (_, out, _) = ends(processes)
+    assert (status, out) == (1, "")
+    assert "ModelGoneError: torch.distributed: another process ended, or does not answer" in err
