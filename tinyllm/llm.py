@@ -69,7 +69,8 @@ def load(
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
             or with `fast` what the backend likes best.
         tensor_parallel: processes among which the model is shared out, this one included; the others are started here,
-            with the settings of files and variables, and end with this one.
+            with the settings of files and variables, and end with this one. Where `torchrun` started this process and
+            others, it is those, and in all but the first `SystemExit` is raised when the first has ended.
         progress: called with (weights bound, weights in all).
 
     Raises:

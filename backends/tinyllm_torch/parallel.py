@@ -39,7 +39,9 @@ def join(rank: int, ranks: int, patience: float) -> Network:
         store = PrefixStore(f"tinyllm/{store.add(f'tinyllm/{rank}', 1)}", store)  # a program may load several models
         return GlooNetwork(rank, ranks, store, patience)
     except (RuntimeError, ValueError) as error:
-        raise BackendUnavailableError(f"torch.distributed: the {ranks} processes cannot join: {_said(error)}") from error
+        raise BackendUnavailableError(
+            f"torch.distributed: the {ranks} processes cannot join: {_said(error)}"
+        ) from error
 
 
 class GlooNetwork(Network):

@@ -29,7 +29,9 @@ def test_what_is_sent_arrives() -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"bytes", np.array([None]), np.array(["text"])], ids=["set", "bytes", "objects", "texts"])
+@pytest.mark.parametrize(
+    "value", [{1, 2}, b"bytes", np.array([None]), np.array(["text"])], ids=["set", "bytes", "objects", "texts"]
+)
 def test_other_things_are_not_sent(value: Any) -> None:
     with pytest.raises(TypeError, match="a message holds numbers, texts, lists and arrays of numbers"):
         encode([value])
@@ -42,15 +44,14 @@ def framed(text: str, arrays: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        framed("[1", b""),
+        framed("[1"),
         framed(json.dumps([{"$array": ["|O", [1], 0]}]), bytes(8)),
-        framed(json.dumps([{"$array": ["<i4", [2], 0]}]), bytes(4)),
         framed(json.dumps([{"$array": ["<i4", [2], 0]}]), bytes(4)),
         framed(json.dumps([{"$array": ["<i4", -1]}]), bytes(4)),
         framed(json.dumps([{"$array": ["<i4", ["x"], 0]}]), bytes(4)),
         b"\xff" * 40,
     ],
-    ids=["cut", "objects", "short", "no place", "no shape", "words", "noise"],
+    ids=["cut", "objects", "short", "no shape", "words", "noise"],
 )
 def test_other_bytes_are_an_error(data: bytes) -> None:
     with pytest.raises(TinyllmError, match="parallel: a message of another process cannot be read: "):

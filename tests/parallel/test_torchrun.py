@@ -74,9 +74,7 @@ def test_torchrun_starts_one_model(folder: Path) -> None:
     """The first process answers, and the other says nothing."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *CLI]
     command += ["generate", "--model", str(folder), "--backend", "torch", *TWO, *COUNT]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"})
     one = load(folder, "torch").generate("abc", raw=True, max_tokens=12)
     assert (ran.returncode, ran.stdout) == (0, f"{one.text}\n"), ran.stderr
     assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("prompt 3 tokens, ")

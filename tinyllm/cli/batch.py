@@ -51,8 +51,8 @@ def batch(
     from tinyllm.batch.batch_file import BatchFile
     from tinyllm.batch.result_file import ResultFile, same_file
     from tinyllm.batch.run import URLS, lines_left
-    from tinyllm.cli.batch_run import answer_all, report
     from tinyllm.cli import session
+    from tinyllm.cli.batch_run import answer_all, report
     from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings
 
@@ -70,9 +70,7 @@ def batch(
             file,
             left,
             results,
-            partial(
-                session.load_model, model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel
-            ),
+            partial(session.load_model, model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
             session.model_name(model),
             template,
             sizes.max_running,

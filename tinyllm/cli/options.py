@@ -209,6 +209,8 @@ KvCacheDtype = Annotated[
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
     ),
 ]
+
+
 def _follow(ranks: int) -> int:
     """Of the processes that `torchrun` started, all but the first follow that one, and do nothing that the command
     would: so this is asked before all else."""

@@ -42,7 +42,7 @@ from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
-from tinyllm.spec.communicator import Network
+from tinyllm.spec.communicator import Communicator, MeetingPlace, Network
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.experts import named_experts
 from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec
@@ -75,6 +75,7 @@ __all__ = [
     "Case",
     "CheckpointError",
     "Command",
+    "Communicator",
     "ConfigFields",
     "Declaration",
     "DecoderConfig",
@@ -93,6 +94,7 @@ __all__ = [
     "Kernel",
     "LayerConfig",
     "LayerInputConfig",
+    "MeetingPlace",
     "MlpConfig",
     "ModelGoneError",
     "MoeConfig",
