@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, Store
+from torch.distributed import PrefixStore, ProcessGroupGloo, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from tinyllm.plugins import BackendUnavailableError, ModelGoneError, Network
@@ -39,9 +39,8 @@ def join(rank: int, ranks: int, patience: float) -> Network:
         store = PrefixStore(f"tinyllm/{store.add(f'tinyllm/{rank}', 1)}", store)  # a program may load several models
         return GlooNetwork(rank, ranks, store, patience)
     except (RuntimeError, ValueError) as error:
-        raise BackendUnavailableError(
-            f"torch.distributed: the {ranks} processes cannot join: {_said(error)}"
-        ) from error
+        told = f"torch.distributed: the {ranks} processes cannot join: {_said(error)}"
+        raise BackendUnavailableError(told) from error
 
 
 class GlooNetwork(Network):

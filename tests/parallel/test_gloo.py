@@ -17,6 +17,7 @@ import pytest
 from tinyllm import __version__
 from tinyllm.errors import ModelGoneError, TinyllmError
 from tinyllm.models.bound_model import ModelChoice
+from tinyllm.parallel import same_machine
 from tinyllm.parallel.launched import Launched, follow_first
 from tinyllm.parallel.shared_memory import SharedMemoryGroup, shared_file
 from tinyllm.registry.registry import default_registry
@@ -106,3 +107,18 @@ def test_a_follower_returns_when_it_is_hung_up_on_at_any_time() -> None:
         following = pool.submit(follow_first, second, default_registry())
         Launched(first).close()
         following.result(5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_of_one_machine_share_memory(shared: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And others the network, all of them, also where one alone cannot have the memory."""
+    if not shared:
+        monkeypatch.setattr(same_machine, "PROCESSES", tmp_path)
+    ends = networks(3)
+    groups = together(ends, lambda network: same_machine.group_of(network, 20.0))
+    assert [isinstance(group, SharedMemoryGroup) for group in groups] == [shared] * 3
+    assert shared or groups == ends
+    parts = np.random.default_rng(0).normal(0, 1e3, (3, 5)).astype(np.float32)
+    wanted = parts[0] + parts[1] + parts[2]
+    for found in together(groups, lambda group: group.sum(parts[group.rank])):
+        assert found.tobytes() == wanted.tobytes()

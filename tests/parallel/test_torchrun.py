@@ -99,4 +99,4 @@ def test_one_that_dies_ends_all(folder: Path) -> None:
     processes[1].kill()
     (status, _, err), (_, out, _) = ends(processes)
     assert (status, out) == (1, "")
-    assert "ModelGoneError: torch.distributed: another process ended, or does not answer" in err
+    assert "RanksEndedError: tensor_parallel: process 1 of 2 ended: load the model again" in err

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,25 @@ from tinyllm.parallel.cores import keep_to, kept_to
 from tinyllm.parallel.messages import decode, encode
 from tinyllm.parallel.program import ParallelProgram
 from tinyllm.parallel.rank_process import follow
-from tinyllm.parallel.shared_memory import PATIENCE
+from tinyllm.parallel.same_machine import group_of
+from tinyllm.parallel.shared_memory import PATIENCE, SharedMemoryGroup
 from tinyllm.parallel.torchrun import Place, local_share
 from tinyllm.plugins.kernel import resolve
 from tinyllm.registry.registry import Registry
-from tinyllm.spec.communicator import Network
+from tinyllm.spec.communicator import Communicator, Network
 
 
 class Launched:
-    """The other processes, as the first sees them. They end with it, whatever it dies of."""
+    """The other processes, as the first sees them. They end with it, whatever it dies of.
 
-    def __init__(self, network: Network) -> None:
+    Args:
+        patience: seconds that they wait for one another within a step.
+    """
+
+    def __init__(self, network: Network, patience: float = PATIENCE) -> None:
         self._network = network
-        self._closed = weakref.finalize(self, network.close)
+        self.group = group_of(network, patience)
+        self._closed = weakref.finalize(self, _part, network, self.group)
 
     def join(self, own: BoundModel) -> ParallelProgram:
         """The program of the whole model, when all processes have loaded their parts.
@@ -50,9 +56,11 @@ class Launched:
         self._network.tell(encode(message))
 
     def check(self) -> None:
-        """Raises `ModelGoneError` once the others were hung up on."""
+        """Raises `ModelGoneError` once the others were hung up on, and where one of this machine is gone."""
         if not self._closed.alive:
             raise ModelGoneError("tensor_parallel: the processes were parted: all have to be started again")
+        if self.group.place is not None:
+            self.group.place.check(0.0)
 
     def close(self) -> None:
         """Hang up: the others end."""
@@ -75,29 +83,37 @@ def join(place: Place, registry: Registry, patience: float = PATIENCE) -> Networ
 
 
 def bind_first(
-    network: Network, choice: ModelChoice, registry: Registry, progress: Callable[[int, int], None] | None = None
+    network: Network,
+    choice: ModelChoice,
+    registry: Registry,
+    progress: Callable[[int, int], None] | None = None,
+    patience: float = PATIENCE,
 ) -> BoundModel:
-    """A model that all processes of the network have together, of which this is the first.
+    """A model that all processes of the network have together, of which this is the first. patience: as `Launched`
+    takes it.
 
     Raises: as `bind_model` does, and `TinyllmError` where another process could not load its part.
     """
-    others = Launched(network)
+    others = Launched(network, patience)
     try:
         others.tell((__version__, asdict(choice) | {"path": str(choice.path)}))
         with kept_to(*local_share(os.environ)):
-            bound = bind_model(choice, registry, network, progress)
+            bound = bind_model(choice, registry, others.group, progress)
         return replace(bound, program=others.join(bound))
     except BaseException:
         others.close()
         raise
 
 
-def follow_first(network: Network, registry: Registry) -> None:
-    """Be one of the other processes, until the first one hangs up."""
+def follow_first(network: Network, registry: Registry, patience: float = PATIENCE) -> None:
+    """Be one of the other processes, until the first one hangs up. patience: as `Launched` takes it."""
     keep_to(*local_share(os.environ))
-    with closing(network), suppress(ModelGoneError):
+    with ExitStack() as stack, suppress(ModelGoneError):
+        stack.callback(network.close)
+        group = group_of(network, patience)
+        stack.callback(_part, network, group)
         try:
-            program = _bind_part(network, registry)
+            program = _bind_part(network, group, registry)
         except ModelGoneError:
             raise
         except TinyllmError as error:
@@ -107,8 +123,15 @@ def follow_first(network: Network, registry: Registry) -> None:
         follow(lambda: decode(network.told()), program)
 
 
-def _bind_part(network: Network, registry: Registry) -> Program:
+def _bind_part(network: Network, group: Communicator, registry: Registry) -> Program:
     version, order = decode(network.told())
     if version != __version__:
         raise TinyllmError(f"has tinyllm {__version__}, and the first process {version}")
-    return bind_model(ModelChoice(**order | {"path": Path(order["path"])}), registry, network).program
+    return bind_model(ModelChoice(**order | {"path": Path(order["path"])}), registry, group).program
+
+
+def _part(network: Network, group: Communicator) -> None:
+    """Let all others fail that wait for this process."""
+    if isinstance(group, SharedMemoryGroup):
+        group.give_up()
+    network.close()

@@ -75,6 +75,7 @@ def follow(receive: Callable[[], Any], program: Program) -> None:
 
 
 def command(connection: int, memory: int) -> list[Any]:
-    """The command line of a rank: not by multiprocessing, which would run the program's main module again."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from tinyllm.parallel.rank_process import main; "
-    return [sys.executable, "-c", f"{code}main({connection}, {memory})"]
+    """The command line of a rank: not by multiprocessing, which would run the program's main module again. In the end
+    nothing is left to be done, and no library is taken down, which can take longer than the first process waits."""
+    code = f"import os, sys; sys.path[:] = {sys.path!r}; from tinyllm.parallel.rank_process import main; "
+    return [sys.executable, "-c", f"{code}main({connection}, {memory}); os._exit(0)"]

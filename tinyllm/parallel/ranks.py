@@ -135,9 +135,9 @@ def bind_shared_out(
             raise invalid("load", "tensor_parallel", f"WORLD_SIZE, which the launcher set to {place.world_size}", ranks)
         network = join(place, registry, patience)
         if place.rank:
-            follow_first(network, registry)
+            follow_first(network, registry, patience)
             raise SystemExit(0)
-        return bind_first(network, choice, registry, progress)
+        return bind_first(network, choice, registry, progress, patience)
     others = Ranks(choice, ranks, patience)
     try:
         with kept_to(0, ranks):
