@@ -71,6 +71,10 @@ class PluginError(TinyllmError):
     """A plugin that does not keep the contract."""
 
 
+class ModelGoneError(TinyllmError):
+    """A model that can run no step any more, as something that it runs on has ended: it has to be loaded again."""
+
+
 class SignatureError(PluginError):
     """A kernel whose signature is not its op's; the message shows both."""
 

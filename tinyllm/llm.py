@@ -71,10 +71,10 @@ def load(
         kv_cache_dtype: of keys and values in the cache, `"float16"`; None: as the settings say; `"auto"`: the model's,
             or with `fast` what the backend likes best.
         tensor_parallel: processes among which the model is shared out, this one included; the others are started here,
-            with the settings of files and variables, and end with this one.
-        pipeline_parallel: processes that have some of the layers each, this one the first of them. The others are
-            started here, and end with this one; or `torchrun` has started all of them: in the others this function then
-            runs their layers, and ends the process when the first one ends.
+            with the settings of files and variables, and end with this one. Where `torchrun` started this process and
+            others, it is those, and in all but the first `SystemExit` is raised when the first has ended.
+        pipeline_parallel: processes that have some of the layers each, this one the first of them, started as those of
+            `tensor_parallel` are.
         progress: called with (weights bound, weights in all).
 
     Raises:

@@ -122,4 +122,5 @@ def tinyllm_kernels() -> list[Kernel]:
         _kernel("native", "kv_append", "paged_attention:kv_append", host=("slots",)),
         _attention("native", supports.floats),
         *(_kernel("native", op, f"recurrent:{op}", host=OF_SEQUENCES) for op in RECURRENT),
+        _kernel("native", "all_reduce", "parallel:all_reduce", supports.shared, priority=FIRST),
     ]

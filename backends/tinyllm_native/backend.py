@@ -50,7 +50,8 @@ class NativeBackend(Backend):
     def link(self, run: Run) -> Callable[..., tuple[Any, ...]] | None:
         """A run as one call of the library."""
         from tinyllm_native.builders import BUILDERS
-        from tinyllm_native.link import LinkedStep, Linker, NotLinked
+        from tinyllm_native.link import LinkedStep, Linker
+        from tinyllm_native.values import NotLinked
 
         try:
             return LinkedStep(Linker(run, BUILDERS))

@@ -9,12 +9,13 @@ from math import prod
 from typing import Any
 
 from tinyllm.plugins import BoundNode
+from tinyllm_native import parallel
 from tinyllm_native.elements import gelu_numbers, swiglu_numbers
 from tinyllm_native.linear import EXACT, ROUNDED, sizes_of
-from tinyllm_native.link import Linker, NotLinked
+from tinyllm_native.link import Linker
 from tinyllm_native.moe import PROJECTIONS, SCORES, of_settings
 from tinyllm_native.rope import frequencies
-from tinyllm_native.values import Size, Value
+from tinyllm_native.values import NotLinked, Size, Value
 
 LIMBS = {"native": EXACT, "rounded": ROUNDED}
 """By the kernel's name the bytes of the integers that activations become."""
@@ -258,4 +259,5 @@ BUILDERS: dict[str, Callable[[Linker, BoundNode], None]] = {
     "moe_experts": _moe_experts,
     "short_conv": _short_conv,
     "gated_delta": _gated_delta,
+    "all_reduce": parallel.build,
 }

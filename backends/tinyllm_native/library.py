@@ -27,7 +27,10 @@ def library() -> Any:
 
 
 def run(
-    op: str, arrays: Sequence[np.ndarray | ctypes.Structure | None], sizes: Sequence[int], numbers: Sequence[float] = ()
+    op: str,
+    arrays: Sequence[np.ndarray | ctypes.Structure | int | None],
+    sizes: Sequence[int],
+    numbers: Sequence[float] = (),
 ) -> None:
     """Run one call of an op.
 

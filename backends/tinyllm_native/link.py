@@ -19,14 +19,10 @@ from tinyllm_native.library import library
 from tinyllm_native.linear import structure
 from tinyllm_native.records import DTYPES, Record, Temporary, record
 from tinyllm_native.threads import thread_count
-from tinyllm_native.values import Size, Symbol, Value
+from tinyllm_native.values import NotLinked, Size, Symbol, Value
 
 KERNELS = ("native", "rounded")
 """Names of the kernels that the library has; what others do is not said by records."""
-
-
-class NotLinked(Exception):
-    """The run has something that records do not say."""
 
 
 class Linker:
@@ -39,6 +35,7 @@ class Linker:
         self.nodes: list[int] = []
         self.weights: dict[int, int] = {}
         self.kept: list[Any] = []
+        self.meetings: dict[Any, Any] = {}
         self.pointers: list[int] = [0] * len(run.inputs)
         self.temporaries: list[tuple[Size, int]] = []
         self.made: list[tuple[int, Value]] = []
@@ -107,7 +104,11 @@ class Linker:
     def constant(self, array: np.ndarray) -> int:
         """The slot of an array of the linker's own."""
         self.kept.append(array)
-        self.pointers.append(array.ctypes.data)
+        return self.address(array.ctypes.data)
+
+    def address(self, at: int) -> int:
+        """The slot of what lies at an address, and outlives the run."""
+        self.pointers.append(at)
         return len(self.pointers) - 1
 
     def of_array(self, node: BoundNode, name: str, what: str, axis: int) -> Size:
@@ -187,7 +188,7 @@ class LinkedStep:
     every: ClassVar[weakref.WeakSet[LinkedStep]] = weakref.WeakSet()
 
     def __init__(self, linker: Linker) -> None:
-        self._kept = linker.kept
+        self._kept, self._meetings = linker.kept, linker.meetings.values()
         self._outputs = linker.run.outputs
         self._aliases = {n: linker._places[source] for n, source in linker.aliases.items()}
         self._made = linker.made
@@ -269,6 +270,8 @@ class LinkedStep:
                 self._threads,
                 seconds,
             )
+        for meeting in self._meetings:
+            meeting.check()
         if failed:
             raise MemoryError("native: no memory for a step's temporary arrays")
         return tuple(made[n] if n in made else given[self._aliases[n]] for n in self._outputs)

@@ -35,6 +35,7 @@ OPS = (
     "moe_experts",
     "short_conv",
     "gated_delta",
+    "all_reduce",
 )
 """The library's ops in the order of `source/ops.h`."""
 
@@ -111,10 +112,10 @@ def record(
     return made
 
 
-def pointer(array: np.ndarray | ctypes.Structure | None) -> int | None:
-    """Where an array or a structure lies."""
-    if array is None:
-        return None
+def pointer(array: np.ndarray | ctypes.Structure | int | None) -> int | None:
+    """Where an array or a structure lies; an address is given as it is."""
+    if array is None or isinstance(array, int):
+        return array
     return array.ctypes.data if isinstance(array, np.ndarray) else ctypes.addressof(array)
 
 

@@ -21,3 +21,11 @@ def on_cpu(call: Call) -> bool | str:
 def packed(call: Call) -> bool | str:
     """Products on other backends' arrays: with a program's constants, on the CPU."""
     return on_cpu(call) if call.weights_packed else "packing at each call costs more than it gives"
+
+
+def shared(call: Call) -> bool | str:
+    """Floats of at most 32 bits, of processes that share memory."""
+    group = call.attributes["group"]
+    if group is not None and group.place is None:
+        return "group: shares no memory"
+    return floats(call)

@@ -14,6 +14,10 @@ Size = int | tuple[Symbol, int]
 """A number, or a multiple of a size that a step tells."""
 
 
+class NotLinked(Exception):
+    """The run has something that records do not say."""
+
+
 @dataclass(frozen=True)
 class Value:
     """Rows `[rows, *tail]` in a slot: from `offset` bytes on, `stride` bytes from row to row; the numbers of a row are

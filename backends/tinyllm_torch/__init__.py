@@ -44,7 +44,8 @@ def _load(device: str | None) -> Backend:
 @hookimpl
 def tinyllm_backends() -> list[BackendPlugin]:
     """PyTorch."""
-    return [BackendPlugin("torch", _probe, _load, array_types=("torch.Tensor",), install=INSTALL)]
+    join = "tinyllm_torch.parallel:join"
+    return [BackendPlugin("torch", _probe, _load, array_types=("torch.Tensor",), install=INSTALL, join=join)]
 
 
 PLAIN = {

@@ -14,7 +14,6 @@ from tests.openai.fakes import make_llm
 from tinyllm.batch.batch_file import BatchFile
 from tinyllm.batch.result_file import ResultFile
 from tinyllm.batch.run import URLS
-from tinyllm.cli import session
 from tinyllm.cli.batch_run import answer_all
 from tinyllm.models.text.chat_prompt import TemplateOptions
 
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("only_own_compilers")
 
 
 def test_a_grammar_that_costs_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "load_model", lambda *arguments: make_llm())
     monkeypatch.setenv("TINYLLM_GRAMMAR_SECONDS", "0.3")
     hostile = [request(f"hostile {n}", CHAT, guided_json=intersections(n)) for n in range(2)]
     lines = [*hostile, request("held", CHAT, guided_choice=["yes"]), request("free", CHAT)]
@@ -32,8 +30,7 @@ def test_a_grammar_that_costs_too_much(tmp_path: Path, monkeypatch: pytest.Monke
         closing(BatchFile(write(tmp_path / "in", *lines), URLS)) as file,
         closing(ResultFile(tmp_path / "out")) as results,
     ):
-        model = ("fake", None, None, None, None)
-        counts = answer_all(file, file.lines, [results], model, TemplateOptions(), 8, 64, 1024)
+        counts = answer_all(file, file.lines, [results], make_llm, "fake", TemplateOptions(), 8, 64, 1024)
     assert (counts.done, counts.failed) == (4, 2) and time.monotonic() - start < 15
     responses = {entry["custom_id"]: entry["response"] for entry in read(tmp_path / "out")}
     assert responses["held"]["body"]["choices"][0]["message"]["content"] == "yes"

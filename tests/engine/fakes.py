@@ -79,6 +79,9 @@ class FakeProgram:
     def allocate(self, pages: int, page_size: int, rows: int = 1) -> dict[str, Any]:
         return {"pages": np.full((pages, page_size), NOWHERE)}
 
+    def check(self) -> None:
+        """It runs for ever."""
+
     def pool_bytes(self, pages: int, page_size: int, rows: int = 1) -> tuple[int, int]:
         return 8 * pages * page_size, 0
 

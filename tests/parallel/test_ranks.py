@@ -74,6 +74,8 @@ def test_two_answer_as_one_and_have_half_each(name: str, backend: str, quantized
     for found, whole in zip(in_steps(two, prompts, 13), in_steps(one, prompts, 13), strict=True):
         np.testing.assert_allclose(found, whole, atol=BOUND * np.abs(whole).max(), rtol=0)
     assert greedy(two) == greedy(one)
+    if backend == "native":  # a step stays one call, sums and all
+        assert [step.op for step in two.program.steps] == [step.op for step in one.program.steps] == ["run"]
     assert two.program.report.share is not None
     own, all_of_it = two.program.report.share
     assert 0.5 * all_of_it < own < 0.65 * all_of_it

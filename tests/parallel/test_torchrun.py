@@ -1,68 +1,76 @@
-"""What a launcher's variables say, and what is refused of them."""
+"""One model over processes that a launcher started: the first is the user's, and the others follow."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tinyllm.errors import ConfigError, InvalidInputError
-from tinyllm.parallel.pipeline import meeting_place, shared_token
-from tinyllm.parallel.torchrun import Place, torchrun_place
-from tinyllm.registry.registry import Registry
-from tinyllm.settings.read import read_settings
+from tests.parallel.folders import talking_llama
+from tinyllm.llm import load
 
-SET = {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "first.example", "MASTER_PORT": "29500"}
-DRAWN = "0f9a3c56-5a0c-4c4c-9a55-6c3b4d5e6f70"
+torch = pytest.importorskip("torch")
 
-
-def test_the_place_is_what_all_four_say() -> None:
-    assert torchrun_place(SET | {"LOCAL_RANK": "0"}) == Place(1, 3, "first.example", 29500)
-    assert torchrun_place({"LOCAL_RANK": "0", "PATH": "/bin"}) is None
-    assert torchrun_place(dict.fromkeys(SET, "")) is None
+CLI = ("-m", "tinyllm.cli.main")
+TWO = ("--tensor-parallel", "2")
+COUNT = ("--raw", "-n", "12", "abc")
 
 
-@pytest.mark.parametrize("name", SET)
-def test_one_alone_or_missing_is_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{name}: expected a value, as .* have one: torchrun sets all of RANK"):
-        torchrun_place({key: value for key, value in SET.items() if key != name})
-    with pytest.raises(ConfigError, match=f"expected a value, as {name} has one"):
-        torchrun_place({name: SET[name]})
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_llama(tmp_path_factory.mktemp("llama"))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("RANK", "3", "from 0 to 2, got '3'"),
-        ("RANK", "-1", "from 0 to 2"),
-        ("RANK", "one", "from 0 to 2"),
-        ("WORLD_SIZE", "0", "from 1 to"),
-        ("WORLD_SIZE", "²", "from 1 to"),
-        ("MASTER_PORT", "65536", "from 1 to 65535"),
-        ("MASTER_PORT", "9" * 5000, "from 1 to 65535"),
-    ],
-)
-def test_a_value_that_cannot_be_is_named(name: str, value: str, expected: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{name}: expected a number {expected}"):
-        torchrun_place(SET | {name: value})
+def launched(*arguments: str, number: int = 2) -> list[subprocess.Popen[str]]:
+    """Processes with the variables that a launcher sets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, *arguments]
+    return [
+        subprocess.Popen(command, env=os.environ | place | {"RANK": str(rank)}, text=True, **pipes)
+        for rank in range(number)
+    ]
 
 
-def test_stages_meet_at_the_port_after_the_launchers() -> None:
-    assert meeting_place(Place(1, 3, "first.example", 29500), 3) == ("first.example", 29501)
-    with pytest.raises(InvalidInputError, match="pipeline_parallel: expected 3, as WORLD_SIZE says, got 2"):
-        meeting_place(Place(1, 3, "first.example", 29500), 2)
-    with pytest.raises(ConfigError, match="MASTER_PORT: expected one below 65535"):
-        meeting_place(Place(0, 2, "first.example", 65535), 2)
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """How each ended: its status, and what it said."""
+    said = [process.communicate(timeout=60) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
 
 
-def test_the_token_is_the_setting_or_what_torchrun_has_drawn_for_one_machine() -> None:
-    without = Registry(settings=read_settings(environ={}))
-    own = Registry(settings=read_settings(environ={"TINYLLM_PIPELINE_TOKEN": "x" * 16}))
-    short = Registry(settings=read_settings(environ={"TINYLLM_PIPELINE_TOKEN": "x" * 15}))
-    one_machine = SET | {"LOCAL_WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": DRAWN}
-    assert shared_token(without, one_machine) == DRAWN
-    assert shared_token(own, one_machine) == shared_token(own, SET) == "x" * 16
-    wanted = "pipeline_token: expected a text of at least 16 characters, the same for all processes .*, got"
-    for environment in (SET, one_machine | {"LOCAL_WORLD_SIZE": "2"}, one_machine | {"TORCHELASTIC_RUN_ID": "456"}):
-        with pytest.raises(ConfigError, match=f"{wanted} none"):
-            shared_token(without, environment)
-    with pytest.raises(ConfigError, match=f"{wanted} 15 characters"):
-        shared_token(short, one_machine)
+def test_torchrun_starts_one_model(folder: Path) -> None:
+    """The first process answers, and the other says nothing."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *CLI]
+    command += ["generate", "--model", str(folder), "--backend", "torch", *TWO, *COUNT]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one = load(folder, "torch").generate("abc", raw=True, max_tokens=12)
+    assert (ran.returncode, ran.stdout) == (0, f"{one.text}\n"), ran.stderr
+    assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("prompt 3 tokens, ")
+
+
+def test_a_number_that_is_not_the_launchers_is_told_once(folder: Path) -> None:
+    options = ("generate", "--model", str(folder), "-b", "native", "--tensor-parallel", "3")
+    first, other = ends(launched(*CLI, *options, *COUNT))
+    message = "error: load: tensor_parallel: expected WORLD_SIZE, which the launcher set to 2, got 3\n"
+    assert first == (2, "", message) and other == (0, "", "")
+
+
+def test_one_that_dies_ends_all(folder: Path) -> None:
+    """A program of one's own: `load` does not return in the others."""
+    code = (
+        f"from tinyllm.llm import load; llm = load({str(folder)!r}, 'native', tensor_parallel=2)\n"
+        "print('loaded', flush=True)\n"
+        "while True: llm.logits([3, 4, 5])"
+    )
+    processes = launched("-c", code)
+    assert processes[0].stdout is not None and processes[0].stdout.readline() == "loaded\n"
+    processes[1].kill()
+    (status, _, err), (_, out, _) = ends(processes)
+    assert (status, out) == (1, "")
+    assert "RanksEndedError: tensor_parallel: process 1 of 2 ended: load the model again" in err

@@ -20,6 +20,7 @@ from tinyllm.scale.deploy.scaling import Scaling
         ({"target": 0.0, "most": 2}, "deploy: target-ongoing: expected a number above 0, got 0.0"),
         ({"replicas": 5, "least": 2, "most": 4}, "deploy: replicas: expected from 2 to 4, which --min and --max say"),
         ({"cpus": 0.0}, "deploy: cpus-per-replica: expected a number above 0, got 0.0"),
+        ({"ranks": 3, "cpus": 2.0}, "deploy: cpus-per-replica: expected at least 3, a core for each process"),
         ({"cpus": float("nan")}, "deploy: cpus-per-replica: expected a number above 0, got nan"),
     ],
 )
@@ -48,3 +49,9 @@ def test_replicas_that_find_no_room(scaling: Scaling, machines: list[float], fre
         return
     with pytest.raises(TinyllmError, match=f"{scaling.first} replicas of {scaling.cpus:g} CPUs each do not fit"):
         scaling.check_room(machines, free)
+
+
+def test_the_processes_of_a_replica_share_its_cores() -> None:
+    assert [Scaling(cpus=cpus, ranks=ranks).threads for cpus, ranks in ((0.5, 1), (4.0, 1), (4.0, 2), (5.0, 3))] == [
+        *(1, 4, 2, 1)
+    ]

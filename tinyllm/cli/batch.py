@@ -24,6 +24,7 @@ def batch(
     backend: options.BackendName = None,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
+    tensor_parallel: options.TensorParallel = 1,
     dtype: options.Dtype = None,
     chat_template_kwargs: options.TemplateKwargs = None,
     reasoning_effort: options.ReasoningEffort = None,
@@ -44,17 +45,18 @@ def batch(
     --max-running is TINYLLM_BATCH_MAX_RUNNING, and `max_running` there; `tinyllm config` lists all.
     """
     from contextlib import ExitStack, closing
+    from functools import partial
     from itertools import combinations
 
     from tinyllm.batch.batch_file import BatchFile
     from tinyllm.batch.result_file import ResultFile, same_file
     from tinyllm.batch.run import URLS, lines_left
+    from tinyllm.cli import session
     from tinyllm.cli.batch_run import answer_all, report
-    from tinyllm.cli.session import template_options
     from tinyllm.errors import InvalidInputError
     from tinyllm.settings.read import read_settings
 
-    template = template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
+    template = session.template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
     sizes = options.resolved("batch", read_settings(), context.params)
     paths = {"IN.JSONL": requests, "--output": output} | ({"--errors": errors} if errors is not None else {})
     for (other, twin), (name, path) in combinations(paths.items(), 2):
@@ -68,7 +70,8 @@ def batch(
             file,
             left,
             results,
-            (model, backend, dtype, fast, kv_cache_dtype),
+            partial(session.load_model, model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
+            session.model_name(model),
             template,
             sizes.max_running,
             sizes.max_step_tokens,

@@ -26,7 +26,8 @@ def answer_all(
     file: BatchFile,
     left: list[Line],
     results: list[ResultFile],
-    model: tuple[str | None, str | None, str | None, bool | None, str | None],
+    load: Callable[[], LLM],
+    model: str,
     template: TemplateOptions,
     max_running: int,
     max_step_tokens: int,
@@ -36,7 +37,7 @@ def answer_all(
 
     Args:
         results: the file where replies go, and as the last the one where all else goes; both may be one.
-        model: its name and how it is loaded, as `load_model` takes it.
+        load: loads the model. model: its name.
         template: what holds for conversations that do not say otherwise.
         cache_tokens: most tokens that the KV cache holds; it is no larger than so many replies can fill.
     """
@@ -48,7 +49,7 @@ def answer_all(
     loaded: list[LLM] = []
 
     def make_engine() -> Engine:
-        llm = session.load_model(*model)
+        llm = load()
         llm.grammars = Grammars(llm.tokenizer, limits=GrammarLimits.of(read_settings()))
         loaded.append(llm)
         tokens = min(cache_tokens, max_running * llm.context)
@@ -58,7 +59,7 @@ def answer_all(
     thread = EngineThread(make_engine)
     thread.start()
     thread.wait()
-    name = options.served_name(session.model_name(model[0]))
+    name = options.served_name(model)
     if line := session.describe_defaults(loaded[0]):
         note(f"where a request does not say it: {line}")
     run = BatchRun(file, left, results, thread, loaded[0], name, 2 * max_running, template.given)

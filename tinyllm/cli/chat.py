@@ -41,6 +41,7 @@ def chat(
     reasoning_effort: options.ReasoningEffort = None,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
+    tensor_parallel: options.TensorParallel = 1,
     dtype: options.Dtype = None,
 ) -> None:
     """Talk to a model.
@@ -60,7 +61,7 @@ def chat(
         }
     )
     template = session.template_options(chat_template_kwargs, reasoning_effort=reasoning_effort)
-    llm = session.load_model(model, backend, dtype, fast, kv_cache_dtype)
+    llm = session.load_model(model, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel)
     ran_on = llm.backend_name
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:

@@ -59,6 +59,10 @@ def deploy(
     served_name: Annotated[str | None, options.setting("serve.served_name", metavar="NAME")] = None,
     fast: options.Fast = None,
     kv_cache_dtype: options.KvCacheDtype = None,
+    tensor_parallel: Annotated[
+        int,
+        typer.Option("--tensor-parallel", metavar="N", min=1, help="Processes that share a replica's model out."),
+    ] = 1,
     dtype: options.Dtype = None,
 ) -> None:
     """Serve a model with several replicas on Ray, behind one address.
@@ -77,7 +81,7 @@ def deploy(
         from tinyllm.server.run import open_socket
 
     make_policy(policy)  # a wrong name is an error before anything is started
-    scaling = Scaling(replicas, least, most, target_ongoing, cpus_per_replica)
+    scaling = Scaling(replicas, least, most, target_ongoing, cpus_per_replica, tensor_parallel)
     settings = read_settings()
     unsaid = {spec.key: None for spec in known_settings().values() if spec.table == "serve"}
     chosen = options.resolved("serve", settings, unsaid | context.params)
@@ -85,7 +89,7 @@ def deploy(
     place = str(Path(name).resolve()) if Path(name).exists() else name  # a replica works in another folder
     plan = Plan(
         chosen.served_name or options.served_name(name),
-        partial(session.load_model, place, backend, dtype, fast, kv_cache_dtype),
+        partial(session.load_model, place, backend, dtype, fast, kv_cache_dtype, tensor_parallel=tensor_parallel),
         engine_settings(chosen),
         GrammarLimits.of(settings),
         app_options(chosen),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,10 +209,32 @@ KvCacheDtype = Annotated[
         help="Of keys and values: float16 halves the cache, and what a long context reads.",
     ),
 ]
+
+
+def _follow(ranks: int) -> int:
+    """Of the processes that `torchrun` started, all but the first follow that one, and do nothing that the command
+    would: so this is asked before all else."""
+    if ranks > 1:
+        from tinyllm.parallel.torchrun import torchrun_place
+
+        place = torchrun_place(os.environ)
+        if place is not None and place.rank:
+            from tinyllm.parallel.launched import follow_first, join
+            from tinyllm.registry.registry import default_registry
+
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which hangs up
+            if place.world_size == ranks:  # otherwise the first one says so
+                follow_first(join(place, registry := default_registry()), registry)
+            raise typer.Exit
+    return ranks
+
+
 TensorParallel = Annotated[
     int,
     typer.Option(
         "--tensor-parallel",
+        callback=_follow,
+        is_eager=True,
         metavar="N",
         min=1,
         help="Processes that share the model out.",

@@ -16,7 +16,7 @@ from tinyllm.engine.rope_lengths import RopeLengths
 from tinyllm.engine.sampling.params import Logits
 from tinyllm.engine.scheduler import Scheduler
 from tinyllm.engine.sequence import Piece, Sequence
-from tinyllm.errors import InvalidInputError, TinyllmError
+from tinyllm.errors import InvalidInputError, ModelGoneError, TinyllmError
 
 
 class QueueFullError(TinyllmError):
@@ -181,7 +181,11 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Run one step of the model and return its events. Whatever a kernel raises ends the request that it is due to,
-        and no other."""
+        and no other.
+
+        Raises:
+            ModelGoneError: no step can be run any more, of whatever request.
+        """
         start = self.clock()
         events = self._expired()
         parts = self.scheduler.schedule()
@@ -197,6 +201,8 @@ class Engine:
         try:
             self.runner.reserve(self.pool.pages, self.pool.page_size, 1 + max(chunk.row for chunk in chunks))
             logits = self.runner.step(batch)
+        except ModelGoneError:
+            raise
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             return events + self._broken(parts, error)
         after = self.clock()

@@ -161,6 +161,9 @@ class Program:
         pages = {False: sum(map(len, several)), True: sum(len(row) for row in several if not neighbours(row))}
         return sum(pages[a.backend.heads_first] * a.page_bytes(page_size) for a in gathering)
 
+    def check(self) -> None:
+        """Raises `ModelGoneError` where no step can be run any more. Any thread may ask."""
+
     def grow(self, state: Pages, pages: int, page_size: int, rows: int = 1) -> Pages:
         """The same pages in a larger pool, each state moved and freed in turn; sizes never shrink."""
         grown: Pages = {}

@@ -12,7 +12,14 @@ from pydantic_core import ErrorDetails
 from tinyllm.engine.engine import DeadlineError, QueueFullError, StepError
 from tinyllm.engine.engine_thread import StoppedError
 from tinyllm.engine.grammar.trials import TrialsBusyError
-from tinyllm.errors import InvalidInputError, TinyllmError, UnknownNameError, UnsupportedError, suggest
+from tinyllm.errors import (
+    InvalidInputError,
+    ModelGoneError,
+    TinyllmError,
+    UnknownNameError,
+    UnsupportedError,
+    suggest,
+)
 
 _TYPES = {
     401: "authentication_error",
@@ -72,7 +79,7 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
         return ApiError(504, text, code="timeout")
     if isinstance(error, StoppedError):
         if error.__cause__ is not None:
-            return ApiError(503, "the model is gone; the server has to be started again", code="stopped")
+            return gone(error.__cause__)
         return ApiError(503, "the server is shutting down", code="draining", retry_after=5)
     if isinstance(error, StepError):
         return ApiError(
@@ -81,6 +88,12 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
     if isinstance(error, TinyllmError):
         return ApiError(500, f"{text} (request {request_id})")
     return ApiError(500, f"internal error; the log has the cause under {request_id}", code="internal_error")
+
+
+def gone(cause: BaseException) -> ApiError:
+    """503 of a model that answers no more, whatever is asked, with what it was that ended."""
+    why = f" ({cause})" if isinstance(cause, ModelGoneError) else ""
+    return ApiError(503, f"the model is gone{why}; the server has to be started again", code="stopped")
 
 
 def _field(text: str) -> str | None:

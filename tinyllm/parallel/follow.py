@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from tinyllm.graph.program import Pages, Program
 
 
-class Messages(Protocol):
-    """Where messages of `ParallelProgram` come from."""
-
-    def recv(self) -> Any:
-        """The next one; raises where whoever sends them has hung up."""
-
-
-def follow(connection: Messages, program: Program) -> None:
-    """Do what each message says, until `recv` raises."""
+def follow(receive: Callable[[], Any], program: Program) -> None:
+    """Do what the messages of a `ParallelProgram` say, until `receive` raises."""
     pages: dict[int, Pages] = {0: {}}
     while True:
-        dropped, what, number, *arguments = connection.recv()
+        dropped, what, number, *arguments = receive()
         for gone in dropped:
             pages.pop(gone, None)
         if what == "step":

@@ -20,7 +20,7 @@ def start(module: str, *arguments: Any, **options: Any) -> subprocess.Popen[byte
         arguments: of `main`, as numbers and texts. options: of `Popen`.
     """
     given = ", ".join(map(repr, arguments))
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main({given})"
+    code = f"import os, sys; sys.path[:] = {sys.path!r}; from {module} import main; main({given}); os._exit(0)"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyllm.graph.observe import Observe
 from tinyllm.graph.program import Pages, Program
+from tinyllm.parallel.interrupts import interrupts_after
 
 Tell = Callable[[tuple[Any, ...]], None]
 """Sends a message to all other processes."""
@@ -38,15 +39,21 @@ class ParallelProgram(Program):
     Args:
         own: what this process runs. tell: called with each message before this process does the same itself; it raises
             where another process is gone. broken_off: called where this process did not do it to the end, which leaves
-            the others in the midst of it.
+            the others in the midst of it. check: raises where another process is gone, as far as that can be seen.
     """
 
-    def __init__(self, own: Program, tell: Tell, broken_off: Callable[[], None]) -> None:
+    def __init__(
+        self, own: Program, tell: Tell, broken_off: Callable[[], None], check: Callable[[], None] = lambda: None
+    ) -> None:
         vars(self).update(vars(own))  # what it says of itself is what its part says
-        self._own, self._tell, self._broken_off = own, tell, broken_off
+        self._own, self._tell, self._broken_off, self._check = own, tell, broken_off, check
         self._lock = threading.Lock()
         self._dropped: list[int] = []
         self._last = 0
+
+    def check(self) -> None:
+        """As `Program.check`: another process may be gone."""
+        self._check()
 
     def allocate(self, pages: int, page_size: int, rows: int = 1) -> Pages:
         """As `Program.allocate`, in all processes."""
@@ -77,10 +84,10 @@ class ParallelProgram(Program):
     @contextmanager
     def _together(self) -> Iterator[None]:
         """One thread at a time, so that all processes do the same in the same order."""
-        with self._lock:
+        with self._lock, interrupts_after():
             try:
                 yield
-            except BaseException:  # Ctrl-C, too
+            except BaseException:  # a second Ctrl-C, too
                 self._broken_off()
                 raise
 

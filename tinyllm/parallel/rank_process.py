@@ -46,7 +46,7 @@ def main(connection_number: int, memory: int) -> None:
             return
         connection.send("")
         try:
-            follow(connection, program)
+            follow(connection.recv, program)
         finally:
             group.give_up()
 

@@ -15,10 +15,12 @@ from tinyllm.errors import TinyllmError, invalid
 from tinyllm.graph.program import Program
 from tinyllm.models.bound_model import BoundModel, ModelChoice, bind_model
 from tinyllm.parallel.cores import kept_to
+from tinyllm.parallel.launched import bind_first, follow_first, join
 from tinyllm.parallel.processes import end, how_it_ended, start
 from tinyllm.parallel.program import ParallelProgram
 from tinyllm.parallel.rank_process import Order
 from tinyllm.parallel.shared_memory import PATIENCE, RanksEndedError, SharedMemoryGroup, shared_file
+from tinyllm.parallel.torchrun import torchrun_place
 from tinyllm.registry.registry import Registry
 
 
@@ -65,19 +67,23 @@ class Ranks:
                 raise _ended(self._processes, rank) from None
             if problem:
                 raise TinyllmError(f"process {rank} of {self.ranks}: {problem}")
-        return ParallelProgram(own, self.tell, self._broken_off)
+        return ParallelProgram(own, self.tell, self._broken_off, self.check)
 
     def tell(self, message: tuple[Any, ...]) -> None:
         """Send a message to all other processes. Raises `RanksEndedError` where one is gone."""
-        if not self._closed.alive or self._owner != os.getpid():
-            raise RanksEndedError("tensor_parallel: the other processes were ended: load the model again")
-        _check_alive(self._processes)
+        self.check()
         try:
             for connection in self._connections:
                 connection.send(message)
         except OSError:
             _check_alive(self._processes)
             raise
+
+    def check(self) -> None:
+        """Raises `RanksEndedError` where one of the other processes is gone."""
+        if not self._closed.alive or self._owner != os.getpid():
+            raise RanksEndedError("tensor_parallel: the other processes were ended: load the model again")
+        _check_alive(self._processes)
 
     def close(self) -> None:
         """End the other processes."""
@@ -106,12 +112,24 @@ def bind_shared_out(
     progress: Callable[[int, int], None] | None = None,
     patience: float = PATIENCE,
 ) -> BoundModel:
-    """A model that several processes have together, of which this is the first. patience: as `Ranks` takes it.
+    """A model that several processes have together, of which this is the first: `torchrun` started them all, or the
+    others are started here. patience: as `Ranks` takes it.
+
+    In a process that `torchrun` started as another than the first, this follows the first one to its end, and then
+    raises `SystemExit`.
 
     Raises: as `bind_model` does, and `TinyllmError` where another process could not load its part.
     """
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise invalid("load", "tensor_parallel", "a number of processes of at least 1", repr(ranks))
+    if (place := torchrun_place(os.environ) if ranks > 1 else None) is not None:
+        if place.world_size != ranks:
+            raise invalid("load", "tensor_parallel", f"WORLD_SIZE, which the launcher set to {place.world_size}", ranks)
+        network = join(place, registry, patience)
+        if place.rank:
+            follow_first(network, registry, patience)
+            raise SystemExit(0)
+        return bind_first(network, choice, registry, progress, patience)
     others = Ranks(choice, ranks, patience)
     try:
         with kept_to(0, ranks):

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError
-from tinyllm.spec.communicator import Communicator
+from tinyllm.errors import ModelGoneError
+from tinyllm.spec.communicator import Communicator, MeetingPlace
 
 PART = 1 << 20
 """Bytes of a part that are summed at a time."""
@@ -27,7 +27,7 @@ SPINS, YIELDS = 500, 2000
 NAP = 1e-4
 
 
-class RanksEndedError(TinyllmError):
+class RanksEndedError(ModelGoneError):
     """Another of the processes that share a model out ended, or does not answer."""
 
 
@@ -66,7 +66,8 @@ class SharedMemoryGroup(Communicator):
         self._parts = np.frombuffer(self._memory[(ranks + 1) * LINE :], np.uint8).reshape(2, ranks, PART)
         self._places = [(other + 1) * LINE // 8 for other in range(ranks)]
         self._fence = threading.Lock()
-        self._meetings = 0
+        address = np.frombuffer(self._memory, np.uint8).ctypes.data
+        self.place = MeetingPlace(address, LINE, PART, self._ask)
 
     def sum(self, x: Any) -> Any:
         """As `Communicator.sum`: parts are added in the order of the ranks."""
@@ -75,9 +76,9 @@ class SharedMemoryGroup(Communicator):
         step = PART // flat.itemsize
         for start in range(0, max(1, flat.size), step):
             part = flat[start : start + step]
-            all_parts = self._parts[self._meetings % 2, :, : part.nbytes].view(flat.dtype)
+            all_parts = self._parts[self._next % 2, :, : part.nbytes].view(flat.dtype)
             all_parts[self.rank] = part
-            self._meet()
+            self._meet(self._next)
             found = total[start : start + step]
             np.add(all_parts[0], all_parts[1], out=found)
             for other in range(2, self.ranks):
@@ -88,32 +89,41 @@ class SharedMemoryGroup(Communicator):
         """Let all others fail that wait, now or later."""
         self._counters[0] = 1
 
-    def _meet(self) -> None:
+    @property
+    def _next(self) -> int:
+        """The number of this rank's next meeting. It is counted in the memory, as kernels that know the place meet
+        without this object."""
+        return int(self._counters[self._places[self.rank]]) + 1
+
+    def _meet(self, meeting: int) -> None:
         """Return when all processes are here, and what they wrote before can be read."""
         self._order()
-        self._meetings += 1
-        self._counters[self._places[self.rank]] = self._meetings
-        deadline = 0.0
+        self._counters[self._places[self.rank]] = meeting
+        began = 0.0
         for tries in count():
-            if all(self._counters[place] >= self._meetings for place in self._places):
+            if all(self._counters[place] >= meeting for place in self._places):
                 break
             if tries < SPINS:
                 continue
             if self._counters[0]:
-                self._check()
-                raise RanksEndedError("tensor_parallel: another process failed in this step")
+                self._ask(0.0)
             if tries < YIELDS:
                 time.sleep(0)
                 continue
-            now = time.monotonic()
-            deadline = deadline or now + self._patience
-            if now > deadline:
-                self.give_up()
-                raise RanksEndedError(f"tensor_parallel: another process does not answer for {self._patience:g} s")
+            began = began or time.monotonic()
             if tries % 100 == 0:
-                self._check()
+                self._ask(time.monotonic() - began)
             time.sleep(NAP)
         self._order()
+
+    def _ask(self, seconds: float) -> None:
+        """As `MeetingPlace.check`."""
+        self._check()
+        if self._counters[0]:
+            raise RanksEndedError("tensor_parallel: another process failed in this step")
+        if seconds > self._patience:
+            self.give_up()
+            raise RanksEndedError(f"tensor_parallel: another process does not answer for {self._patience:g} s")
 
     def _order(self) -> None:
         """Memory is read and written on either side of this, and not across it: on processors that reorder, too."""

@@ -86,7 +86,7 @@ class Follower:
             with self._talking(seat.rank - 1):
                 self._before = door.accept(seat.token, seat.patience, time.monotonic() + seat.patience)
 
-    def recv(self) -> tuple[Any, ...]:
+    def told(self) -> tuple[Any, ...]:
         """The next message of `ParallelProgram`."""
         self._heart.rest()
         frame = self._first.receive()
@@ -142,7 +142,7 @@ def run_stage(choice: ModelChoice, registry: Registry, seat: Seat, deadline: flo
         door.close()
         bound = bind_stage(choice, registry, seat.rank, seat.stages)
         first.send("loaded", model=fingerprint(bound, choice), page_size=bound.program.page_size)
-        follow(follower, StageProgram(bound.program, bound.stage, follower.receive, follower.send))
+        follow(follower.told, StageProgram(bound.program, bound.stage, follower.receive, follower.send))
 
 
 @contextmanager

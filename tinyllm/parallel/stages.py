@@ -112,7 +112,7 @@ class Stages:
             return [arrays[name] for name in whole.outputs]
 
         own = StageProgram(bound.program, bound.stage, dict, send)
-        return PipelineProgram(own, self.tell, self.close, whole, max(sizes))
+        return PipelineProgram(own, self.tell, self.close, whole, max(sizes), check=self.check)
 
     def tell(self, message: tuple[Any, ...]) -> None:
         """Send a message of `ParallelProgram` to all stages. Raises `RanksEndedError` where one is gone."""

@@ -22,13 +22,13 @@ class Place:
 
 
 def torchrun_place(environment: Mapping[str, str]) -> Place | None:
-    """The place that the variables say; None where none of them is set.
+    """The place that the variables say; None where none of them does, though the address of another job may be set.
 
     Raises:
         ConfigError: some are set and others are not, or one has a value that it cannot have.
     """
     given = {name: environment[name] for name in VARIABLES if environment.get(name)}
-    if not given:
+    if not {"RANK", "WORLD_SIZE"} & given.keys():
         return None
     if missing := [name for name in VARIABLES if name not in given]:
         raise ConfigError(
@@ -40,8 +40,20 @@ def torchrun_place(environment: Mapping[str, str]) -> Place | None:
     return Place(rank, world_size, given["MASTER_ADDR"], _number("MASTER_PORT", given, 1, 65535))
 
 
+def local_share(environment: Mapping[str, str]) -> tuple[int, int]:
+    """The number of this process among those of its machine, and how many those are: one alone where it is not said.
+
+    Raises:
+        ConfigError: as `torchrun_place`.
+    """
+    if not environment.get("LOCAL_WORLD_SIZE"):
+        return 0, 1
+    here = _number("LOCAL_WORLD_SIZE", environment, 1, 1 << 16)
+    return _number("LOCAL_RANK", environment, 0, here - 1), here
+
+
 def _number(name: str, given: Mapping[str, str], low: int, high: int) -> int:
-    text = given[name]
+    text = given.get(name, "")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if not low <= number <= high:
         raise ConfigError(f"{name}: expected a number from {low} to {high}, got {quoted(text)}")

@@ -9,7 +9,14 @@ from tinyllm.catalogue.schemes.bits import WORD, pack, per_column, unpack
 from tinyllm.catalogue.schemes.floats import Fp4, Fp8, Nf4
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.catalogue.schemes.zero_point import ZeroPoint
-from tinyllm.errors import BackendUnavailableError, CheckpointError, InvalidInputError, UnsupportedError, invalid
+from tinyllm.errors import (
+    BackendUnavailableError,
+    CheckpointError,
+    InvalidInputError,
+    ModelGoneError,
+    UnsupportedError,
+    invalid,
+)
 from tinyllm.models.decoder.config import (
     AttentionConfig,
     DecoderConfig,
@@ -35,6 +42,7 @@ from tinyllm.plugins.hookspecs import hookimpl
 from tinyllm.plugins.kernel import ANY_SCHEME, DENSE, EVERY_CPU, Kernel, Supports
 from tinyllm.plugins.oracle import Oracle
 from tinyllm.spec.cases import BadInput, Case, Draw
+from tinyllm.spec.communicator import Communicator, MeetingPlace, Network
 from tinyllm.spec.dtypes import numpy_dtype
 from tinyllm.spec.experts import named_experts
 from tinyllm.spec.op_spec import REQUIRED, SPEC_VERSION, Attribute, Input, OpSpec
@@ -67,6 +75,7 @@ __all__ = [
     "Case",
     "CheckpointError",
     "Command",
+    "Communicator",
     "ConfigFields",
     "Declaration",
     "DecoderConfig",
@@ -85,8 +94,11 @@ __all__ = [
     "Kernel",
     "LayerConfig",
     "LayerInputConfig",
+    "MeetingPlace",
     "MlpConfig",
+    "ModelGoneError",
     "MoeConfig",
+    "Network",
     "Nf4",
     "NormConfig",
     "OpSpec",

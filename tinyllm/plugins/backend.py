@@ -41,6 +41,8 @@ class BackendPlugin:
         array_types: full names of the library's array class (`torch.Tensor`), so that native arrays find their backend.
         install: what a user runs to get the library.
         spec_version: the `SPEC_VERSION` this backend was written for; state the number.
+        join: `"module:function"`, which gives a `Network` for (rank, ranks, patience in seconds) in a process that
+            `torchrun` started; empty: the library knows none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class BackendPlugin:
     array_types: tuple[str, ...] = ()
     install: str = ""
     spec_version: int = SPEC_VERSION
+    join: str = ""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _check_version(what: str, version: int) -> None:
 def _collect(plugins: Plugins, manager: pluggy.PluginManager, module: Any) -> None:
     """Everything of one plugin, or nothing: it is checked as a whole before any of it counts."""
     _check_version("the plugin", getattr(module, "tinyllm_spec_version", SPEC_VERSION))
-    backends = _results(manager, module, "tinyllm_backends", BackendPlugin, array_types=tuple)
+    backends = _results(manager, module, "tinyllm_backends", BackendPlugin, array_types=tuple, join=str)
     ops = _results(manager, module, "tinyllm_ops", OpSpec)
     kernels = _results(
         manager,

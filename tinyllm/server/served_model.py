@@ -19,9 +19,9 @@ from tinyllm.engine.engine import Engine
 from tinyllm.engine.engine_thread import EngineThread, StoppedError
 from tinyllm.engine.grammar.grammars import Grammars
 from tinyllm.engine.grammar.limits import GrammarLimits
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, ModelGoneError
 from tinyllm.llm import CACHE_TOKENS, LLM
-from tinyllm.openai.errors import ApiError
+from tinyllm.openai.errors import ApiError, gone
 from tinyllm.server.in_flight import Mailbox, RequestInFlight
 from tinyllm.server.logs import log
 from tinyllm.server.rate_meter import RateMeter
@@ -81,6 +81,7 @@ class ServedModel:
         self.thread = EngineThread(self._make_engine)
         self._load = load
         self._llm: LLM | None = None
+        self._gone: ModelGoneError | None = None
         self._draining = False
         self._mask_executor = ThreadPoolExecutor(1, "tinyllm-masks")
         self._slow_mask_executor = ThreadPoolExecutor(1, "tinyllm-slow-masks", _leave_processor_to_others)
@@ -103,13 +104,20 @@ class ServedModel:
 
     @property
     def error(self) -> BaseException | None:
-        """Why the model could not be loaded, or its engine broke."""
-        return self.thread.error
+        """Why the model could not be loaded, or its engine broke, or can run no step any more."""
+        if self.thread.error is not None:
+            return self.thread.error
+        if self._gone is None and self._llm is not None:
+            try:
+                self._llm.program.check()
+            except ModelGoneError as error:  # kept: all that it runs on ends then, too
+                self._gone = error
+        return self._gone
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return self.thread.ready and not self._draining
+        return self.thread.ready and not self._draining and self.error is None
 
     @property
     def llm(self) -> LLM:
@@ -126,9 +134,9 @@ class ServedModel:
             raise ApiError(503, "the model is being loaded", code="loading", retry_after=2)
 
     def check_alive(self) -> None:
-        """Raises `ApiError` 503 where the model could not be loaded, or its engine broke."""
-        if self.thread.error is not None:
-            raise ApiError(503, "the model is gone; the server has to be started again", code="stopped")
+        """Raises `ApiError` 503 where the model could not be loaded, or answers no more."""
+        if (error := self.error) is not None:
+            raise gone(error)
 
     @property
     def mailbox(self) -> Mailbox:

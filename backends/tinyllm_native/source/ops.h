@@ -13,9 +13,9 @@ typedef struct {
 
 op_function linear, pack, embedding, rms_norm, layer_norm, add_rows, mul_rows, scale_rows, softcap, sigmoid, silu,
     gelu, swiglu, geglu, softmax, rope_rotate, rope_angles, kv_append, paged_attention, moe_router, moe_experts,
-    short_conv, gated_delta;
+    short_conv, gated_delta, all_reduce;
 op_scratch linear_scratch, pack_scratch, embedding_scratch, attention_scratch, moe_router_scratch, moe_experts_scratch,
-    short_conv_scratch, gated_delta_scratch;
+    short_conv_scratch, gated_delta_scratch, all_reduce_scratch;
 int64_t work_on_rows(const call *c), work_of_delta(const call *c);
 
 static const op OPS[] = {
@@ -42,6 +42,7 @@ static const op OPS[] = {
     {moe_experts, moe_experts_scratch, 0},
     {short_conv, short_conv_scratch, work_on_rows},
     {gated_delta, gated_delta_scratch, work_of_delta},
+    {all_reduce, all_reduce_scratch, work_on_rows},
 };
 
 #endif

@@ -10,14 +10,6 @@
 #define PAUSES_IN_A_STEP 2000
 #define PAUSES_BETWEEN_STEPS 10000
 
-static inline void pause_once(void) {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
 /* A number that threads wait to see changed. */
 typedef struct {
   atomic_uint value;

@@ -15,6 +15,15 @@ typedef struct {
   char *shared;       /* scratch memory of all of them */
 } worker;
 
+/* What a thread does while it waits without giving its core away. */
+static inline void pause_once(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 /* Runs come one after the other: who is between these two is alone. */
 void begin_run(void);
 void end_run(void);

@@ -65,7 +65,7 @@ class Replica:
         Args:
             keys: of the request's prompt, which the router has read.
         """
-        if self._model.thread.error is not None:  # as `tinyllm serve` does; another takes the request, Ray starts anew
+        if self._model.error is not None:  # as `tinyllm serve` does; another takes the request, Ray starts anew
             os._exit(1)
         incoming: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         outgoing: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -95,8 +95,8 @@ class Replica:
 
     def check_health(self) -> None:
         """Raises `TinyllmError` where the engine has broken: Ray then starts another replica in its place."""
-        if self._model.thread.error is not None:
-            raise TinyllmError(f"the engine ended: {self._model.thread.error}")
+        if (error := self._model.error) is not None:
+            raise TinyllmError(f"the engine ended: {error}")
 
     def record_routing_stats(self) -> dict[str, float]:
         """How busy it is, which the router of each front is told."""

@@ -90,7 +90,7 @@ def deployed(
 
 def application(plan: Plan, scaling: Scaling, policy: str, variables: Mapping[str, str]) -> Any:
     """What Ray Serve runs: the front, with the replicas behind it."""
-    sizes, app, threads = plan.sizes, plan.app, str(max(1, int(scaling.cpus)))
+    sizes, app, threads = plan.sizes, plan.app, str(scaling.threads)
     environment = {"TINYLLM_NATIVE_THREADS": threads, "OMP_NUM_THREADS": threads} | dict(variables)
     logs = LoggingConfig(enable_access_log=False, log_level="WARNING")
     number: dict[str, Any] = {"num_replicas": scaling.first}

@@ -16,7 +16,7 @@ class Scaling:
         replicas: how many there are, or where `most` is set, how many there are at first; None: `least`.
         least, most: between these it is as many as the load needs; `most` None: their number stays.
         target: requests that a replica is to have at a time; None: half of those that it writes at a time.
-        cpus: cores that a replica gets.
+        cpus: cores that a replica gets. ranks: processes that share its model out, and these cores.
         up_seconds, down_seconds: for how long the load has to ask for more, or fewer.
         window: seconds over which the load is averaged.
     """
@@ -26,6 +26,7 @@ class Scaling:
     most: int | None = None
     target: float | None = None
     cpus: float = 1.0
+    ranks: int = 1
     up_seconds: float = 5.0
     down_seconds: float = 120.0
     window: float = 15.0
@@ -37,6 +38,9 @@ class Scaling:
                 raise invalid("deploy", name, "at least 1", value)
         if not 0 < self.cpus < float("inf"):
             raise invalid("deploy", "cpus-per-replica", "a number above 0", self.cpus)
+        if self.ranks > 1 and self.cpus < self.ranks:
+            each = f"at least {self.ranks}, a core for each process of --tensor-parallel"
+            raise invalid("deploy", "cpus-per-replica", each, f"{self.cpus:g}")
         if self.target is not None and not 0 < self.target < float("inf"):
             raise invalid("deploy", "target-ongoing", "a number above 0", self.target)
         if self.most is None:
@@ -59,6 +63,11 @@ class Scaling:
     def first(self) -> int:
         """Replicas at first."""
         return self.replicas or self.first_least
+
+    @property
+    def threads(self) -> int:
+        """Threads of each process of a replica."""
+        return max(1, int(self.cpus / self.ranks))
 
     def check_room(self, total: Iterable[float], free: float) -> None:
         """Raises `TinyllmError` where the first replicas find no room, as they would be waited for without end.
