@@ -34,4 +34,4 @@ def test_a_launchers_variables_that_are_half_set_are_told(
     monkeypatch.setenv("RANK", "1")
     assert main(["generate", "--tensor-parallel", "2", "a prompt"]) == 2
     told = capsys.readouterr().err
-    assert told == "error: WORLD_SIZE: expected a value beside RANK, as torchrun sets them, got none\n"
+    assert told.startswith("error: WORLD_SIZE, MASTER_ADDR, MASTER_PORT: expected a value, as RANK has one: ")

@@ -47,7 +47,7 @@ class Messages:
         self._program, self._messages = program, messages
         self.alive: list[list[str]] = []
 
-    def recv(self) -> Any:
+    def __call__(self) -> Any:
         """The next one."""
         self.alive.append(sorted(self._program.held))
         try:
