@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.parallel.folders import talking_llama
@@ -74,3 +78,24 @@ def test_one_that_dies_ends_all(folder: Path) -> None:
     (status, _, err), (_, out, _) = ends(processes)
     assert (status, out) == (1, "")
     assert "RanksEndedError: tensor_parallel: process 1 of 2 ended: load the model again" in err
+
+
+def test_a_signal_lets_running_replies_end(folder: Path) -> None:
+    """It comes to all processes."""
+    options = ("serve", "--model", str(folder), "--served-name", "tiny", "-b", "native", "--port", "0", *TWO)
+    first, other = processes = launched(*CLI, *options)
+    assert first.stdout is not None
+    url = first.stdout.readline().split()[0]
+    body = {"model": "tiny", "prompt": [5, 6, 7], "max_tokens": 240, "n": 16, "ignore_eos": True}
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=20)
+        while not httpx.get(f"{url}/status").json()["running"] and not reply.done():
+            time.sleep(0.001)
+        other.send_signal(signal.SIGSTOP)  # so that the reply is not done before
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        other.send_signal(signal.SIGCONT)
+        assert reply.result().status_code == 200, reply.result().text
+    (code, _, err), of_other = ends(processes)
+    assert code == 0, err
+    assert of_other == (0, "", "")

@@ -222,9 +222,12 @@ def _follow(ranks: int) -> int:
             from tinyllm.parallel.launched import follow_first, join
             from tinyllm.registry.registry import default_registry
 
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which hangs up
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if place.world_size == ranks:  # otherwise the first one says so
-                follow_first(join(place, registry := default_registry()), registry)
+                network = join(place, registry := default_registry())
+                for number in (signal.SIGINT, signal.SIGTERM):  # for the first one, which hangs up in the end
+                    signal.signal(number, signal.SIG_IGN)
+                follow_first(network, registry)
             raise typer.Exit
     return ranks
 
