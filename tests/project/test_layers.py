@@ -19,6 +19,7 @@ ORDER = (
     "tinyllm.spec",
     "tinyllm.catalogue",
     "tinyllm.models.checkpoints.files",
+    "tinyllm.models.checkpoints.gguf_header",
     "tinyllm.models.checkpoints.gguf",
     "tinyllm.models.decoder.config",
     "tinyllm.models.families",

@@ -15,10 +15,10 @@ from tinyllm.conformance.checks.check import Admitted, Check, Plan, Trial
 from tinyllm.conformance.checks.values import run_and_judge
 from tinyllm.conformance.example import Example
 from tinyllm.conformance.judge import Verdict
-from tinyllm.conformance.shapes import decoded, encoded
 from tinyllm.conformance.subject import Subject
 from tinyllm.errors import InvalidInputError
 from tinyllm.registry.registry import Registry
+from tinyllm.spec.attribute_json import decoded, encoded
 from tinyllm.spec.scheme import QuantWeight
 
 KIND = "tinyllm_case"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from tinyllm.conformance.shapes import encoded
 from tinyllm.errors import UnsupportedError
+from tinyllm.spec.attribute_json import encoded
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.outputs import Output
 from tinyllm.spec.scheme import QuantType

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tinyllm.conformance.shapes import encoded
 from tinyllm.definitions.collect import Collection
 from tinyllm.definitions.definition import ATTRIBUTE, Definition
 from tinyllm.definitions.reference import reference_source
 from tinyllm.definitions.workload import write_arrays
 from tinyllm.errors import InvalidInputError, UnsupportedError
+from tinyllm.spec.attribute_json import encoded
 
 
 def document(definition: Definition, about: str = "") -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.conformance.shapes import decoded
 from tinyllm.definitions.definition import ATTRIBUTE, Definition, Tensor, define
 from tinyllm.definitions.schema import DefinitionFile, TraceFile, WorkloadFile, inside, parsed, read, text_of
 from tinyllm.definitions.workload import Workload, read_arrays
 from tinyllm.errors import InvalidInputError, UnknownNameError, UnsupportedError, suggest
+from tinyllm.spec.attribute_json import decoded
 from tinyllm.spec.op_spec import OpSpec
 from tinyllm.spec.types import ArrayType
 from tinyllm.spec.validation import check_call

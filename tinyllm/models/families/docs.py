@@ -45,8 +45,7 @@ Say that Granite is missing: Llama with four numbers more. `tinyllm/models/famil
 3. **GGUF.** `GgufForm` has the names of the architecture, a function that makes the `config.json` of the file's keys
    (`config_of_gguf` reads those that all share), and rules for its tensors. Granite's queries and keys lie in another
    order (`ROTATED_BY_NEIGHBOURS`), as Llama's do. `tinyllm quantize` writes such files by the same form, with the keys
-   that the function asks for; `keys` has those that mean something else than in `gguf_keys`, as Granite's
-   `logit_scale`.
+   that the function asks for; `keys` has those whose meaning is not that in `gguf_keys`, as Granite's `logit_scale`.
 4. **The list.** Name it in `families.py`, and run `make docs`.
 5. **The proof.** `tests/llm/families/test_granite.py`: small models by `Tiny`, whose weights are large enough that
    every feature moves the logits; `assert_is_the_judges` for each backend, `assert_same_logits` for the file that
