@@ -32,7 +32,10 @@ def ask(url: str, **extra: Any) -> httpx.Response:
 
 
 def test_eight_at_a_time_hold_up_nobody() -> None:
-    with serving(model(GrammarLimits(seconds=0.2, memory=1 << 30, patience=1000))) as live, ThreadPoolExecutor(8) as pool:
+    with (
+        serving(model(GrammarLimits(seconds=0.2, memory=1 << 30, patience=1000))) as live,
+        ThreadPoolExecutor(8) as pool,
+    ):
         assert ask(live.url, guided_choice=["yes"]).status_code == 200
         asked = [pool.submit(ask, live.url, guided_json=intersections(n)) for n in range(8)]
         assert until(lambda: compilers(children=True))
