@@ -68,7 +68,11 @@ def their_parts(path: Path, ids: Sequence[int]) -> Theirs:
     def module(name: str) -> Callable[..., None]:
         def ran(module: Any, args: tuple[Any, ...], output: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
-            for kept, value in ((theirs.given, args[0] if args else None), (theirs.made, output)):
+            seen: tuple[tuple[dict[str, Array], Any], ...] = (
+                (theirs.given, next(iter(args), None)),
+                (theirs.made, output),
+            )
+            for kept, value in seen:
                 if hasattr(value, "detach") and value.is_floating_point():
                     kept[name] = value.detach().double().numpy()
 
