@@ -95,6 +95,10 @@ def test_where_all_is_right(cli: Cli, folder: str, tmp_path: Path) -> None:
     assert halved.code == 0 and json.loads(halved.out)["nodes"] == [] and json.loads(halved.out)["programs"] == 2
     states = cli("diff", folder, "-b", "numpy", "--against", "transformers", "--json", *ASKED)
     assert states.code == 0 and json.loads(states.out)["departs"] is None
+    parts = cli("bisect", folder, "-b", "numpy", "--against", "transformers", "--json", *ASKED)
+    assert parts.code == 0 and json.loads(parts.out) == {"tokens": 40, "departs": []}
+    parts = cli("bisect", folder, "-b", "numpy", "--against", "transformers", *ASKED)
+    assert parts.code == 0 and not parts.out and "no layer differs: given transformers' input" in parts.err
 
 
 @two_backends
@@ -126,8 +130,6 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
     weights = f"{folder}/model.safetensors"
     result = cli("diff", folder, "-b", "numpy", "--against", weights)
     assert result.code == 2 and "wrote, got a file of another kind" in result.err
-    halved = cli("bisect", folder, "-b", "numpy", "--against", "transformers")
-    assert halved.code == 2 and "bisect: --against: expected a backend" in halved.err
     result = cli("check", "--case", f"{folder}/config.json")
     assert result.code == 2 and "got a file of another kind" in result.err
     for kind, arguments in (("reference", ["diff", folder, "--against"]), ("case", ["check", "--case"])):
@@ -140,8 +142,9 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
 
 def test_transformers_may_be_missing(cli: Cli, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    result = cli("diff", folder, "-b", "numpy", "--against", "transformers", "--random")
-    assert result.code == 1 and "transformers is not installed; pip install 'tinyllm[bench]'" in result.err
+    for command in ("diff", "bisect"):
+        result = cli(command, folder, "-b", "numpy", "--against", "transformers", "--random")
+        assert result.code == 1 and f"{command}: --against transformers: transformers is not installed" in result.err
 
 
 @two_backends

@@ -56,6 +56,21 @@ def test_cases_of_other_schemes_can_be_left_out(op: str) -> None:
     assert held("int8", "q4_k") == (held()[0], {"int8", "q4_k"})
 
 
+@pytest.mark.skipif("native" not in backends(), reason="needs a backend that lends kernels")
+def test_a_lent_kernel_is_held_to_everything_where_it_is_from_alone() -> None:
+    """Elsewhere to the smoke cases, unless it is asked for."""
+
+    def tiers(backend: str, **asked: tuple[str, ...]) -> set[str]:
+        plan = Plan(backend, ("full",), ops=("embedding",), dtypes=("float32",), **asked)  # type: ignore[arg-type]
+        (trial,) = trials(registry(), plan)
+        (native,) = [subject for subject in trial.subjects if subject.name == "native"]
+        assert native.lender == ("" if backend == "native" else "native")
+        return {case.tier for case in trial.cases if trial.tries(native, case, "float32")}
+
+    assert tiers("native") == {"smoke", "full"} and tiers("numpy") == {"smoke"}
+    assert tiers("numpy", kernels=("native",)) == {"smoke", "full"}
+
+
 @every_backend
 def test_a_scheme_of_a_plugin_gets_its_checks(install: Install, backend: str) -> None:
     """From its object alone, for every op that takes or makes weights, in every dtype; and they hold."""

@@ -41,6 +41,23 @@ def test_every_node_is_told_in_order(selection: str, values_told: bool) -> None:
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_an_observer_gives_back_takes_the_place_of_outputs(selection: str) -> None:
+    """Of the last node, of which the logits are; in linked runs too, and only where values are told."""
+    bound = program(selection, tensors=made(quantized=QUANTIZED))
+    last = [node for node in bound.nodes if node.asked is not None][-1]
+
+    def doubled(ran: Ran) -> dict[str, Any] | None:
+        if ran.node is not last or not ran.outputs:
+            return None
+        return {name: last.backend.from_numpy(2 * on_host(last.backend, y)) for name, y in ran.outputs.items()}
+
+    batch, runner = make_step([Chunk(IDS, 0, [0, 1], len(IDS))], 8), ModelRunner(bound, 2, 8)
+    plain, unseen, other = runner.step(batch), runner.step(batch, doubled), runner.step(batch, doubled, True)
+    np.testing.assert_allclose(unseen, plain, atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(other, 2 * plain, atol=2 * TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
 def test_values_have_the_names_and_types_that_the_graph_says(selection: str) -> None:
     """What a node reads is what an earlier one gave; arrays are of the node's backend, and sizes mean one thing."""
     got, told = watched(program(selection, tensors=made(quantized=QUANTIZED)), True)

@@ -86,7 +86,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "tinyllm diff my-model --against transformers --plot layers.svg",
         "tinyllm diff -b torch --save torch.safetensors && tinyllm diff -b mybackend --against torch.safetensors",
     ),
-    bisect: ("tinyllm bisect smollm2 -b mybackend --against torch",),
+    bisect: (
+        "tinyllm bisect smollm2 -b mybackend --against torch",
+        "tinyllm bisect my-model --against transformers",
+    ),
     export_definitions: (
         "tinyllm export-definitions --out smollm2-definitions",
         "tinyllm export-definitions --ops --dtype bfloat16 --out op-definitions",

@@ -9,11 +9,12 @@ import typer
 
 from tinyllm.cli import diff_options, options
 from tinyllm.cli.diff import TRANSFORMERS
-from tinyllm.errors import invalid
 
 
 def bisect(
-    against: Annotated[str, typer.Option("--against", metavar="NAME", help="The backend that is right.")],
+    against: Annotated[
+        str, typer.Option("--against", metavar="NAME", help="The backend that is right, or transformers.")
+    ],
     model: diff_options.Model = None,
     backend: options.BackendName = None,
     prompt: diff_options.Prompt = None,
@@ -29,6 +30,9 @@ def bisect(
     """Find the node, or the kernel, that makes a backend's logits differ from another's, by running programs that are
     half of the one and half of the other.
 
+    Against transformers, for a family that is being ported: the first part of each layer that differs, where every
+    layer is given what transformers' has.
+
     Ends with code 0 if the two agree, 1 if something was found.
     """
     from tinyllm.cli.output import note, print_json
@@ -37,12 +41,17 @@ def bisect(
 
     loaded = diff_options.open_model(model, backend, dtype, fast, kv_cache_dtype)
     registry = loaded.registry
-    if against == TRANSFORMERS:
-        raise invalid("bisect", "--against", "a backend, whose nodes can run in place of others", repr(against))
-    registry.select(against)  # a wrong name is an error before anything runs
+    if against != TRANSFORMERS:
+        registry.select(against)  # a wrong name is an error before anything runs
     ours = backend or registry.select(None).default or registry.best()
     wanted = diff_options.wanted_nodes("bisect", loaded, nodes)
     ids = diff_options.token_ids("bisect", loaded, prompt, tokens, decode, random)
+    if against == TRANSFORMERS:
+        from tinyllm.cli.diff_transformers import show_departures
+
+        if show_departures(loaded, loaded.bind(registry.select(backend)), ids, wanted, as_json):
+            raise typer.Exit(1)
+        return
     bisection = Bisection(loaded, ours, against, make_steps(ids, decode))
 
     def told(what: str) -> None:

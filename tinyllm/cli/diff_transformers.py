@@ -1,7 +1,8 @@
-"""`tinyllm diff --against transformers`: the hidden states of both, layer by layer."""
+"""`tinyllm diff` and `tinyllm bisect` against transformers: the hidden states of both, and the parts of a layer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,3 +40,22 @@ def show_transformers(
         f"number {first.place} is {first.ours:.6g} here and {first.theirs:.6g} there"
     )
     return True
+
+
+def show_departures(
+    loaded: ComparedModel, program: Program, ids: list[int], wanted: Callable[[str], bool], as_json: bool
+) -> bool:
+    """Find the parts that depart by themselves, and print them; whether there is one."""
+    from tinyllm.conformance.transformers_bisect import bisect_with_transformers
+    from tinyllm.conformance.transformers_diff import DEPARTS
+
+    found = bisect_with_transformers(loaded, program, ids, wanted)
+    if as_json:
+        print_json({"tokens": len(ids), "departs": [asdict(one) for one in found]})
+    elif not found:
+        note(f"no layer differs: given transformers' input, each is within {DEPARTS:g} of it for {len(ids)} tokens")
+    for one in found if not as_json else ():
+        print(f"guilty: {one.where}" + (f", {one.part}" if one.part else "") + f", by {one.difference:.2e}")
+        for name in one.suspects:
+            print(f"  {name}")
+    return bool(found)

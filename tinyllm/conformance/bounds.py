@@ -26,6 +26,7 @@ rounds to it: the rounding costs nothing, and any other step that is done in 16 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,14 @@ def bounds_of(example: Example, exact: bool = True, factor: float = 1.0) -> list
 
     exact: False for a kernel that rounds activations, of which less is asked. factor: how many times as wide.
     """
+    if exact not in example.units:
+        example.units[exact] = [*_units(example, exact)]
+    return [Bound(unit, mean_unit, factor * example.spec.tolerance) for unit, mean_unit in example.units[exact]]
+
+
+def _units(example: Example, exact: bool) -> Iterator[tuple[Any, Any]]:
+    """The ulp of each element and that of the mean, of each output."""
     step, tolerance = eps(example.inner_dtype), example.spec.tolerance
-    found = []
     for wanted, scale, inner, sums in zip(
         example.expected, example.scales, example.inner_scales, example.sums, strict=True
     ):
@@ -85,8 +92,7 @@ def bounds_of(example: Example, exact: bool = True, factor: float = 1.0) -> list
             sums = 2 * sums if example.dtype in HALVES else sums
             unit = np.maximum(unit, SUM_MOST / tolerance * step * sums)
             mean_unit = np.maximum(mean_unit, SUM_MEAN / (tolerance * MEAN_SHARE) * step * sums)
-        found.append(Bound(unit + more, mean_unit + more, factor * tolerance))
-    return found
+        yield unit + more, mean_unit + more
 
 
 def half_step(array: Any, towards: Any) -> Any:

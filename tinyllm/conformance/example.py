@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -119,6 +119,8 @@ class Example:
     dtype: str
     inputs: dict[str, Any]
     attributes: dict[str, Any]
+    units: dict[bool, list[tuple[Any, Any]]] = field(default_factory=dict)
+    """What `bounds_of` found for exact kernels and for others: it is the same for all of them."""
 
     @cached_property
     def call(self) -> Call:

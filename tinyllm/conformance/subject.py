@@ -41,6 +41,8 @@ class Subject:
         """Inputs that stay numpy."""
         self.watch: AbstractContextManager[Any] = nullcontext()
         """What each run of the kernel's own function happens in."""
+        self._decided: dict[tuple[int, bool], tuple[Call, Candidate | None, dict[Form, Call]]] = {}
+        """What was decided of each call that was asked about; with the call, so that no other gets its id."""
 
     @property
     def name(self) -> str:
@@ -63,16 +65,31 @@ class Subject:
         return "kernel" if self.kernel else "composed" if self.spec.composed else "reference"
 
     @cached_property
+    def lender(self) -> str:
+        """The backend that this kernel is lent by, where it is of another one's package and runs there as well."""
+        if self.kernel is None:
+            return ""
+        for name, plugin in self.registry.plugins.backends.items():
+            there = (*self.registry.kernels(name, self.spec.name), *self.registry.kernels(EVERY_CPU, self.spec.name))
+            same = any(kernel.load == self.kernel.load for kernel in there)
+            if name != self.backend.name and same and _package(plugin.load) == _package(self.kernel.load):
+                return name
+        return ""
+
+    @cached_property
     def function(self) -> Callable[..., Any]:
         """The function itself, its signature checked."""
         call = Call(self.spec.name, {}, {})
         return self.registry.bind(Choice(call.op, self.backend, self.kernel, (), "on trial", call, by=self.by)).function
 
     def _candidate(self, call: Call, weights_packed: bool) -> tuple[Candidate | None, dict[Form, Call]]:
-        ways = forms(self.spec, replace(call, device=self.backend.device, weights_packed=weights_packed))
-        if self.kernel is None:
-            return None, ways
-        return candidate(self.spec, self.kernel, ways, True, self.registry.left_out), ways
+        key = id(call), weights_packed
+        if key not in self._decided:
+            ways = forms(self.spec, replace(call, device=self.backend.device, weights_packed=weights_packed))
+            left_out = self.registry.left_out
+            taken = candidate(self.spec, self.kernel, ways, True, left_out) if self.kernel else None
+            self._decided[key] = call, taken, ways
+        return self._decided[key][1:]
 
     def declines(self, call: Call, weights_packed: bool = True) -> str:
         """Why it does not run a call, or nothing. weights_packed: as part of a model, where packing is paid once."""
@@ -143,6 +160,12 @@ def subjects(registry: Registry, backend: Backend, spec: OpSpec) -> list[Subject
     if backend.xp is not None and (not own or backend.by_reference):
         found.append(Subject(registry, backend, spec, None, own))
     return found
+
+
+def _package(load: object) -> str:
+    """The top-level package of a function, or of the path of one."""
+    path = load if isinstance(load, str) else str(getattr(load, "__module__", ""))
+    return path.partition(":")[0].partition(".")[0]
 
 
 def to_native(backend: Backend, value: Any) -> Any:

@@ -7,7 +7,8 @@ further from transformers' than rounding explains: `DEPARTS`, of the size of a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tinyllm.errors import TinyllmError, shortened
 from tinyllm.graph.observe import Ran
 from tinyllm.graph.program import Program
 from tinyllm.plugins.backend import on_host
+
+Array = NDArray[np.float64]
 
 DEPARTS = 1e-3
 """The norm of a token's difference, relative to the norm of its numbers. Rounding to float32 comes to some 1e-5."""
@@ -54,26 +57,30 @@ def diff_with_transformers(model: ComparedModel, program: Program, ids: Sequence
     Raises:
         TinyllmError: transformers is not installed, or cannot read the checkpoint or show its states.
     """
-    theirs = their_states(model.path, ids)
+    _, run = open_theirs("diff", model.path)
+    theirs = hidden_states(run(ids))
     mine = our_states(model, program, ids)
-    count = len(theirs) - 3
-    if count != len(model.opened.config.layers) - 1:
-        raise TinyllmError(
-            f"transformers: expected states of {len(model.opened.config.layers)} layers, got {count + 1}"
-        )
-    names = {f"layer {number}" if number >= 0 else "embedding": number for number in range(-1, count)}
-    found = [_apart(what, *mine[number], theirs[number + 1]) for what, number in names.items()]
-    found.append(_apart("final norm", *mine[count + 1], theirs[-2]))
-    return [*found, _apart("logits", *mine[count + 2], theirs[-1])]
+    return [_difference(what, *mine[number], theirs[number]) for number, what in state_names(model, theirs).items()]
 
 
-def our_states(
-    model: ComparedModel, program: Program, ids: Sequence[int]
-) -> dict[int, tuple[str, NDArray[np.float64]]]:
+def state_names(model: ComparedModel, theirs: Mapping[int, Array]) -> dict[int, str]:
+    """What the hidden states are called, by their numbers (see `our_states`).
+
+    Raises:
+        TinyllmError: transformers has another number of layers.
+    """
+    count = len(model.opened.config.layers)
+    if len(theirs) != count + 2:
+        raise TinyllmError(f"transformers: expected states of {count} layers, got {len(theirs) - 2}")
+    names = {number: f"layer {number}" for number in range(count - 1)}
+    return {-1: "embedding"} | names | {count: "final norm", count + 1: "logits"}
+
+
+def our_states(model: ComparedModel, program: Program, ids: Sequence[int]) -> dict[int, tuple[str, Array]]:
     """By number the last node of each part and its output `[T, N]`: -1 is the embedding, then come the layers, the last
     norm and the logits."""
     layers, width = len(model.opened.config.layers), model.opened.config.hidden_size
-    states: dict[int, tuple[str, NDArray[np.float64]]] = {}
+    states: dict[int, tuple[str, Array]] = {}
     last = -1
 
     def observe(ran: Ran) -> None:
@@ -95,38 +102,68 @@ def our_states(
     return states
 
 
-def their_states(path: Path, ids: Sequence[int]) -> list[NDArray[np.float64]]:
-    """The embedding, the output of each layer but the last, that of the last norm, and the logits, each `[T, N]`."""
+def open_theirs(command: str, path: Path) -> tuple[Any, Callable[[Sequence[int]], Any]]:
+    """transformers' model of a checkpoint in float32, and what runs it on token ids.
+
+    command: what it is for, as errors tell.
+
+    Raises:
+        TinyllmError: transformers is not installed, or cannot read the checkpoint; running it, or cannot run it.
+    """
     try:
         import transformers
     except ImportError as error:
         raise TinyllmError(
-            f"diff: --against transformers: {error.name} is not installed; pip install 'tinyllm[bench]'"
+            f"{command}: --against transformers: {error.name} is not installed; pip install 'tinyllm[bench]'"
         ) from error
     log: Any = transformers.utils.logging
     log.disable_progress_bar()
     source: dict[str, Any] = {"pretrained_model_name_or_path": path if path.is_dir() else path.parent}
     if path.suffix == ".gguf":
         source["gguf_file"] = path.name
-    try:
+
+    def run(ids: Sequence[int]) -> Any:
+        tokens = transformers.BatchEncoding({"input_ids": [list(ids)]}, tensor_type="pt")
+        with _told(command, path):
+            return theirs(**tokens, output_hidden_states=True, use_cache=False)
+
+    with _told(command, path):
         config = transformers.AutoConfig.from_pretrained(**source)
         sees = getattr(config, "vision_config", None) is not None
         kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
         theirs: Any = kind.from_pretrained(**source, dtype="float32")
         theirs.eval().requires_grad_(False)
-        tokens = transformers.BatchEncoding({"input_ids": [list(ids)]}, tensor_type="pt")
-        result = theirs(**tokens, output_hidden_states=True, use_cache=False)
+    return theirs, run
+
+
+@contextmanager
+def _told(command: str, path: Path) -> Iterator[None]:
+    """What transformers raises of a checkpoint as an error of ours."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
-        raise TinyllmError(f"diff: --against transformers: it cannot run {path}: {shortened(error)}") from error
-    return [state[0].double().numpy() for state in (*result.hidden_states, result.logits)]
+        raise TinyllmError(f"{command}: --against transformers: it cannot run {path}: {shortened(error)}") from error
 
 
-def _apart(what: str, node: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> StateDifference:
+def hidden_states(result: Any) -> dict[int, Array]:
+    """The embedding, the output of each layer but the last, that of the last norm, and the logits, each `[T, N]`, by
+    the numbers that `our_states` gives them."""
+    states = [state[0].double().numpy() for state in (*result.hidden_states, result.logits)]
+    count = len(states) - 2
+    return dict(zip((*range(-1, count - 1), count, count + 1), states, strict=True))
+
+
+def apart(ours: Array, theirs: Array) -> tuple[float, int]:
+    """How far two arrays `[T, N]` are apart at the token where they are furthest, relative to its size; and that
+    token."""
     with np.errstate(all="ignore"):
         rows = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(np.linalg.norm(theirs, axis=-1), 1e-30)
         rows = np.where(np.isfinite(rows), rows, np.inf)
     token = int(rows.argmax())
+    return float(rows[token]), token
+
+
+def _difference(what: str, node: str, ours: Array, theirs: Array) -> StateDifference:
+    difference, token = apart(ours, theirs)
     place = int(np.nan_to_num(np.abs(ours[token] - theirs[token]), nan=np.inf).argmax())
-    return StateDifference(
-        what, node, float(rows[token]), token, place, float(ours[token, place]), float(theirs[token, place])
-    )
+    return StateDifference(what, node, difference, token, place, float(ours[token, place]), float(theirs[token, place]))

@@ -27,8 +27,9 @@ class Ran:
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
-Observe = Callable[[Ran], None]
-"""Told of each node of a step, those of linked runs too, once it has run and in this order."""
+Observe = Callable[[Ran], Mapping[str, Any] | None]
+"""Told of each node of a step, those of linked runs too, once it has run and in this order. Where values are told, it
+may give other arrays of the node's backend for outputs, by the op's names for them, which take their place."""
 
 
 def observed(
@@ -48,8 +49,12 @@ def observed(
         wait(*parts)
         seconds = time.perf_counter() - start
         given = dict(zip(node.inputs, arrays, strict=True)) if values and node.inputs else {}
-        observe(Ran(node, seconds, given, dict(zip(node.outputs, parts, strict=True)) if values else {}))
-        return result
+        outputs = dict(zip(node.outputs, parts, strict=True)) if values else {}
+        changed = observe(Ran(node, seconds, given, outputs))
+        if not changed or not values:
+            return result
+        parts = tuple({**outputs, **changed}[name] for name in node.outputs)
+        return parts if node.several else parts[0]
 
     def linked(*arrays: Any) -> Any:
         results, seconds = function.timed(*arrays)  # type: ignore[attr-defined]

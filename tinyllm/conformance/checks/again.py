@@ -35,8 +35,11 @@ def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     """
 
     def run(admitted: Admitted) -> Verdict:
-        example, other = trial.example(case, dtype), make_example(trial.spec, case, dtype, trial.plan.seed + 1)
-        other = other.with_inputs(**{n: v for n, v in example.inputs.items() if isinstance(v, QuantWeight)})
+        def renewed(example: Example) -> Example:
+            other = make_example(trial.spec, case, dtype, trial.plan.seed + 1)
+            return other.with_inputs(**{n: v for n, v in example.inputs.items() if isinstance(v, QuantWeight)})
+
+        example, other = trial.example(case, dtype), trial.derived(case, dtype, "again", renewed)
         natives = subject.native(example.inputs)
         first = subject.run(example, natives)
         before = [bytes_of(output) for output in subject.outputs(first)]

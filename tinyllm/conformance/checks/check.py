@@ -28,7 +28,7 @@ TIERS = ("smoke", "full", "model", "fuzz")
 MOST_HELD = 128
 """Examples whose data is kept."""
 
-_RECENT: dict[tuple[str, int, str, int], tuple[Case, Example]] = {}
+_RECENT: dict[tuple[str, int, str, int, str], tuple[Case, Example]] = {}
 """Those used last by all trials; each with its case, so that no other can have the case's id meanwhile."""
 
 
@@ -190,8 +190,15 @@ class Trial:
 
     def example(self, case: Case, dtype: str) -> Example:
         """The case with its data; the last ones are kept for the next kernel."""
-        key = self.spec.name, id(case), dtype, self.plan.seed
-        held = _RECENT.pop(key, None) or (case, make_example(self.spec, case, dtype, self.plan.seed))
+        return self._kept(case, dtype, "", lambda: make_example(self.spec, case, dtype, self.plan.seed))
+
+    def derived(self, case: Case, dtype: str, aspect: str, make: Callable[[Example], Example]) -> Example:
+        """What an aspect makes of a case's example; kept as that is, with what the reference says of it."""
+        return self._kept(case, dtype, aspect, lambda: make(self.example(case, dtype)))
+
+    def _kept(self, case: Case, dtype: str, aspect: str, make: Callable[[], Example]) -> Example:
+        key = self.spec.name, id(case), dtype, self.plan.seed, aspect
+        held = _RECENT.pop(key, None) or (case, make())
         _RECENT[key] = held  # what was used last stands last
         if len(_RECENT) > MOST_HELD:
             del _RECENT[next(iter(_RECENT))]
@@ -212,7 +219,12 @@ class Trial:
 
         One that gets a weight expanded or as affine numbers is tried on a scheme's smoke cases alone (indirectly False:
         on none): what makes that form is tried by `dequantize`, and what is done with it by the kernel's other cases.
+        One that another backend lends is held to everything there, where it is the same function: here it is tried on
+        the smoke cases, and not indirectly in one dtype, unless it was asked for.
         """
+        lent = subject.lender and not self.plan.kernels and not self.plan.case
+        if lent and (case.tier == "full" or not (indirectly or dtype == self.dtypes[0])):
+            return False
         call = self.call(case, dtype)
         if subject.declines(call):
             return False

@@ -77,11 +77,13 @@ View = Callable[[Subject, np.ndarray], tuple[Any, np.ndarray, Callable[[], bool]
 def _check(trial: Trial, subject: Subject, case: Case, dtype: str, aspect: str, view: View, names: list[str]) -> Check:
     def run(admitted: Admitted) -> Verdict:
         example = trial.example(case, dtype)
-        natives, guards = subject.native(example.inputs), {}
+        natives, guards, changed = subject.native(example.inputs), {}, {}
         for name in names:
             natives[name], shown, guards[name] = view(subject, example.inputs[name])
             if shown is not example.inputs[name]:
-                example = example.with_inputs(**{name: shown})
+                changed[name] = shown
+        if changed:
+            example = trial.derived(case, dtype, aspect, lambda one: one.with_inputs(**changed))
         verdict = run_and_judge(subject, example, admitted, natives)
         if verdict.message:
             return verdict

@@ -47,12 +47,12 @@ def _filled(example: Example, *values: float) -> dict[str, np.ndarray]:
 def _check(trial: Trial, subject: Subject, case: Case, dtype: str) -> Check:
     def run(admitted: Admitted) -> Verdict:
         example, worst = trial.example(case, dtype), Verdict()
-        clean = example.with_inputs(**_filled(example, 0.0))
+        clean = trial.derived(case, dtype, "unread", lambda one: one.with_inputs(**_filled(one, 0.0)))
         ways = {name: (poison,) for name, poison in POISONS.items()}
         for name, poisons in (ways if case.tier == "smoke" else {"all poisons": (*POISONS.values(),)}).items():
             poisoned = example.with_inputs(**_filled(example, *poisons))
             poisoned.expected, poisoned.sums = clean.expected, clean.sums
-            poisoned.scales, poisoned.inner_scales = clean.scales, clean.inner_scales
+            poisoned.scales, poisoned.inner_scales, poisoned.units = clean.scales, clean.inner_scales, clean.units
             verdict = run_and_judge(subject, poisoned, admitted)
             if verdict.message:
                 return replace(verdict, message=f"{name} where nobody may look: {verdict.message}")
