@@ -27,11 +27,6 @@ IDS = [int(i) for i in np.random.default_rng(2).integers(3, 97, 390)]
 DECODE = 2
 
 
-def pairs(shift: int) -> list[tuple[str, str]]:
-    """Each fault on a backend, and each backend with several faults; another shift gives a fault another backend."""
-    return [(fault, backends()[(number + shift) % len(backends())]) for number, fault in enumerate(FAULTS)]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama."""
@@ -59,7 +54,8 @@ def planted(fault: str, backend: str) -> Planted:
     return Planted(backend, op, wrong, node)
 
 
-@pytest.mark.parametrize(("fault", "backend"), pairs(0))
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("backend", backends())
 def test_diff_names_the_node(folder: Path, backend: str, fault: str) -> None:
     """The first that is past its bound is the one with the fault, and no other is."""
     op, where, _ = FAULTS[fault]
@@ -71,7 +67,8 @@ def test_diff_names_the_node(folder: Path, backend: str, fault: str) -> None:
     assert {guilty.node.op for guilty in found.guilty} == {op}
 
 
-@pytest.mark.parametrize(("fault", "backend"), pairs(1))
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("backend", backends())
 def test_bisect_names_the_node(folder: Path, backend: str, fault: str) -> None:
     op, where, _ = FAULTS[fault]
     at = planted(fault, backend)
