@@ -11,7 +11,7 @@ import pytest
 from tests.catalogue.harness import registry
 from tinyllm.llm import load
 
-TEXT = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")[:2000]
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")[:1000]
 
 
 @pytest.mark.slow

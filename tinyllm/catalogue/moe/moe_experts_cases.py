@@ -105,7 +105,7 @@ CASES = (
     case(67, 5, 2, 96, 160, tier="full"),
     case(1, 16, 4, 129, 47, tier="full"),
     case(1, 128, 8, 2048, 768, tier="bench", stage="decode:", scheme=FOUR),
-    case(64, 128, 8, 2048, 768, tier="bench", stage="prefill:", scheme=FOUR),
+    case(64, 32, 8, 2048, 768, tier="bench", stage="prefill:", scheme=FOUR),
 )  # fmt: skip
 
 
