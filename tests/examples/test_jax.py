@@ -49,9 +49,9 @@ checks = []
 for check in collect(registry, Plan("jax", schemes=("affine", "int8", "q4_k"))):
     kind = check.op, check.aspect, check.dtype
     if check.op not in ops:
-        most = 4 if kind[1:] == ("", "float32") else 0
+        most = 2 if kind[1:] == ("", "float32") else 0
     elif check.dtype in ("float32", ""):
-        most = 6 if check.aspect else 1000
+        most = {"": 1000, "property": 2}.get(check.aspect, 6)
     else:
         most = 12 if kind[1:] == ("", "bfloat16") else 0
     seen[kind] += 1

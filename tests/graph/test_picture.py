@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
@@ -38,6 +39,11 @@ def _drawn(graph: Graph, facts: Facts = NOTHING, equal: bool = True) -> tuple[Fo
     return folded, shown, picture(folded, shown)
 
 
+@cache
+def _drawn_once(name: str) -> tuple[Folded, dict[str, Card], Picture]:
+    return _drawn(GRAPHS[name])
+
+
 def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
@@ -51,7 +57,7 @@ def _uprights(points: tuple[tuple[float, float], ...]) -> Iterator[Rectangle]:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_boxes_lie_apart_and_edges_join_them(name: str) -> None:
-    folded, _, drawn = _drawn(GRAPHS[name])
+    folded, _, drawn = _drawn_once(name)
     boxes = {box.id: box for box in drawn.boxes}
     assert len(boxes) == len(drawn.boxes)
     nodes = [box.id for box in drawn.boxes if box.role == "node"]
@@ -73,7 +79,7 @@ def test_boxes_lie_apart_and_edges_join_them(name: str) -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_edge_of_the_graph_is_drawn(name: str) -> None:
     """From the node that makes the value, from the pill that names it, or from where it comes into the block."""
-    folded, _, drawn = _drawn(GRAPHS[name])
+    folded, _, drawn = _drawn_once(name)
     lines = {(line.source, line.target) for line in drawn.lines}
     makers = {value: node.name for node in folded.graph.nodes for value in node.outputs}
     for number, part in enumerate(folded.parts):

@@ -47,9 +47,9 @@ def compilers(children: bool = False) -> list[psutil.Process]:
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.01)
-    return bool(condition())
+    return bool(met)  # as it was seen: a moment later it may be otherwise
 
 
 ENDLESS = GrammarLimits(seconds=60, memory=1 << 30)
