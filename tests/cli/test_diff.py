@@ -140,6 +140,13 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
     assert result.code == 2 and "check: --case: " in result.err and "got a file of another kind" in result.err
 
 
+def test_transformers_is_given_no_tokens_one_by_one(cli: Cli, folder: str) -> None:
+    """So a number of them is refused, before a model is read."""
+    result = cli("bisect", folder, "-b", "numpy", "--against", "transformers", "--decode", "1", *ASKED)
+    assert result.code == 2 and not result.out
+    assert "bisect: --decode: expected none beside --against transformers" in result.err
+
+
 def test_transformers_may_be_missing(cli: Cli, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     for command in ("diff", "bisect"):

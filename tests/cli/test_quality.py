@@ -13,7 +13,10 @@ import pytest
 from tests.cli.conftest import Cli
 from tests.cli.fake_model import CONTEXT, fake_llm
 from tests.models.conftest import write_gguf
+from tests.models.kinds import byte_level
+from tests.models.quantize.test_gguf_words import LLAMA
 from tinyllm.cli import session
+from tinyllm.errors import CheckpointError
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 
@@ -120,6 +123,25 @@ def test_quantize_writes_a_model_and_says_what_it_costs(cli: Cli, tmp_path: Path
     found = json.loads(cli("quantize", str(source), str(tmp_path / "o.gguf"), "--json").out)
     assert (found["form"], found["quantized"], found["kept"]) == ("Q8_0", 15, 5)
     assert found["perplexity_change"] == pytest.approx(found["perplexity_after"] / found["perplexity_before"] - 1)
+
+
+def test_quantize_says_what_it_wrote_before_it_reads_a_text(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is there, though there is no memory to load it."""
+    LLAMA.save(source := tmp_path / "source")
+    byte_level(source)
+    (source / "generation_config.json").write_text('{"max_new_tokens": 9}')
+
+    def load(*arguments: Any, quiet: bool = False) -> Any:
+        raise CheckpointError("no memory")
+
+    monkeypatch.setattr(session, "load_model", load)
+    result = cli("quantize", str(source), str(out := tmp_path / "out.gguf"))
+    assert result.code == 1 and result.out == f"{out}\n"
+    told = result.err.splitlines()
+    assert "tensors quantized" in told[-3] and told[-1] == "error: no memory"
+    assert told[-2].endswith("GGUF has no key for these settings of generation_config.json: max_new_tokens")
 
 
 def test_quantize_reads_no_text_where_none_is_asked_for_or_can_be(cli: Cli, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.catalogue.harness import example, registry
 from tinyllm.catalogue.schemes.int8 import Int8
 from tinyllm.conformance.bounds import bounds_of
-from tinyllm.conformance.example import Example
+from tinyllm.conformance.example import Example, arrays_in
 from tinyllm.conformance.judge import judge
 from tinyllm.conformance.subject import Subject
 from tinyllm.spec.scheme import QuantWeight
@@ -128,3 +128,13 @@ def test_only_where_the_reference_sums_in_float64_may_both_err(op: str, dtype: s
     place = np.unravel_index(int(np.argmax(bound.unit)), bound.unit.shape)
     output[place] = wanted[place] + 1.5 * bound.most * bound.unit[place]
     assert (wrong(tested, (output.astype(dtype),)) == "") is fine
+
+
+@pytest.mark.parametrize(("op", "case"), [("linear", None), ("embedding", "int8")])
+def test_what_is_drawn_is_read_only(op: str, case: str | None) -> None:
+    """Examples are kept: who wrote to one would change what the next kernel is held to."""
+    spec = registry().spec(op)
+    cases = [*spec.cases, *spec.cases_of(registry().plugins.schemes["int8"])]
+    tested = example(op, next(c.id for c in cases if case is None or case in c.id), "float32")
+    arrays = [array for value in tested.inputs.values() for array in arrays_in(value)]
+    assert len(arrays) > 1 and not any(array.flags.writeable for array in arrays)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.catalogue.harness import backends, registry
 from tinyllm.catalogue import CATALOGUE
-from tinyllm.conformance.checks.check import Check, Plan
-from tinyllm.conformance.checks.values import values
+from tinyllm.conformance.checks.check import Check, Plan, Trial
+from tinyllm.conformance.checks.unread import unread
+from tinyllm.conformance.checks.values import repeats, values
 from tinyllm.conformance.collect import collect, trials
 from tinyllm.conformance.result import Outcome
 from tinyllm.conformance.run import run
@@ -69,6 +71,28 @@ def test_a_lent_kernel_is_held_to_everything_where_it_is_from_alone() -> None:
 
     assert tiers("native") == {"smoke", "full"} and tiers("numpy") == {"smoke"}
     assert tiers("numpy", kernels=("native",)) == {"smoke", "full"}
+
+
+@pytest.mark.parametrize(("op", "makes", "dtypes"), [("embedding", repeats, 1), ("paged_attention", unread, 3)])
+def test_repeated_calls_and_what_nobody_reads_are_left_to_the_lender(
+    op: str, makes: Callable[[Trial], Iterator[Check]], dtypes: int
+) -> None:
+    """Of a lent kernel both are tried on smoke cases alone, repeated calls in one dtype, unless it is asked for."""
+
+    def lent(plan: Plan) -> tuple[int, set[str]]:
+        (trial,) = trials(registry(), plan)
+        for subject in trial.subjects:
+            subject.__dict__["lender"] = "another"
+        tiers = {case.id: case.tier for case in trial.cases}
+        checks = [check for check in makes(trial) if check.subject]
+        return len({check.dtype for check in checks}), {tiers[check.case] for check in checks}
+
+    plan = Plan("numpy", ("full",), ops=(op,))
+    (trial,) = trials(registry(), plan)
+    assert lent(plan) == (dtypes, {"smoke"})
+    names = tuple(subject.name for subject in trial.subjects)
+    asked_dtypes, asked_tiers = lent(replace(plan, kernels=names))
+    assert asked_dtypes == 3 and "full" in asked_tiers
 
 
 @every_backend

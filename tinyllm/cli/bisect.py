@@ -9,6 +9,7 @@ import typer
 
 from tinyllm.cli import diff_options, options
 from tinyllm.cli.diff import TRANSFORMERS
+from tinyllm.errors import invalid
 
 
 def bisect(
@@ -19,7 +20,17 @@ def bisect(
     backend: options.BackendName = None,
     prompt: diff_options.Prompt = None,
     tokens: diff_options.Tokens = None,
-    decode: diff_options.Decode = 3,
+    decode: Annotated[
+        int | None,
+        typer.Option(
+            "--decode",
+            metavar="N",
+            min=0,
+            max=64,
+            show_default="3",
+            help="Tokens that follow the prompt one by one; not against transformers.",
+        ),
+    ] = None,
     random: diff_options.Random = False,
     nodes: diff_options.Nodes = "",
     dtype: options.Dtype = None,
@@ -39,20 +50,23 @@ def bisect(
     from tinyllm.conformance.compared_model import make_steps
     from tinyllm.conformance.model_bisect import Bisection
 
+    if against == TRANSFORMERS and decode is not None:
+        raise invalid("bisect", "--decode", "none beside --against transformers, which is given one prompt", decode)
+    following = 0 if against == TRANSFORMERS else 3 if decode is None else decode
     loaded = diff_options.open_model(model, backend, dtype, fast, kv_cache_dtype)
     registry = loaded.registry
     if against != TRANSFORMERS:
         registry.select(against)  # a wrong name is an error before anything runs
     ours = backend or registry.select(None).default or registry.best()
     wanted = diff_options.wanted_nodes("bisect", loaded, nodes)
-    ids = diff_options.token_ids("bisect", loaded, prompt, tokens, decode, random)
+    ids = diff_options.token_ids("bisect", loaded, prompt, tokens, following, random)
     if against == TRANSFORMERS:
         from tinyllm.cli.diff_transformers import show_departures
 
         if show_departures(loaded, loaded.bind(registry.select(backend)), ids, wanted, as_json):
             raise typer.Exit(1)
         return
-    bisection = Bisection(loaded, ours, against, make_steps(ids, decode))
+    bisection = Bisection(loaded, ours, against, make_steps(ids, following))
 
     def told(what: str) -> None:
         note(f"program {bisection.programs + 1}: {what}")

@@ -84,6 +84,14 @@ def quantize(
         words = None
     with progress_bar("quantizing") as progress:
         made = write(path, out, form, kept=keep or (), force=force, families=families, progress=progress)
+    if not as_json:  # before a text is read, for which there may be no memory
+        print(out)
+        note(
+            f"{form}: {made.quantized} tensors quantized, {made.kept} kept; {size(made.bytes_before)} are "
+            f"{size(made.bytes_after)}, {8 * made.bytes_after / made.numbers:.2f} bits a number"
+        )
+        for each in made.notes:
+            note(f"{out}: {each}")
     costs = None if words is None else [_logprobs(where, words, as_json) for where in (path, out)]
     if as_json:
         found: dict[str, Any] = {"out": str(out), "form": str(form), **vars(made)}
@@ -92,15 +100,7 @@ def quantize(
             found |= {"perplexity_before": before.perplexity, "perplexity_after": after.perplexity}
             found |= {f"perplexity_change{'_error' * n}": v for n, v in enumerate(vars(change(*costs)).values())}
         print_json(found)
-        return
-    print(out)
-    note(
-        f"{form}: {made.quantized} tensors quantized, {made.kept} kept; {size(made.bytes_before)} are "
-        f"{size(made.bytes_after)}, {8 * made.bytes_after / made.numbers:.2f} bits a number"
-    )
-    for each in made.notes:
-        note(f"{out}: {each}")
-    if costs is not None:
+    elif costs is not None:
         before, after = costs
         changed = change(before, after)
         print(

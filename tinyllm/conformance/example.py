@@ -98,16 +98,27 @@ def call_in(call: Call, spec: OpSpec, case: Case, was: str, dtype: str) -> Call:
 
 
 def draw_inputs(spec: OpSpec, name: str, inputs: Mapping[str, Any], dtype: str, seed: int = 0) -> dict[str, Any]:
-    """Inputs as numpy arrays and `QuantWeight`s, the same at each run of a seed: it is mixed with the op's and the
-    case's names."""
+    """Inputs as numpy arrays that nobody may write to and `QuantWeight`s of such, the same at each run of a seed: it is
+    mixed with the op's and the case's names."""
     rng = np.random.default_rng([zlib.crc32(f"{spec.name}/{name}".encode()), seed])
     kinds = {i.name: i.kind for i in spec.inputs}
     made = {n: given.make(rng) if isinstance(given, Draw) else given for n, given in inputs.items()}
     kept = {n: given.dtype for n, given in inputs.items() if isinstance(given, Draw)}
     return {
-        n: value.astype(numpy_dtype(kept[n])) if kept.get(n) else rounded(value, kinds.get(n, ""), dtype)
+        n: _frozen(value.astype(numpy_dtype(kept[n])) if kept.get(n) else rounded(value, kinds.get(n, ""), dtype))
         for n, value in made.items()
     }
+
+
+def _frozen(value: Any) -> Any:
+    """Views that are read alone: examples are kept, and shared by all that are tried on them."""
+
+    def read_only(array: Any) -> Any:
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        return view
+
+    return map_arrays(value, read_only)
 
 
 @dataclass

@@ -66,15 +66,22 @@ class Subject:
 
     @cached_property
     def lender(self) -> str:
-        """The backend that this kernel is lent by, where it is of another one's package and runs there as well."""
+        """The backend that lends this kernel, which is of its package: it runs there as well, on this machine. Backends
+        of one package lend each other nothing, or their kernels would be held to everything nowhere."""
         if self.kernel is None:
             return ""
-        for name, plugin in self.registry.plugins.backends.items():
-            there = (*self.registry.kernels(name, self.spec.name), *self.registry.kernels(EVERY_CPU, self.spec.name))
-            same = any(kernel.load == self.kernel.load for kernel in there)
-            if name != self.backend.name and same and _package(plugin.load) == _package(self.kernel.load):
-                return name
-        return ""
+        package, plugins = _package(self.kernel.load), self.registry.plugins.backends
+        lenders = [name for name, plugin in plugins.items() if _package(plugin.load) == package]
+        if self.backend.name in lenders:
+            return ""
+        return next((name for name in lenders if self._runs_on(name)), "")
+
+    def _runs_on(self, name: str) -> bool:
+        """Whether a backend can run here, and has the same function on the device that it takes unasked."""
+        probe, op = self.registry.probe(name), self.spec.name
+        shared = self.registry.kernels(EVERY_CPU, op) if probe.devices[:1] == ("cpu",) else []
+        there = (*self.registry.kernels(name, op), *shared)
+        return probe.available and any(self.kernel is not None and each.load == self.kernel.load for each in there)
 
     @cached_property
     def function(self) -> Callable[..., Any]:

@@ -17,8 +17,9 @@ SETTINGS = {"RopeScaling": RopeScaling, "Rope": Rope}
 
 def encoded(value: Any) -> Any:
     """The value of an attribute: tuples are lists, one of `SETTINGS` is an object of its class and fields."""
-    if type(value).__name__ in SETTINGS:
-        return {type(value).__name__: {f.name: encoded(getattr(value, f.name)) for f in dataclass_fields(value)}}
+    for name, kind in SETTINGS.items():
+        if isinstance(value, kind):
+            return {name: {f.name: encoded(getattr(value, f.name)) for f in dataclass_fields(kind)}}
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -11,7 +11,16 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.llm.families import test_gemma, test_glm4, test_granite, test_lfm2, test_llama, test_ministral3, test_olmo
+from tests.llm.families import (
+    test_gemma,
+    test_glm4,
+    test_granite,
+    test_lfm2,
+    test_llama,
+    test_ministral3,
+    test_olmo,
+    test_phi3,
+)
 from tests.llm.families.gguf_writer import by_neighbours
 from tests.llm.families.gguf_writer import write_gguf as by_the_packages_tables
 from tests.llm.families.harness import Tiny, assert_same_logits
@@ -65,6 +74,7 @@ KEPT: dict[str, tuple[Tiny, str]] = {
     ),
     "biases of rows in another order": (test_llama.MODELS["seven-heads-tied-bias"], "llama"),
     "yarn and longer texts": (test_ministral3.TINY, "mistral3"),
+    "factors by length": (test_phi3.MODELS["longrope"], "phi3"),
     "norms after": (test_olmo.MODELS["olmo2"][0], "olmo2"),
 }
 
@@ -89,7 +99,12 @@ def test_what_is_kept_is_read_as_it_was(model: str, tmp_path: Path) -> None:
     tiny, architecture = KEPT[model]
     tiny.save(source := tmp_path / "source")
     quantize(source, out := tmp_path / "out.gguf", "Q4_0", kept=["*"])
-    assert GgufCheckpoint(out, FAMILIES).file.metadata["general.architecture"] == architecture
+    metadata = GgufCheckpoint(out, FAMILIES).file.metadata
+    assert metadata["general.architecture"] == architecture
+    by_longrope = metadata.get(f"{architecture}.rope.scaling.type") == "longrope"
+    assert by_longrope == (model == "factors by length")
+    if by_longrope:  # llama.cpp divides positions by it
+        assert f"{architecture}.rope.scaling.factor" not in metadata
     assert first_difference(open_model(source).config, open_model(out).config) is None
     for (name, _, found), (_, _, wanted) in zip(weights(out), weights(source), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0, err_msg=name)

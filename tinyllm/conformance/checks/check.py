@@ -214,16 +214,26 @@ class Trial:
             calls[dtype] = call_in(call, self.spec, case, was, dtype)
         return calls[dtype]
 
+    def leaves_to_lender(self, subject: Subject, case: Case, dtype: str, once: bool = False) -> bool:
+        """Whether a check is left to the backend that lends a kernel, where it is the same function and is held to
+        everything.
+
+        Here it is tried on the smoke cases alone, and in views, threads and repeated calls in the first dtype alone,
+        unless it was asked for by name.
+
+        once: it is one of the latter.
+        """
+        if not subject.lender or self.plan.kernels or self.plan.case:
+            return False
+        return case.tier == "full" or (once and dtype != self.dtypes[0])
+
     def tries(self, subject: Subject, case: Case, dtype: str, indirectly: bool = True) -> bool:
         """Whether a kernel is tried on a case that it takes.
 
         One that gets a weight expanded or as affine numbers is tried on a scheme's smoke cases alone (indirectly False:
         on none): what makes that form is tried by `dequantize`, and what is done with it by the kernel's other cases.
-        One that another backend lends is held to everything there, where it is the same function: here it is tried on
-        the smoke cases, and not indirectly in one dtype, unless it was asked for.
         """
-        lent = subject.lender and not self.plan.kernels and not self.plan.case
-        if lent and (case.tier == "full" or not (indirectly or dtype == self.dtypes[0])):
+        if self.leaves_to_lender(subject, case, dtype, once=not indirectly):
             return False
         call = self.call(case, dtype)
         if subject.declines(call):

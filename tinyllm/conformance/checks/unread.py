@@ -29,7 +29,7 @@ def unread(trial: Trial) -> Iterator[Check]:
                 yield from (
                     _check(trial, subject, case, dtype)
                     for subject in trial.subjects
-                    if not subject.declines(example.call)
+                    if not trial.leaves_to_lender(subject, case, dtype) and not subject.declines(example.call)
                 )
 
 

@@ -31,7 +31,8 @@ def repeats(trial: Trial) -> Iterator[Check]:
     """The same call twice gives the same bits; the largest case stands for all, and `again` tries the small ones."""
     for subject in trial.subjects:
         for dtype in trial.safety_dtypes:
-            taken = [c for c in trial.cases if not subject.declines(trial.call(c, dtype))]
+            held = [c for c in trial.cases if not trial.leaves_to_lender(subject, c, dtype, once=True)]
+            taken = [c for c in held if not subject.declines(trial.call(c, dtype))]
             for case in taken if trial.plan.case else sorted(taken, key=lambda case: case.size)[-1:]:
                 yield _repeat(trial, subject, case, dtype)
 

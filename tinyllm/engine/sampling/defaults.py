@@ -13,6 +13,7 @@ from typing import Any
 from tinyllm.engine.sampling.params import SamplingParams
 from tinyllm.errors import CheckpointError, InvalidInputError, SamplingWarning, quoted, shortened
 from tinyllm.models.checkpoints.checkpoint import Checkpoint
+from tinyllm.models.checkpoints.generation_fields import NEUTRAL, asked_of
 from tinyllm.settings.read import DEFAULT, Setting
 
 _NAMES = {
@@ -25,80 +26,6 @@ _NAMES = {
     "max_new_tokens": "max_tokens",
 }
 """Settings of `SamplingParams` by their names in the file."""
-# Values at which a field asks for nothing: of those that are done, and of those that are not.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "top_p": (1,),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "repetition_penalty": (1,),
-    "stop_strings": ([],),
-    "bad_words_ids": ([],),
-    "begin_suppress_tokens": ([],),
-    "constraints": ([],),
-    "diversity_penalty": (0,),
-    "encoder_no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "exponential_decay_length_penalty": (),
-    "force_words_ids": ([],),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "guidance_scale": (1,),
-    "max_length": (20,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "no_repeat_ngram_size": (0,),
-    "num_beam_groups": (1,),
-    "num_beams": (1,),
-    "num_return_sequences": (1,),
-    "penalty_alpha": (0,),
-    "sequence_bias": ([], {}),
-    "suppress_tokens": ([],),
-    "token_healing": (False,),
-    "typical_p": (1,),
-}
-# They tell of tokens that the tokenizer and the stop tokens go by, of beams, which are named where there are any, and
-# of how transformers computes and what it gives back.
-_HARMLESS = frozenset(
-    {
-        "_from_model_config",
-        "assistant_confidence_threshold",
-        "assistant_early_exit",
-        "assistant_lookbehind",
-        "bos_token_id",
-        "cache_config",
-        "cache_implementation",
-        "chat_format",
-        "compile_config",
-        "continuous_batching_config",
-        "decoder_start_token_id",
-        "disable_compile",
-        "do_sample",
-        "early_stopping",
-        "eos_token_id",
-        "is_assistant",
-        "length_penalty",
-        "low_memory",
-        "max_matching_ngram_size",
-        "num_assistant_tokens",
-        "num_assistant_tokens_schedule",
-        "output_attentions",
-        "output_hidden_states",
-        "output_logits",
-        "output_scores",
-        "pad_token_id",
-        "prefill_chunk_size",
-        "prompt_lookup_num_tokens",
-        "remove_invalid_values",
-        "renormalize_logits",
-        "return_dict_in_generate",
-        "return_legacy_cache",
-        "target_lookbehind",
-        "transformers_version",
-        "use_cache",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -136,7 +63,7 @@ def model_defaults(checkpoint: Checkpoint, context: int) -> SamplingDefaults:
     """
     config, source = checkpoint.generation_config()
     if not config:
-        fields, source = {*_NAMES, *_NEUTRAL, "do_sample"}, "config.json"
+        fields, source = {*_NAMES, *NEUTRAL, "do_sample"}, "config.json"
         config = {name: value for name, value in checkpoint.config.items() if name in fields}
     found = sampling_defaults(config, source, context)
     if found.warning:
@@ -156,7 +83,7 @@ def sampling_defaults(config: Mapping[str, Any], source: str, context: int) -> S
 
     Raises `CheckpointError` for a value out of range.
     """
-    said = {name: value for name, value in config.items() if value is not None and not _is_neutral(name, value)}
+    said = asked_of(config, context)
     values = {ours: said[theirs] for theirs, ours in _NAMES.items() if theirs in said}
     sampled = config.get("do_sample")
     if sampled not in (None, True, False):
@@ -167,12 +94,5 @@ def sampling_defaults(config: Mapping[str, Any], source: str, context: int) -> S
         SamplingParams(**values)
     except InvalidInputError as error:
         raise CheckpointError(f"{source}: {str(error).removeprefix('sampling: ')}") from error
-    length = said.get("max_length")
-    if isinstance(length, int) and length >= context:
-        del said["max_length"]
-    left_out = {name: value for name, value in said.items() if name not in _HARMLESS and name not in _NAMES}
+    left_out = {name: value for name, value in said.items() if name not in _NAMES}
     return SamplingDefaults(values, source, left_out)
-
-
-def _is_neutral(name: str, value: Any) -> bool:
-    return any(value == neutral for neutral in _NEUTRAL.get(name, ()))

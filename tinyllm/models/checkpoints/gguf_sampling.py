@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyllm.errors import CheckpointError, quoted
+from tinyllm.models.checkpoints.generation_fields import asked_of
 from tinyllm.models.checkpoints.gguf import GgufFile
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_INT32_MAX = 2**31 - 1
 _PREFIX = "general.sampling."
 _NAMES = {
     "temp": "temperature",
@@ -48,12 +51,39 @@ def to_generation_config(file: GgufFile) -> dict[str, Any]:
     return config
 
 
-def from_generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says of the settings that GGUF has names for."""
-    asked = {ours: config[theirs] for ours, theirs in _NAMES.items() if config.get(theirs) is not None}
-    if config.get("do_sample") is False:  # whatever else it says, the likeliest token is taken
-        asked["temp"] = 0
-    return {_PREFIX + key: int(value) if key == "top_k" else float(value) for key, value in asked.items()}
+def from_generation_config(
+    config: Mapping[str, Any], source: str, context: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file says of the settings that GGUF has names for, and those that it has none for.
+
+    Args:
+        source: the name of the file that has the settings, for errors. context: of the model.
+
+    Raises `CheckpointError` for a value of another kind than its field's.
+    """
+    said = {ours: _checked(source, theirs, config[theirs]) for ours, theirs in _NAMES.items() if theirs in config}
+    asked = {key: value for key, value in said.items() if value is not None}
+    sampled = config.get("do_sample")
+    if sampled is not None and not isinstance(sampled, bool):
+        raise CheckpointError(f"{source}: do_sample: expected true or false, got {quoted(sampled)}")
+    if sampled is not None:  # not to sample is to take the likeliest, whatever else is said; 1 is what is not said
+        asked["temp"] = asked.get("temp", 1.0) if sampled else 0.0
+    if asked.get("penalty_repeat", 1) != 1:
+        asked["penalty_last_n"] = -1  # of all tokens, where llama.cpp takes the last 64
+    without = {name: value for name, value in asked_of(config, context).items() if name not in _NAMES.values()}
+    return {_PREFIX + key: value for key, value in asked.items()}, without
+
+
+def _checked(source: str, name: str, value: Any) -> float | int | None:
+    """The value of a setting as the file has it."""
+    if value is None:
+        return None
+    whole = name == "top_k"
+    most, expected = (_INT32_MAX, "an integer") if whole else (_FLOAT32_MAX, "a number")
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not -most <= value <= most:
+        raise CheckpointError(f"{source}: {name}: expected {expected}, got {quoted(value)}")
+    return max(value, 0) if whole else float(value)  # below 0 a top_k asks for nothing, as 0 does
 
 
 def _shortest(value: Any) -> Any:

@@ -30,6 +30,10 @@ _CLOSE = 1e-5
 """How near numbers are that a file has as float32, some of them as roots or squares."""
 
 
+_REAL = ("epsilon", "scale", "softcapping", "freq_base", "freq_base_swa", "factor", "_multiplier", "_fast", "_slow")
+"""How keys of real numbers end: llama.cpp takes no integers for them."""
+
+
 def gguf_keys(config: DecoderConfig) -> dict[str, Any]:
     """Values by key, those of layers as one number where they are alike."""
     attends = [layer.attention for layer in config.layers if isinstance(layer.attention, AttentionConfig)]
@@ -50,7 +54,8 @@ def gguf_keys(config: DecoderConfig) -> dict[str, Any]:
     }
     if attends:
         made |= _attention(config, attends)
-    return {key: value for key, value in made.items() if value is not None}
+    told = {key: value for key, value in made.items() if value is not None}
+    return {key: float(value) if key.endswith(_REAL) else value for key, value in told.items()}
 
 
 def rope_tensors(config: DecoderConfig) -> dict[str, NDArray[np.float32]]:
@@ -154,7 +159,9 @@ def _scaling(rope: RopeConfig) -> dict[str, Any]:
     made: dict[str, Any] = {"attention.temperature_scale": rope.query_log_scale or None}
     if scaling.kind not in ("linear", "yarn", "longrope"):
         return made  # in tensors, or nowhere
-    made |= {"rope.scaling.type": scaling.kind, "rope.scaling.factor": scaling.factor}
+    made["rope.scaling.type"] = scaling.kind
+    if scaling.kind != "longrope":  # whose factor is that of the lengths, and by which llama.cpp divides positions
+        made["rope.scaling.factor"] = scaling.factor
     if scaling.kind == "linear":
         return made
     made["rope.scaling.original_context_length"] = scaling.original_max_position

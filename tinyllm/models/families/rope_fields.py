@@ -197,8 +197,14 @@ def _scaling(fields: Fields, settings: dict[str, Any], max_position: int, share:
             raise fields.fail(f"rope_scaling.{key}", f"a number for type {kind}", None)
     if kind == "longrope":
         _check_longrope(fields, settings)
-    given: dict[str, Any] = {_KEYS[k]: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return RopeScaling(kind, **given)
+    return RopeScaling(kind, **{_KEYS[key]: _as_scaling_has_it(key, value) for key, value in settings.items()})
+
+
+def _as_scaling_has_it(key: str, value: Any) -> Any:
+    """Lists as tuples, and 4 for a real number as 4.0."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value if key in (_ORIGINAL, "truncate") else float(value)
 
 
 def _check(fields: Fields, key: str, value: object) -> None:

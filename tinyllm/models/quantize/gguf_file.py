@@ -68,7 +68,7 @@ def write_gguf(
 
     Args:
         metadata: values by key; none of them is what the writer says itself.
-        floats: tensors besides those of outputs, which are written first.
+        floats: tensors that are no outputs; they are written before those.
         kind, progress: as `copy_gguf` has them.
     """
     pieces = {name: _Piece(array.shape, "F32", partial(np.asarray, array)) for name, array in floats.items()}
@@ -110,12 +110,13 @@ def _copy_metadata(path: Path, writer: gguf.GGUFWriter) -> None:
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    """A value as the kind that Python has it in; numbers of a list may be negative."""
+    """A value as the kind that Python has it in; numbers of a list may be negative, and one below 0 is."""
     if isinstance(value, list):
         kind = _KINDS[type(value[0])].replace("UINT32", "INT32")
         writer.add_key_value(key, value, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType[kind])
     else:
-        writer.add_key_value(key, value, gguf.GGUFValueType[_KINDS[type(value)]])
+        kind = "INT32" if type(value) is int and value < 0 else _KINDS[type(value)]
+        writer.add_key_value(key, value, gguf.GGUFValueType[kind])
 
 
 def _piece(output: Output, kind: str) -> _Piece:

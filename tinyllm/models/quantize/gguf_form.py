@@ -82,7 +82,8 @@ def _said(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[GgufSaid, DecoderConfig]:
     """What the files of an architecture would say, and the decoder that is read from it."""
-    keys = gguf_keys(config) | dict(form.keys(config))
+    with plugin_code(f"architecture {architecture!r}: gguf.keys", passing=(TinyllmError,)):
+        keys = gguf_keys(config) | dict(form.keys(config))
     ropes = rope_tensors(config)
     tensors = {name: _tensor(name, array.shape, array.tobytes()) for name, array in ropes.items()}
     for weight, shape in shapes.items():

@@ -63,7 +63,7 @@ def tokenizer_to_gguf(
     forms = _byte_level(tokenizer, merges) if _is_byte_level(state) else _pieces(tokenizer, tokens, types, merges)
     for form in forms:
         metadata = shared | {f"{_PREFIX}{key}": value for key, value in form.items()}
-        read = tokenizer_from_gguf(GgufDraft(Path("model.gguf"), metadata, {}))
+        read = tokenizer_from_gguf(GgufDraft(Path(where), metadata, {}))
         if read.encode(SAMPLE, True) == tokenizer.encode(SAMPLE, True):
             return metadata | _templates(template), _differences(tokenizer, read)
     raise CheckpointError(
@@ -99,8 +99,9 @@ def _specials(
         index = None if token is None else tokenizer.backend.token_to_id(token)
         if index is not None:
             ids[key] = index
-    if (unknown := state["model"].get("unk_token")) is not None:
-        ids["unknown"] = state["model"]["vocab"][unknown]
+    unknown = state["model"].get("unk_token")
+    if unknown is not None and (index := tokenizer.backend.token_to_id(unknown)) is not None:
+        ids["unknown"] = index
     before, after = tokenizer.around
     bos = before[0] if before else tokenizer.bos_token_id
     if bos is not None:
