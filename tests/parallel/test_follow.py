@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import pytest
 
-from tinyllm.parallel.follow import follow
+from tinyllm.parallel.follow import follow, frame_of, message_of
+from tinyllm.parallel.frames import Frame, FrameError, from_bytes, to_bytes
 
 
 class Held(dict[str, Any]):
@@ -78,3 +80,22 @@ def test_each_message_is_done_on_the_pages_that_it_names() -> None:
         ("step", "without pages", None),
     ]
     assert messages.alive[4] == ["allocate 4", "grow 3"] and messages.alive[5] == ["step 5"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [([], "allocate", 1, 4, 16, 1), ([1, 2], "grow", 3, 8, 16, 1), ([7], "step", 2, {"tokens": np.arange(3)})],
+    ids=["allocate", "grow", "step"],
+)
+def test_a_message_is_the_same_after_its_way_as_bytes(message: tuple[Any, ...]) -> None:
+    *found, last = message_of(from_bytes(to_bytes(frame_of(message))))
+    assert found == [*message[:-1]]
+    np.testing.assert_equal(last, message[-1])
+
+
+@pytest.mark.parametrize(
+    "frame", [Frame("alive"), Frame("step", {"dropped": 1, "number": 2}), Frame("grow", {"dropped": [], "number": 1})]
+)
+def test_another_frame_is_no_message(frame: Frame) -> None:
+    with pytest.raises(FrameError, match="expected a step, or pages to make or to grow, got "):
+        message_of(frame)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from tinyllm.parallel import greeting
-from tinyllm.parallel.frames import LENGTHS, MOST_ARRAYS, MOST_TEXT, FrameError, Link, ready
-from tinyllm.parallel.greeting import CHALLENGE, GREETING, Door, StrangerError, knock
+from tinyllm.parallel.frames import LENGTHS, MOST_ARRAYS, MOST_TEXT, Frame, FrameError, from_bytes, to_bytes
+from tinyllm.parallel.link import Link, ready
 from tinyllm.spec.dtypes import numpy_dtype
-
-TOKEN, OTHER = "a text that nobody guesses", "another text that nobody guesses"
 
 
 @pytest.fixture
@@ -45,6 +41,15 @@ def test_arrays_arrive_as_they_were(dtype: str, shape: tuple[int, ...], pair: tu
         assert (frame.arrays[name].dtype, frame.arrays[name].shape) == (sent.dtype, sent.shape)
         assert frame.arrays[name].tobytes() == sent.tobytes() and frame.arrays[name].flags.aligned
     assert ready([link], 0) == []
+    again = from_bytes(to_bytes(frame))
+    assert (again.what, again.values) == (frame.what, frame.values)
+    assert [array.tobytes() for array in again.arrays.values()] == [array.tobytes() for array in frame.arrays.values()]
+
+
+@pytest.mark.parametrize("array", [np.array([None]), np.array(["text"])], ids=["objects", "texts"])
+def test_arrays_of_other_things_are_not_sent(array: np.ndarray) -> None:
+    with pytest.raises(FrameError, match=r"^x: expected an array of one of float32, .*, got "):
+        to_bytes(Frame("values", arrays={"x": array}))
 
 
 def framed(header: object, nbytes: int = 0) -> bytes:
@@ -75,6 +80,7 @@ def kinds(*arrays: object) -> dict[str, object]:
         framed(kinds(["x", "float32", [1] * 9]), 4),
         framed(kinds(["x", "float32", [2]]), 4),
         framed(kinds(["x", "float32", [1 << 33, 1 << 33]]), 1 << 33),
+        framed(kinds(["x", "float32", [0, 1 << 33, 1 << 33]])),
     ],
 )
 def test_what_is_no_frame_is_refused_before_it_costs_anything(sent: bytes, pair: tuple[socket.socket, Link]) -> None:
@@ -82,6 +88,8 @@ def test_what_is_no_frame_is_refused_before_it_costs_anything(sent: bytes, pair:
     bare.sendall(sent)
     with pytest.raises(FrameError, match="expected"):
         link.receive()
+    with pytest.raises(FrameError, match="expected"):
+        from_bytes(sent)
 
 
 def test_half_a_frame_is_not_waited_for_without_end(pair: tuple[socket.socket, Link]) -> None:
@@ -93,52 +101,3 @@ def test_half_a_frame_is_not_waited_for_without_end(pair: tuple[socket.socket, L
     bare.shutdown(socket.SHUT_WR)
     with pytest.raises(EOFError):
         link.receive()
-
-
-def test_whoever_does_not_know_the_token_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greeting, "GREETING_PATIENCE", 0.3)
-    door = Door(("127.0.0.1", 0), 4)
-    found: list[Link] = []
-    listening = threading.Thread(target=lambda: found.append(door.accept(TOKEN, 1.0, time.monotonic() + 20)))
-    listening.start()
-    with pytest.raises(StrangerError, match="does not know the token"):
-        knock(door.address, OTHER, 1.0)
-    with socket.create_connection(door.address) as silent, socket.create_connection(door.address) as echo:
-        echo.settimeout(5)
-        silent.settimeout(5)
-        echo.sendall(echo.recv(len(GREETING) + CHALLENGE))
-        proof = echo.recv(32)
-        assert proof and not silent_answers(silent)
-        echo.sendall(proof)  # what the door says of itself is not what it asks for
-        assert echo.recv(1) == b""
-    link = knock(door.address, TOKEN, 1.0)
-    listening.join()
-    found[0].send("hello", number=1)
-    assert link.receive().values == {"number": 1}
-    address = door.address
-    door.close()
-    with pytest.raises(OSError, match="refused"):
-        knock(address, TOKEN, 1.0)
-
-
-def silent_answers(connection: socket.socket) -> bool:
-    """Whether there is more than the greeting for somebody who says nothing."""
-    connection.recv(len(GREETING) + CHALLENGE)
-    return connection.recv(1) != b""
-
-
-def test_a_door_that_is_not_there_yet_is_knocked_at_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()[:2]
-    found: list[Link] = []
-
-    def come_later() -> None:
-        time.sleep(0.3)
-        found.append(Door(address, 1).accept(TOKEN, 1.0, time.monotonic() + 10))
-
-    listening = threading.Thread(target=come_later)
-    listening.start()
-    link = knock(address, TOKEN, 1.0, time.monotonic() + 10)
-    listening.join()
-    link.send("hello")
-    assert found[0].receive().what == "hello"

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tinyllm import __version__
 from tinyllm.errors import ModelGoneError, TinyllmError
 from tinyllm.models.bound_model import ModelChoice
 from tinyllm.parallel import same_machine
+from tinyllm.parallel.frames import Frame
 from tinyllm.parallel.launched import Launched, follow_first
 from tinyllm.parallel.shared_memory import SharedMemoryGroup, shared_file
 from tinyllm.registry.registry import default_registry
@@ -91,11 +91,11 @@ def test_one_that_does_not_come_to_a_sum_is_not_waited_for_without_end() -> None
 )
 def test_what_keeps_one_from_loading_its_part_is_told_to_the_first(version: str, path: str, problem: str) -> None:
     first, second = networks(2)
-    order = asdict(ModelChoice(Path(path))) | {"path": path}
+    order = Frame("order", {"version": version, "choice": ModelChoice(Path(path)).to_json()})
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(follow_first, second, default_registry())
         others = Launched(first)
-        others.tell((version, order))
+        others.send(order)
         with pytest.raises(TinyllmError, match=f"process 1 of 2: {problem}"):
             others.join(None)  # type: ignore[arg-type]
         following.result(5)

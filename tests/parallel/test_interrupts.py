@@ -1,13 +1,18 @@
-"""Ctrl-C in the midst of a step of several processes."""
+"""Ctrl-C in the midst of a step of several processes, and SIGTERM to all of them."""
 
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
+from tests.parallel.folders import LLAMA
+from tinyllm.llm import load
 from tinyllm.parallel.program import ParallelProgram
 
 
@@ -44,3 +49,15 @@ def test_a_programs_own_handler_is_left_alone() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert came == [signal.SIGINT] and own.done == 1
+
+
+@pytest.mark.parametrize("option", ["tensor_parallel", "pipeline_parallel"])
+def test_sigterm_to_all_processes_of_a_service_is_for_the_first(option: str, tmp_path: Path) -> None:
+    LLAMA.save(tmp_path)
+    llm = load(tmp_path, "native", **{option: 2})  # type: ignore[arg-type]
+    wanted = llm.logits([3, 4, 5])
+    others = [p for p in psutil.Process().children() if "_process import main" in " ".join(p.cmdline())]
+    for process in others:
+        process.terminate()
+    assert others and psutil.wait_procs(others, timeout=0.3)[0] == []
+    np.testing.assert_array_equal(llm.logits([3, 4, 5]), wanted)

@@ -10,7 +10,8 @@ import pytest
 from tinyllm_native.parallel import all_reduce
 from tinyllm_numpy.parallel import all_reduce as by_group
 
-from tinyllm.parallel.shared_memory import PART, RanksEndedError, SharedMemoryGroup, shared_file
+from tinyllm.errors import ModelGoneError
+from tinyllm.parallel.shared_memory import PART, SharedMemoryGroup, shared_file
 from tinyllm.plugins import numpy_dtype
 
 
@@ -45,13 +46,13 @@ def test_ranks_in_c_and_in_python_make_the_same_bits(in_c: int) -> None:
 def test_one_that_does_not_come_is_not_waited_for_without_end() -> None:
     first, second = groups(2, patience=0.1)
     x = np.ones(3, np.float32)
-    with pytest.raises(RanksEndedError, match=r"does not answer for 0\.1 s"):
+    with pytest.raises(ModelGoneError, match=r"does not answer for 0\.1 s"):
         all_reduce(x, group=first)
-    with pytest.raises(RanksEndedError, match="another process failed in this step"):
+    with pytest.raises(ModelGoneError, match="another process failed in this step"):
         all_reduce(x, group=second)
 
 
-@pytest.mark.parametrize("error", [RanksEndedError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ModelGoneError, KeyboardInterrupt])
 def test_what_the_check_raises_while_waiting_ends_the_wait(error: type[BaseException]) -> None:
     def check() -> None:
         raise error("process 1 ended")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,22 +17,16 @@ import pytest
 from tests.llm.families.harness import BOUND, PROMPT, Tiny, in_steps
 from tests.llm.families.test_gemma4 import MODELS as GEMMA4
 from tests.llm.families.test_lfm2 import MODELS as LFM2
+from tests.parallel.stages import FOUR, LLAMA, environments, others, step
 from tests.parallel.test_ranks import EXPERTS, SIZES, greedy
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
-from tinyllm.errors import InvalidInputError, TinyllmError
-from tinyllm.graph.program import Pages, Program
+from tinyllm.errors import InvalidInputError, ModelGoneError
 from tinyllm.llm import LLM, load
-from tinyllm.models.bound_model import BoundStage, ModelChoice, bind_stage
-from tinyllm.parallel import stage_process
-from tinyllm.parallel.greeting import Door
+from tinyllm.models.bound_model import ModelChoice
 from tinyllm.parallel.pipeline import bind_in_stages
-from tinyllm.parallel.shared_memory import RanksEndedError
-from tinyllm.parallel.stages import Stages
-from tinyllm.registry.registry import Registry, default_registry
-from tinyllm.settings.read import read_settings
+from tinyllm.registry.registry import default_registry
 
-FOUR = {"num_hidden_layers": 4}
-MODELS = {"llama": Tiny("Llama", SIZES | FOUR), "qwen3moe": Tiny("Qwen3Moe", SIZES | EXPERTS | FOUR)}
+MODELS = {"llama": LLAMA, "qwen3moe": Tiny("Qwen3Moe", SIZES | EXPERTS | FOUR)}
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("llama")
     MODELS["llama"].save(made)
     return made
-
-
-def others(program: Any) -> Stages:
-    """The stages after this one."""
-    found: Stages = program._tell.__self__
-    return found
 
 
 def assert_same(found: LLM, wanted: LLM) -> None:
@@ -116,7 +100,7 @@ def test_a_stage_that_dies_ends_the_model_and_is_named(folder: Path) -> None:
     started = others(llm.program)._processes
     started[1].kill()
     for _ in range(2):  # the second time at once
-        with pytest.raises(RanksEndedError, match="stage 1 of 3 ended by SIGKILL: load the model again"):
+        with pytest.raises(ModelGoneError, match="stage 1 of 3 ended by SIGKILL: load the model again"):
             llm.logits(PROMPT)
     assert [process.poll() for process in started.values()] == [-signal.SIGKILL, 0]
 
@@ -127,7 +111,7 @@ def test_a_stage_that_dies_in_the_midst_of_a_step_is_named(folder: Path) -> None
     process.send_signal(signal.SIGSTOP)  # the step waits for it
     killer = threading.Timer(0.5, process.kill)
     killer.start()
-    with pytest.raises(RanksEndedError, match="stage 1 of 2 ended by SIGKILL: load the model again"):
+    with pytest.raises(ModelGoneError, match="stage 1 of 2 ended by SIGKILL: load the model again"):
         llm.logits(PROMPT)
     killer.join()
 
@@ -136,78 +120,9 @@ def test_a_stage_that_does_not_answer_is_not_waited_for_without_end(folder: Path
     bound = bind_in_stages(ModelChoice(folder, "native"), default_registry(), 2, patience=1.0)
     process = others(bound.program)._processes[1]
     process.send_signal(signal.SIGSTOP)
-    with pytest.raises(RanksEndedError, match="stage 1 of 2 does not answer for 1 s: load the model again"):
+    with pytest.raises(ModelGoneError, match="stage 1 of 2 does not answer for 1 s: load the model again"):
         step(bound.program)
     assert process.returncode == -signal.SIGKILL
-
-
-def step(program: Program) -> np.ndarray:
-    """Logits of some tokens."""
-    return ModelRunner(program, 2, 16).step(make_step([Chunk(PROMPT[:20], 0, [1, 0], 20)], 16))
-
-
-class Changed(Program):
-    """A program before whose steps something happens."""
-
-    def __init__(self, own: Program, happens: Callable[[], object]) -> None:
-        vars(self).update(vars(own))
-        self._happens = happens
-
-    def __call__(self, *arguments: Any, **options: Any) -> tuple[list[np.ndarray], Pages]:
-        """As the program's own, afterwards."""
-        self._happens()
-        return super().__call__(*arguments, **options)
-
-
-def environments(stages: int) -> list[dict[str, str]]:
-    """What a launcher says to each process, at a port after which there is a free one."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1] - 1
-    shared = {"WORLD_SIZE": str(stages), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [shared | {"RANK": str(rank)} for rank in range(stages)]
-
-
-@contextmanager
-def in_threads(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], dtype: str | None = None
-) -> Iterator[Program]:
-    """A model of two stages that were started by a launcher, the second of which is a thread here. dtype: as the second
-    one is asked for it."""
-    registry = Registry(settings=read_settings(environ={"TINYLLM_PIPELINE_TOKEN": "a text that nobody guesses"}))
-
-    def changed(*arguments: Any) -> BoundStage:
-        bound = bind_stage(*arguments)
-        return BoundStage(**vars(bound) | {"program": Changed(bound.program, happens)})
-
-    monkeypatch.setattr(stage_process, "bind_stage", changed)
-    choice, other, ended = ModelChoice(folder, "native"), ModelChoice(folder, "native", dtype), list[object]()
-    first, second = environments(2)
-
-    def follow() -> None:
-        try:
-            bind_in_stages(other, registry, 2, patience=1.0, environment=second)
-        except SystemExit as end:
-            ended.append(end.code)
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    bound = bind_in_stages(choice, registry, 2, patience=1.0, environment=first)
-    yield bound.program
-    others(bound.program).close()
-    thread.join(10)
-    assert ended == [0]
-
-
-def test_a_stage_that_is_slow_but_lives_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with in_threads(folder, monkeypatch, lambda: time.sleep(2.0)) as program:
-        np.testing.assert_array_equal(step(program), step(load(folder, "native").program))
-
-
-def test_what_a_kernel_raises_in_another_stage_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with in_threads(folder, monkeypatch, lambda: {}["no such kernel"]) as program:
-        for _ in range(2):
-            with pytest.raises(RanksEndedError, match="stage 1 of 2 failed: KeyError: 'no such kernel': load the mode"):
-                step(program)
 
 
 def test_bad_input_leaves_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,33 +141,6 @@ def test_bad_input_leaves_no_process(folder: Path, monkeypatch: pytest.MonkeyPat
         load(folder, "native", pipeline_parallel=2)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     assert not [pid for pid in children.read_text().split() if "stage_process" in command(pid)]
-
-
-def test_a_stage_that_cannot_be_loaded_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: Any) -> BoundStage:
-        raise TinyllmError("no such file")
-
-    monkeypatch.setattr(stage_process, "fingerprint", broken)
-    with (
-        pytest.raises(TinyllmError, match=r"stage 1 of 2 failed: no such file$"),
-        in_threads(folder, monkeypatch, lambda: None),
-    ):
-        pass
-
-
-def test_another_model_in_another_stage_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        pytest.raises(TinyllmError, match="stage 1 of 2 has another model, or loads it with other options"),
-        in_threads(folder, monkeypatch, lambda: None, "float32"),
-    ):
-        pass
-
-
-def test_stages_that_do_not_join_are_named() -> None:
-    stages, door = Stages(3, 1.0), Door(("127.0.0.1", 0), 2)
-    with pytest.raises(TinyllmError, match=r"stage 1, 2 of 3 did not join within 0.1 s"):
-        stages.gather(door, "a text that nobody guesses", 0.1)
-    door.close()
 
 
 def command(pid: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tinyllm.errors import ConfigError, InvalidInputError
-from tinyllm.parallel.pipeline import meeting_place, shared_token
-from tinyllm.parallel.torchrun import Place, local_share, torchrun_place
+from tinyllm.parallel.pipeline import listener_at, meeting_place, shared_token
+from tinyllm.parallel.torchrun import Place, local_share, place_of, torchrun_place
 from tinyllm.registry.registry import Registry
 from tinyllm.settings.read import read_settings
 
@@ -55,12 +55,24 @@ def test_the_share_of_a_machine_is_read_or_refused() -> None:
         local_share({"LOCAL_WORLD_SIZE": "2"})
 
 
+def test_another_number_than_the_launchers_is_told() -> None:
+    assert place_of(SET, "tensor_parallel", 3) == torchrun_place(SET) and place_of({}, "tensor_parallel", 2) is None
+    with pytest.raises(InvalidInputError, match="load: pipeline_parallel: expected 3, as WORLD_SIZE says, got 2"):
+        place_of(SET, "pipeline_parallel", 2)
+
+
 def test_stages_meet_at_the_port_after_the_launchers() -> None:
-    assert meeting_place(Place(1, 3, "first.example", 29500), 3) == ("first.example", 29501)
-    with pytest.raises(InvalidInputError, match="pipeline_parallel: expected 3, as WORLD_SIZE says, got 2"):
-        meeting_place(Place(1, 3, "first.example", 29500), 2)
+    assert meeting_place(Place(1, 3, "first.example", 29500)) == ("first.example", 29501)
     with pytest.raises(ConfigError, match="MASTER_PORT: expected one below 65535"):
-        meeting_place(Place(0, 2, "first.example", 65535), 2)
+        meeting_place(Place(0, 2, "first.example", 65535))
+
+
+def test_other_machines_do_not_get_to_an_address_of_this_one_alone() -> None:
+    """As a machine's own name is to itself, where its hosts file says so."""
+    for here in ({}, {"LOCAL_WORLD_SIZE": "3"}):
+        listener_at(("localhost", 0), SET | here).close()
+    with pytest.raises(ConfigError, match=r"MASTER_ADDR: expected an address of .*, got localhost, which is (127|::1)"):
+        listener_at(("localhost", 0), SET | {"LOCAL_WORLD_SIZE": "1"})
 
 
 def test_the_token_is_the_setting_or_what_torchrun_has_drawn_for_one_machine() -> None:

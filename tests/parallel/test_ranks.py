@@ -16,12 +16,11 @@ import pytest
 
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import BOUND, PROMPT, Tiny, in_steps
-from tinyllm.errors import InvalidInputError
+from tinyllm.errors import InvalidInputError, ModelGoneError
 from tinyllm.llm import LLM, load
 from tinyllm.models.bound_model import ModelChoice
 from tinyllm.parallel.program import ParallelProgram
 from tinyllm.parallel.ranks import Ranks, bind_shared_out
-from tinyllm.parallel.shared_memory import RanksEndedError
 from tinyllm.registry.registry import default_registry
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
@@ -98,9 +97,9 @@ def test_a_process_that_dies_ends_the_model_and_is_named(folder: Path) -> None:
     process = others(llm.program)._processes[0]
     process.kill()
     process.wait()
-    with pytest.raises(RanksEndedError, match="process 1 of 2 ended by SIGKILL: load the model again"):
+    with pytest.raises(ModelGoneError, match="process 1 of 2 ended by SIGKILL: load the model again"):
         llm.logits(PROMPT)
-    with pytest.raises(RanksEndedError, match="load the model again"):
+    with pytest.raises(ModelGoneError, match="load the model again"):
         llm.logits(PROMPT)
 
 
@@ -113,7 +112,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for_without_end(folder: Pa
     arrays |= {"positions": np.zeros((1, 1), np.int32), "lengths": np.ones((1, 1), np.int32)}
     arrays |= {"q_start": np.array([0, 1], np.int32), "kv_len": np.ones(1, np.int32)}
     started = time.monotonic()
-    with pytest.raises(RanksEndedError, match="does not answer for 1 s"):
+    with pytest.raises(ModelGoneError, match="does not answer for 1 s"):
         bound.program(arrays | {"block_table": np.zeros((1, 1), np.int32)}, state)
     assert time.monotonic() - started < 30
     assert process.returncode == -signal.SIGKILL

@@ -61,7 +61,7 @@ def test_torchrun_starts_one_model(folder: Path) -> None:
 def test_a_number_that_is_not_the_launchers_is_told_once(folder: Path) -> None:
     options = ("generate", "--model", str(folder), "-b", "native", "--tensor-parallel", "3")
     first, other = ends(launched(*CLI, *options, *COUNT))
-    message = "error: load: tensor_parallel: expected WORLD_SIZE, which the launcher set to 2, got 3\n"
+    message = "error: load: tensor_parallel: expected 2, as WORLD_SIZE says, got 3\n"
     assert first == (2, "", message) and other == (0, "", "")
 
 
@@ -77,12 +77,14 @@ def test_one_that_dies_ends_all(folder: Path) -> None:
     processes[1].kill()
     (status, _, err), (_, out, _) = ends(processes)
     assert (status, out) == (1, "")
-    assert "RanksEndedError: tensor_parallel: process 1 of 2 ended: load the model again" in err
+    assert "ModelGoneError: tensor_parallel: process 1 of 2 ended: all have to be started again" in err
 
 
-def test_a_signal_lets_running_replies_end(folder: Path) -> None:
+@pytest.mark.parametrize("option", ["--tensor-parallel", "--pipeline-parallel"])
+def test_a_signal_lets_running_replies_end(option: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes to all processes."""
-    options = ("serve", "--model", str(folder), "--served-name", "tiny", "-b", "native", "--port", "0", *TWO)
+    monkeypatch.setenv("TINYLLM_PIPELINE_TOKEN", "a text that nobody guesses")
+    options = ("serve", "--model", str(folder), "--served-name", "tiny", "-b", "native", "--port", "0", option, "2")
     first, other = processes = launched(*CLI, *options)
     assert first.stdout is not None
     url = first.stdout.readline().split()[0]

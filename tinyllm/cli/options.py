@@ -224,10 +224,7 @@ def _follow(ranks: int) -> int:
 
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if place.world_size == ranks:  # otherwise the first one says so
-                network = join(place, registry := default_registry())
-                for number in (signal.SIGINT, signal.SIGTERM):  # for the first one, which hangs up in the end
-                    signal.signal(number, signal.SIG_IGN)
-                follow_first(network, registry)
+                follow_first(join(place, registry := default_registry()), registry)
             raise typer.Exit
     return ranks
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,15 @@ class ModelChoice:
     dtype: str | None = None
     fast: bool | None = None
     kv_cache_dtype: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The choice as values that JSON has, for another process."""
+        return asdict(self) | {"path": str(self.path)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelChoice:
+        """The choice that `to_json` gave the values of."""
+        return cls(**values | {"path": Path(values["path"])})
 
 
 @dataclass(frozen=True)

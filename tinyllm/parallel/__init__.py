@@ -1,1 +1,1 @@
-"""One model over several processes of a machine: how they start, learn of each step, and wait for one another."""
+"""One model over several processes, of one machine or more: how they start, learn of steps, and wait for another."""

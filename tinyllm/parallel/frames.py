@@ -1,4 +1,4 @@
-"""Messages between processes over TCP: a few values as JSON, and arrays as the bytes that they are.
+"""Messages between processes as bytes: a few values as JSON, and arrays as the bytes that they are.
 
 A frame is the lengths of both (4 and 8 bytes, the highest first), the JSON object, then the arrays one after the other
 as they lie in memory. What comes is never run: it is read as numbers of a known dtype, within bounds.
@@ -7,14 +7,10 @@ as they lie in memory. What comes is never run: it is read as numbers of a known
 from __future__ import annotations
 
 import json
-import socket
 import struct
-import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -27,10 +23,6 @@ MOST_TEXT = 1 << 20
 MOST_ARRAYS = 1 << 34
 """Most bytes of a frame's JSON, and of its arrays."""
 DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
-TOGETHER = 1 << 16
-"""A frame of fewer bytes is sent by one call."""
-KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""Seconds without a word before the system asks whether the other side is there, between questions, and how many."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -47,92 +39,73 @@ class Frame:
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
 
+    def places(self) -> list[memoryview]:
+        """The bytes of each array, where they lie."""
+        return [array.reshape(-1).view(np.uint8).data for array in self.arrays.values()]
 
-class Link:
-    """A connection to another process. Any thread may send; one alone receives.
 
-    Args:
-        patience: seconds in which the other side has to take what is sent, and to send the rest of a frame.
+def packed(frame: Frame) -> list[bytes | memoryview]:
+    """What a frame is sent as, one part after the other: lengths and JSON first, then each array.
+
+    Raises:
+        FrameError: it is larger than a frame may be, or has arrays of other things than numbers.
     """
-
-    def __init__(self, connection: socket.socket, patience: float) -> None:
-        self._connection, self._sending = connection, threading.Lock()
-        connection.settimeout(patience)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a machine that loses its power says nothing
-        for option, value in KEEPALIVE.items():
-            if hasattr(socket, option):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-    def fileno(self) -> int:
-        """Of the connection, to wait for."""
-        return self._connection.fileno()
-
-    def host(self, ours: bool = False) -> str:
-        """The address of the other side, or of this one."""
-        name = self._connection.getsockname() if ours else self._connection.getpeername()
-        return str(name[0])
-
-    def send(self, what: str, arrays: Arrays | None = None, **values: Any) -> None:
-        """Send a frame. Raises `OSError` where the other side is gone or takes nothing."""
-        arrays = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
-        kinds = [[name, array.dtype.name, array.shape] for name, array in arrays.items()]
-        text = json.dumps({"what": what, "values": values, "arrays": kinds}).encode()
-        nbytes = sum(array.nbytes for array in arrays.values())
-        if len(text) > MOST_TEXT or nbytes > MOST_ARRAYS:
-            raise FrameError(f"expected a frame of at most {MOST_TEXT} and {MOST_ARRAYS} bytes, got {nbytes}")
-        parts: list[bytes | memoryview] = [LENGTHS.pack(len(text), nbytes) + text]
-        parts += [_bytes(array) for array in arrays.values()]
-        if len(text) + nbytes < TOGETHER:
-            parts = [b"".join(parts)]
-        with self._sending:
-            for part in parts:
-                self._connection.sendall(part)
-
-    def receive(self) -> Frame:
-        """The next frame, however long it takes until it begins.
-
-        Raises:
-            EOFError: the other side has hung up. OSError: it is gone, or does not send the rest. FrameError: what came
-                is no frame.
-        """
-        ready([self])
-        head = bytearray(LENGTHS.size)
-        self._fill(head)
-        text_size, nbytes = LENGTHS.unpack(head)
-        if text_size > MOST_TEXT or nbytes > MOST_ARRAYS:
-            raise FrameError(f"expected a frame of at most {MOST_TEXT} and {MOST_ARRAYS} bytes, got more")
-        text = bytearray(text_size)
-        self._fill(text)
-        what, values, kinds = _parsed(bytes(text))
-        if nbytes != sum(prod(shape) * numpy_dtype(dtype).itemsize for _, dtype, shape in kinds):
-            raise FrameError(f"expected arrays of {nbytes} bytes together, got other shapes")
-        arrays: dict[str, np.ndarray] = {}
-        for name, dtype, shape in kinds:
-            arrays[name] = np.empty(shape, numpy_dtype(dtype))
-            self._fill(_bytes(arrays[name]))
-        return Frame(what, values, arrays)
-
-    def _fill(self, place: bytearray | memoryview) -> None:
-        left = memoryview(place)
-        while len(left):
-            got = self._connection.recv_into(left)
-            if got == 0:
-                raise EOFError("it has hung up")
-            left = left[got:]
-
-    def hang_up(self) -> None:
-        """Let the other side see the end, whoever else has a copy of this connection."""
-        with suppress(OSError):  # the other side was quicker
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
+    arrays = {name: np.asarray(array, order="C") for name, array in frame.arrays.items()}
+    kinds = [(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+    for name, dtype, _ in kinds:
+        if dtype not in DTYPES:
+            raise FrameError(f"{name}: expected an array of one of {', '.join(DTYPES)}, got {dtype}")
+    text = json.dumps({"what": frame.what, "values": dict(frame.values), "arrays": kinds}).encode()
+    nbytes = sum(array.nbytes for array in arrays.values())
+    _check_lengths(len(text), nbytes)
+    return [LENGTHS.pack(len(text), nbytes) + text, *Frame("", {}, arrays).places()]
 
 
-def ready(links: Iterable[Link], seconds: float | None = None) -> list[Link]:
-    """The links that have something to read, or have ended, which is waited for; None: as long as it takes."""
-    numbers = {link.fileno(): link for link in links}
-    found = wait([*numbers], seconds)
-    return [link for number, link in numbers.items() if number in found]
+def lengths(head: bytes | bytearray) -> tuple[int, int]:
+    """Of what a frame begins with: how many bytes its JSON has, and how many its arrays. Raises `FrameError` for more
+    than a frame may have."""
+    text, nbytes = LENGTHS.unpack(head)
+    _check_lengths(text, nbytes)
+    return text, nbytes
+
+
+def unpacked(text: bytes, nbytes: int) -> Frame:
+    """The frame of a JSON text, and of arrays of so many bytes, which still have to be put into its `places`.
+
+    Raises:
+        FrameError: it is none.
+    """
+    what, values, kinds = _parsed(text)
+    if nbytes != sum(prod(shape) * numpy_dtype(dtype).itemsize for _, dtype, shape in kinds):
+        raise FrameError(f"expected arrays of {nbytes} bytes together, got other shapes")
+    return Frame(what, values, {name: np.empty(shape, numpy_dtype(dtype)) for name, dtype, shape in kinds})
+
+
+def to_bytes(frame: Frame) -> bytes:
+    """A frame in one piece. Raises as `packed` does."""
+    return b"".join(packed(frame))
+
+
+def from_bytes(data: bytes) -> Frame:
+    """The frame that `to_bytes` made bytes of. Raises `FrameError` where they are those of none."""
+    if len(data) < LENGTHS.size:
+        raise FrameError(f"expected a frame, got {len(data)} bytes")
+    text, nbytes = lengths(data[: LENGTHS.size])
+    begin = LENGTHS.size + text
+    if len(data) != begin + nbytes:
+        raise FrameError(f"expected a frame of {begin + nbytes} bytes, got {len(data)}")
+    frame = unpacked(data[LENGTHS.size : begin], nbytes)
+    for place in frame.places():
+        place[:] = data[begin : begin + len(place)]
+        begin += len(place)
+    return frame
+
+
+def _check_lengths(text: int, nbytes: int) -> None:
+    if text > MOST_TEXT or nbytes > MOST_ARRAYS:
+        raise FrameError(
+            f"expected a frame of at most {MOST_TEXT} bytes of JSON, {MOST_ARRAYS} of arrays, got {text}, {nbytes}"
+        )
 
 
 def _parsed(text: bytes) -> tuple[str, dict[str, Any], list[tuple[str, str, list[int]]]]:
@@ -147,11 +120,8 @@ def _parsed(text: bytes) -> tuple[str, dict[str, Any], list[tuple[str, str, list
 
 def _is_kind(kind: Any) -> bool:
     match kind:
-        case [str(), dtype, list(shape)]:
+        case [str(), dtype, list(shape)] if dtype in DTYPES and len(shape) <= 8:
+            # beside an axis of none, too, the others are no larger than an array may be
             sizes = all(type(size) is int and 0 <= size <= MOST_ARRAYS for size in shape)
-            return dtype in DTYPES and len(shape) <= 8 and sizes
+            return sizes and prod(size or 1 for size in shape) <= MOST_ARRAYS
     return False
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data

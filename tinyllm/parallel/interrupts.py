@@ -1,4 +1,4 @@
-"""Ctrl-C between steps: within one it would leave the other processes in the midst of it."""
+"""Ctrl-C between steps: within one it would leave the other processes in the midst of it. It is the first process's."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ def interrupts_after() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if came:
         raise KeyboardInterrupt
+
+
+def leave_signals_to_first() -> None:
+    """Ignore Ctrl-C and SIGTERM from now on, which a launcher hands on to all processes: they are for the first one,
+    which hangs up on the others in the end. In another thread than the main one, which gets no signals, this does
+    nothing."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)

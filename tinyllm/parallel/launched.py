@@ -7,8 +7,7 @@ import os
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from tinyllm import __version__
@@ -16,11 +15,13 @@ from tinyllm.errors import BackendUnavailableError, ModelGoneError, TinyllmError
 from tinyllm.graph.program import Program
 from tinyllm.models.bound_model import BoundModel, ModelChoice, bind_model
 from tinyllm.parallel.cores import keep_to, kept_to
-from tinyllm.parallel.follow import follow
-from tinyllm.parallel.messages import decode, encode
+from tinyllm.parallel.follow import follow, frame_of, message_of
+from tinyllm.parallel.frames import Frame, FrameError, from_bytes, to_bytes
+from tinyllm.parallel.interrupts import leave_signals_to_first
+from tinyllm.parallel.processes import PATIENCE
 from tinyllm.parallel.program import ParallelProgram
 from tinyllm.parallel.same_machine import group_of
-from tinyllm.parallel.shared_memory import PATIENCE, SharedMemoryGroup
+from tinyllm.parallel.shared_memory import SharedMemoryGroup
 from tinyllm.parallel.torchrun import Place, local_share
 from tinyllm.plugins.kernel import resolve
 from tinyllm.registry.registry import Registry
@@ -37,7 +38,7 @@ class Launched:
     def __init__(self, network: Network, patience: float = PATIENCE) -> None:
         self._network = network
         self.group = group_of(network, patience)
-        self._closed = weakref.finalize(self, _part, network, self.group)
+        self._closed = weakref.finalize(self, _hang_up, network, self.group)
 
     def join(self, own: BoundModel) -> ParallelProgram:
         """The program of the whole model, when all processes have loaded their parts.
@@ -52,8 +53,12 @@ class Launched:
 
     def tell(self, message: tuple[Any, ...]) -> None:
         """Send a message to all other processes. Raises `ModelGoneError` where one is gone."""
+        self.send(frame_of(message))
+
+    def send(self, frame: Frame) -> None:
+        """The same of any frame."""
         self.check()
-        self._network.tell(encode(message))
+        self._network.tell(to_bytes(frame))
 
     def check(self) -> None:
         """Raises `ModelGoneError` once the others were hung up on, and where one of this machine is gone."""
@@ -96,7 +101,7 @@ def bind_first(
     """
     others = Launched(network, patience)
     try:
-        others.tell((__version__, asdict(choice) | {"path": str(choice.path)}))
+        others.send(Frame("order", {"version": __version__, "choice": choice.to_json()}))
         with kept_to(*local_share(os.environ)):
             bound = bind_model(choice, registry, others.group, progress)
         return replace(bound, program=others.join(bound))
@@ -107,30 +112,34 @@ def bind_first(
 
 def follow_first(network: Network, registry: Registry, patience: float = PATIENCE) -> None:
     """Be one of the other processes, until the first one hangs up. patience: as `Launched` takes it."""
+    leave_signals_to_first()
     keep_to(*local_share(os.environ))
     with ExitStack() as stack, suppress(ModelGoneError):
         stack.callback(network.close)
         group = group_of(network, patience)
-        stack.callback(_part, network, group)
+        stack.callback(_hang_up, network, group)
         try:
-            program = _bind_part(network, group, registry)
+            program = _bind_hang_up(network, group, registry)
         except ModelGoneError:
             raise
         except TinyllmError as error:
             network.gather(str(error).encode())
             return
         network.gather(b"")
-        follow(lambda: decode(network.told()), program)
+        follow(lambda: message_of(from_bytes(network.told())), program)
 
 
-def _bind_part(network: Network, group: Communicator, registry: Registry) -> Program:
-    version, order = decode(network.told())
-    if version != __version__:
-        raise TinyllmError(f"has tinyllm {__version__}, and the first process {version}")
-    return bind_model(ModelChoice(**order | {"path": Path(order["path"])}), registry, group).program
+def _bind_hang_up(network: Network, group: Communicator, registry: Registry) -> Program:
+    frame = from_bytes(network.told())
+    match frame:
+        case Frame("order", {"version": version, "choice": dict(choice)}):
+            if version != __version__:
+                raise TinyllmError(f"has tinyllm {__version__}, and the first process {version}")
+            return bind_model(ModelChoice.from_json(choice), registry, group).program
+    raise FrameError(f"expected the order of the first process, got {frame.what!r} of {[*frame.values]}")
 
 
-def _part(network: Network, group: Communicator) -> None:
+def _hang_up(network: Network, group: Communicator) -> None:
     """Let all others fail that wait for this process."""
     if isinstance(group, SharedMemoryGroup):
         group.give_up()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+PATIENCE = 60.0
+"""Seconds that the processes of a model wait for one another within a step."""
 GRACE = 2.0
 """Seconds in which a process that is hung up on has to end."""
 
@@ -20,7 +22,9 @@ def start(module: str, *arguments: Any, **options: Any) -> subprocess.Popen[byte
         arguments: of `main`, as numbers and texts. options: of `Popen`.
     """
     given = ", ".join(map(repr, arguments))
-    code = f"import os, sys; sys.path[:] = {sys.path!r}; from {module} import main; main({given}); os._exit(0)"
+    # a signal to all processes of a service is for the first one, which lets replies end and then hangs up
+    code = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code += f"sys.path[:] = {sys.path!r}; from {module} import main; main({given}); os._exit(0)"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.DEVNULL,

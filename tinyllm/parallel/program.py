@@ -38,8 +38,8 @@ class ParallelProgram(Program):
 
     Args:
         own: what this process runs. tell: called with each message before this process does the same itself; it raises
-            where another process is gone. broken_off: called where this process did not do it to the end, which leaves
-            the others in the midst of it. check: raises where another process is gone, as far as that can be seen.
+            where another process is gone. broken_off: called where this process fails in what it has told, as the
+            others then wait for it. check: raises where another process is gone, as far as that can be seen.
     """
 
     def __init__(

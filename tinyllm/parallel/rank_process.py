@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import ModelGoneError, TinyllmError
 from tinyllm.models.bound_model import ModelChoice, bind_model
 from tinyllm.parallel.cores import keep_to
 from tinyllm.parallel.follow import follow
-from tinyllm.parallel.shared_memory import RanksEndedError, SharedMemoryGroup
+from tinyllm.parallel.shared_memory import SharedMemoryGroup
 from tinyllm.registry.registry import default_registry
 
 
@@ -35,7 +35,7 @@ def main(connection_number: int, memory: int) -> None:
             `shared_file` gives it.
     """
     parent = os.getppid()
-    with Connection(connection_number) as connection, suppress(EOFError, ConnectionError, RanksEndedError):
+    with Connection(connection_number) as connection, suppress(EOFError, ConnectionError, ModelGoneError):
         order: Order = connection.recv()
         keep_to(order.rank, order.ranks)
         group = SharedMemoryGroup(order.rank, order.ranks, memory, partial(_check_alive, parent), order.patience)
@@ -53,4 +53,4 @@ def main(connection_number: int, memory: int) -> None:
 
 def _check_alive(parent: int) -> None:
     if os.getppid() != parent:
-        raise RanksEndedError("tensor_parallel: the first process ended")
+        raise ModelGoneError("tensor_parallel: the first process ended")

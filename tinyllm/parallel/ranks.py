@@ -11,16 +11,16 @@ from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from tinyllm.errors import TinyllmError, invalid
+from tinyllm.errors import ModelGoneError, TinyllmError, invalid
 from tinyllm.graph.program import Program
 from tinyllm.models.bound_model import BoundModel, ModelChoice, bind_model
 from tinyllm.parallel.cores import kept_to
 from tinyllm.parallel.launched import bind_first, follow_first, join
-from tinyllm.parallel.processes import end, how_it_ended, start
+from tinyllm.parallel.processes import PATIENCE, end, how_it_ended, start
 from tinyllm.parallel.program import ParallelProgram
 from tinyllm.parallel.rank_process import Order
-from tinyllm.parallel.shared_memory import PATIENCE, RanksEndedError, SharedMemoryGroup, shared_file
-from tinyllm.parallel.torchrun import torchrun_place
+from tinyllm.parallel.shared_memory import SharedMemoryGroup, shared_file
+from tinyllm.parallel.torchrun import place_of
 from tinyllm.registry.registry import Registry
 
 
@@ -70,7 +70,7 @@ class Ranks:
         return ParallelProgram(own, self.tell, self._broken_off, self.check)
 
     def tell(self, message: tuple[Any, ...]) -> None:
-        """Send a message to all other processes. Raises `RanksEndedError` where one is gone."""
+        """Send a message to all other processes. Raises `ModelGoneError` where one is gone."""
         self.check()
         try:
             for connection in self._connections:
@@ -80,9 +80,9 @@ class Ranks:
             raise
 
     def check(self) -> None:
-        """Raises `RanksEndedError` where one of the other processes is gone."""
+        """Raises `ModelGoneError` where one of the other processes is gone."""
         if not self._closed.alive or self._owner != os.getpid():
-            raise RanksEndedError("tensor_parallel: the other processes were ended: load the model again")
+            raise ModelGoneError("tensor_parallel: the other processes were ended: load the model again")
         _check_alive(self._processes)
 
     def close(self) -> None:
@@ -100,9 +100,9 @@ def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
             raise _ended(processes, rank)
 
 
-def _ended(processes: list[subprocess.Popen[bytes]], rank: int) -> RanksEndedError:
+def _ended(processes: list[subprocess.Popen[bytes]], rank: int) -> ModelGoneError:
     how = how_it_ended(processes[rank - 1])
-    return RanksEndedError(f"tensor_parallel: process {rank} of {len(processes) + 1} {how}: load the model again")
+    return ModelGoneError(f"tensor_parallel: process {rank} of {len(processes) + 1} {how}: load the model again")
 
 
 def bind_shared_out(
@@ -122,9 +122,7 @@ def bind_shared_out(
     """
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise invalid("load", "tensor_parallel", "a number of processes of at least 1", repr(ranks))
-    if (place := torchrun_place(os.environ) if ranks > 1 else None) is not None:
-        if place.world_size != ranks:
-            raise invalid("load", "tensor_parallel", f"WORLD_SIZE, which the launcher set to {place.world_size}", ranks)
+    if (place := place_of(os.environ, "tensor_parallel", ranks) if ranks > 1 else None) is not None:
         network = join(place, registry, patience)
         if place.rank:
             follow_first(network, registry, patience)

@@ -8,7 +8,8 @@ from functools import partial
 from mmap import mmap
 from pathlib import Path
 
-from tinyllm.parallel.shared_memory import RanksEndedError, SharedMemoryGroup, shared_file
+from tinyllm.errors import ModelGoneError
+from tinyllm.parallel.shared_memory import SharedMemoryGroup, shared_file
 from tinyllm.spec.communicator import Communicator, Network
 
 PROCESSES = Path("/proc")
@@ -43,18 +44,23 @@ def group_of(network: Network, patience: float) -> Communicator:
 def _opened(pid: int, number: int, token: bytes) -> int | None:
     """The memory that another process has as a file of that number; None where it is not to be had."""
     with suppress(OSError, ValueError):
-        memory = os.open(PROCESSES / str(pid) / "fd" / str(number), os.O_RDWR)
-        with closing(mmap(memory, TOKEN)) as begin:
-            if begin[:] == token:
-                return memory
-        os.close(memory)
+        # what another machine has at that path may be anything, and a pipe would be waited for
+        memory = os.open(PROCESSES / str(pid) / "fd" / str(number), os.O_RDWR | os.O_NONBLOCK)
+        known = False
+        try:
+            with closing(mmap(memory, TOKEN)) as begin:
+                known = begin[:] == token
+        finally:
+            if not known:
+                os.close(memory)
+        return memory if known else None
     return None
 
 
 def _check_alive(pids: list[int]) -> None:
     for rank, pid in enumerate(pids):
         if not _lives(pid):
-            raise RanksEndedError(f"tensor_parallel: process {rank} of {len(pids)} ended: load the model again")
+            raise ModelGoneError(f"tensor_parallel: process {rank} of {len(pids)} ended: all have to be started again")
 
 
 def _lives(pid: int) -> bool:

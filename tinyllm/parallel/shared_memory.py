@@ -14,21 +14,16 @@ from typing import Any
 import numpy as np
 
 from tinyllm.errors import ModelGoneError
+from tinyllm.parallel.processes import PATIENCE
 from tinyllm.spec.communicator import Communicator, MeetingPlace
 
 PART = 1 << 20
 """Bytes of a part that are summed at a time."""
-PATIENCE = 60.0
-"""Seconds that a process waits for the others within a step."""
 LINE = 64
 """Bytes between two counters, so that no two are in one cache line."""
 SPINS, YIELDS = 500, 2000
 """How often a process that waits looks before it lets others run, and before it sleeps for a moment."""
 NAP = 1e-4
-
-
-class RanksEndedError(ModelGoneError):
-    """Another of the processes that share a model out ended, or does not answer."""
 
 
 def shared_file(ranks: int) -> int:
@@ -120,10 +115,10 @@ class SharedMemoryGroup(Communicator):
         """As `MeetingPlace.check`."""
         self._check()
         if self._counters[0]:
-            raise RanksEndedError("tensor_parallel: another process failed in this step")
+            raise ModelGoneError("tensor_parallel: another process failed in this step")
         if seconds > self._patience:
             self.give_up()
-            raise RanksEndedError(f"tensor_parallel: another process does not answer for {self._patience:g} s")
+            raise ModelGoneError(f"tensor_parallel: another process does not answer for {self._patience:g} s")
 
     def _order(self) -> None:
         """Memory is read and written on either side of this, and not across it: on processors that reorder, too."""

@@ -8,8 +8,9 @@ import json
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import numpy as np
 from tinyllm import __version__
 from tinyllm.errors import TinyllmError
 from tinyllm.models.bound_model import BoundModel, ModelChoice, bind_stage
-from tinyllm.parallel.follow import follow
-from tinyllm.parallel.frames import Arrays, FrameError, Link, ready
-from tinyllm.parallel.greeting import Address, Door, knock
+from tinyllm.parallel.follow import follow, message_of
+from tinyllm.parallel.frames import Arrays, FrameError
+from tinyllm.parallel.greeting import Address, Listener, StrangerError, connect
+from tinyllm.parallel.interrupts import leave_signals_to_first
+from tinyllm.parallel.link import Link, ready
 from tinyllm.parallel.stage_program import StageProgram
 from tinyllm.registry.registry import Registry, default_registry
 
@@ -30,7 +33,7 @@ BEATS = 4
 
 
 @dataclass(frozen=True)
-class Seat:
+class StageAddress:
     """Which stage a process is, and where and how it joins the first one."""
 
     rank: int
@@ -41,20 +44,20 @@ class Seat:
 
 
 class LostStageError(TinyllmError):
-    """The stage before or after this one is gone, or does not answer."""
+    """The first process, or the stage before or after this one, is gone or does not answer."""
 
     def __init__(self, stage: int, problem: str) -> None:
         super().__init__(problem)
         self.stage = stage
 
 
-class Heart(threading.Thread):
+class Heartbeat(threading.Thread):
     """Tells the first process, while this one works, that it still does."""
 
     def __init__(self, first: Link, interval: float) -> None:
-        super().__init__(name="tinyllm-stage-heart", daemon=True)
+        super().__init__(name="tinyllm-stage-heartbeat", daemon=True)
         self._first, self._interval, self._working = first, interval, threading.Event()
-        self.work, self.rest = self._working.set, self._working.clear
+        self.resume, self.pause = self._working.set, self._working.clear
 
     def run(self) -> None:
         """Until the first process has hung up."""
@@ -69,58 +72,50 @@ class Heart(threading.Thread):
 class Follower:
     """A stage's connections: to the first process, and to the stages before and after it, which may be the first."""
 
-    def __init__(self, seat: Seat, first: Link, heart: Heart) -> None:
-        self._rank, self._first, self._heart = seat.rank, first, heart
+    def __init__(self, place: StageAddress, first: Link, heartbeat: Heartbeat) -> None:
+        self._rank, self._first, self._heartbeat = place.rank, first, heartbeat
         self._before = self._after = first
-        self._last = seat.rank == seat.stages - 1
+        self._last = place.rank == place.stages - 1
 
-    def join(self, seat: Seat, door: Door, after: list[Any] | None) -> None:
+    def join(self, place: StageAddress, listener: Listener, after: list[Any] | None) -> None:
         """Connect to the stages beside this one. after: where the next stage listens; None: this one is the last.
 
         The next stage is first, as that accepts this one when it has its own next."""
+        deadline = time.monotonic() + place.patience
         if after is not None:
             host, port = after
-            with self._talking(seat.rank + 1):
-                self._after = knock((str(host), int(port)), seat.token, seat.patience)
-        if seat.rank > 1:
-            with self._talking(seat.rank - 1):
-                self._before = door.accept(seat.token, seat.patience, time.monotonic() + seat.patience)
+            with _errors_named(place.rank, place.rank + 1):
+                self._after = connect((str(host), int(port)), place.token, place.patience, deadline)
+        if place.rank > 1:
+            with _errors_named(place.rank, place.rank - 1):
+                self._before = listener.accept(place.token, place.patience, deadline)
 
     def told(self) -> tuple[Any, ...]:
         """The next message of `ParallelProgram`."""
-        self._heart.rest()
-        frame = self._first.receive()
-        self._heart.work()
-        values = frame.values
-        arguments = [frame.arrays] if frame.what == "step" else values["numbers"]
-        return values["dropped"], frame.what, values["number"], *arguments
+        self._heartbeat.pause()
+        with _errors_named(self._rank, 0):
+            frame = self._first.receive()
+        self._heartbeat.resume()
+        return message_of(frame)
 
     def receive(self) -> Arrays:
         """What the stage before sends in this step."""
         if self._before is not self._first and self._before not in ready([self._first, self._before]):
-            raise EOFError("the first process has hung up")
-        with self._talking(self._rank - 1):
+            raise LostStageError(0, "it has hung up")
+        with _errors_named(self._rank, self._rank - 1):
             return self._before.receive().arrays
 
     def send(self, values: Arrays) -> list[np.ndarray]:
         """Send on what this stage made, and tell the first process that it has done its part."""
-        with self._talking(0 if self._last else self._rank + 1):
+        with _errors_named(self._rank, 0 if self._last else self._rank + 1):
             self._after.send("values", values)
         if not self._last:
-            self._first.send("done")
+            with _errors_named(self._rank, 0):
+                self._first.send("done")
         return []
 
-    @contextmanager
-    def _talking(self, stage: int) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, EOFError, FrameError) as error:
-            if stage == 0:
-                raise EOFError("the first process is gone") from error
-            raise LostStageError(stage, f"stage {self._rank} lost its connection to it: {error}") from error
 
-
-def run_stage(choice: ModelChoice, registry: Registry, seat: Seat, deadline: float = 0.0) -> None:
+def run_stage(choice: ModelChoice, registry: Registry, place: StageAddress, deadline: float) -> None:
     """Run a stage until the first process hangs up; what goes wrong meanwhile is for that one to say.
 
     Args:
@@ -129,37 +124,60 @@ def run_stage(choice: ModelChoice, registry: Registry, seat: Seat, deadline: flo
     Raises:
         OSError, StrangerError: the first process cannot be joined.
     """
-    first = knock(seat.address, seat.token, seat.patience, deadline)
-    heart = Heart(first, seat.patience / BEATS)
-    heart.start()
-    with _telling(first, seat.rank):
-        door = Door((first.host(ours=True), 0), 1)
-        first.send("hello", rank=seat.rank, stages=seat.stages, port=door.address[1], made_by=made_by())
-        follower = Follower(seat, first, heart)
-        after = first.receive().values["after"]
-        heart.work()
-        follower.join(seat, door, after)
-        door.close()
-        bound = bind_stage(choice, registry, seat.rank, seat.stages)
-        first.send("loaded", model=fingerprint(bound, choice), page_size=bound.program.page_size)
+    first = connect(place.address, place.token, place.patience, deadline)
+    leave_signals_to_first()
+    heartbeat = Heartbeat(first, place.patience / BEATS)
+    heartbeat.start()
+    with ExitStack() as stack:
+        stack.callback(first.hang_up)
+        stack.enter_context(_telling(first, place.rank))
+        with closing(Listener((first.host(ours=True), 0))) as listener:
+            follower = Follower(place, first, heartbeat)
+            port = listener.address[1]
+            with _errors_named(place.rank, 0):
+                first.send("hello", rank=place.rank, stages=place.stages, port=port, made_by=made_by())
+                after = first.receive().values["after"]
+            heartbeat.resume()
+            follower.join(place, listener, after)
+        bound = bind_stage(choice, registry, place.rank, place.stages)
+        model, page_size = fingerprint(bound, choice), bound.program.page_size
+        with _errors_named(place.rank, 0):
+            first.send("loaded", model=model, page_size=page_size)
         follow(follower.told, StageProgram(bound.program, bound.stage, follower.receive, follower.send))
 
 
 @contextmanager
 def _telling(first: Link, rank: int) -> Iterator[None]:
     """Tell the first process what went wrong, and wait until it hangs up: it would not read what a closed connection
-    had still to give."""
+    had still to give. Clients are shown what it is told: the text of an error that nobody wrote for them stays here."""
     try:
         yield
-    except (EOFError, ConnectionError):  # the first process is gone: nobody is left to tell
-        pass
+    except LostStageError as error:
+        if error.stage:  # otherwise nobody is left to tell
+            _tell(first, error.stage, str(error))
+    except TinyllmError as error:
+        _tell(first, rank, str(error))
     except Exception as error:  # noqa: BLE001  whatever it was, it ends this process, and the first one says it
-        stage = error.stage if isinstance(error, LostStageError) else rank
-        problem = str(error) if isinstance(error, TinyllmError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError, EOFError, FrameError):
-            first.send("failed", stage=stage, problem=problem)
-            while True:
-                first.receive()
+        traceback.print_exc()
+        _tell(first, rank, type(error).__name__)
+
+
+def _tell(first: Link, stage: int, problem: str) -> None:
+    with suppress(OSError, EOFError, FrameError):
+        first.send("failed", stage=stage, problem=problem)
+        while True:
+            first.receive()
+
+
+@contextmanager
+def _errors_named(rank: int, stage: int) -> Iterator[None]:
+    """Say whose connection it was that failed. What the first process sends and is no frame, that one is told."""
+    try:
+        yield
+    except (OSError, EOFError, FrameError) as error:
+        if stage == 0 and isinstance(error, FrameError):
+            raise
+        raise LostStageError(stage, f"stage {rank} lost its connection to it: {error}") from error
 
 
 def made_by() -> list[str]:
@@ -175,15 +193,15 @@ def fingerprint(bound: BoundModel, choice: ModelChoice) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def order(choice: ModelChoice, seat: Seat) -> bytes:
+def order(choice: ModelChoice, place: StageAddress) -> bytes:
     """What `main` reads."""
-    return json.dumps({"choice": asdict(choice) | {"path": str(choice.path)}, "seat": asdict(seat)}).encode()
+    return json.dumps({"choice": choice.to_json(), "place": asdict(place)}).encode()
 
 
 def main() -> None:
     """A stage that the first process has started on its own machine, which writes an `order` to stdin."""
     given = json.loads(sys.stdin.buffer.read())
-    choice = ModelChoice(**given["choice"] | {"path": Path(given["choice"]["path"])})
-    seat = Seat(**given["seat"] | {"address": tuple(given["seat"]["address"])})
-    with suppress(OSError, TinyllmError):  # the first process has ended already
-        run_stage(choice, default_registry(), seat)
+    place = StageAddress(**given["place"] | {"address": tuple(given["place"]["address"])})
+    with suppress(OSError, StrangerError):  # the first process has ended already
+        deadline = time.monotonic() + place.patience
+        run_stage(ModelChoice.from_json(given["choice"]), default_registry(), place, deadline)

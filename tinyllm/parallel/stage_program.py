@@ -34,8 +34,10 @@ class StageProgram(Program):
         self, inputs: Mapping[str, np.ndarray], state: Pages, observe: Observe | None = None, values_told: bool = False
     ) -> tuple[list[np.ndarray], Pages]:
         """As `Program.__call__`, of this stage's nodes."""
-        received = checked(self._receive(), self._stage.received, self._stage.whole)
-        outputs, updated = self._own({**inputs, **received}, state, observe, values_told)
+        whole = self._stage.whole
+        own = checked({name: inputs[name] for name in whole.inputs if name in inputs}, tuple(whole.inputs), whole)
+        received = checked(self._receive(), self._stage.received, whole)
+        outputs, updated = self._own({**own, **received}, state, observe, values_told)
         made = {**received, **dict(zip(self._stage.graph.outputs, outputs, strict=True))}
         return self._send({name: made[name] for name in self._stage.sent}), updated
 
@@ -74,7 +76,8 @@ class PipelineProgram(ParallelProgram):
 
 def checked(arrays: Arrays, names: tuple[str, ...], whole: Graph) -> Arrays:
     """Arrays that came from another process. Raises `FrameError` for others than the graph says."""
-    wanted = {name: (whole.types[name].dtype, len(whole.types[name].shape)) for name in names}
+    kinds = {name: whole.type_of(name) for name in names}
+    wanted = {name: (kind.dtype, len(kind.shape)) for name, kind in kinds.items()}
     got = {name: (array.dtype.name, array.ndim) for name, array in arrays.items()}
     if wanted != got:
         raise FrameError(f"expected the values {wanted}, got {got}")

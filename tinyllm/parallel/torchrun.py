@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinyllm.errors import ConfigError, quoted
+from tinyllm.errors import ConfigError, invalid, quoted
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -38,6 +38,18 @@ def torchrun_place(environment: Mapping[str, str]) -> Place | None:
     world_size = _number("WORLD_SIZE", given, 1, 1 << 16)
     rank = _number("RANK", given, 0, world_size - 1)
     return Place(rank, world_size, given["MASTER_ADDR"], _number("MASTER_PORT", given, 1, 65535))
+
+
+def place_of(environment: Mapping[str, str], option: str, number: int) -> Place | None:
+    """As `torchrun_place`, for an option of `load` that says how many processes there are.
+
+    Raises:
+        ConfigError: as `torchrun_place`. InvalidInputError: the launcher has started another number.
+    """
+    place = torchrun_place(environment)
+    if place is not None and place.world_size != number:
+        raise invalid("load", option, f"{place.world_size}, as WORLD_SIZE says", number)
+    return place
 
 
 def local_share(environment: Mapping[str, str]) -> tuple[int, int]:

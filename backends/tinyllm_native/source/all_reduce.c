@@ -40,12 +40,6 @@ static int all_came(const group *g, int64_t meeting) {
   return 1;
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Say that this rank is at a meeting, and wait for the others. Returns whether it was in vain. */
 static int come_to(const group *g, int64_t meeting, question *ask) {
   if (atomic_load(gave_up(g)) && ask(0)) return 1;

@@ -2,7 +2,6 @@
 #include "run.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "ops.h"
 
@@ -50,12 +49,6 @@ static call resolved(const step *s, int number) {
 static int is_alone(const step *s, int number, const call *c) {
   const op *of = &OPS[s->records[number].op];
   return of->work && of->work(c) < FEW;
-}
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void take_part(int index, int count, void *of) {
