@@ -77,7 +77,8 @@ def test_one_that_dies_ends_all(folder: Path) -> None:
     processes[1].kill()
     (status, _, err), (_, out, _) = ends(processes)
     assert (status, out) == (1, "")
-    assert "ModelGoneError: tensor_parallel: process 1 of 2 ended: all have to be started again" in err
+    seen_in_memory, seen_by_gloo = "process 1 of 2 ended: all have to be started again", "another process ended"
+    assert "ModelGoneError: " in err and (seen_in_memory in err or seen_by_gloo in err)  # whoever is the first
 
 
 @pytest.mark.parametrize("option", ["--tensor-parallel", "--pipeline-parallel"])
