@@ -38,8 +38,7 @@ def test_wrong_outputs_are_refused(op: str) -> None:
         passed = {(wrong, case) for wrong in WRONG for case in found.passed[wrong]}
         wide = {(wrong, case) for wrong, case in passed if any(word in case for word in WIDE) or (op, case) in LEFT}
         assert passed - wide == set()
-        # whether steps in 16 bits go wrong at all hangs on one rounding there, which is not the same in each process
-        assert wide or not any(found.tried.values()) or f"| {op} | {dtype} | {found} |" in PAGE
+        assert not any(found.tried.values()) or f"| {op} | {dtype} | {found} |" in PAGE
 
 
 @pytest.mark.parametrize("scheme", list(registry().plugins.schemes))

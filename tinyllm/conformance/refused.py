@@ -45,13 +45,19 @@ class Stepwise(np.ndarray):
         return stepwise(getattr(ufunc, method)(*plain, **settings), narrow)
 
 
+def in_dtype(array: Any, dtype: Any) -> Any:
+    """The array in a dtype: in bfloat16 by way of float32, as ml_dtypes goes before 0.7 and not from there on, so that
+    the table is the same with all versions."""
+    return array.astype(np.float32).astype(dtype) if dtype == numpy_dtype("bfloat16") else array.astype(dtype)
+
+
 def stepwise(values: Any, narrow: Any) -> Any:
     """Numbers rounded to a dtype, with operations that round to it; anything but floats as it is."""
     array = np.asarray(values)
     if array.dtype.kind != "f":
         return values
     with np.errstate(over="ignore"):
-        rounded = array.astype(narrow).astype(array.dtype).view(Stepwise)
+        rounded = in_dtype(array, narrow).astype(array.dtype).view(Stepwise)
     rounded.narrow = narrow
     return rounded
 
@@ -60,7 +66,9 @@ def right(example: Example) -> Outputs:
     """What the reference gives, rounded to the dtype."""
     kinds = output_types(example.spec, example.call)
     with np.errstate(all="ignore"):
-        return tuple(np.asarray(y).astype(numpy_dtype(k.dtype)) for y, k in zip(example.expected, kinds, strict=True))
+        return tuple(
+            in_dtype(np.asarray(y), numpy_dtype(k.dtype)) for y, k in zip(example.expected, kinds, strict=True)
+        )
 
 
 def zeros(example: Example) -> Iterator[Outputs]:
@@ -84,7 +92,7 @@ def half_precision(example: Example) -> Iterator[Outputs]:
     with np.errstate(all="ignore"):
         given = example.spec.reference(np, *example.positional(inputs), **example.keyword(inputs))
     outputs = given if isinstance(given, tuple) else (given,)
-    yield tuple(np.asarray(y).astype(r.dtype) for y, r in zip(outputs, right(example), strict=True))
+    yield tuple(in_dtype(np.asarray(y), r.dtype) for y, r in zip(outputs, right(example), strict=True))
 
 
 def shifted(example: Example) -> Iterator[Outputs]:
