@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from tinyllm_native.threads import thread_count
 from tests.llm.families.harness import BOUND, PROMPT, Tiny, in_steps
 from tests.llm.families.test_gemma4 import MODELS as GEMMA4
 from tests.llm.families.test_lfm2 import MODELS as LFM2
+from tests.parallel.processes import children, command
 from tests.parallel.stages import FOUR, LLAMA, environments, others, step
 from tests.parallel.test_ranks import EXPERTS, SIZES, greedy
 from tinyllm.engine.model_runner import Chunk, ModelRunner, make_step
@@ -150,16 +150,7 @@ def test_bad_input_leaves_no_process(folder: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidInputError, match="load: pipeline_parallel: expected 3, as WORLD_SIZE says, got 2"):
         load(folder, "native", pipeline_parallel=2)
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    assert not [pid for pid in children.read_text().split() if "stage_process" in command(pid)]
-
-
-def command(pid: str) -> str:
-    """The command line of a process; empty where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+    assert children("stage_process") == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

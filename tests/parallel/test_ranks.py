@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from tests.llm.families.gguf_writer import write_gguf
 from tests.llm.families.harness import BOUND, PROMPT, Tiny, in_steps
+from tests.parallel.processes import children, command
 from tinyllm.errors import InvalidInputError, ModelGoneError
 from tinyllm.llm import LLM, load
 from tinyllm.models.bound_model import ModelChoice
@@ -125,15 +125,7 @@ def test_what_cannot_be_shared_out_leaves_no_process(folder: Path) -> None:
         load(folder, "native", tensor_parallel=0)
     with pytest.raises(InvalidInputError, match="load: registry: expected none with tensor_parallel"):
         load(folder, "native", tensor_parallel=2, registry=default_registry())
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    assert not [pid for pid in children.read_text().split() if "rank_process" in _command(pid)]
-
-
-def _command(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+    assert children("rank_process") == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -146,10 +138,10 @@ def test_the_others_end_with_the_first(how: signal.Signals, folder: Path) -> Non
     first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert first.stdout is not None
     other = first.stdout.readline().strip()
-    assert "rank_process" in _command(other)
+    assert "rank_process" in command(other)
     first.send_signal(how)
     first.wait(20)
     deadline = time.monotonic() + 10
-    while _command(other) and time.monotonic() < deadline:
+    while command(other) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert _command(other) == ""
+    assert command(other) == ""
