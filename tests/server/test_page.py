@@ -269,7 +269,7 @@ def test_a_phone(browser: Browser, url: str) -> None:
         chat.start_long()
         chat.page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
         length = len(chat.reply.inner_text())
-        assert until(lambda: len(chat.reply.inner_text()) > length + 20)
+        assert until(lambda: len(chat.reply.inner_text()) > length + 20, 5)
         assert chat.page.locator("#log").evaluate("log => log.scrollTop") == 0, "who reads further up is torn away"
 
 

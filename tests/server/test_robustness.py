@@ -53,7 +53,7 @@ def test_a_client_that_goes_away_frees_its_pages(stream: bool) -> None:
         raw.close()
         start = time.monotonic()
         assert live.settled(2) and live.model.thread.stats().generated_tokens < 2000
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 1.5
 
 
 def test_aborted_streams_by_the_dozen() -> None:
@@ -192,10 +192,10 @@ def test_draining_finishes_what_runs_and_takes_nothing_new() -> None:
         refused = httpx.post(f"{live.url}/v1/completions", json=TEXT)
         assert refused.status_code == 503 and error(refused)["code"] == "draining" and refused.headers["retry-after"]
         assert "".join(c["choices"][0]["text"] for c in chunks(running.result()))
-        assert until(lambda: live.server.should_exit, 10)
+        assert until(lambda: live.server.should_exit, 2)
 
 
-@pytest.mark.parametrize("delay", [0.02, 4.0])
+@pytest.mark.parametrize("delay", [0.02, 2.0])
 def test_draining_has_an_end(delay: float) -> None:
     """However long the step takes that the model is in."""
     with serving(make_model(Program(delay=delay)), drain=0.2) as live, ThreadPoolExecutor(1) as pool:
@@ -205,7 +205,7 @@ def test_draining_has_an_end(delay: float) -> None:
         live.server.handle_exit(15, None)
         response = running.result()
         assert response.status_code == 503 and error(response)["code"] == "draining"
-        assert time.monotonic() - start < 3.5
+        assert time.monotonic() - start < 1.5
 
 
 def test_an_engine_that_breaks_says_so() -> None:

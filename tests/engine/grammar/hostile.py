@@ -45,7 +45,7 @@ def compilers(children: bool = False) -> list[psutil.Process]:
     return [child for p in processes for child in p.children()] if children else processes
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+def until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
     end = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.01)
@@ -64,7 +64,7 @@ def trying(limits: GrammarLimits) -> Iterator[Grammars]:
     finally:
         start = time.monotonic()
         grammars.close()
-        assert until(lambda: not compilers()) and time.monotonic() - start < 30
+        assert until(lambda: not compilers()) and time.monotonic() - start < 10
 
 
 def seconds_of(grammars: Grammars, grammar: Grammar) -> float:

@@ -108,7 +108,7 @@ def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
     """However that ends, and also where a child of it holds its files."""
     program = subprocess.run([sys.executable, "-c", PROGRAM + end], stdout=subprocess.PIPE, timeout=30, check=True)
     pids = [int(pid) for pid in program.stdout.split()]
-    assert len(pids) == 2 and until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert len(pids) == 2 and until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5)
 
 
 def test_grammars_in_use_leave_no_room_for_others() -> None:
