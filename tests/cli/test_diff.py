@@ -116,6 +116,8 @@ def test_where_all_is_right(cli: Cli, folder: str, tmp_path: Path) -> None:
         (["--against", "torch", "--random", "--tokens", "3", "--decode", "3"], "fewer than the 3 tokens"),
         (["--against", "torch", "--random", "--prompt", "Hi"], "--random: expected no prompt beside it"),
         (["--against", "torch"], "--random does without a tokenizer"),
+        (["--against", "x.safetensors", "--decode", "1"], "no --prompt, --tokens, --decode or --random beside a file"),
+        (["--against", "transformers", "--nodes", "*.mlp.*"], "--nodes: expected none beside --against transformers"),
         (["--against", "torch", "--case", "gone/x"], "case file gone/x: expected a file in a folder that exists"),
         (["--against", "torch", "--plot", "x.pdf"], "--plot: expected a file that ends in .png or .svg"),
     ],
@@ -140,11 +142,12 @@ def test_a_file_that_is_no_reference_and_one_that_is_no_case_are_told(cli: Cli, 
     assert result.code == 2 and "check: --case: " in result.err and "got a file of another kind" in result.err
 
 
-def test_transformers_is_given_no_tokens_one_by_one(cli: Cli, folder: str) -> None:
+@pytest.mark.parametrize("command", ["diff", "bisect"])
+def test_transformers_is_given_no_tokens_one_by_one(cli: Cli, folder: str, command: str) -> None:
     """So a number of them is refused, before a model is read."""
-    result = cli("bisect", folder, "-b", "numpy", "--against", "transformers", "--decode", "1", *ASKED)
+    result = cli(command, folder, "-b", "numpy", "--against", "transformers", "--decode", "1", *ASKED)
     assert result.code == 2 and not result.out
-    assert "bisect: --decode: expected none beside --against transformers" in result.err
+    assert f"{command}: --decode: expected none beside --against transformers" in result.err
 
 
 def test_transformers_may_be_missing(cli: Cli, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

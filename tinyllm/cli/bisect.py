@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyllm.cli import diff_options, options
-from tinyllm.cli.diff import TRANSFORMERS
-from tinyllm.errors import invalid
+from tinyllm.cli.diff_options import TRANSFORMERS
 
 
 def bisect(
@@ -20,17 +19,7 @@ def bisect(
     backend: options.BackendName = None,
     prompt: diff_options.Prompt = None,
     tokens: diff_options.Tokens = None,
-    decode: Annotated[
-        int | None,
-        typer.Option(
-            "--decode",
-            metavar="N",
-            min=0,
-            max=64,
-            show_default="3",
-            help="Tokens that follow the prompt one by one; not against transformers.",
-        ),
-    ] = None,
+    decode: diff_options.Decode = None,
     random: diff_options.Random = False,
     nodes: diff_options.Nodes = "",
     dtype: options.Dtype = None,
@@ -50,9 +39,7 @@ def bisect(
     from tinyllm.conformance.compared_model import make_steps
     from tinyllm.conformance.model_bisect import Bisection
 
-    if against == TRANSFORMERS and decode is not None:
-        raise invalid("bisect", "--decode", "none beside --against transformers, which is given one prompt", decode)
-    following = 0 if against == TRANSFORMERS else 3 if decode is None else decode
+    following = diff_options.decoded("bisect", against, decode)
     loaded = diff_options.open_model(model, backend, dtype, fast, kv_cache_dtype)
     registry = loaded.registry
     if against != TRANSFORMERS:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyllm.cli import diff_options, options
+from tinyllm.cli.diff_options import TRANSFORMERS
 from tinyllm.cli.output import note, print_json
 from tinyllm.errors import invalid
 
 if TYPE_CHECKING:
     from tinyllm.conformance.compared_model import ComparedModel
     from tinyllm.conformance.model_diff import Reference
-
-TRANSFORMERS = "transformers"
 
 
 def diff(
@@ -36,7 +35,7 @@ def diff(
     ] = None,
     prompt: diff_options.Prompt = None,
     tokens: diff_options.Tokens = None,
-    decode: diff_options.Decode = 2,
+    decode: diff_options.Decode = None,
     random: diff_options.Random = False,
     nodes: diff_options.Nodes = "",
     case: Annotated[
@@ -69,18 +68,21 @@ def diff(
     for what, path in (("reference file", save), ("case file", case)):
         if path is not None:
             check_target(what, path)
-    reference = _reference(against, prompt, tokens, random)
+    following = diff_options.decoded("diff", against, decode)
+    if against == TRANSFORMERS and nodes:
+        raise invalid("diff", "--nodes", "none beside --against transformers, whose layers are compared", repr(nodes))
+    reference = _reference(against, prompt, tokens, decode, random)
     loaded = diff_options.open_model(
         model, backend, dtype or (reference.dtype if reference else None), fast, kv_cache_dtype
     )
-    ids = reference.ids if reference else diff_options.token_ids("diff", loaded, prompt, tokens, decode, random)
-    decode = reference.decode if reference else decode
+    ids = reference.ids if reference else diff_options.token_ids("diff", loaded, prompt, tokens, following, random)
+    following = reference.decode if reference else following
     wanted = diff_options.wanted_nodes("diff", loaded, nodes)
     ours = loaded.bind(loaded.registry.select(backend))
     if save is not None:
         from tinyllm.conformance.model_diff import reference_of, write_reference
 
-        write_reference(save, reference_of(loaded, ours, ids, decode))
+        write_reference(save, reference_of(loaded, ours, ids, following))
         if as_json and against is None:
             print_json({"reference": str(save), "nodes": len(loaded.nodes), "tokens": len(ids)})
         else:
@@ -92,12 +94,14 @@ def diff(
 
         wrong = show_transformers(loaded, ours, ids, plot, as_json)
     else:
-        wrong = _nodes(loaded, ours, reference or against, ids, decode, wanted, case, plot, as_json)
+        wrong = _nodes(loaded, ours, reference or against, ids, following, wanted, case, plot, as_json)
     if wrong:
         raise typer.Exit(1)
 
 
-def _reference(against: str | None, prompt: str | None, tokens: int | None, random: bool) -> Reference | None:
+def _reference(
+    against: str | None, prompt: str | None, tokens: int | None, decode: int | None, random: bool
+) -> Reference | None:
     """The file that is named, read before a model is; it brings its own token ids."""
     from tinyllm.conformance.model_diff import read_reference
     from tinyllm.errors import UnknownNameError, suggest
@@ -107,8 +111,8 @@ def _reference(against: str | None, prompt: str | None, tokens: int | None, rand
     if against is None or against == TRANSFORMERS:
         return None
     if Path(against).is_file() or "/" in against or against.endswith(".safetensors"):
-        if prompt is not None or tokens is not None or random:
-            raise invalid("diff", "--against", "no --prompt, --tokens or --random beside a file", against)
+        if random or any(given is not None for given in (prompt, tokens, decode)):
+            raise invalid("diff", "--against", "no --prompt, --tokens, --decode or --random beside a file", against)
         return read_reference(Path(against))
     registry = default_registry()
     name = against.partition(":")[0]

@@ -31,7 +31,15 @@ Tokens = Annotated[
     ),
 ]
 Decode = Annotated[
-    int, typer.Option("--decode", metavar="N", min=0, max=64, help="Tokens that follow the prompt one by one.")
+    int | None,
+    typer.Option(
+        "--decode",
+        metavar="N",
+        min=0,
+        max=64,
+        show_default="2",
+        help="Tokens that follow the prompt one by one; not against transformers.",
+    ),
 ]
 Random = Annotated[
     bool, typer.Option("--random", help="Give token ids by chance, as to a checkpoint without a tokenizer.")
@@ -40,8 +48,21 @@ Nodes = Annotated[
     str, typer.Option("--nodes", metavar="PATTERN", help="Look at these nodes alone, such as 'model.layers.3.*'.")
 ]
 
+TRANSFORMERS = "transformers"
+"""What a model is compared with instead of a backend."""
 TOKENS = 400
 """Of a prompt that nobody said, so that what shows only in a long one shows."""
+DECODED = 2
+"""Tokens that follow one by one, where nobody said how many."""
+
+
+def decoded(command: str, against: str | None, decode: int | None) -> int:
+    """How many tokens follow the prompt one by one: against transformers none, as that is given one prompt."""
+    if against != TRANSFORMERS:
+        return DECODED if decode is None else decode
+    if decode is not None:
+        raise invalid(command, "--decode", "none beside --against transformers, which is given one prompt", decode)
+    return 0
 
 
 def open_model(
